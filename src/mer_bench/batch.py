@@ -1,0 +1,92 @@
+"""The one batch type: utterances flat, features padded in time, dialogues as a grid of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PaddedSequence:
+    """Sequences of one modality, padded in time: values [utterance, time, dim], mask [utterance, time] (True = real).
+
+    Padded values are zero; an utterance whose mask is all False lacks the modality.
+    """
+
+    values: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PaddedSequence:
+        """The same sequences on another device."""
+        return PaddedSequence(
+            self.values.to(device, non_blocking=non_blocking), self.mask.to(device, non_blocking=non_blocking)
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Utterances of whole dialogues (dialogue context) or single ones (utterance context), flat over utterances.
+
+    ``grid`` [dialogue, turn] holds each dialogue's positions on the flat axis, -1 where a dialogue has ended; in
+    utterance context it is one column, every utterance on its own. A conversational method regroups in three lines::
+
+        context = batch.by_dialogue(hidden)        # [dialogue, turn, dim]
+        context = self.rnn(context, batch.turns)   # turns: [dialogue, turn], True = real
+        hidden = batch.flatten(context)            # [utterance, dim]
+    """
+
+    features: Mapping[str, PaddedSequence]
+    label: Tensor  #: [utterance] class index
+    speaker: Tensor  #: [utterance] within its dialogue, by order of appearance: 0, 1, ...
+    dialogue: Tensor  #: [utterance] row of ``grid``
+    turn: Tensor  #: [utterance] column of ``grid``
+    index: Tensor  #: [utterance] row of the utterance table
+    grid: Tensor  #: [dialogue, turn]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device (Lightning asks this of a frozen dataclass)."""
+        return Batch(
+            {name: sequence.to(device, non_blocking) for name, sequence in self.features.items()},
+            *(
+                tensor.to(device, non_blocking=non_blocking)
+                for tensor in (self.label, self.speaker, self.dialogue, self.turn, self.index, self.grid)
+            ),
+        )
+
+    def __len__(self) -> int:
+        """Number of utterances."""
+        return len(self.label)
+
+    @property
+    def turns(self) -> Tensor:
+        """Mask [dialogue, turn], True where there is an utterance."""
+        return self.grid >= 0
+
+    def by_dialogue(self, flat: Tensor) -> Tensor:
+        """[utterance, ...] -> [dialogue, turn, ...], zero where a dialogue has ended."""
+        grouped = flat[self.grid.clamp(min=0)]
+        return grouped.masked_fill(~self.turns.reshape(self.grid.shape + (1,) * (flat.ndim - 1)), 0)
+
+    def flatten(self, grouped: Tensor) -> Tensor:
+        """[dialogue, turn, ...] -> [utterance, ...], the inverse of :meth:`by_dialogue`."""
+        return grouped[self.dialogue, self.turn]
+
+
+def gather(values: Tensor, offsets: Tensor, rows: Tensor) -> PaddedSequence:
+    """Gather the spans of ``rows`` from packed ``values`` [frames, dim] as one padded tensor, without a loop.
+
+    Args:
+        values: [frames, dim]; may be memory-mapped.
+        offsets: [all rows + 1].
+        rows: [utterance] table rows.
+    """
+    start = offsets[rows]
+    length = offsets[rows + 1] - start
+    steps = torch.arange(max(int(length.max()), 1))
+    mask = steps < length[:, None]
+    index = (start[:, None] + steps).masked_fill(~mask, 0)
+    padded = values[index.flatten()].reshape(*index.shape, -1).float()
+    return PaddedSequence(padded.masked_fill(~mask[..., None], 0), mask)

@@ -1,0 +1,251 @@
+"""The feature store: frozen unimodal features of a corpus, packed, hashed and memory-mapped.
+
+A feature set is a folder ``<root>/<dataset>/<name>/`` with ``values.npy`` [frames, dim], ``offsets.npy`` [rows + 1]
+and ``spec.json``. Row i of the utterance table owns ``values[offsets[i]:offsets[i + 1]]``; an empty span means that the
+modality is missing there. Nothing is pickled; equal input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from mer_bench.errors import Misuse, unknown
+from mer_bench.files import new_folder, sha256
+from mer_bench.table import FILE as TABLE_FILE
+
+MODALITIES = ("text", "audio", "vision")
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What a feature set is and where it came from: the content of ``spec.json``."""
+
+    name: str
+    modality: str
+    extractor: str
+    revision: str
+    layer: str
+    frame_rate: float | None  #: frames a second; None for tokens and for one vector an utterance
+    dim: int
+    dtype: str
+    rows: int
+    frames: int
+    table_sha256: str
+    values_sha256: str
+    offsets_sha256: str
+    extractor_parameters: int  #: of the frozen extractor; 0 for signal processing
+    settings: Mapping[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the set: content, table and extractor together."""
+        return hashlib.sha256(_json(self).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """An open feature set; ``values`` [frames, dim] stays on disk until it is read."""
+
+    spec: FeatureSpec
+    values: FloatArray
+    offsets: npt.NDArray[np.int64]
+
+
+def write_features(
+    folder: Path,
+    sequences: Iterable[FloatArray],
+    *,
+    ids: Sequence[str],
+    modality: str,
+    extractor: str,
+    revision: str = "",
+    layer: str = "",
+    frame_rate: float | None = None,
+    extractor_parameters: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+) -> FeatureSpec:
+    """Stream one array [time, dim] for each row of ``folder/../utterances.csv`` into a feature set at ``folder``.
+
+    Args:
+        folder: The new set, a folder beside its utterance table; replaced whole if it exists.
+        sequences: In table order; an array with no frames marks a missing modality. Only one is held in memory.
+        ids: The table's ids in order, to name the culprit in errors.
+        modality: ``text``, ``audio`` or ``vision``.
+        extractor: Name of the frozen extractor; with ``revision``, ``layer`` and ``settings`` its full identity.
+        revision: Version or hash of its weights.
+        layer: Which layer or pooling was kept.
+        frame_rate: Frames a second, or None.
+        extractor_parameters: Frozen parameters behind one value.
+        settings: JSON-able options; no paths, so that the identity is the same on every machine.
+        dtype: Storage type.
+
+    Raises:
+        Misuse: a value is not finite, widths differ, or the number of sequences is not the number of ids.
+    """
+    if modality not in MODALITIES:
+        raise unknown("modality", modality, MODALITIES)
+    table = folder.parent / TABLE_FILE
+    lengths: list[int] = []
+    dim = 0
+    with new_folder(folder) as temporary:
+        with (temporary / "values.npy").open("wb") as file:
+            for row, sequence in enumerate(sequences):
+                if row >= len(ids):
+                    raise Misuse(f"{folder.name}: more sequences than the {len(ids)} utterances of {table}")
+                if len(sequence):
+                    if sequence.ndim != 2 or sequence.shape[1] != (dim or sequence.shape[1]):
+                        wanted = f"[time, {dim}]" if dim else "[time, dim]"
+                        raise Misuse(f"{folder.name}: {ids[row]} has shape {sequence.shape}, expected {wanted}")
+                    if not np.isfinite(sequence).all():
+                        raise Misuse(f"{folder.name}: {ids[row]} holds NaN or infinite values")
+                    if not dim:
+                        dim = sequence.shape[1]
+                        _header(file, dtype, 0, dim)
+                    file.write(np.ascontiguousarray(sequence, dtype=dtype).data)
+                lengths.append(len(sequence))
+            if len(lengths) != len(ids):
+                raise Misuse(f"{folder.name}: {len(lengths)} sequences for the {len(ids)} utterances of {table}")
+            if not dim:
+                raise Misuse(f"{folder.name}: every utterance is empty; there is nothing to store")
+            file.seek(0)  # numpy leaves room in the header so that the row count can grow in place
+            _header(file, dtype, sum(lengths), dim)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        np.save(temporary / "offsets.npy", offsets)
+        spec = FeatureSpec(
+            name=folder.name,
+            modality=modality,
+            extractor=extractor,
+            revision=revision,
+            layer=layer,
+            frame_rate=frame_rate,
+            dim=dim,
+            dtype=dtype,
+            rows=len(lengths),
+            frames=int(offsets[-1]),
+            table_sha256=sha256(table),
+            values_sha256=sha256(temporary / "values.npy"),
+            offsets_sha256=sha256(temporary / "offsets.npy"),
+            extractor_parameters=extractor_parameters,
+            settings=dict(settings or {}),
+        )
+        (temporary / "spec.json").write_text(_json(spec) + "\n", encoding="utf-8")
+    return spec
+
+
+def read_spec(folder: Path) -> FeatureSpec:
+    """Read ``folder/spec.json`` alone.
+
+    Raises:
+        Misuse: it is absent or not a spec.
+    """
+    path = folder / "spec.json"
+    if not path.is_file():
+        others = sorted(p.parent.name for p in folder.parent.glob("*/spec.json"))
+        raise Misuse(f"no feature set {folder.name!r} in {folder.parent} (there: {', '.join(others) or 'none'})")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if set(content) != {field.name for field in fields(FeatureSpec)}:
+            raise ValueError(f"its keys are {', '.join(sorted(content))}")
+        return FeatureSpec(**content)
+    except (OSError, ValueError, TypeError) as error:
+        raise Misuse(f"{path} is not a feature specification: {error}") from error
+
+
+def open_features(folder: Path) -> FeatureSet:
+    """Memory-map a feature set after a check of headers and sizes (not of hashes: see :func:`verify_features`).
+
+    Raises:
+        Misuse: a file is absent, truncated, or does not have the shape that the spec states.
+    """
+    spec = read_spec(folder)
+    try:
+        values = np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False)
+        offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise Misuse(f"feature set {folder} is damaged or truncated ({error}); extract it again") from error
+    if values.shape != (spec.frames, spec.dim) or values.dtype != spec.dtype or offsets.shape != (spec.rows + 1,):
+        raise Misuse(f"feature set {folder} does not have the shape that its spec.json states; extract it again")
+    if offsets[0] != 0 or offsets[-1] != spec.frames or (np.diff(offsets) < 0).any():
+        raise Misuse(f"feature set {folder}: offsets.npy does not rise from 0 to {spec.frames}; extract it again")
+    return FeatureSet(spec, values, offsets)
+
+
+def verify_features(folder: Path) -> FeatureSpec:
+    """Recompute every hash of a feature set and check that all values are finite.
+
+    Raises:
+        Misuse: a hash differs from the one that was written, or a value is not finite.
+    """
+    found = open_features(folder)
+    stated = {
+        "values.npy": (found.spec.values_sha256, folder / "values.npy"),
+        "offsets.npy": (found.spec.offsets_sha256, folder / "offsets.npy"),
+        TABLE_FILE: (found.spec.table_sha256, folder.parent / TABLE_FILE),
+    }
+    for name, (expected, path) in stated.items():
+        if not path.is_file() or sha256(path) != expected:
+            raise Misuse(f"feature set {folder}: {name} has changed since the set was written; extract it again")
+    check_finite(found, folder)
+    return found.spec
+
+
+def check_finite(features: FeatureSet, folder: Path, chunk: int = 1 << 16) -> None:
+    """Raise Misuse naming the first row with a NaN or infinite value."""
+    for start in range(0, features.spec.frames, chunk):
+        finite = np.isfinite(features.values[start : start + chunk]).all(axis=1)
+        if not finite.all():
+            frame = start + int(np.argmin(finite))
+            row = int(np.searchsorted(features.offsets, frame, side="right")) - 1
+            raise Misuse(f"feature set {folder} holds NaN or infinite values at row {row} of its table")
+
+
+def import_sequences(source: Path, ids: Sequence[str]) -> list[FloatArray]:
+    """Read sequences that a user already has: a folder of ``<id>.npy``, or one npz.
+
+    An npz holds either one array for each id, or ``ids`` [rows], ``values`` [frames, dim] and ``offsets`` [rows + 1].
+    A vector [dim] is one frame. Ids that the source lacks become missing modalities.
+
+    Raises:
+        Misuse: the source holds ids that the table does not, or none that it does, or is unreadable.
+    """
+    try:
+        if source.is_dir():
+            arrays = {path.stem: np.load(path, allow_pickle=False) for path in sorted(source.glob("*.npy"))}
+        else:
+            with np.load(source, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError) as error:
+        raise Misuse(f"cannot read features from {source}: {error}") from error
+    if {"ids", "values", "offsets"} <= set(arrays):
+        bounds = pairwise(arrays["offsets"].tolist())
+        values = arrays["values"]
+        arrays = {str(i): values[a:b] for i, (a, b) in zip(arrays["ids"], bounds, strict=True)}
+    strangers = sorted(set(arrays) - set(ids))
+    if strangers or not arrays:
+        raise Misuse(
+            f"{source} holds {len(arrays)} sequences, {len(strangers)} of them with ids that the table lacks"
+            + (f" (first: {strangers[0]!r})" if strangers else "")
+            + f"; the table's ids look like {ids[0]!r}"
+        )
+    return [np.atleast_2d(arrays[i]) if i in arrays else np.empty((0, 0), np.float32) for i in ids]
+
+
+def _json(spec: FeatureSpec) -> str:
+    return json.dumps(asdict(spec), sort_keys=True, indent=1, ensure_ascii=False)
+
+
+def _header(file: BinaryIO, dtype: str, frames: int, dim: int) -> None:
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (frames, dim)}
+    )

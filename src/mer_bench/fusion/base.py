@@ -1,0 +1,204 @@
+"""FusionModule: the LightningModule that every fusion method is. A method adds its layers and ``forward``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from mer_bench import metrics
+from mer_bench.batch import Batch
+from mer_bench.errors import Misuse
+from mer_bench.features import MODALITIES
+from mer_bench.records import Training
+
+
+class FusionModule(L.LightningModule):
+    """Base of all methods: the three steps, the metric states, the optimizer and the hyperparameters.
+
+    A subclass is constructed as ``Method(dims, num_classes, **options)`` with keyword-only options whose defaults are
+    the paper's, and implements ``forward(batch) -> logits [utterance, num_classes]``, which must not read
+    ``batch.label``. Auxiliary losses override :meth:`losses`.
+
+    Args:
+        dims: Width of each modality's features; its keys are the modalities that the method fuses.
+        num_classes: Number of emotions.
+    """
+
+    #: "utterance": batches of single utterances; "dialogue": batches of whole dialogues. Also the leaderboard track.
+    context: ClassVar[Literal["utterance", "dialogue"]] = "utterance"
+    #: Bump it when a change may change numbers: records of other versions leave the leaderboard.
+    version: ClassVar[int] = 1
+    #: "reconstruction" where the paper does not determine the method; shown wherever the method is.
+    provenance: ClassVar[Literal["baseline", "reimplemented", "reconstruction"]] = "reimplemented"
+    paper: ClassVar[str] = ""
+    #: Modalities that the idea cannot do without, and how many it takes at least and at most.
+    needs: ClassVar[frozenset[str]] = frozenset()
+    least: ClassVar[int] = 1
+    most: ClassVar[int] = len(MODALITIES)
+
+    class_counts: Tensor
+    validation_confusion: Metric
+    validation_loss: _Mean
+
+    def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.check_modalities(tuple(dims))
+        self.dims = {name: dims[name] for name in MODALITIES if name in dims}
+        self.num_classes = num_classes
+        self.training_options = Training()
+        self.register_buffer("class_counts", torch.ones(num_classes))
+        self.validation_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        self.validation_loss = _Mean()
+        self.training_losses = nn.ModuleDict()
+        self.test_predictions: PredictionTable | None = None
+
+    @classmethod
+    def check_modalities(cls, modalities: tuple[str, ...]) -> None:
+        """Raise Misuse unless the method can work on ``modalities``."""
+        missing = sorted(cls.needs - set(modalities))
+        name = cls.__module__.rpartition(".")[2]
+        if missing:
+            raise Misuse(f"method {name!r} cannot do without {', '.join(missing)}; given {', '.join(modalities)}")
+        if not cls.least <= len(modalities) <= cls.most:
+            wanted = f"{cls.least}" if cls.least == cls.most else f"{cls.least} to {cls.most}"
+            raise Misuse(f"method {name!r} takes {wanted} modalities; given {', '.join(modalities) or 'none'}")
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar losses of a training batch; their sum is minimised. Override it to add auxiliary terms."""
+        return {"cross_entropy": self.cross_entropy(self(batch), batch)}
+
+    def cross_entropy(self, logits: Tensor, batch: Batch, weight: Tensor | None = None) -> Tensor:
+        """Cross-entropy with the suite's label smoothing."""
+        return F.cross_entropy(logits, batch.label, weight, label_smoothing=self.training_options.label_smoothing)
+
+    def setup(self, stage: str) -> None:
+        """Take what a method may know of the training rows (their class counts), and size the prediction table."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is not None:
+            self.class_counts.copy_(datamodule.class_counts)
+            self.test_predictions = PredictionTable(len(datamodule.table)).to(self.device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One optimisation step; losses are summed on the device and logged once an epoch."""
+        losses = self.losses(batch)
+        for name, value in losses.items():
+            if name not in self.training_losses:
+                self.training_losses[name] = _Mean().to(self.device)
+            self.training_losses[name].update(value.detach(), len(batch))
+        return torch.stack(list(losses.values())).sum()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean of each loss."""
+        means = {name: metric.compute() for name, metric in self.training_losses.items()}
+        self.log("train/loss", torch.stack(list(means.values())).sum())
+        if len(means) > 1:
+            self.log_dict({f"train/{name}": value for name, value in means.items()})
+        for metric in self.training_losses.values():
+            metric.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count predictions; scores come from the counts at the end of the epoch."""
+        logits = self(batch)
+        self.validation_confusion.update(logits.argmax(1), batch.label)
+        self.validation_loss.update(F.cross_entropy(logits, batch.label), len(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log validation loss and scores; ``val/weighted_f1`` selects the epoch."""
+        matrix = self.validation_confusion.compute().cpu().numpy()
+        self.log("val/loss", self.validation_loss.compute())
+        self.log_dict({f"val/{name}": float(score(matrix)) for name, score in metrics.SCORES.items()})
+        self.validation_confusion.reset()
+        self.validation_loss.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Note each utterance's prediction in table order."""
+        assert self.test_predictions is not None
+        self.test_predictions.update(batch.index, self(batch).argmax(1))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with linear warm-up and a cosine to zero; None for a method without trainable parameters."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        if not parameters:
+            return None
+        options = self.training_options
+        optimizer = torch.optim.AdamW(parameters, options.learning_rate, weight_decay=options.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = max(1, int(options.warmup * steps))
+        schedule = torch.optim.lr_scheduler.SequentialLR(
+            optimizer,
+            [
+                torch.optim.lr_scheduler.LinearLR(optimizer, 1 / warmup, total_iters=warmup),
+                torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps - warmup)),
+            ],
+            [warmup],
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+class PredictionTable(Metric):
+    """Predictions in table order, summed over devices; how often each row was seen is counted beside them.
+
+    A distributed sampler that repeats or drops utterances would change a score without a sound: here it shows.
+    """
+
+    full_state_update = False
+    predictions: Tensor
+    seen: Tensor
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.add_state("predictions", torch.zeros(rows, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("seen", torch.zeros(rows, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, index: Tensor, predicted: Tensor) -> None:
+        """Note the class ``predicted`` [utterance] for the table rows ``index`` [utterance]."""
+        self.predictions.index_add_(0, index, predicted)
+        self.seen.index_add_(0, index, torch.ones_like(index))
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Table rows in ascending order and the class predicted for each.
+
+        Raises:
+            RuntimeError: an utterance was seen more than once.
+        """
+        if int(self.seen.max()) > 1:
+            raise RuntimeError("an utterance was evaluated more than once; the sampler is wrong")
+        index = self.seen.nonzero()[:, 0]
+        return index, self.predictions[index]
+
+
+class _Mean(Metric):
+    """Weighted mean of a loss, over steps and devices."""
+
+    full_state_update = False
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("weight", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, value: Tensor, weight: int) -> None:
+        self.total += value * weight
+        self.weight += weight
+
+    def compute(self) -> Tensor:
+        return self.total / self.weight

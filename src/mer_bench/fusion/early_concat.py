@@ -1,0 +1,38 @@
+"""Early fusion: concatenate the modalities' utterance vectors, classify with one hidden layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import UtteranceEncoder
+
+
+class EarlyConcat(FusionModule):
+    """Concatenation and a fully connected layer, the "Concat + FC" row of the CFN-SR and MSAF tables.
+
+    Args:
+        dims: Width of each modality.
+        num_classes: Number of emotions.
+        hidden: Width of the utterance vectors and of the hidden layer.
+        dropout: Of the encoders and the hidden layer.
+    """
+
+    provenance = "baseline"
+
+    def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 128, dropout: float = 0.3) -> None:
+        super().__init__(dims, num_classes)
+        self.encoders = nn.ModuleDict(
+            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
+        )
+        self.head = nn.Sequential(
+            nn.Linear(hidden * len(self.dims), hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]."""
+        return self.head(torch.cat([encode(batch.features[name]) for name, encode in self.encoders.items()], -1))

@@ -1,0 +1,50 @@
+"""Late fusion: average the class probabilities of one classifier a modality (the "Averaging" row of MSAF)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import UtteranceEncoder
+
+
+class LateAverage(FusionModule):
+    """p(c) = mean over the present modalities m of softmax(W_m h_m + b_m)_c; the classifiers never meet in training.
+
+    Each modality's classifier is trained on its own cross-entropy, so that a strong one does not silence a weak one.
+
+    Args:
+        dims: Width of each modality.
+        num_classes: Number of emotions.
+        hidden: Width of the utterance vectors.
+        dropout: Of the encoders.
+    """
+
+    provenance = "baseline"
+
+    def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 128, dropout: float = 0.3) -> None:
+        super().__init__(dims, num_classes)
+        self.encoders = nn.ModuleDict(
+            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
+        )
+        self.heads = nn.ModuleDict({name: nn.Linear(hidden, num_classes) for name in self.dims})
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Log-probabilities [utterance, num_classes]."""
+        present = torch.stack([batch.features[name].mask.any(1) for name in self.dims]).float()
+        present = present + (present.sum(0) == 0)  # nothing there at all: average the biases
+        probabilities = self.unimodal_logits(batch).softmax(-1) * (present / present.sum(0))[..., None]
+        return probabilities.sum(0).clamp(min=1e-12).log()
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean of the modalities' own cross-entropies."""
+        each = torch.stack([self.cross_entropy(logits, batch) for logits in self.unimodal_logits(batch)])
+        return {"cross_entropy": each.mean()}
+
+    def unimodal_logits(self, batch: Batch) -> Tensor:
+        """Logits [modality, utterance, num_classes]."""
+        return torch.stack([self.heads[name](encode(batch.features[name])) for name, encode in self.encoders.items()])

@@ -1,0 +1,204 @@
+"""Pieces that several methods share: masked reductions, sequence encoders, attention. Plain modules on tensors.
+
+Every function takes a mask (True = real) and is finite where a sequence is empty: what a missing modality becomes is
+decided here, once.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mer_bench.batch import PaddedSequence
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over time: [..., time, dim], [..., time] -> [..., dim]; zero where nothing is real."""
+    weight = mask[..., None].to(values.dtype)
+    return (values * weight).sum(-2) / weight.sum(-2).clamp(min=1)
+
+
+def masked_statistics(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean and standard deviation over time: [..., time, dim], [..., time] -> [..., 2 dim]."""
+    mean = masked_mean(values, mask)
+    variance = masked_mean((values - mean[..., None, :]).square(), mask)
+    return torch.cat([mean, (variance + 1e-5).sqrt() * mask.any(-1, keepdim=True)], -1)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
+    """Softmax of ``scores`` over the real entries of ``dim``; all zeros where there is none."""
+    weights = torch.softmax(scores.masked_fill(~mask, torch.finfo(scores.dtype).min), dim)
+    return weights.masked_fill(~mask, 0)
+
+
+def last_token(values: Tensor, mask: Tensor) -> Tensor:
+    """The last real token: [batch, time, dim], [batch, time] -> [batch, dim]; zero where there is none."""
+    last = (mask.sum(1) - 1).clamp(min=0)
+    token = values.gather(1, last[:, None, None].expand(-1, 1, values.shape[-1]))[:, 0]
+    return token * mask.any(1, keepdim=True)
+
+
+def sinusoidal_positions(time: int, dim: int, device: torch.device) -> Tensor:
+    """Sine-cosine positions [time, dim] (Vaswani et al. 2017, section 3.5); any width, odd ones included."""
+    rate = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10_000.0) / dim))
+    angle = torch.arange(time, device=device)[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :dim]
+
+
+class UtteranceEncoder(nn.Module):
+    """One vector an utterance from its sequence: the encoder shared by methods whose paper fuses vectors.
+
+    Adds two views: mean and standard deviation of the input itself, which a linear model would use, and of two
+    temporal convolutions, which see movement. Every method that fuses vectors gets this same encoder, so that a table
+    compares fusion and not encoders.
+
+    Shapes:
+        values [utterance, time, dim] and mask [utterance, time] -> [utterance, hidden]; zero for a missing modality.
+    """
+
+    def __init__(self, dim: int, hidden: int, *, kernel: int = 5, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.input_dropout = nn.Dropout(dropout)
+        self.statistics = nn.Linear(2 * dim, hidden)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(width, hidden, kernel, padding=kernel // 2) for width in (dim, hidden)
+        )
+        self.movement = nn.Linear(2 * hidden, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, sequence: PaddedSequence) -> Tensor:
+        """[utterance, time, dim] -> [utterance, hidden]."""
+        values, mask = self.input_dropout(sequence.values), sequence.mask
+        x = values
+        for convolution in self.convolutions:  # re-masked, so that the padding never reaches a real frame
+            x = F.gelu(convolution(x.transpose(1, 2)).transpose(1, 2)) * mask[..., None]
+        vector = self.statistics(masked_statistics(values, mask)) + self.movement(masked_statistics(x, mask))
+        return self.dropout(F.gelu(self.norm(vector))) * mask.any(1, keepdim=True)
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention (Vaswani et al. 2017) whose queries may attend nothing at all.
+
+    Shapes:
+        query [batch, target, dim], source [batch, source, dim], allowed [batch or 1, target or 1, source]
+        -> [batch, target, dim]; zero for a query without an allowed source.
+    """
+
+    def __init__(self, dim: int, heads: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"width {dim} is not divisible by {heads} heads")
+        self.heads, self.dropout = heads, dropout
+        self.query, self.key, self.value, self.output = (nn.Linear(dim, dim) for _ in range(4))
+        for projection in (self.query, self.key, self.value):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, query: Tensor, source: Tensor, allowed: Tensor) -> Tensor:
+        """Attend from ``query`` to the ``allowed`` places of ``source``."""
+        q, k, v = (
+            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for projection, x in ((self.query, query), (self.key, source), (self.value, source))
+        )
+        some = allowed.any(-1, keepdim=True)
+        heads = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=(allowed | ~some)[:, None], dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.output(heads.transpose(1, 2).flatten(2)) * some
+
+
+class TransformerLayer(nn.Module):
+    """Pre-LayerNorm transformer layer; with a source it is MulT's cross-modal layer (Tsai et al. 2019, section 3.2)."""
+
+    def __init__(self, dim: int, heads: int, ffn: int, *, attention_dropout: float, relu_dropout: float,
+                 residual_dropout: float) -> None:  # fmt: skip
+        super().__init__()
+        self.attention = Attention(dim, heads, dropout=attention_dropout)
+        self.attention_norm, self.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.ffn = nn.Sequential(nn.Linear(dim, ffn), nn.ReLU(), nn.Dropout(relu_dropout), nn.Linear(ffn, dim))
+        self.dropout = nn.Dropout(residual_dropout)
+
+    def forward(self, x: Tensor, source: Tensor | None, allowed: Tensor) -> Tensor:
+        """[batch, target, dim] -> the same shape; the source's LayerNorm is the target's, as in MulT."""
+        query = self.attention_norm(x)
+        source = query if source is None else self.attention_norm(source)
+        x = x + self.dropout(self.attention(query, source, allowed))
+        return x + self.dropout(self.ffn(self.ffn_norm(x)))
+
+
+class TransformerEncoder(nn.Module):
+    """The pre-LayerNorm encoder of MulT and CFN-SR: scaled input, sinusoidal positions, optional causal mask.
+
+    With ``source`` every layer attends from the target sequence to the source's (positions added to both).
+
+    Shapes:
+        target [batch, target, dim] (and source [batch, source, dim]) -> [batch, target, dim]; padding stays zero.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int,
+        layers: int,
+        ffn: int | None = None,
+        causal: bool = False,
+        attention_dropout: float = 0.1,
+        relu_dropout: float = 0.1,
+        residual_dropout: float = 0.1,
+        embedding_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.dim, self.causal = dim, causal
+        self.embedding_dropout = nn.Dropout(embedding_dropout)
+        self.layers = nn.ModuleList(
+            TransformerLayer(
+                dim,
+                heads,
+                ffn or 4 * dim,
+                attention_dropout=attention_dropout,
+                relu_dropout=relu_dropout,
+                residual_dropout=residual_dropout,
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, target: PaddedSequence, source: PaddedSequence | None = None) -> PaddedSequence:
+        """Encode the target, from itself or from the source."""
+        x = self._embed(target)
+        other = None if source is None else self._embed(source)
+        allowed = (source or target).mask[:, None, :]
+        if self.causal:
+            steps = torch.ones(x.shape[1], allowed.shape[-1], dtype=torch.bool, device=x.device)
+            allowed = allowed & steps.tril(max(allowed.shape[-1] - x.shape[1], 0))
+        for layer in self.layers:
+            x = layer(x, other, allowed)
+        return PaddedSequence(self.norm(x) * target.mask[..., None], target.mask)
+
+    def _embed(self, sequence: PaddedSequence) -> Tensor:
+        positions = sinusoidal_positions(sequence.values.shape[1], self.dim, sequence.values.device)
+        return self.embedding_dropout(math.sqrt(self.dim) * sequence.values + positions)
+
+
+class TemporalConvolution(nn.Module):
+    """Conv1d over time that never lets the padding in; stride > 1 also shortens the sequence.
+
+    Shapes:
+        [utterance, time, dim] -> [utterance, ceil(time / stride), width].
+    """
+
+    def __init__(self, dim: int, width: int, *, kernel: int = 1, stride: int = 1, bias: bool = False) -> None:
+        super().__init__()
+        self.stride = stride
+        self.convolution = nn.Conv1d(dim, width, kernel, stride=stride, padding=kernel // 2, bias=bias)
+
+    def forward(self, sequence: PaddedSequence) -> PaddedSequence:
+        """Convolve, then mask again."""
+        mask = sequence.mask[:, :: self.stride]
+        values = self.convolution(sequence.values.transpose(1, 2)).transpose(1, 2)[:, : mask.shape[1]]
+        return PaddedSequence(values * mask[..., None], mask)

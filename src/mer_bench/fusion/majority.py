@@ -1,0 +1,23 @@
+"""Majority class: the floor that every method must clear. It counts training labels and reads no feature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from mer_bench.batch import Batch
+from mer_bench.fusion.base import FusionModule
+
+
+class Majority(FusionModule):
+    """Logits are the log frequencies of the training labels, the same for every utterance."""
+
+    provenance = "baseline"
+
+    def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
+        super().__init__(dims, num_classes)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]."""
+        return (self.class_counts + 1).log().expand(len(batch), -1)

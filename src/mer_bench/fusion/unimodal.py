@@ -1,0 +1,35 @@
+"""One modality alone, through the shared utterance encoder: what fusion must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import UtteranceEncoder
+
+
+class Unimodal(FusionModule):
+    """A linear classifier on the utterance vector of a single modality.
+
+    Args:
+        dims: Width of the one modality.
+        num_classes: Number of emotions.
+        hidden: Width of the utterance vector.
+        dropout: Of the encoder.
+    """
+
+    provenance = "baseline"
+    most = 1
+
+    def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 128, dropout: float = 0.3) -> None:
+        super().__init__(dims, num_classes)
+        ((self.modality, dim),) = self.dims.items()
+        self.encoder = UtteranceEncoder(dim, hidden, dropout=dropout)
+        self.head = nn.Linear(hidden, num_classes)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]."""
+        return self.head(self.encoder(batch.features[self.modality]))

@@ -1,0 +1,155 @@
+"""Runs as data: what a run is (RunSpec), what came of it (RunRecord), one JSON file each. Standard library only.
+
+The path of a record is derived from its spec, so "has this run been done?" is "does the file exist?".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mer_bench.errors import Misuse
+from mer_bench.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a method is trained; equal for all methods of a table unless the suite file says otherwise."""
+
+    epochs: int = 30
+    batch_size: int = 32  #: utterances, or dialogues for methods with dialogue context
+    learning_rate: float = 1e-3  #: peak of AdamW's rate: linear warm-up, then a cosine to zero
+    weight_decay: float = 1e-2
+    warmup: float = 0.1  #: share of the steps
+    gradient_clip: float = 1.0  #: largest gradient norm; 0 = no clipping
+    label_smoothing: float = 0.0
+    patience: int = 0  #: epochs without a better validation score before stopping; 0 = train to the end
+    precision: str = "32-true"
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that a run's numbers depend on; equal specs have equal paths."""
+
+    dataset: str
+    label_set: str
+    protocol: str
+    fold: int
+    features: Mapping[str, str]  #: modality -> feature set
+    features_sha256: Mapping[str, str]  #: modality -> identity of that set
+    method: str
+    version: int  #: of the method's code
+    options: Mapping[str, Any]  #: constructor options that differ from the defaults
+    training: Training
+    seed: int
+    devices: int = 1
+    strategy: str = "auto"
+    num_nodes: int = 1
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the run."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """Readable and unique within its folder."""
+        modalities = "+".join(self.features)
+        return f"{self.label_set}-{self.protocol}-{modalities}-fold{self.fold}-seed{self.seed}-{self.sha256[:12]}"
+
+    def path(self, results: Path) -> Path:
+        """Where the record of this run stands."""
+        return results / self.dataset / self.method / f"{self.name}.json"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What came of a run. Integers are stored and every score is derived, so a new metric needs no re-training."""
+
+    spec: RunSpec
+    classes: tuple[str, ...]
+    context: str  #: "utterance" or "dialogue"
+    provenance: str  #: "baseline", "reimplemented" or "reconstruction"
+    simulated: bool
+    features: Mapping[str, Mapping[str, Any]]  #: modality -> extractor, revision, layer, dim, frozen parameters
+    rows: Mapping[str, int]  #: utterances in train, validation, test
+    validation_confusion: list[list[int]] | None  #: of the selected epoch; None where the protocol has no validation
+    test_confusion: list[list[int]]  #: rows true, columns predicted
+    test_index: list[int]  #: table rows of the test utterances, ascending
+    test_predictions: list[int]  #: class of each, same order
+    curve: list[dict[str, float]]  #: one entry an epoch: train loss, validation loss and weighted F1
+    best_epoch: int  #: the epoch that was scored, from 0
+    parameters: int  #: trainable
+    flops_per_utterance: int  #: forward pass, as torch counts them
+    seconds: float
+    peak_memory_mib: float
+    device: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_record(record: RunRecord, results: Path) -> Path:
+    """Write a record atomically to its path, which it returns; removes the note of an earlier failure."""
+    path = record.spec.path(results)
+    write_atomic(path, json.dumps(asdict(record), sort_keys=True, ensure_ascii=False, separators=(",", ":")) + "\n")
+    _failure_path(path).unlink(missing_ok=True)
+    return path
+
+
+def write_failure(spec: RunSpec, results: Path, reason: str) -> Path:
+    """Note that a run failed, and why, beside where its record would stand; the next bench tries it again."""
+    path = _failure_path(spec.path(results))
+    write_atomic(path, json.dumps({"spec": asdict(spec), "reason": reason}, sort_keys=True, indent=1) + "\n")
+    return path
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read one record.
+
+    Raises:
+        Misuse: the file is not a whole record, or its content is not the run that its path names.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        spec = content["spec"]
+        record = RunRecord(
+            **{
+                **content,
+                "spec": RunSpec(**{**spec, "training": Training(**spec["training"])}),
+                "classes": tuple(content["classes"]),
+            }
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise Misuse(f"{path} is not a readable record ({error}); delete it and run the bench again") from error
+    if path.stem != record.spec.name:
+        raise Misuse(f"{path} holds another run than its name says ({record.spec.name}); delete it and run again")
+    return record
+
+
+def load_records(results: Path) -> tuple[list[RunRecord], list[str]]:
+    """All records below ``results`` in path order, and one sentence for each file that is not a readable record."""
+    records, problems = [], []
+    for path in sorted(results.glob("*/*/*.json")):
+        if path.name.endswith(FAILED):
+            continue
+        try:
+            records.append(read_record(path))
+        except Misuse as error:
+            problems.append(str(error))
+    return records, problems
+
+
+FAILED = ".failed.json"
+
+
+def _failure_path(path: Path) -> Path:
+    return path.with_name(path.stem + FAILED)
+
+
+def training_fields() -> dict[str, type]:
+    """Name -> type of each training option (all are plain int, float or str)."""
+    types = {"int": int, "float": float, "str": str}
+    return {item.name: types[str(item.type)] for item in fields(Training)}

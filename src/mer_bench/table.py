@@ -1,0 +1,73 @@
+"""The utterance table ``utterances.csv``: one row an utterance; its row number is the index everywhere."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from mer_bench.errors import Misuse
+from mer_bench.files import write_atomic
+
+COLUMNS = ("id", "dialogue", "turn", "speaker", "session", "start", "end", "text", "emotion", "split", "media")
+FILE = "utterances.csv"
+
+
+def read_table(folder: Path) -> pd.DataFrame:
+    """Read and check ``folder/utterances.csv``.
+
+    Every column is a string but ``turn`` (integer) and ``start``, ``end`` (seconds, NaN where unknown).
+    An utterance that says "None" or "NA" stays text.
+
+    Raises:
+        Misuse: the file is absent, unreadable or breaks an invariant of :func:`check_table`.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise Misuse(f"no utterance table at {path}: prepare the corpus first (make data DATASET=... RAW=...)")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        if tuple(table.columns) != COLUMNS:
+            raise Misuse(f"{path} has the columns {', '.join(table.columns)}; expected {', '.join(COLUMNS)}")
+        table["turn"] = table["turn"].astype(int)
+        for column in ("start", "end"):
+            table[column] = pd.to_numeric(table[column])
+    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise Misuse(f"{path} is not a readable utterance table: {error}") from error
+    check_table(table, str(path))
+    return table
+
+
+def write_table(folder: Path, table: pd.DataFrame) -> Path:
+    """Check ``table`` and write it atomically as ``folder/utterances.csv``; returns the path.
+
+    Equal tables give equal bytes, and a file that holds them already is left alone, so that preparing twice does
+    not make the feature sets look stale.
+    """
+    table = table.loc[:, list(COLUMNS)]
+    path = folder / FILE
+    check_table(table, str(path))
+    buffer = io.StringIO()
+    table.to_csv(buffer, index=False, lineterminator="\n", float_format="%.4f")
+    text = buffer.getvalue()
+    if not (path.is_file() and path.read_bytes() == text.encode()):
+        write_atomic(path, text)
+    return path
+
+
+def check_table(table: pd.DataFrame, where: str) -> None:
+    """Raise Misuse unless ids are unique and every dialogue's rows are adjacent with turns 0, 1, 2, ..."""
+    if table.empty:
+        raise Misuse(f"{where} holds no utterances")
+    repeated = table.loc[table["id"].duplicated(), "id"]
+    if len(repeated):
+        raise Misuse(f"{where} holds the id {repeated.iloc[0]!r} more than once")
+    starts = table["dialogue"] != table["dialogue"].shift()
+    scattered = table.loc[starts, "dialogue"]
+    if scattered.duplicated().any():
+        raise Misuse(f"{where}: the rows of dialogue {scattered[scattered.duplicated()].iloc[0]!r} are not adjacent")
+    expected = table.groupby("dialogue", sort=False).cumcount()
+    wrong = table.loc[expected != table["turn"], "id"]
+    if len(wrong):
+        raise Misuse(f"{where}: the turn of {wrong.iloc[0]!r} does not continue its dialogue's 0, 1, 2, ...")
