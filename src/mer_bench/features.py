@@ -170,7 +170,8 @@ def open_features(folder: Path) -> FeatureSet:
     """
     spec = read_spec(folder)
     try:
-        values = np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False)
+        # copy-on-write: nothing writes, but torch takes only writable arrays without a warning
+        values = np.load(folder / "values.npy", mmap_mode="c", allow_pickle=False)
         offsets = np.load(folder / "offsets.npy", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise Misuse(f"feature set {folder} is damaged or truncated ({error}); extract it again") from error

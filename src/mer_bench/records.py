@@ -58,7 +58,7 @@ class RunSpec:
     @property
     def name(self) -> str:
         """Readable and unique within its folder."""
-        modalities = "+".join(self.features)
+        modalities = "+".join(sorted(self.features))
         return f"{self.label_set}-{self.protocol}-{modalities}-fold{self.fold}-seed{self.seed}-{self.sha256[:12]}"
 
     def path(self, results: Path) -> Path:

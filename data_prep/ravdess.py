@@ -1,0 +1,275 @@
+"""RAVDESS speech: official files to an utterance table, MFCC and facial landmarks.
+
+Livingstone and Russo, "The Ryerson Audio-Visual Database of Emotional Speech and Song", PLoS ONE 13(5), 2018.
+
+A file is named ``MM-CC-EE-II-SS-RR-AA``: modality (01 audio-video, 02 video only, 03 audio only), channel (01 speech,
+02 song), emotion, intensity, statement, repetition, actor. The 01, 02 and 03 files of one take show the same
+performance, so the take, the name without its first field, is the utterance: nothing of it can end up on both sides of
+a split.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise, product
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from data_prep.cli import Command, backend_option, force_option, out_option, raw_option
+from data_prep.extract import EMPTY, FloatArray, Recipe, extract_mfcc, fingerprint, progress, report_unread, store
+from mer_bench.errors import Misuse
+from mer_bench.files import sha256
+from mer_bench.table import read_table, write_table
+
+EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+STATEMENTS = ("Kids are talking by the door", "Dogs are sitting by the door")
+ACTORS = tuple(f"{actor:02}" for actor in range(1, 25))
+NAME = re.compile(r"(0[123])-(0[12])((?:-\d\d){5})")
+AUDIO = (("03", ".wav"), ("03", ".flac"), ("01", ".mp4"))  #: best first; the audio track of the 02 files is silent
+FRAME_RATE = 30_000 / 1001  #: of the videos, NTSC
+LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)  #: of the 68 landmarks
+
+
+def all_takes() -> list[str]:
+    """The ids of the 1,440 speech takes, 24 actors x 60: neutral, which has no strong intensity, 96; the others 192."""
+    return [
+        f"01-{emotion:02}-{intensity:02}-{statement:02}-{repetition:02}-{actor}"
+        for actor in ACTORS
+        for emotion, intensity, statement, repetition in product(range(1, 9), (1, 2), (1, 2), (1, 2))
+        if (emotion, intensity) != (1, 2)
+    ]
+
+
+def find_files(raw: Path) -> dict[tuple[str, str, str], Path]:
+    """Official speech files below ``raw`` by (take, modality field, suffix); of copies, the shallowest."""
+    found: dict[tuple[str, str, str], Path] = {}
+    for path in sorted(raw.rglob("*-*.*"), key=lambda p: (len(p.parts), p)):
+        name = NAME.fullmatch(path.stem)
+        if name and name[2] == "01":
+            found.setdefault((f"{name[2]}{name[3]}", name[1], path.suffix.lower()), path)
+    return found
+
+
+def utterances(raw: Path, *, partial: bool = False) -> pd.DataFrame:
+    """The utterance table of the takes that any file below ``raw`` shows.
+
+    Args:
+        raw: Any folder above the official files.
+        partial: Accept a subset of the corpus, with a warning instead of an error.
+
+    Raises:
+        Misuse: takes are missing, or a file claims one that RAVDESS does not have.
+    """
+    files = find_files(raw)
+    packed = read_packed(raw)
+    takes = {take for take, _, suffix in files if suffix in (".wav", ".flac", ".mp4", ".csv")} | set(packed)
+    _check(takes, raw, partial)
+    rows = []
+    for take in sorted(takes, key=lambda take: (take[-2:], take)):
+        _, emotion, _, statement, _, actor = take.split("-")
+        media = next((files[take, *kind] for kind in AUDIO if (take, *kind) in files), None)
+        rows.append(
+            {
+                "id": take,
+                "dialogue": take,
+                "turn": 0,
+                "speaker": actor,
+                "session": actor,
+                "start": 0.0,
+                "end": _duration(media),
+                "text": STATEMENTS[int(statement) - 1],
+                "emotion": EMOTIONS[int(emotion) - 1],
+                "split": "",
+                "media": media.relative_to(raw).as_posix() if media else "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _check(takes: set[str], raw: Path, partial: bool) -> None:
+    expected = all_takes()
+    strangers = sorted(takes - set(expected))
+    if strangers:
+        raise Misuse(f"{raw} holds {strangers[0]!r}, which is not one of RAVDESS's 1,440 speech takes")
+    if not takes:
+        raise Misuse(f"no RAVDESS speech file (such as 03-01-01-01-01-01-01.wav) below {raw}")
+    missing = [take for take in expected if take not in takes]
+    if not missing:
+        return
+    by_actor = {actor: sum(take[-2:] == actor for take in missing) for actor in ACTORS}
+    parts = [f"actor {actor} lacks {n} of 60" for actor, n in by_actor.items() if 0 < n < 60]
+    absent = [actor for actor, n in by_actor.items() if n == 60]
+    lacking = ", ".join(parts + ([f"nothing of actor {', '.join(absent)}"] if absent else []))
+    sentence = f"{len(takes):,} of RAVDESS's 1,440 speech takes are below {raw}: {lacking}"
+    if not partial:
+        raise Misuse(f"{sentence}; complete the download, or pass --partial to go on with a subset")
+    click.echo(f"WARNING: {sentence}; scores on a subset compare with nothing", err=True)
+
+
+def _duration(media: Path | None) -> float:
+    """Seconds of a wav or flac from its header; NaN for what would have to be decoded, or cannot be."""
+    if media is None or media.suffix.lower() == ".mp4":
+        return float("nan")
+    import soundfile
+
+    try:
+        return float(soundfile.info(media).duration)
+    except (OSError, RuntimeError):
+        return float("nan")
+
+
+# --- facial landmarks -------------------------------------------------------------------------------------------------
+
+
+def find_packed(raw: Path) -> Path | None:
+    """The first npz below ``raw`` that holds landmarks as ``clip``, ``offset`` and ``xy``, if any."""
+    for path in sorted(raw.rglob("*.npz")):
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                if {"clip", "offset", "xy"} <= set(archive.files):
+                    return path
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def read_packed(raw: Path) -> dict[str, npt.NDArray[np.int16]]:
+    """Landmarks [time, 68, 2] in pixels for each speech take of the npz below ``raw``; {} if there is none."""
+    path = find_packed(raw)
+    if path is None:
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            clips, offsets, xy = archive["clip"], archive["offset"], archive["xy"]
+        if xy.shape != (offsets[-1], 68, 2) or len(offsets) != len(clips) + 1:
+            raise ValueError(f"clip {clips.shape}, offset {offsets.shape} and xy {xy.shape} do not fit")
+    except (OSError, ValueError, EOFError) as error:
+        raise Misuse(f"cannot read landmarks from {path}: {error}") from error
+    names = (NAME.fullmatch(str(clip)) for clip in clips)
+    spans = zip(names, pairwise(offsets.tolist()), strict=True)
+    return {f"01{name[3]}": xy[start:stop] for name, (start, stop) in spans if name and name[2] == "01"}
+
+
+def read_tracking(path: Path) -> npt.NDArray[np.float64]:
+    """Landmarks [time, 68, 2] in pixels from one FacialTracking CSV, whose header may hold spaces.
+
+    Raises:
+        ValueError: a column x_0 .. x_67, y_0 .. y_67 is absent.
+    """
+    wanted = [f"{axis}_{point}" for point in range(68) for axis in "xy"]
+    names = set(wanted)
+    frame = pd.read_csv(path, usecols=lambda name: name.strip() in names, skipinitialspace=True)
+    frame.columns = frame.columns.str.strip()
+    absent = [name for name in wanted if name not in frame]
+    if absent:
+        raise ValueError(f"{path.name} has no column {absent[0]}")
+    values: npt.NDArray[np.float64] = frame[wanted].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    return values.reshape(-1, 68, 2)
+
+
+def normalise(xy: npt.NDArray[np.number]) -> FloatArray:
+    """Pixels [time, 68, 2] to shape [time, 136], free of where the face is and how large: x_0, y_0, x_1, y_1, ...
+
+    The origin is the midpoint between the eyes in each frame; the unit is the clip's median distance between the eyes,
+    which a blink or one badly tracked frame does not move. Frames without a face (all zero, or not finite) repeat the
+    last good frame before them, or the first one after; a clip with no good frame comes back empty.
+    """
+    points = xy.astype(np.float64)
+    flat = points.reshape(len(points), 136)
+    good = np.isfinite(flat).all(axis=1) & (flat != 0).any(axis=1)
+    if not good.any():
+        return EMPTY
+    last_good = np.maximum.accumulate(np.where(good, np.arange(len(points)), -1))
+    points = points[np.where(last_good < 0, np.argmax(good), last_good)]
+    left, right = points[:, LEFT_EYE].mean(axis=1), points[:, RIGHT_EYE].mean(axis=1)  # [time, 2]
+    unit = np.median(np.linalg.norm((right - left)[good], axis=1))
+    if unit == 0:
+        return EMPTY
+    centred = points - (left + right)[:, None] / 2
+    return (centred / unit).reshape(len(points), 136).astype(np.float32)
+
+
+def landmark_frames(table: pd.DataFrame, raw: Path) -> Iterator[FloatArray]:
+    """Normalised landmarks [time, 136] of each take, from its tracking CSV or else from the npz."""
+    files, packed = find_files(raw), read_packed(raw)
+    unread: list[tuple[str, str]] = []
+    for take in progress(table["id"], len(table), "landmarks"):
+        path = next((files[take, m, ".csv"] for m in ("01", "02") if (take, m, ".csv") in files), None)
+        frames = EMPTY
+        try:
+            if path is not None:
+                frames = normalise(read_tracking(path))
+            elif take in packed:
+                frames = normalise(packed[take])
+            else:
+                raise ValueError("there are no landmarks for it")
+            if not len(frames):
+                raise ValueError("no frame shows a face")
+        except (OSError, ValueError) as error:
+            unread.append((take, str(error).strip()))
+        yield frames
+    report_unread("landmarks", unread)
+
+
+def extract_landmarks(corpus: Path, raw: Path, *, force: bool = False) -> bool:
+    """Store the set ``landmarks``: vision, 136 columns, at the videos' own 29.97 frames a second.
+
+    Methods mask each modality by itself and never need equal rates, so resampling to the audio's 31.25 would only blur.
+
+    Returns:
+        Whether there is any landmark file below ``raw``.
+    """
+    table = read_table(corpus)
+    tracked = [path for (_, _, suffix), path in find_files(raw).items() if suffix == ".csv"]
+    packed = find_packed(raw)
+    if not tracked and packed is None:
+        return False
+    source = fingerprint(tracked, raw) if tracked else ""
+    recipe = Recipe(
+        name="landmarks",
+        modality="vision",
+        extractor="facial landmarks",
+        revision="RAVDESS FacialTracking",
+        frame_rate=FRAME_RATE,
+        settings={
+            "points": 68,
+            "origin": "midpoint of the eyes",
+            "unit": "median inter-ocular distance of the clip",
+            "source": "+".join(filter(None, [source, sha256(packed)[:16] if packed else ""])),
+        },
+    )
+    store(corpus, recipe, lambda: landmark_frames(table, raw), ids=list(table["id"]), force=force)
+    return True
+
+
+def prepare(raw: Path, out: Path, *, partial: bool = False, backend: str = "torchaudio", force: bool = False) -> None:
+    """Everything that the files below ``raw`` allow: table, MFCC, landmarks."""
+    table = utterances(raw, partial=partial)
+    corpus = out / "ravdess"
+    click.echo(f"{len(table):,} takes of {table['speaker'].nunique()} actors -> {write_table(corpus, table)}")
+    if (table["media"] != "").any():
+        extract_mfcc(corpus, raw, backend=backend, force=force)
+    else:
+        click.echo("mfcc: skipped, there is no audio below " + str(raw))
+    if not extract_landmarks(corpus, raw, force=force):
+        click.echo("landmarks: skipped, there are none (see data_prep/README.md: Zenodo record 3255102)")
+
+
+@click.command("ravdess", cls=Command)
+@raw_option
+@out_option
+@click.option("--partial", is_flag=True, help="Accept a subset of the 1,440 takes.")
+@backend_option
+@force_option
+def main(raw: Path, out: Path, partial: bool, backend: str, force: bool) -> None:
+    """RAVDESS: utterance table, MFCC, facial landmarks."""
+    prepare(raw, out, partial=partial, backend=backend, force=force)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Runs what a suite lacks: one record a run, written as soon as it is there; failures are noted, others go on."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mer_bench.errors import Misuse
+from mer_bench.records import RunSpec, read_record, write_failure, write_record
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a bench reads and writes, and how it logs."""
+
+    root: Path
+    results: Path
+    logger: str = "csv"
+    log_folder: Path = Path("runs")
+
+
+def missing(specs: Sequence[RunSpec], results: Path) -> list[RunSpec]:
+    """The specs without a record."""
+    return [spec for spec in specs if not spec.path(results).is_file()]
+
+
+def bench(specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, console: Console | None = None) -> list[RunSpec]:
+    """Run every spec that has no record in ``jobs`` worker processes; returns the specs that failed.
+
+    A worker writes its record itself and outlives neither this process nor Ctrl-C, so that a killed bench loses the
+    runs in flight and nothing else. A run whose worker dies (out of memory, say) is tried once more.
+    """
+    queue = missing(specs, places.results)
+    console = console or Console(stderr=True)
+    console.print(f"{len(specs)} runs: {len(specs) - len(queue)} recorded, {len(queue)} to do")
+    if not queue:
+        return []
+    failed: list[RunSpec] = []
+    deaths: dict[str, int] = {}
+    with _Display(console, len(queue), jobs) as display:
+        while queue:
+            pool = display.pool()
+            running: dict[Future[str | None], RunSpec] = {}
+            try:
+                while queue or running:
+                    while queue and len(running) < jobs:
+                        running[pool.submit(_work, queue[0], places)] = queue[0]
+                        display.started(queue.pop(0))
+                    done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                    display.update()
+                    for future in done:
+                        reason = future.result()
+                        spec = running.pop(future)
+                        display.finished(spec, reason, places.results)
+                        if reason is not None:
+                            failed.append(spec)
+            except BrokenProcessPool:
+                for spec in running.values():
+                    deaths[spec.sha256] = deaths.get(spec.sha256, 0) + 1
+                    if deaths[spec.sha256] < 2:
+                        queue.append(spec)
+                    else:
+                        failed.append(spec)
+                        display.finished(spec, "the worker process died twice (out of memory?)", places.results)
+            finally:
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                pool.shutdown(cancel_futures=True)
+    return failed
+
+
+def run_and_record(spec: RunSpec, places: Places, notify: Any = None) -> Path | None:
+    """Run one spec and write its record; None on every process but the first of a distributed run."""
+    from mer_bench.run import run  # torch is imported by the processes that train, not by the one that shows progress
+
+    record = run(spec, places.root, logger=places.logger, log_folder=places.log_folder, notify=notify)
+    return None if record is None else write_record(record, places.results)
+
+
+class _Display:
+    """Live progress: runs done, time left, and the epoch and validation score of each current run."""
+
+    def __init__(self, console: Console, total: int, jobs: int) -> None:
+        self.console, self.jobs = console, jobs
+        self.messages: Any = multiprocessing.get_context("spawn").Queue()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[score]}"),
+            console=console,
+        )
+        self.suite = self.progress.add_task("suite", total=total, score="")
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Display:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def pool(self) -> ProcessPoolExecutor:
+        """Fresh workers that report here."""
+        return ProcessPoolExecutor(
+            self.jobs, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(self.messages,)
+        )
+
+    def started(self, spec: RunSpec) -> None:
+        label = f"{spec.method} {'+'.join(spec.features)} fold {spec.fold} seed {spec.seed}"
+        self.tasks[spec.sha256] = self.progress.add_task(label, total=spec.training.epochs, score="")
+
+    def update(self) -> None:
+        while not self.messages.empty():
+            key, epoch, scores = self.messages.get()
+            if key in self.tasks:
+                score = scores.get("val/weighted_f1")
+                text = "" if score is None else f"validation weighted F1 {100 * score:.1f}"
+                self.progress.update(self.tasks[key], completed=epoch, score=text)
+
+    def finished(self, spec: RunSpec, reason: str | None, results: Path) -> None:
+        self.progress.remove_task(self.tasks.pop(spec.sha256))
+        self.progress.advance(self.suite)
+        label = f"{spec.method} {spec.name}"
+        if reason is None:
+            record = read_record(spec.path(results))
+            self.console.print(
+                f"done   {label}: {record.seconds:.0f} s, epoch {record.best_epoch + 1}", highlight=False
+            )
+            return
+        try:
+            where = f" ({write_failure(spec, results, reason)})"
+        except Misuse as error:  # a full disk must not stop the runs that may still fit
+            where = f" ({error})"
+        last = reason.strip().splitlines()[-1]
+        self.console.print(f"[red]failed[/red] {escape(label)}: {escape(last + where)}", highlight=False)
+
+
+_messages: Any = None
+
+
+def _start_worker(messages: Any) -> None:
+    """Remember the display's queue, and die with the parent whatever killed it."""
+    global _messages
+    _messages = messages
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _work(spec: RunSpec, places: Places) -> str | None:
+    """Run one spec in a worker; returns why it failed, if it did."""
+    try:
+        if spec.devices * spec.num_nodes > 1:
+            return _work_distributed(spec, places)
+        run_and_record(spec, places, lambda epoch, scores: _messages.put((spec.sha256, epoch, scores)))
+    except Misuse as error:
+        return str(error)
+    except Exception:
+        return traceback.format_exc()
+    return None
+
+
+def _work_distributed(spec: RunSpec, places: Places) -> str | None:
+    """Give a run with several devices a process of its own: Lightning starts the other ranks from its command line."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(asdict(spec), file)
+        file.flush()
+        command = [sys.executable, "-m", "mer_bench", "run", "--spec", file.name]
+        command += ["--data", str(places.root), "--results", str(places.results)]
+        command += ["--logger", places.logger, "--logs", str(places.log_folder)]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    return None if finished.returncode == 0 else finished.stderr or f"exit code {finished.returncode}"

@@ -1,0 +1,53 @@
+"""IEMOCAP (Busso et al. 2008): 5 sessions of two actors, 151 dialogues, 10,039 utterances; licensed by USC."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mer_bench.datasets.base import EmotionDataModule
+
+SIX = {"hap": "happy", "sad": "sad", "neu": "neutral", "ang": "angry", "exc": "excited", "fru": "frustrated"}
+
+
+class IEMOCAP(EmotionDataModule):
+    """Label sets and protocols of IEMOCAP.
+
+    Label sets: ``six`` (7,380 utterances of the release), ``four`` (5,531; excited counts as happy) and
+    ``six_community`` (7,433, the older labelling in the DialogueRNN-style packs, from a sidecar file).
+
+    Protocols: ``session5`` trains on sessions 1 to 4 and tests on session 5; ``loso`` leaves session k out. In both,
+    the validation dialogues are those of ``iemocap_validation.txt`` in the training sessions. For ``session5`` these
+    are the twelve that the community's split uses.
+    """
+
+    corpus = "iemocap"
+    modalities = ("text", "audio", "vision")
+    label_sets = {
+        "six": SIX,
+        "four": {"ang": "angry", "hap": "happy", "exc": "happy", "sad": "sad", "neu": "neutral"},
+        "six_community": SIX,
+    }
+    sidecars = frozenset({"six_community"})
+    protocols = {"session5": 1, "loso": 5}
+    default_features = {"text": "minilm-tokens", "audio": "gemaps"}
+    how_to_get = (
+        "ask USC SAIL for the licence (https://sail.usc.edu/iemocap/), then run "
+        "make data DATASET=iemocap RAW=<IEMOCAP_full_release>"
+    )
+
+    def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
+        """By session, and by dialogue for validation."""
+        session = table["session"].astype(int).to_numpy()
+        test = session == (5 if protocol == "session5" else fold)
+        validation = table["dialogue"].isin(validation_dialogues()).to_numpy()
+        return np.where(test, "test", np.where(validation, "validation", "train"))
+
+
+def validation_dialogues() -> list[str]:
+    """The fixed validation dialogues, about a tenth of each session."""
+    lines = files("mer_bench.datasets").joinpath("iemocap_validation.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]

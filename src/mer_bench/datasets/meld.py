@@ -1,0 +1,33 @@
+"""MELD (Poria et al. 2019): 13,708 utterances of the series Friends with the official splits; speakers overlap."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mer_bench.datasets.base import EmotionDataModule
+
+EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+
+
+class MELD(EmotionDataModule):
+    """Label sets: ``seven`` emotions, or ``sentiment`` (three classes, from a sidecar file: not a function of emotion).
+
+    Protocol: ``official`` train, validation and test.
+    """
+
+    corpus = "meld"
+    modalities = ("text", "audio", "vision")
+    label_sets = {
+        "seven": {emotion: emotion for emotion in EMOTIONS},
+        "sentiment": {sentiment: sentiment for sentiment in ("negative", "neutral", "positive")},
+    }
+    sidecars = frozenset({"sentiment"})
+    protocols = {"official": 1}
+    default_features = {"text": "minilm-tokens"}
+    how_to_get = "download MELD.Raw (https://affective-meld.github.io) and run make data DATASET=meld RAW=<MELD.Raw>"
+
+    def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
+        """The table's own."""
+        return table["split"].to_numpy(dtype=np.str_)

@@ -1,0 +1,41 @@
+"""RAVDESS (Livingstone & Russo 2018): 24 actors, 1,440 acted takes, 8 emotions, audio and vision; CC BY-NC-SA 4.0."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mer_bench.datasets.base import EmotionDataModule
+
+EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+
+#: The six speaker-independent folds of four actors that EmoBox uses, so that results compare.
+FOLDS = ((1, 11, 20, 21), (4, 10, 12, 14), (8, 9, 19, 23), (3, 5, 7, 24), (2, 15, 16, 18), (6, 13, 17, 22))
+
+
+class RAVDESS(EmotionDataModule):
+    """A take is a dialogue of one utterance; its text carries no emotion and is no modality.
+
+    Protocols: ``folds6`` tests on fold k, validates on fold k + 1 (cyclic) and trains on the other four. ``fixed``
+    trains on the five other folds for the suite's epochs and scores the last. ``literature`` is CFN-SR's: five folds
+    of contiguous actors, 21 to 24 always in training, no validation.
+    """
+
+    corpus = "ravdess"
+    modalities = ("audio", "vision")
+    label_sets = {"eight": {emotion: emotion for emotion in EMOTIONS}}
+    protocols = {"folds6": 6, "fixed": 6, "literature": 5}
+    default_features = {"audio": "mfcc", "vision": "landmarks"}
+    cluster = "speaker"
+    how_to_get = "download the speech archives of Zenodo record 1188976, run make data DATASET=ravdess RAW=<folder>"
+
+    def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
+        """By actor."""
+        actor = table["speaker"].astype(int).to_numpy()
+        if protocol == "literature":
+            return np.where((actor - 1) // 4 == fold - 1, "test", "train")
+        split = np.where(np.isin(actor, FOLDS[fold - 1]), "test", "train")
+        if protocol == "folds6":
+            split = np.where(np.isin(actor, FOLDS[fold % 6]), "validation", split)
+        return split

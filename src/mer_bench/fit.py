@@ -1,0 +1,43 @@
+"""``mer-bench fit``: LightningCLI over any method and any corpus, with every flag of the Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from mer_bench.datasets.base import EmotionDataModule
+from mer_bench.fusion.base import FusionModule
+
+
+class MerBenchCLI(LightningCLI):
+    """Fills in the widths and the number of classes of the method from the corpus."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link what the method must know of the data."""
+        parser.link_arguments("data", "model.init_args.dims", _dims, apply_on="instantiate")
+        parser.link_arguments("data", "model.init_args.num_classes", _num_classes, apply_on="instantiate")
+        parser.set_defaults({"trainer.use_distributed_sampler": False, "trainer.num_sanity_val_steps": 0})
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run LightningCLI's fit with ``arguments``, e.g. ``--model CFNSR --data RAVDESS --trainer.max_epochs 5``."""
+    import mer_bench.datasets
+    import mer_bench.fusion  # noqa: F401  (subclasses are found by name once they are imported)
+
+    MerBenchCLI(
+        FusionModule,
+        EmotionDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_kwargs={"overwrite": True},
+        args=["fit", *arguments],
+    )
+
+
+def _dims(data: EmotionDataModule) -> dict[str, int]:
+    return data.dims
+
+
+def _num_classes(data: EmotionDataModule) -> int:
+    return data.num_classes

@@ -1,0 +1,65 @@
+"""bc-LSTM: a bidirectional LSTM over the utterances of a dialogue (Poria et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import BidirectionalRNN, UtteranceEncoder
+
+
+class BCLSTM(FusionModule):
+    r"""Concatenate the modalities' utterance vectors and read the dialogue in both directions.
+
+    Poria et al. 2017, https://aclanthology.org/P17-1081
+
+    .. math:: c_1, ..., c_N = BiLSTM([h_{m,1}]_m, ..., [h_{m,N}]_m), \quad logits_t = W_2 relu(W_1 c_t)
+
+    The utterance vectors come from the encoder that all methods share, whether a feature is a sequence of frames or a
+    single vector. Differs from the paper, which trains one contextual LSTM for each modality and a further one on
+    their outputs: this is the one network trained at once that became the usual baseline, with the sizes of the
+    authors' later code (two layers of width 100, dropout 0.25). The backward direction reads future utterances, so the
+    method works offline only.
+
+    Args:
+        dims: Width of each modality.
+        num_classes: Number of emotions.
+        hidden: Width of the utterance vectors, of the LSTM in each direction and of the hidden layer.
+        layers: Of the LSTM.
+        dropout: Of the encoders, between the LSTM's layers, on its output and in the classifier.
+    """
+
+    context = "dialogue"
+    paper = "https://aclanthology.org/P17-1081"
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        num_classes: int,
+        *,
+        hidden: int = 100,
+        layers: int = 2,
+        dropout: float = 0.25,
+    ) -> None:
+        super().__init__(dims, num_classes)
+        self.encoders = nn.ModuleDict(
+            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
+        )
+        self.rnn = BidirectionalRNN(nn.LSTM, hidden * len(self.dims), hidden, layers=layers, dropout=dropout)
+        self.head = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(2 * hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, num_classes),
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]."""
+        vectors = torch.cat([encode(batch.features[name]) for name, encode in self.encoders.items()], -1)
+        context = self.rnn(batch.by_dialogue(vectors), batch.turns)
+        return self.head(batch.flatten(context))

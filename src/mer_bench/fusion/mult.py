@@ -1,0 +1,127 @@
+"""Multimodal Transformer (MulT): each modality reads every other by cross-modal attention (Tsai et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import permutations
+
+import torch
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import TemporalConvolution, TransformerEncoder, last_token
+
+
+class MulT(FusionModule):
+    r"""Directional cross-modal transformers between unaligned sequences.
+
+    Tsai et al. 2019, https://arxiv.org/abs/1906.00295
+
+    With :math:`x_m` the projected sequence of modality m and "last" its last real step,
+
+    .. math::
+        z_m = last(Memory_m([CM_{j \to m}(x_m, x_j)]_{j \neq m})), \quad z = [z_m]_m, \quad
+        logits = W(z + W_2 relu(W_1 z))
+
+    Sizes, dropouts and mask are those of the authors' code: width 30, 5 heads, 5 cross-modal layers, and a memory of
+    max(layers, 3) layers, hence also 5. At the MOSEI widths (text 300, audio 74, vision 35) with one output that is
+    1,073,731 parameters. As there, ``causal`` masks the future in all encoders; a cross-modal one may look ahead by
+    the difference of the two lengths, so that the last target step always sees the whole source.
+
+    Differs from the authors' code: padding is masked everywhere and "last" is each utterance's own last step, where
+    they let padding in. With two modalities there is one cross-modal encoder for each target; with one there is its
+    memory alone, plain self-attention.
+
+    Args:
+        dims: Width of each modality.
+        num_classes: Number of emotions.
+        dim: Width of the transformers; ``heads`` must divide it.
+        heads: Of each attention.
+        layers: Of each cross-modal encoder.
+        kernel: Of the temporal convolution (the paper searches 1, 3 and 5).
+        stride: Of the temporal convolution. Not in the paper: attention is quadratic in the length, so for hundreds of
+            frames take e.g. ``stride=4, kernel=5``.
+        causal: Whether the future is masked.
+        attention_dropout: Of the attention weights, in the memories and where text is the source (as in that code).
+        relu_dropout: Within the feed-forward blocks.
+        residual_dropout: Of each residual branch.
+        embedding_dropout: Of the encoders' inputs, and of the text features before the convolution.
+        output_dropout: Within the residual block before the classifier.
+    """
+
+    paper = "https://arxiv.org/abs/1906.00295"
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        num_classes: int,
+        *,
+        dim: int = 30,
+        heads: int = 5,
+        layers: int = 5,
+        kernel: int = 1,
+        stride: int = 1,
+        causal: bool = True,
+        attention_dropout: float = 0.1,
+        relu_dropout: float = 0.1,
+        residual_dropout: float = 0.1,
+        embedding_dropout: float = 0.25,
+        output_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(dims, num_classes)
+
+        def encoder(width: int, attention_dropout: float, depth: int) -> TransformerEncoder:
+            return TransformerEncoder(
+                width,
+                heads=heads,
+                layers=depth,
+                causal=causal,
+                attention_dropout=attention_dropout,
+                relu_dropout=relu_dropout,
+                residual_dropout=residual_dropout,
+                embedding_dropout=embedding_dropout,
+            )
+
+        self.text_dropout = nn.Dropout(embedding_dropout)
+        self.projections = nn.ModuleDict(
+            {name: TemporalConvolution(width, dim, kernel=kernel, stride=stride) for name, width in self.dims.items()}
+        )
+        self.crossmodal = nn.ModuleDict(
+            {
+                f"{source}_to_{target}": encoder(dim, attention_dropout if source == "text" else 0.0, layers)
+                for target, source in permutations(self.dims, 2)
+            }
+        )
+        memory_width = dim * max(len(self.dims) - 1, 1)
+        self.memory = nn.ModuleDict(
+            {name: encoder(memory_width, attention_dropout, max(layers, 3)) for name in self.dims}
+        )
+        width = memory_width * len(self.dims)
+        self.residual = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Dropout(output_dropout), nn.Linear(width, width)
+        )
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]."""
+        sequences = {name: project(self._input(batch, name)) for name, project in self.projections.items()}
+        fused = torch.cat([self._read(target, sequences) for target in self.dims], -1)
+        return self.head(fused + self.residual(fused))
+
+    def _input(self, batch: Batch, name: str) -> PaddedSequence:
+        sequence = batch.features[name]
+        if name != "text":
+            return sequence
+        return PaddedSequence(self.text_dropout(sequence.values), sequence.mask)
+
+    def _read(self, target: str, sequences: Mapping[str, PaddedSequence]) -> Tensor:
+        """Last step of the target's memory of all other modalities: [utterance, memory width]."""
+        own = sequences[target]
+        views = [
+            self.crossmodal[f"{source}_to_{target}"](own, sequences[source]).values
+            for source in sequences
+            if source != target
+        ]
+        remembered = self.memory[target](PaddedSequence(torch.cat(views or [own.values], -1), own.mask))
+        return last_token(remembered.values, remembered.mask)

@@ -1,0 +1,270 @@
+"""One run: RunSpec -> RunRecord. Seed, build, fit, take the epoch that validation chose, read the test set once."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
+from torch.utils.flop_counter import FlopCounterMode
+
+from mer_bench.datasets import DATASETS
+from mer_bench.datasets.base import EmotionDataModule
+from mer_bench.errors import Misuse, unknown
+from mer_bench.fusion import METHODS
+from mer_bench.fusion.base import FusionModule
+from mer_bench.metrics import confusion_matrix
+from mer_bench.records import RunRecord, RunSpec
+
+MONITOR = "val/weighted_f1"
+
+#: One thread a run: the tensors are small, several runs share a machine, and a sum over threads is not reproducible
+#: when their number changes.
+THREADS = 1
+
+Notify = Callable[[int, Mapping[str, float]], None]  #: epoch, the latest scores by name
+
+
+def run(
+    spec: RunSpec, root: Path, *, logger: str = "csv", log_folder: Path = Path("runs"), notify: Notify | None = None
+) -> RunRecord | None:
+    """Train and score one spec.
+
+    Args:
+        spec: What to run.
+        root: Folder of the prepared corpora.
+        logger: "csv", "wandb" or "none".
+        log_folder: Where loggers write.
+        notify: Called after every epoch.
+
+    Returns:
+        The record; None on every process but the first of a distributed run.
+
+    Raises:
+        Misuse: the spec does not fit the data or the method.
+    """
+    torch.set_num_threads(THREADS)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    L.seed_everything(spec.seed, verbose=False)
+    datamodule = build_datamodule(spec, root)
+    method = build_method(spec, datamodule.dims, datamodule.num_classes)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="mer-bench-") as name, warnings.catch_warnings():
+        # batches are gathered in the main process on purpose; a distributed sampler is ours, see GroupSampler
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # Lightning's own
+        warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
+        folder = Path(name)
+        keeper = _Keeper(folder, notify)
+        trainer = build_trainer(spec, datamodule, folder, keeper, _logger(logger, spec, log_folder))
+        checkpoint = None
+        if method.num_parameters:
+            trainer.fit(method, datamodule=datamodule)
+            assert isinstance(trainer.checkpoint_callback, ModelCheckpoint)
+            checkpoint = trainer.checkpoint_callback.best_model_path
+        elif datamodule.has_validation:
+            trainer.validate(method, datamodule=datamodule, verbose=False)
+        trainer.test(method, datamodule=datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
+        if not trainer.is_global_zero:
+            return None
+        curve, matrices, index, predicted = keeper.read()
+    scores = [entry[MONITOR] for entry in curve if MONITOR in entry]
+    best = int(np.argmax(scores)) if scores else len(curve) - 1
+    return RunRecord(
+        spec=spec,
+        classes=datamodule.classes,
+        context=method.context,
+        provenance=method.provenance,
+        simulated=datamodule.simulated,
+        features={
+            modality: {
+                "name": opened.spec.name,
+                "extractor": opened.spec.extractor,
+                "revision": opened.spec.revision,
+                "layer": opened.spec.layer,
+                "dim": opened.spec.dim,
+                "parameters": opened.spec.extractor_parameters,
+            }
+            for modality, opened in datamodule.features.items()
+        },
+        rows={split: len(rows) for split, rows in datamodule.rows.items()},
+        validation_confusion=matrices[best] if matrices else None,
+        test_confusion=confusion_matrix(datamodule.labels[index], predicted, datamodule.num_classes).tolist(),
+        test_index=index.tolist(),
+        test_predictions=predicted.tolist(),
+        curve=curve,
+        best_epoch=best,
+        parameters=method.num_parameters,
+        flops_per_utterance=flops_per_utterance(method, datamodule),
+        seconds=round(time.perf_counter() - started, 2),
+        peak_memory_mib=round(_peak_memory_mib(), 1),
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        versions={
+            "python": ".".join(map(str, sys.version_info[:3])),
+            **{name: version(name) for name in ("mer-bench", "torch", "lightning", "torchmetrics", "numpy")},
+        },
+    )
+
+
+def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
+    """Open the corpus of a spec and check that its features are the ones that the spec names."""
+    if spec.dataset not in DATASETS:
+        raise unknown("dataset", spec.dataset, DATASETS)
+    if spec.method not in METHODS:
+        raise unknown("method", spec.method, METHODS)
+    datamodule = DATASETS[spec.dataset](
+        root,
+        spec.features,
+        label_set=spec.label_set,
+        protocol=spec.protocol,
+        fold=spec.fold,
+        context=METHODS[spec.method].context,
+        batch_size=spec.training.batch_size,
+        seed=spec.seed,
+    )
+    for modality, opened in datamodule.features.items():
+        if opened.spec.sha256 != spec.features_sha256[modality]:
+            raise Misuse(f"feature set {opened.spec.name!r} of {spec.dataset} is not the one that the run names")
+    return datamodule
+
+
+def build_method(spec: RunSpec, dims: Mapping[str, int], num_classes: int) -> FusionModule:
+    """Construct the method of a spec.
+
+    Raises:
+        Misuse: an unknown option, a value that the method refuses, or modalities that it cannot work on.
+    """
+    method = METHODS[spec.method]
+    method.check_modalities(tuple(dims))
+    for option in spec.options:
+        if option not in options_of(method):
+            raise unknown(f"option of {spec.method}", option, options_of(method))
+    try:
+        module = method(dims, num_classes, **spec.options)
+    except (TypeError, ValueError, KeyError) as error:
+        raise Misuse(f"method {spec.method!r} refuses its options {dict(spec.options)}: {error}") from error
+    module.training_options = spec.training
+    return module
+
+
+def options_of(method: type[FusionModule]) -> dict[str, Any]:
+    """Option -> default of a method's constructor."""
+    parameters = inspect.signature(method).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def build_trainer(
+    spec: RunSpec, datamodule: EmotionDataModule, folder: Path, keeper: Callback, logger: Logger | None
+) -> L.Trainer:
+    """The Trainer of a run; checkpoints live in a temporary folder."""
+    training = spec.training
+    monitor = MONITOR if datamodule.has_validation else None
+    callbacks: list[Callback] = [
+        keeper,
+        ModelCheckpoint(folder, "best", monitor=monitor, mode="max" if monitor else "min", save_weights_only=True),
+    ]
+    if monitor and training.patience:
+        callbacks.append(EarlyStopping(monitor, patience=training.patience, mode="max"))
+    return L.Trainer(
+        accelerator="auto",
+        devices=spec.devices,
+        num_nodes=spec.num_nodes,
+        strategy=spec.strategy,
+        precision=training.precision,  # type: ignore[arg-type]
+        max_epochs=training.epochs,
+        gradient_clip_val=training.gradient_clip or None,
+        deterministic=True,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if monitor else 0,
+        logger=logger or False,
+        callbacks=callbacks,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def flops_per_utterance(method: FusionModule, datamodule: EmotionDataModule) -> int:
+    """Floating-point operations of a forward pass on the first test batch, per utterance, as torch counts them."""
+    batch = next(iter(datamodule.test_dataloader())).to(method.device)
+    method.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        method(batch)
+    return int(counter.get_total_flops() // len(batch))
+
+
+class _Keeper(Callback):
+    """Writes curve and predictions to files on the first process: the one way that works under every strategy."""
+
+    def __init__(self, folder: Path, notify: Notify | None) -> None:
+        self.folder, self.notify = folder, notify
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._tell(trainer, module)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._tell(trainer, module)
+
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._write(trainer, module)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self._write(trainer, module)
+
+    def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, FusionModule)
+        assert module.test_predictions is not None
+        index, predicted = module.test_predictions.compute()
+        if trainer.is_global_zero:
+            np.save(self.folder / "test.npy", torch.stack([index, predicted]).cpu().numpy())
+
+    def read(self) -> tuple[list[dict[str, float]], list[list[list[int]]], Any, Any]:
+        path = self.folder / "curve.json"
+        curve, matrices = json.loads(path.read_text()) if path.is_file() else ([], [])
+        index, predicted = np.load(self.folder / "test.npy")
+        return curve, matrices, index, predicted
+
+    def _tell(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, FusionModule)
+        if self.notify and trainer.is_global_zero:
+            self.notify(len(module.curve), module.curve[-1] if module.curve else {})
+
+    def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, FusionModule)
+        if trainer.is_global_zero:
+            (self.folder / "curve.json").write_text(json.dumps([module.curve, module.validation_matrices]))
+
+
+def _logger(name: str, spec: RunSpec, folder: Path) -> Logger | None:
+    if name == "none":
+        return None
+    if name == "csv":
+        return CSVLogger(folder / "logs", name=f"{spec.dataset}/{spec.method}", version=spec.name)
+    if name == "wandb":
+        from mer_bench.tracking import wandb_logger
+
+        return wandb_logger(spec, folder)
+    raise unknown("logger", name, ("csv", "wandb", "none"))
+
+
+def _peak_memory_mib() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,299 @@
+"""Suites: a TOML file -> the list of its runs, all validated before anything trains; runs what is missing.
+
+A suite names a dataset, a label set, a protocol, seeds, training options, and one or more tables, each with its feature
+sets and methods. Its runs are the product of methods, folds and seeds.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from mer_bench.datasets import DATASETS
+from mer_bench.errors import Misuse, unknown
+from mer_bench.features import MODALITIES, read_spec
+from mer_bench.fusion import METHODS
+from mer_bench.records import RunSpec, Training
+from mer_bench.run import build_datamodule, build_method
+from mer_bench.table import FILE
+
+STAND_IN = "simulated-"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of one table."""
+
+    method: str
+    features: Mapping[str, str]  #: modality -> feature set
+    options: Mapping[str, Any]
+    training: Training
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a suite file says."""
+
+    dataset: str
+    label_set: str
+    protocol: str
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+
+    def specs(self, root: Path, *, devices: int = 1, strategy: str = "auto", num_nodes: int = 1) -> list[RunSpec]:
+        """The product of rows, seeds and folds; seeds go outside, so that every row is there early.
+
+        Raises:
+            Misuse: a feature set is absent.
+        """
+        names = {(modality, name) for row in self.rows for modality, name in row.features.items()}
+        hashes = {key: read_spec(root / self.dataset / key[1]).sha256 for key in sorted(names)}
+        return [
+            RunSpec(
+                dataset=self.dataset,
+                label_set=self.label_set,
+                protocol=self.protocol,
+                fold=fold,
+                features=row.features,
+                features_sha256={modality: hashes[modality, name] for modality, name in row.features.items()},
+                method=row.method,
+                version=METHODS[row.method].version,
+                options=row.options,
+                training=row.training,
+                seed=seed,
+                devices=devices,
+                strategy=strategy,
+                num_nodes=num_nodes,
+            )
+            for seed in self.seeds
+            for row in self.rows
+            for fold in range(1, DATASETS[self.dataset].protocols[self.protocol] + 1)
+        ]
+
+
+def read_suite(
+    path: Path, *, methods: Sequence[str] = (), seeds: Sequence[int] = (), epochs: int | None = None
+) -> Suite:
+    """Read and check a suite file; ``methods``, ``seeds`` and ``epochs`` override it where given.
+
+    Raises:
+        Misuse: the file is absent or no TOML, a key is unknown or of the wrong type, or a name does not exist.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Misuse(f"cannot read suite {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misuse(f"suite {path} is not TOML: {error}") from error
+    where = f"suite {path}"
+    _check(
+        content,
+        {"dataset": str, "label_set": str, "protocol": str, "seeds": list, "training": dict, "table": list},
+        where,
+    )
+    for key in ("dataset", "label_set", "protocol", "seeds", "table"):
+        if key not in content:
+            raise Misuse(f"{where} lacks the key {key!r}")
+    dataset = content["dataset"]
+    if dataset not in DATASETS:
+        raise unknown(f"dataset in {where}", dataset, DATASETS)
+    DATASETS[dataset].check_names(content["label_set"], content["protocol"], 1)
+    chosen = tuple(seeds or content["seeds"])
+    if not chosen or any(type(seed) is not int or seed < 0 for seed in chosen) or len(set(chosen)) < len(chosen):
+        raise Misuse(f"{where}: seeds are different whole numbers from 0 on, not {list(chosen)}")
+    shared = _training(Training(), content.get("training", {}), f"{where}, [training]")
+    rows = [
+        row
+        for number, table in enumerate(content["table"], 1)
+        for row in _rows(table, shared, dataset, f"{where}, table {number}")
+    ]
+    listed = {row.method for row in rows}
+    for method in methods:
+        if method not in METHODS:
+            raise unknown("method", method, METHODS)
+        if method not in listed:
+            raise Misuse(f"{where} does not list the method {method!r}; it lists {', '.join(sorted(listed))}")
+    rows = [row for row in rows if not methods or row.method in methods]
+    if epochs is not None:
+        rows = [replace(row, training=replace(row.training, epochs=epochs)) for row in rows]
+        for row in rows:
+            _check_training(row.training, "EPOCHS")
+    unique = list({_key(row): row for row in rows}.values())  # a reference row listed in two tables is one row
+    return Suite(dataset, content["label_set"], content["protocol"], chosen, tuple(unique))
+
+
+def stand_in(suite: Suite) -> Suite:
+    """The same suite on the simulated corpus of the same shape: one seed, the simulated feature sets."""
+    dataset = STAND_IN + suite.dataset
+    simulated = DATASETS[dataset].default_features
+    rows = {}
+    for row in suite.rows:
+        swapped = replace(row, features={modality: simulated[modality] for modality in row.features})
+        rows[_key(swapped)] = swapped  # rows that differed by feature set alone become one
+    return replace(suite, dataset=dataset, seeds=suite.seeds[:1], rows=tuple(rows.values()))
+
+
+def is_prepared(dataset: str, root: Path) -> bool:
+    """Whether the corpus is on this machine; a simulated one always is."""
+    return DATASETS[dataset].simulated or (root / dataset / FILE).is_file()
+
+
+def how_to_get(dataset: str) -> str:
+    """How a user obtains and prepares the corpus."""
+    return DATASETS[dataset].how_to_get
+
+
+def prepare(suite: Suite, root: Path) -> None:
+    """Generate a simulated corpus that is not there yet."""
+    module = DATASETS[suite.dataset]
+    if module.simulated:
+        module(root, label_set=suite.label_set, protocol=suite.protocol)
+
+
+def validate(specs: Sequence[RunSpec], root: Path) -> None:
+    """Build the datamodule of every fold and the method of every row once, so that mistakes show before training.
+
+    Raises:
+        Misuse: the first mistake found.
+    """
+    seen: dict[str, Any] = {}
+    for spec in specs:
+        data = f"{spec.features} {spec.fold} {METHODS[spec.method].context}"
+        if data not in seen:
+            seen[data] = build_datamodule(spec, root)
+        row = f"{spec.method} {spec.features} {spec.options}"
+        if row not in seen:
+            seen[row] = build_method(spec, seen[data].dims, seen[data].num_classes)
+
+
+def one_run(
+    root: Path,
+    dataset: str,
+    method: str,
+    *,
+    features: Mapping[str, str],
+    label_set: str | None,
+    protocol: str | None,
+    options: Mapping[str, Any],
+    training: Mapping[str, Any],
+    **rest: Any,
+) -> RunSpec:
+    """The spec of a single run, with the corpus's first label set, first protocol and usual features as defaults."""
+    if dataset not in DATASETS:
+        raise unknown("dataset", dataset, DATASETS)
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    module = DATASETS[dataset]
+    label_set, protocol = label_set or next(iter(module.label_sets)), protocol or next(iter(module.protocols))
+    module.check_names(label_set, protocol, rest["fold"])
+    chosen = _features(features or module.default_features, dataset, "--feature")
+    if module.simulated:
+        module(root, label_set=label_set, protocol=protocol)
+    spec = RunSpec(
+        dataset=dataset,
+        label_set=label_set,
+        protocol=protocol,
+        features=chosen,
+        features_sha256={m: read_spec(root / dataset / name).sha256 for m, name in chosen.items()},
+        method=method,
+        version=METHODS[method].version,
+        options=options,
+        training=_training(Training(), training, "--train"),
+        **rest,
+    )
+    validate([spec], root)
+    return spec
+
+
+def describe_methods() -> list[tuple[str, ...]]:
+    """Heading and one row a method; parameters on audio (width 40) and vision (width 136) with 8 classes."""
+    rows: list[tuple[str, ...]] = [("method", "track", "kind", "parameters", "paper", "idea")]
+    for name, method in METHODS.items():
+        dims = {"audio": 40, "vision": 136} if method.most > 1 else {"audio": 40}
+        idea = (sys.modules[method.__module__].__doc__ or "").splitlines()[0]
+        count = f"{method(dims, 8).num_parameters:,}"
+        rows.append((name, method.context, method.provenance, count, method.paper, idea))
+    return rows
+
+
+def describe_datasets(root: Path) -> list[tuple[str, ...]]:
+    """Heading and one row a corpus."""
+    rows: list[tuple[str, ...]] = [("dataset", "modalities", "label sets", "protocols (folds)", "prepared")]
+    for name, module in DATASETS.items():
+        protocols = ", ".join(f"{protocol} ({folds})" for protocol, folds in module.protocols.items())
+        ready = "generated when needed" if module.simulated else "yes" if is_prepared(name, root) else "no"
+        rows.append((name, ", ".join(module.modalities), ", ".join(module.label_sets), protocols, ready))
+    return rows
+
+
+def _rows(table: Any, shared: Training, dataset: str, where: str) -> Iterator[Row]:
+    if not isinstance(table, dict):
+        raise Misuse(f"{where} is not a [[table]]")
+    _check(table, {"features": dict, "methods": list, "training": dict}, where)
+    for key in ("features", "methods"):
+        if not table.get(key):
+            raise Misuse(f"{where} lacks {key!r}")
+    features = _features(table["features"], dataset, where)
+    training = _training(shared, table.get("training", {}), where)
+    for entry in table["methods"]:
+        entry = {"name": entry} if isinstance(entry, str) else entry
+        if not isinstance(entry, dict) or "name" not in entry:
+            raise Misuse(f"{where}: a method is a name or {{name = ...}}, not {entry!r}")
+        _check(entry, {"name": str, "options": dict, "training": dict, "modalities": list}, where)
+        name = entry["name"]
+        if name not in METHODS:
+            raise unknown(f"method in {where}", name, METHODS)
+        for modality in entry.get("modalities", []):
+            if modality not in features:
+                raise unknown(f"modality of {name} in {where}", str(modality), features)
+        chosen = {m: f for m, f in features.items() if m in entry.get("modalities", features)}
+        options = _training(training, entry.get("training", {}), f"{where}, method {name}")
+        # a method for one modality stands for one row each
+        parts = [{m: f} for m, f in chosen.items()] if METHODS[name].most == 1 else [chosen]
+        for part in parts:
+            METHODS[name].check_modalities(tuple(part))
+            yield Row(name, part, entry.get("options", {}), options)
+
+
+def _features(features: Mapping[str, Any], dataset: str, where: str) -> dict[str, str]:
+    valid = DATASETS[dataset].modalities
+    for modality, name in features.items():
+        if modality not in valid:
+            raise unknown(f"modality in {where}", modality, valid)
+        if not isinstance(name, str):
+            raise Misuse(f"{where}: the feature set of {modality} is a name, not {name!r}")
+    return {modality: features[modality] for modality in MODALITIES if modality in features}
+
+
+def _training(base: Training, changes: Mapping[str, Any], where: str) -> Training:
+    kinds = {field.name: type(getattr(base, field.name)) for field in fields(Training)}
+    _check(changes, kinds, where)
+    training = replace(base, **{name: kinds[name](value) for name, value in changes.items()})
+    _check_training(training, where)
+    return training
+
+
+def _check_training(training: Training, where: str) -> None:
+    if training.epochs < 1 or training.batch_size < 1 or training.learning_rate <= 0:
+        raise Misuse(f"{where}: epochs and batch_size start at 1 and learning_rate is positive")
+    for name in ("weight_decay", "warmup", "gradient_clip", "label_smoothing", "patience"):
+        if getattr(training, name) < 0:
+            raise Misuse(f"{where}: {name} cannot be negative")
+
+
+def _check(content: Mapping[str, Any], kinds: Mapping[str, type], where: str) -> None:
+    """Every key is known and every value of its type (a whole number may stand for a float)."""
+    for key, value in content.items():
+        if key not in kinds:
+            raise unknown(f"key in {where}", key, kinds)
+        kind = kinds[key]
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise Misuse(f"{where}: {key} is a {kind.__name__}, not {value!r}")
+
+
+def _key(row: Row) -> str:
+    return repr((row.method, sorted(row.features.items()), sorted(row.options.items()), row.training))

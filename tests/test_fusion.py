@@ -1,0 +1,432 @@
+"""What every method owes, over METHODS and every subset of the modalities; then what single methods promise."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from factories import DIMS, alone, pad, random_batch
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.errors import Misuse
+from mer_bench.features import MODALITIES
+from mer_bench.fusion import METHODS
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.cfn_sr import CrossModalBlock
+from mer_bench.fusion.layers import GuidedAttention, SelfSelection
+from mer_bench.fusion.sync_tva import FUSIONS
+
+CLASSES = 4
+SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
+#: Methods whose defaults would make the suite slow; all others are tested as they are.
+SMALL: dict[str, dict[str, Any]] = {
+    "tensor_fusion": {"hidden": 8},
+    "mult": {"layers": 2},
+    "sync_tva": {"hidden": 32},
+    "bc_lstm": {"hidden": 32},
+}
+#: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
+IDLE = re.compile(r"\.(key|score)\.bias$")
+
+
+def accepted(name: str, subset: tuple[str, ...]) -> bool:
+    try:
+        METHODS[name].check_modalities(subset)
+    except Misuse:
+        return False
+    return True
+
+
+CASES = [(name, subset) for name in METHODS for subset in SUBSETS if accepted(name, subset)]
+REFUSED = [(name, subset) for name in METHODS for subset in [(), *SUBSETS] if not accepted(name, subset)]
+TRAINED = [name for name in METHODS if name != "majority"]
+TRAINED_CASES = [case for case in CASES if case[0] in TRAINED]
+
+each_case = pytest.mark.parametrize(("name", "subset"), CASES)
+each_trained_case = pytest.mark.parametrize(("name", "subset"), TRAINED_CASES)
+each_method = pytest.mark.parametrize("name", METHODS)
+
+
+def build(name: str, subset: tuple[str, ...], **options: Any) -> FusionModule:
+    torch.manual_seed(1)
+    return METHODS[name]({m: DIMS[m] for m in subset}, CLASSES, **{**SMALL.get(name, {}), **options})
+
+
+def widest(name: str) -> tuple[str, ...]:
+    return max((subset for method, subset in CASES if method == name), key=len)
+
+
+def batch_for(name: str, subset: tuple[str, ...], **settings: Any) -> Batch:
+    return random_batch({m: DIMS[m] for m in subset}, CLASSES, context=METHODS[name].context, **settings)
+
+
+def gaps(subset: tuple[str, ...]) -> dict[str, list[int]]:
+    """Utterance 3 lacks everything; others lack one modality each."""
+    return {modality: [3, position] for position, modality in enumerate(subset)}
+
+
+def total_loss(module: FusionModule, batch: Batch) -> Tensor:
+    return torch.stack(list(module.losses(batch).values())).sum()
+
+
+@torch.no_grad()
+def logits(module: FusionModule, batch: Batch) -> Tensor:
+    return module.eval()(batch)
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def assert_every_parameter_learns(module: FusionModule, batch: Batch) -> None:
+    """In double precision, where a true gradient and the rounding of a zero one are ten orders apart."""
+    module.double().train()
+    features = {m: PaddedSequence(s.values.double(), s.mask) for m, s in batch.features.items()}
+    total_loss(module, replace(batch, features=features)).backward()
+    untouched = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    assert untouched == []
+    dead = [name for name, p in module.named_parameters() if p.requires_grad and float(p.grad.abs().max()) < 1e-13]
+    assert [name for name in dead if not IDLE.search(name)] == []
+
+
+# Over all methods
+
+
+@each_case
+def test_logits_are_one_row_an_utterance(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset)
+    found = logits(build(name, subset), batch)
+    assert found.shape == (len(batch), CLASSES)
+    assert found.dtype == torch.float32
+    assert found.isfinite().all()
+
+
+@each_trained_case
+def test_a_gradient_reaches_every_parameter(name: str, subset: tuple[str, ...]) -> None:
+    assert_every_parameter_learns(build(name, subset), batch_for(name, subset, times=(6, 12)))
+
+
+@each_case
+def test_logits_do_not_depend_on_the_amount_of_padding(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset, missing=gaps(subset))
+    module = build(name, subset)
+    turns = 4 if METHODS[name].context == "dialogue" else 0
+    for frames in (1, 2, 3, 8):  # strides of 2 and 4 meet every remainder
+        assert_close(logits(module, pad(batch, frames=frames, turns=turns)), logits(module, batch))
+
+
+@each_case
+def test_a_group_alone_has_the_logits_that_it_has_in_a_batch(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset, missing=gaps(subset))
+    module = build(name, subset)
+    together = logits(module, batch)
+    groups = len(batch.grid)
+    assert groups == (3 if METHODS[name].context == "dialogue" else 9)
+    for group in range(groups):
+        single, rows = alone(batch, group)
+        assert_close(logits(module, single), together[rows])
+
+
+@each_case
+def test_order_of_the_modalities_is_no_matter(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset)
+    torch.manual_seed(1)
+    dims = {m: DIMS[m] for m in reversed(subset)}
+    reordered = METHODS[name](dims, CLASSES, **SMALL.get(name, {}))
+    features = {m: batch.features[m] for m in reversed(subset)}
+    assert torch.equal(logits(reordered, replace(batch, features=features)), logits(build(name, subset), batch))
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.context == "utterance"])
+def test_utterance_context_reads_nothing_of_the_dialogue(name: str) -> None:
+    batch = batch_for(name, widest(name))
+    module = build(name, widest(name))
+    elsewhere = torch.full_like(batch.turn, 10_000)  # an index that no tensor has
+    grid = torch.full((2, 3), 10_000)
+    moved = replace(batch, speaker=elsewhere, dialogue=elsewhere, turn=elsewhere, grid=grid)
+    assert torch.equal(logits(module, moved), logits(module, batch))
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.context == "dialogue"])
+def test_dialogue_context_reads_the_other_turns(name: str) -> None:
+    batch = batch_for(name, widest(name))
+    module = build(name, widest(name))
+    changed = {m: PaddedSequence(s.values.clone(), s.mask) for m, s in batch.features.items()}
+    for sequence in changed.values():
+        sequence.values[0] *= -1
+    difference = (logits(module, replace(batch, features=changed)) - logits(module, batch)).abs().amax(1)
+    assert float(difference[1]) > 1e-6
+
+
+@each_method
+@pytest.mark.parametrize("training", [False, True])
+def test_forward_reads_neither_labels_nor_table_rows(name: str, training: bool) -> None:
+    batch = batch_for(name, widest(name))
+    module = build(name, widest(name)).train(training)
+    found = []
+    for one in (batch, replace(batch, label=(batch.label + 1) % CLASSES, index=batch.index + 1000)):
+        torch.manual_seed(2)  # the same dropout
+        found.append(module(one).detach())
+    assert torch.equal(*found)
+
+
+@each_case
+def test_missing_modalities_give_finite_logits_and_gradients(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset, missing=gaps(subset))
+    module = build(name, subset)
+    assert logits(module, batch).isfinite().all()
+    loss = total_loss(module.train(), batch)
+    assert loss.isfinite()
+    if loss.requires_grad:
+        loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
+
+
+@each_case
+def test_a_batch_in_which_nobody_has_a_modality_is_finite(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset, missing={subset[0]: range(9)})
+    assert not batch.features[subset[0]].mask.any()
+    module = build(name, subset)
+    loss = total_loss(module.train(), batch)
+    if loss.requires_grad:
+        loss.backward()
+    assert logits(module, batch).isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
+
+
+@each_trained_case
+def test_each_modality_matters(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset)
+    module = build(name, subset)
+    for modality in subset:
+        other = PaddedSequence(-batch.features[modality].values, batch.features[modality].mask)
+        changed = replace(batch, features={**batch.features, modality: other})
+        assert float((logits(module, changed) - logits(module, batch)).abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_eight_samples_are_overfitted(name: str) -> None:
+    batch = batch_for(name, widest(name), dialogues=(5, 3))
+    module = build(name, widest(name))
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], 5e-3)
+    accuracy = 0.0
+    for step in range(300):
+        optimizer.zero_grad()
+        total_loss(module.train(), batch).backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        if step % 10 == 9:
+            accuracy = float((logits(module, batch).argmax(1) == batch.label).float().mean())
+            if accuracy == 1:
+                break
+    assert accuracy == 1
+
+
+@each_method
+def test_state_survives_a_checkpoint(name: str, tmp_path: Path) -> None:
+    module = build(name, widest(name))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    module.class_counts.copy_(torch.arange(CLASSES) + 5)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "one.ckpt", weights_only=True)
+    loaded = METHODS[name].load_from_checkpoint(tmp_path / "one.ckpt", map_location="cpu", weights_only=True)
+    batch = batch_for(name, widest(name))
+    assert torch.equal(logits(loaded, batch), logits(module, batch))
+    assert torch.equal(loaded.class_counts, torch.arange(CLASSES) + 5)
+    assert loaded.hparams == module.hparams
+
+
+@each_method
+def test_constructor_is_dims_classes_and_keyword_options_with_defaults(name: str) -> None:
+    first, second, *options = inspect.signature(METHODS[name]).parameters.values()
+    assert (first.name, second.name) == ("dims", "num_classes")
+    assert all(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty for p in (first, second))
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in options)
+
+
+@each_method
+def test_a_method_is_a_file_of_its_name(name: str) -> None:
+    assert METHODS[name].__module__ == f"mer_bench.fusion.{name}"
+    title, *_ = (importlib.import_module(METHODS[name].__module__).__doc__ or "").splitlines()
+    assert title.strip()
+    assert METHODS[name].provenance == "baseline" or METHODS[name].paper
+
+
+@pytest.mark.parametrize(("name", "subset"), REFUSED)
+def test_modalities_that_a_method_refuses_are_a_misuse_that_names_it(name: str, subset: tuple[str, ...]) -> None:
+    with pytest.raises(Misuse, match=f"method '{name}'"):
+        build(name, subset)
+
+
+def test_refusals_are_those_of_the_papers() -> None:
+    singles, pairs = SUBSETS[:3], SUBSETS[3:]
+    least_two = {(name, subset) for name in ("cfn_sr", "tacfn", "sync_tva") for subset in singles}
+    assert least_two <= set(REFUSED)
+    assert {("unimodal", subset) for subset in pairs} <= set(REFUSED)
+    assert not {subset for name, subset in REFUSED if name in ("early_concat", "late_average", "mult") and subset}
+
+
+@each_method
+def test_an_unknown_modality_is_a_misuse_not_dropped(name: str) -> None:
+    subset = widest(name)
+    with pytest.raises(Misuse, match="smell"):
+        METHODS[name]({**{m: DIMS[m] for m in subset[:-1]}, "smell": 3}, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cfn_sr", {"guide": "smell"}),
+        ("cfn_sr", {"heads": 7}),
+        ("tacfn", {"encoder": "projektion"}),
+        ("tacfn", {"directions": "both"}),
+        ("tacfn", {"heads": 7}),
+        ("mult", {"heads": 7}),
+        ("sync_tva", {"graph": "pairwize"}),
+        ("sync_tva", {"fusion": "concatenate"}),
+        ("sync_tva", {"heads": 5}),
+    ],
+)
+def test_unknown_option_values_are_refused(name: str, options: Mapping[str, Any]) -> None:
+    with pytest.raises((Misuse, ValueError), match=str(next(iter(options.values())))):
+        build(name, widest(name), **options)
+
+
+# Single methods
+
+ABLATIONS: list[tuple[str, dict[str, Any]]] = [
+    *(("cfn_sr", {switch: False}) for switch in ("cross_modal", "self_attention", "residual")),
+    ("cfn_sr", {"scale": True}),
+    ("cfn_sr", {"guide": "text"}),
+    ("cfn_sr", {"self_attention": False, "residual": False, "scale": True}),
+    *(("tacfn", {switch: False}) for switch in ("self_attention", "splice", "residual")),
+    ("tacfn", {"scale": True}),
+    ("tacfn", {"directions": "all"}),
+    ("tacfn", {"encoder": "convolution"}),
+    ("tacfn", {"self_attention": False, "splice": False, "residual": False}),
+    ("sync_tva", {"enhancement": False}),
+    *(("sync_tva", {"graph": graph}) for graph in ("pairwise", "same_utterance", "full", "joint", "none")),
+    *(("sync_tva", {"fusion": fusion}) for fusion in FUSIONS),
+    ("sync_tva", {"enhancement": False, "graph": "none", "fusion": "concat"}),
+    ("mult", {"causal": False}),
+    ("mult", {"stride": 2, "kernel": 3}),
+]
+
+
+@pytest.mark.parametrize("subset", [("text", "audio", "vision"), ("text", "vision"), ("audio", "vision")])
+@pytest.mark.parametrize(("name", "options"), ABLATIONS)
+def test_an_ablation_trains_every_parameter_it_has(
+    name: str, options: dict[str, Any], subset: tuple[str, ...]
+) -> None:
+    if options.get("guide", subset[0]) not in subset:
+        options = {"guide": subset[0]}
+    batch = batch_for(name, subset, times=(6, 12))
+    assert logits(build(name, subset, **options), batch).shape == (len(batch), CLASSES)
+    assert_every_parameter_learns(build(name, subset, **options), batch)
+
+
+@pytest.mark.parametrize(("name", "options"), [case for case in ABLATIONS if case[1] != {"graph": "pairwise"}])
+def test_an_ablation_changes_the_method(name: str, options: dict[str, Any]) -> None:
+    subset = ("audio", "vision") if "directions" in options else widest(name)
+    plain, ablated = build(name, subset), build(name, subset, **options)
+    if options == {"fusion": "cross_attention"}:
+        assert torch.equal(logits(plain, batch_for(name, subset)), logits(ablated, batch_for(name, subset)))
+        return
+    shared = {k: v for k, v in plain.state_dict().items() if k in ablated.state_dict()}
+    ablated.load_state_dict({k: v for k, v in shared.items() if v.shape == ablated.state_dict()[k].shape}, strict=False)
+    batch = batch_for(name, subset)
+    assert float((logits(plain, batch) - logits(ablated, batch)).abs().max()) > 1e-6
+
+
+PARAMETERS: list[tuple[nn.Module, int, str]] = [
+    (CrossModalBlock(2048, 64), 385_345, "CFN-SR, the authors' code: its block at vision 2048, audio 64"),
+    (
+        SelfSelection(64, heads=8, layers=5, dropout=0.1, embedding_dropout=0.3),
+        250_048,
+        "CFN-SR, the authors' code: its transformer at width 64",
+    ),
+    (
+        METHODS["tacfn"]({"text": 300, "audio": 74, "vision": 35}, 8),
+        342_531,
+        "TACFN, our reconstruction at the paper's IEMOCAP widths; the paper prints 0.34M",
+    ),
+    (
+        METHODS["mult"]({"text": 300, "audio": 74, "vision": 35}, 1),
+        1_073_731,
+        "MulT, the authors' code at the MOSEI widths with one output",
+    ),
+]
+
+
+@pytest.mark.parametrize(("module", "count", "source"), PARAMETERS, ids=[source[:6] for *_, source in PARAMETERS])
+def test_parameter_counts_are_the_stated_ones(module: nn.Module, count: int, source: str) -> None:
+    assert sum(p.numel() for p in module.parameters()) == count, source
+
+
+def test_num_parameters_counts_what_trains() -> None:
+    module = build("early_concat", ("audio",))
+    every = sum(p.numel() for p in module.parameters())
+    assert module.num_parameters == every
+    module.head[0].requires_grad_(False)
+    assert module.num_parameters == every - sum(p.numel() for p in module.head[0].parameters())
+
+
+def test_majority_has_no_parameters_and_predicts_the_most_frequent_class() -> None:
+    module = build("majority", MODALITIES)
+    module.class_counts.copy_(torch.tensor([3.0, 0.0, 9.0, 5.0]))
+    assert module.num_parameters == 0
+    assert logits(module, random_batch()).argmax(1).tolist() == [2] * 9
+    assert "class_counts" in module.state_dict()
+
+
+def test_late_average_is_the_mean_of_the_present_modalities_probabilities() -> None:
+    batch = random_batch(context="utterance", missing={"text": [0, 1, 3], "audio": [1, 3], "vision": [3]})
+    module = build("late_average", MODALITIES)
+    found = logits(module, batch).exp().numpy()
+    unimodal = module.unimodal_logits(batch).detach().numpy()
+    for row in range(len(batch)):
+        present = [i for i, m in enumerate(MODALITIES) if batch.features[m].mask[row].any()] or [0, 1, 2]
+        exponential = np.exp(unimodal[present, row])
+        expected = (exponential / exponential.sum(1, keepdims=True)).mean(0)
+        np.testing.assert_allclose(found[row], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "measure"), [(True, "mean"), (False, "sum")])
+def test_guided_attention_weights_average_or_sum_to_one_over_real_tokens(scale: bool, measure: str) -> None:
+    mask = torch.arange(7) < torch.tensor([7, 4, 1, 0])[:, None]
+    values = torch.randn(4, 7, 3)
+    values[..., 0] = 1  # so that the first output is the weight itself
+    attend = GuidedAttention(3, 5, 6, residual=False, scale=scale)
+    weights = attend(PaddedSequence(values * mask[..., None], mask), torch.randn(4, 5)).values[..., 0].detach()
+    assert float(weights[0].std()) > 1e-4
+    for row in range(3):
+        assert float(getattr(weights[row][mask[row]], measure)()) == pytest.approx(1, abs=1e-5)
+    assert not weights[~mask].any()
+
+
+def test_cfn_sr_without_cross_modal_is_encoders_and_concatenation() -> None:
+    module = build("cfn_sr", ("audio", "vision"), cross_modal=False).eval()
+    batch = batch_for("cfn_sr", ("audio", "vision"))
+    vectors = [module.encoders[m](batch.features[m]) for m in ("audio", "vision")]
+    assert_close(logits(module, batch), module.head(torch.cat(vectors, -1)).detach())
