@@ -7,8 +7,8 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before torch and numpy are imported; sums then do not depend on the machine
 os.environ["WANDB_MODE"] = "offline"
 
-import hypothesis
-import pytest
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
 
 hypothesis.settings.register_profile("shared", deadline=None)  # a busy machine is not a defect
 hypothesis.settings.load_profile("shared")

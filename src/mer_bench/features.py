@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -107,12 +108,14 @@ def write_features(
                     if sequence.ndim != 2 or sequence.shape[1] != (dim or sequence.shape[1]):
                         wanted = f"[time, {dim}]" if dim else "[time, dim]"
                         raise Misuse(f"{folder.name}: {ids[row]} has shape {sequence.shape}, expected {wanted}")
+                    with np.errstate(over="ignore"):  # what does not fit the type becomes infinite and is refused
+                        sequence = np.ascontiguousarray(sequence, dtype=dtype)
                     if not np.isfinite(sequence).all():
                         raise Misuse(f"{folder.name}: {ids[row]} holds NaN or infinite values")
                     if not dim:
                         dim = sequence.shape[1]
                         _header(file, dtype, 0, dim)
-                    file.write(np.ascontiguousarray(sequence, dtype=dtype).data)
+                    file.write(sequence.data)
                 lengths.append(len(sequence))
             if len(lengths) != len(ids):
                 raise Misuse(f"{folder.name}: {len(lengths)} sequences for the {len(ids)} utterances of {table}")
@@ -173,7 +176,7 @@ def open_features(folder: Path) -> FeatureSet:
         # copy-on-write: nothing writes, but torch takes only writable arrays without a warning
         values = np.load(folder / "values.npy", mmap_mode="c", allow_pickle=False)
         offsets = np.load(folder / "offsets.npy", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise Misuse(f"feature set {folder} is damaged or truncated ({error}); extract it again") from error
     if values.shape != (spec.frames, spec.dim) or values.dtype != spec.dtype or offsets.shape != (spec.rows + 1,):
         raise Misuse(f"feature set {folder} does not have the shape that its spec.json states; extract it again")
@@ -224,14 +227,18 @@ def import_sequences(source: Path, ids: Sequence[str]) -> list[FloatArray]:
         if source.is_dir():
             arrays = {path.stem: np.load(path, allow_pickle=False) for path in sorted(source.glob("*.npy"))}
         else:
-            with np.load(source, allow_pickle=False) as archive:
+            with source.open("rb") as file:
+                archive = np.load(file, allow_pickle=False)
+                if not isinstance(archive, np.lib.npyio.NpzFile):
+                    raise ValueError("it holds one array and no ids; an npz or a folder of npy is needed")
                 arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
+        if {"ids", "values", "offsets"} <= set(arrays):
+            bounds, values, names = pairwise(arrays["offsets"].tolist()), arrays["values"], arrays["ids"].tolist()
+            if len(set(names)) != len(names):
+                raise ValueError("it holds an id more than once")
+            arrays = {str(i): values[a:b] for i, (a, b) in zip(names, bounds, strict=True)}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise Misuse(f"cannot read features from {source}: {error}") from error
-    if {"ids", "values", "offsets"} <= set(arrays):
-        bounds = pairwise(arrays["offsets"].tolist())
-        values = arrays["values"]
-        arrays = {str(i): values[a:b] for i, (a, b) in zip(arrays["ids"], bounds, strict=True)}
     strangers = sorted(set(arrays) - set(ids))
     if strangers or not arrays:
         raise Misuse(

@@ -122,10 +122,11 @@ def read_record(path: Path) -> RunRecord:
                 "classes": tuple(content["classes"]),
             }
         )
+        name = record.spec.name
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise Misuse(f"{path} is not a readable record ({error}); delete it and run the bench again") from error
-    if path.stem != record.spec.name:
-        raise Misuse(f"{path} holds another run than its name says ({record.spec.name}); delete it and run again")
+    if path.stem != name:
+        raise Misuse(f"{path} holds another run than its name says ({name}); delete it and run again")
     return record
 
 

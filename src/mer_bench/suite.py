@@ -83,6 +83,8 @@ def read_suite(
     Raises:
         Misuse: the file is absent or no TOML, a key is unknown or of the wrong type, or a name does not exist.
     """
+    if not path.is_file():
+        raise unknown(f"suite in {path.parent}", path.stem, sorted(other.stem for other in path.parent.glob("*.toml")))
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -76,6 +77,8 @@ class EmotionDataModule(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.check_names(label_set, protocol, fold)
+        if context not in ("utterance", "dialogue"):
+            raise unknown("context", context, ("utterance", "dialogue"))
         self.folder = Path(root) / self.corpus
         self.context, self.batch_size, self.seed = context, batch_size, seed
         self.prepare_corpus()
@@ -264,7 +267,7 @@ class GroupSampler(Sampler[list[int]]):
             order = np.concatenate([part[np.argsort(self.sizes[part], kind="stable")] for part in windows])
             batches = self._chunks(order)
             batches = [batches[i] for i in generator.permutation(len(batches))]
-            batches += batches[: len(self) * self.world - len(batches)]
+            batches = list(islice(cycle(batches), len(self) * self.world))
         yield from batches[self.rank :: self.world]
 
     def _chunks(self, order: Rows) -> list[list[int]]:

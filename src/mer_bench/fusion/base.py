@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mer_bench import metrics
 from mer_bench.batch import Batch
-from mer_bench.errors import Misuse
+from mer_bench.errors import Misuse, unknown
 from mer_bench.features import MODALITIES
 from mer_bench.records import Training
 
@@ -66,6 +66,9 @@ class FusionModule(L.LightningModule):
     @classmethod
     def check_modalities(cls, modalities: tuple[str, ...]) -> None:
         """Raise Misuse unless the method can work on ``modalities``."""
+        for modality in modalities:
+            if modality not in MODALITIES:
+                raise unknown("modality", modality, MODALITIES)
         missing = sorted(cls.needs - set(modalities))
         name = cls.__module__.rpartition(".")[2]
         if missing:

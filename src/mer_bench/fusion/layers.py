@@ -22,10 +22,19 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_statistics(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean and standard deviation over time: [..., time, dim], [..., time] -> [..., 2 dim]."""
+    """Mean and log standard deviation over time: [..., time, dim], [..., time] -> [..., 2 dim]; zero where empty.
+
+    Spreads are positive and skewed; their logarithm (0.05 is added to bound it) is what a linear layer can weigh.
+    """
     mean = masked_mean(values, mask)
     variance = masked_mean((values - mean[..., None, :]).square(), mask)
-    return torch.cat([mean, (variance + 1e-5).sqrt() * mask.any(-1, keepdim=True)], -1)
+    return torch.cat([mean, ((variance + 1e-5).sqrt() + 0.05).log() * mask.any(-1, keepdim=True)], -1)
+
+
+def masked_change(values: Tensor, mask: Tensor) -> Tensor:
+    """Log mean absolute change from frame to frame: [..., time, dim], [..., time] -> [..., dim]; zero where empty."""
+    change = masked_mean(values.diff(dim=-2).abs(), mask[..., 1:])
+    return (change + 0.05).log() * mask.any(-1, keepdim=True)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
@@ -100,21 +109,21 @@ class BidirectionalRNN(nn.Module):
 class UtteranceEncoder(nn.Module):
     """Tokens and one vector an utterance from its feature sequence: the encoder of methods whose paper fuses these.
 
-    Two strided temporal convolutions make tokens, a quarter as many as frames. The vector adds two views, each as mean
-    and standard deviation over time: of the input, which is what a linear model would use, and of the tokens, which
-    see movement. Every method that leaves its encoder open gets this one, so that a table compares fusion.
+    Two strided temporal convolutions make tokens, a quarter as many as frames. The vector adds two views: mean,
+    spread and change of the input, which is what a linear model would use, and mean and spread of the tokens. Every method whose encoder is left open gets this one, so that a table compares
+    fusion.
 
     Shapes:
         sequence [utterance, time, dim] -> vector [utterance, hidden]; zero for a missing modality.
     """
 
-    def __init__(self, dim: int, hidden: int, *, kernel: int = 5, stride: int = 2, dropout: float = 0.3) -> None:
+    def __init__(self, dim: int, hidden: int, *, kernel: int = 3, stride: int = 2, dropout: float = 0.3) -> None:
         super().__init__()
-        self.input_dropout = nn.Dropout(dropout)
+        self.input_dropout = nn.Dropout1d(dropout)  # drops a feature from all frames: neighbours in time are redundant
         self.convolutions = nn.ModuleList(
             TemporalConvolution(width, hidden, kernel=kernel, stride=stride, bias=True) for width in (dim, hidden)
         )
-        self.statistics = nn.Linear(2 * dim, hidden)
+        self.statistics = nn.Linear(3 * dim, hidden)
         self.movement = nn.Linear(2 * hidden, hidden)
         self.norm = nn.LayerNorm(hidden)
         self.dropout = nn.Dropout(dropout)
@@ -125,17 +134,20 @@ class UtteranceEncoder(nn.Module):
 
     def tokens(self, sequence: PaddedSequence) -> PaddedSequence:
         """[utterance, time, dim] -> [utterance, ceil(time / stride^2), hidden]."""
-        x = PaddedSequence(self.input_dropout(sequence.values), sequence.mask)
+        x = PaddedSequence(self.input_dropout(sequence.values.transpose(1, 2)).transpose(1, 2), sequence.mask)
         for convolution in self.convolutions:
             x = convolution(x)
-            x = PaddedSequence(F.gelu(x.values), x.mask)
+            x = PaddedSequence(F.relu(x.values), x.mask)
         return x
 
     def pool(self, sequence: PaddedSequence, tokens: PaddedSequence) -> Tensor:
         """The input and its tokens, which a method may have reweighted -> [utterance, hidden]."""
-        level = self.statistics(self.input_dropout(masked_statistics(sequence.values, sequence.mask)))
-        vector = level + self.movement(masked_statistics(tokens.values, tokens.mask))
-        return self.dropout(F.gelu(self.norm(vector))) * sequence.mask.any(1, keepdim=True)
+        values, mask = sequence.values, sequence.mask
+        statistics = torch.cat([masked_statistics(values, mask), masked_change(values, mask)], -1)
+        vector = self.statistics(self.dropout(statistics)) + self.movement(
+            masked_statistics(tokens.values, tokens.mask)
+        )
+        return self.dropout(F.gelu(self.norm(vector))) * mask.any(1, keepdim=True)
 
 
 class Attention(nn.Module):

@@ -1,0 +1,94 @@
+# mer_bench: every target sets up what it needs in .venv. `make help` lists targets and variables.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+DATASET ?= simulated
+METHODS ?=
+SEEDS ?=
+EPOCHS ?=
+DEVICES ?= 1
+STRATEGY ?= auto
+NUM_NODES ?= 1
+JOBS ?= 1
+LOGGER ?= csv
+CORPUS ?= auto
+MER_DATA ?= data
+RESULTS ?= benchmarks/results
+RAW ?=
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help bench data test lint unit smoke leaderboard check verify list clean
+
+help:  ## this text
+	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
+	@echo; echo "Variables of make bench, each optional:"
+	@echo "  DATASET    simulated (default), ravdess, iemocap or meld: the suite benchmarks/DATASET.toml"
+	@echo "  METHODS    only these methods of the suite, e.g. METHODS='cfn_sr tacfn'"
+	@echo "  SEEDS      these seeds instead of the suite's, e.g. SEEDS='0 1 2'"
+	@echo "  EPOCHS     this many epochs instead of the suite's"
+	@echo "  DEVICES    devices of one run (default 1); with more, set STRATEGY"
+	@echo "  STRATEGY   as Lightning names it: auto (default), ddp, ddp_spawn, fsdp, deepspeed ..."
+	@echo "  NUM_NODES  machines of one run (default 1)"
+	@echo "  JOBS       runs side by side (default 1)"
+	@echo "  LOGGER     csv (default), wandb (offline unless you are logged in) or none"
+	@echo "  CORPUS     auto (default: a simulated stand-in where the corpus is absent), real or simulated"
+	@echo "  MER_DATA   folder of the prepared corpora (default data)"
+	@echo "  RESULTS    folder of the records (default benchmarks/results)"
+	@echo "Variables of make data: DATASET, RAW (the corpus as you obtained it), MER_DATA"
+
+bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb)  ## run what the suite lacks, rewrite the leaderboard
+	$(BIN)/mer-bench bench benchmarks/$(DATASET).toml --methods "$(METHODS)" --seeds "$(SEEDS)" \
+	  $(if $(EPOCHS),--epochs $(EPOCHS)) --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) \
+	  --jobs $(JOBS) --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"
+
+data: .venv/prep  ## prepare a corpus: make data DATASET=ravdess RAW=<folder>
+	@test -n "$(RAW)" || { echo "error: make data needs RAW=<the corpus as you obtained it>; see data_prep/README.md" >&2; exit 2; }
+	$(BIN)/python -m data_prep $(DATASET) --raw "$(RAW)" --out "$(MER_DATA)"
+
+test: lint unit smoke check  ## everything that CI runs
+
+lint: .venv/dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: .venv/dev  ## the test suite
+	$(BIN)/python -m pytest
+
+smoke: .venv/dev  ## a small bench on a simulated corpus, from nothing to a leaderboard, twice: the second finds all done
+	rm -rf build/smoke
+	for run in first second; do \
+	  $(BIN)/mer-bench bench benchmarks/simulated.toml --epochs 2 --seeds 0 --logger none \
+	    --data build/smoke/data --results build/smoke/results; done
+	$(BIN)/mer-bench leaderboard --check --results build/smoke/results
+	$(BIN)/mer-bench verify --data build/smoke/data
+
+leaderboard: .venv/base  ## regenerate leaderboard.md from the records
+	$(BIN)/mer-bench leaderboard --results "$(RESULTS)"
+
+check: .venv/base  ## fail if leaderboard.md is not what the records give
+	$(BIN)/mer-bench leaderboard --check
+
+verify: .venv/base  ## recompute the hashes of the prepared features
+	$(BIN)/mer-bench verify --data "$(MER_DATA)"
+
+list: .venv/base  ## methods and datasets
+	$(BIN)/mer-bench list methods
+	$(BIN)/mer-bench list datasets --data "$(MER_DATA)"
+
+clean:  ## remove the environment and what was built (not data, not results)
+	rm -rf .venv build runs .mypy_cache .ruff_cache .pytest_cache
+
+# One stamp for each set of extras, remade when pyproject.toml changes.
+.venv/base: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: mer_bench needs Python 3.11 or newer; set PYTHON=..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/dev .venv/prep .venv/wandb: .venv/%: pyproject.toml | .venv/base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	touch $@

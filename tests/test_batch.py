@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mer_bench.batch import Batch, PaddedSequence, gather
+
+
+def gather_by_loop(values: Tensor, offsets: Tensor, rows: Tensor) -> PaddedSequence:
+    spans = [values[int(offsets[row]) : int(offsets[row + 1])] for row in rows]
+    longest = max(1, *(len(span) for span in spans)) if spans else 1
+    padded = torch.zeros(len(spans), longest, values.shape[1])
+    mask = torch.zeros(len(spans), longest, dtype=torch.bool)
+    for i, span in enumerate(spans):
+        padded[i, : len(span)] = span
+        mask[i, : len(span)] = True
+    return PaddedSequence(padded, mask)
+
+
+def dialogues(lengths: list[int], features: dict[str, PaddedSequence] | None = None) -> Batch:
+    """A batch of dialogues, built by a plain loop: the collation of the datamodule is tested against it."""
+    total = sum(lengths)
+    grid = torch.full((len(lengths), max(lengths)), -1)
+    dialogue, turn = torch.zeros(total, dtype=torch.long), torch.zeros(total, dtype=torch.long)
+    position = 0
+    for i, length in enumerate(lengths):
+        for j in range(length):
+            grid[i, j], dialogue[position], turn[position] = position, i, j
+            position += 1
+    count = torch.arange(total)
+    return Batch(features or {}, count % 3, count % 2, dialogue, turn, count + 7, grid)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 6), min_size=1, max_size=12),
+    dim=st.integers(1, 4),
+    half=st.booleans(),
+    data=st.data(),
+)
+def test_gather_equals_a_plain_loop(lengths: list[int], dim: int, half: bool, data: st.DataObject) -> None:
+    rows = torch.tensor(data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=10)))
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    # a corpus without a single frame cannot be stored, so there is always one
+    values = torch.randn(max(int(offsets[-1]), 1), dim).to(torch.float16 if half else torch.float32)
+    found, expected = gather(values, offsets, rows), gather_by_loop(values, offsets, rows)
+    assert torch.equal(found.values, expected.values)
+    assert torch.equal(found.mask, expected.mask)
+    assert found.values.dtype == torch.float32
+
+
+def test_gather_does_not_leak_what_stands_at_frame_zero_into_padding() -> None:
+    values = torch.tensor([[float("nan")], [1.0], [2.0]])  # a masked multiplication would keep the NaN
+    found = gather(values, torch.tensor([0, 1, 1, 3]), torch.tensor([1, 2]))
+    assert found.values.tolist() == [[[0.0], [0.0]], [[1.0], [2.0]]]
+    assert found.mask.tolist() == [[False, False], [True, True]]
+
+
+@given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=6), width=st.integers(1, 3), wide=st.booleans())
+def test_flatten_inverts_by_dialogue(lengths: list[int], width: int, wide: bool) -> None:
+    batch = dialogues(lengths)
+    flat = torch.randn(len(batch), width) if wide else torch.randn(len(batch))
+    grouped = batch.by_dialogue(flat)
+    assert grouped.shape[:2] == (len(lengths), max(lengths))
+    assert torch.equal(batch.flatten(grouped), flat)
+    start = 0
+    for i, length in enumerate(lengths):
+        assert torch.equal(grouped[i, :length], flat[start : start + length])
+        assert not grouped[i, length:].any()
+        start += length
+    assert batch.turns.sum(1).tolist() == lengths
+
+
+def test_by_dialogue_keeps_integers_and_booleans_and_hides_nan() -> None:
+    batch = dialogues([1, 2])
+    assert batch.by_dialogue(batch.index).tolist() == [[7, 0], [8, 9]]
+    assert batch.by_dialogue(torch.tensor([True, False, True])).tolist() == [[True, False], [False, True]]
+    first_is_nan = torch.tensor([[float("nan")], [1.0], [2.0]])
+    assert batch.by_dialogue(first_is_nan)[0, 1].item() == 0
+
+
+def test_by_dialogue_and_flatten_pass_gradients_to_real_turns_alone() -> None:
+    batch = dialogues([3, 1])
+    flat = torch.randn(4, 2, requires_grad=True)
+    batch.flatten(2 * batch.by_dialogue(flat)).sum().backward()
+    assert flat.grad is not None
+    assert torch.equal(flat.grad, torch.full((4, 2), 2.0))
+
+
+def test_to_moves_every_tensor() -> None:
+    sequence = PaddedSequence(torch.ones(3, 2, 1), torch.ones(3, 2, dtype=torch.bool))
+    batch = dialogues([2, 1], {"audio": sequence}).to("meta", non_blocking=True)
+    tensors = [batch.label, batch.speaker, batch.dialogue, batch.turn, batch.index, batch.grid]
+    tensors += [batch.features["audio"].values, batch.features["audio"].mask]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert len(batch) == 3
+
+
+def test_to_keeps_every_value() -> None:
+    sequence = PaddedSequence(torch.randn(3, 2, 1), torch.tensor([[True, True], [True, False], [False, False]]))
+    batch = dialogues([2, 1], {"audio": sequence})
+    copy = batch.to(torch.device("cpu"))
+    for name in ("label", "speaker", "dialogue", "turn", "index", "grid"):
+        assert torch.equal(getattr(copy, name), getattr(batch, name)), name
+    assert torch.equal(copy.features["audio"].values, sequence.values)
+    assert torch.equal(copy.features["audio"].mask, sequence.mask)
+
+
+def test_batches_are_frozen() -> None:
+    batch = dialogues([1])
+    with pytest.raises(FrozenInstanceError):
+        batch.label = batch.turn  # type: ignore[misc]
