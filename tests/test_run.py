@@ -1,4 +1,4 @@
-"""One run, on small simulated corpora: what its record says, that it repeats, and that nothing of the test set leaks."""
+"""One run, on small simulated corpora: what its record says, that it repeats, that nothing of the test set leaks."""
 
 from __future__ import annotations
 

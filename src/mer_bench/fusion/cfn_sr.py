@@ -93,7 +93,7 @@ class CFNSR(FusionModule):
         hidden: int = 64,
         heads: int = 8,
         layers: int = 5,
-        dropout: float = 0.3,
+        dropout: float = 0.15,
         cross_modal: bool = True,
         self_attention: bool = True,
         residual: bool = True,

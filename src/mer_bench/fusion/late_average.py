@@ -26,7 +26,7 @@ class LateAverage(FusionModule):
 
     provenance = "baseline"
 
-    def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 128, dropout: float = 0.3) -> None:
+    def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
         super().__init__(dims, num_classes)
         self.encoders = nn.ModuleDict(
             {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}

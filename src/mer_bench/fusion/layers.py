@@ -109,15 +109,15 @@ class BidirectionalRNN(nn.Module):
 class UtteranceEncoder(nn.Module):
     """Tokens and one vector an utterance from its feature sequence: the encoder of methods whose paper fuses these.
 
-    Two strided temporal convolutions make tokens, a quarter as many as frames. The vector adds two views: mean,
-    spread and change of the input, which is what a linear model would use, and mean and spread of the tokens. Every method whose encoder is left open gets this one, so that a table compares
-    fusion.
+    Two strided temporal convolutions make tokens, a quarter as many as frames. The vector adds two views: mean, spread
+    and change of the input, which is what a linear model would use, and mean and spread of the tokens. Every method
+    whose encoder is left open gets this one, so that a table compares fusion.
 
     Shapes:
         sequence [utterance, time, dim] -> vector [utterance, hidden]; zero for a missing modality.
     """
 
-    def __init__(self, dim: int, hidden: int, *, kernel: int = 3, stride: int = 2, dropout: float = 0.3) -> None:
+    def __init__(self, dim: int, hidden: int, *, kernel: int = 3, stride: int = 2, dropout: float = 0.15) -> None:
         super().__init__()
         self.input_dropout = nn.Dropout1d(dropout)  # drops a feature from all frames: neighbours in time are redundant
         self.convolutions = nn.ModuleList(

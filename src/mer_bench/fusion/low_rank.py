@@ -68,7 +68,7 @@ class LowRank(FusionModule):
         *,
         hidden: int = 64,
         rank: int = 4,
-        dropout: float = 0.3,
+        dropout: float = 0.15,
     ) -> None:
         super().__init__(dims, num_classes)
         self.encoders = nn.ModuleDict(

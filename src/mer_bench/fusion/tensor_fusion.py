@@ -55,7 +55,7 @@ class TensorFusion(FusionModule):
         *,
         hidden: int = 32,
         post_fusion: Sequence[int] = (128, 128),
-        dropout: float = 0.3,
+        dropout: float = 0.15,
         post_fusion_dropout: float = 0.15,
     ) -> None:
         super().__init__(dims, num_classes)

@@ -24,7 +24,7 @@ class Unimodal(FusionModule):
     provenance = "baseline"
     most = 1
 
-    def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 128, dropout: float = 0.3) -> None:
+    def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
         super().__init__(dims, num_classes)
         ((self.modality, dim),) = self.dims.items()
         self.encoder = UtteranceEncoder(dim, hidden, dropout=dropout)
