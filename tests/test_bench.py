@@ -207,12 +207,16 @@ def spec(method: str, seed: int = 0) -> RunSpec:
 
 
 def play(spec: RunSpec, places: Places) -> str | None:
-    """Stands in for a worker's work: method "dies" dies, "dies_once" too but only once, "sleeps" takes a while."""
+    """Stands in for a worker's work; the method's name says what happens."""
     tries = places.log_folder / f"{spec.method}-{spec.seed}"
     with tries.open("a") as file:
         file.write("x")
-    if spec.method == "dies" or (spec.method == "dies_once" and tries.read_text() == "x"):
-        time.sleep(0.3)  # until the neighbours are at work
+    if spec.method == "dies_beside":  # waits for a neighbour that has begun as often as this run
+        end = time.monotonic() + 2
+        neighbour = places.log_folder / "sleeps-0"
+        while time.monotonic() < end and not (neighbour.is_file() and neighbour.stat().st_size >= tries.stat().st_size):
+            time.sleep(0.01)
+    if spec.method.startswith("dies") and (spec.method != "dies_once" or tries.stat().st_size == 1):
         os._exit(1)
     if spec.method == "raises":
         return "Traceback (most recent call last):\n  ...\nValueError: no [bold]luck[/bold]\n"
@@ -275,7 +279,7 @@ def test_a_run_whose_worker_dies_once_is_recorded_and_has_not_failed(stage: Plac
 
 
 def test_runs_beside_one_whose_worker_dies_are_not_blamed_for_it(stage: Places) -> None:
-    bad, neighbour = spec("dies"), spec("sleeps")
+    bad, neighbour = spec("dies_beside"), spec("sleeps")
     failed, _ = perform([bad, neighbour], stage, jobs=2)
     assert failed == [bad]
     assert missing([bad, neighbour], stage.results) == [bad]

@@ -302,10 +302,11 @@ def test_without_the_real_corpus_a_bench_says_so_loudly_and_runs_the_simulated_o
 
 def test_a_failed_run_is_noted_the_others_are_done_and_the_exit_code_is_1(call: Call, tmp_path: Path) -> None:
     DATASETS[RAVDESS](tmp_path, label_set="eight", protocol="folds6")
-    path = tmp_path / RAVDESS / "simulated-vision" / "values.npy"
-    values = np.load(path)
-    values[-1, 0] = np.nan
-    np.save(path, values)
+    folder = tmp_path / RAVDESS / "simulated-vision"
+    values, offsets = np.load(folder / "values.npy"), np.load(folder / "offsets.npy")
+    row = int(np.flatnonzero(np.diff(offsets))[300])
+    values[offsets[row], 0] = np.nan
+    np.save(folder / "values.npy", values)
     methods = '{ name = "unimodal", options = { hidden = 4 } }'
     suite = write_suite(tmp_path, RAVDESS, methods, "simulated-audio", "simulated-vision")
     suite.write_text(suite.read_text().replace("folds6", "fixed"), encoding="utf-8")
@@ -320,7 +321,7 @@ def test_a_failed_run_is_noted_the_others_are_done_and_the_exit_code_is_1(call: 
     notes = [json.loads(path.read_text(encoding="utf-8")) for path in results.rglob("*.failed.json")]
     assert [list(note["spec"]["features"]) for note in notes] == [["vision"]] * 6
     assert {note["spec"]["seed"] for note in notes} == {5}
-    assert all("simulated-vision holds NaN or infinite values at row 719" in note["reason"] for note in notes)
+    assert all(f"simulated-vision holds NaN or infinite values at row {row} " in note["reason"] for note in notes)
     assert "unimodal" in answer.out
 
 
@@ -358,7 +359,8 @@ def test_fit_trains_a_method_by_its_class_name(
     model_options = ["--model", model, "--model.hidden", "8", "--data.context", context, "--data.root", str(tmp_path)]
     answer = call(*FIT, *model_options)
     assert answer.code == 0, answer.err
-    assert "`Trainer.fit` stopped: `max_steps=1` reached" in answer.err + answer.out
+    assert "Trainable params" in answer.out
+    assert "head" in answer.out
     assert (tmp_path / "simulated-iemocap" / "utterances.csv").is_file()
 
 

@@ -18,7 +18,7 @@ from mer_bench.errors import Misuse, unknown
 from mer_bench.features import MODALITIES, read_spec
 from mer_bench.fusion import METHODS
 from mer_bench.records import RunSpec, Training
-from mer_bench.run import build_datamodule, build_method
+from mer_bench.run import build_datamodule, build_method, options_of
 from mer_bench.table import FILE
 
 STAND_IN = "simulated-"
@@ -235,11 +235,12 @@ def describe_datasets(root: Path) -> list[tuple[str, ...]]:
 def _rows(table: Any, shared: Training, dataset: str, where: str) -> Iterator[Row]:
     if not isinstance(table, dict):
         raise Misuse(f"{where} is not a [[table]]")
-    _check(table, {"features": dict, "methods": list, "training": dict}, where)
+    _check(table, {"features": dict, "methods": list, "training": dict, "options": dict}, where)
     for key in ("features", "methods"):
         if not table.get(key):
             raise Misuse(f"{where} lacks {key!r}")
     features = _features(table["features"], dataset, where)
+    common = table.get("options", {})  # each method takes those that it has
     training = _training(shared, table.get("training", {}), where)
     for entry in table["methods"]:
         entry = {"name": entry} if isinstance(entry, str) else entry
@@ -253,12 +254,14 @@ def _rows(table: Any, shared: Training, dataset: str, where: str) -> Iterator[Ro
             if modality not in features:
                 raise unknown(f"modality of {name} in {where}", str(modality), features)
         chosen = {m: f for m, f in features.items() if m in entry.get("modalities", features)}
-        options = _training(training, entry.get("training", {}), f"{where}, method {name}")
+        recipe = _training(training, entry.get("training", {}), f"{where}, method {name}")
+        valid = options_of(METHODS[name])
+        options = {k: v for k, v in common.items() if k in valid} | entry.get("options", {})
         # a method for one modality stands for one row each
         parts = [{m: f} for m, f in chosen.items()] if METHODS[name].most == 1 else [chosen]
         for part in parts:
             METHODS[name].check_modalities(tuple(part))
-            yield Row(name, part, entry.get("options", {}), options)
+            yield Row(name, part, options, recipe)
 
 
 def _features(features: Mapping[str, Any], dataset: str, where: str) -> dict[str, str]:

@@ -22,19 +22,23 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_statistics(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean and log standard deviation over time: [..., time, dim], [..., time] -> [..., 2 dim]; zero where empty.
-
-    Spreads are positive and skewed; their logarithm (0.05 is added to bound it) is what a linear layer can weigh.
-    """
+    """Mean and log deviation over time: [..., time, dim], [..., time] -> [..., 2 dim]; zero where empty."""
     mean = masked_mean(values, mask)
     variance = masked_mean((values - mean[..., None, :]).square(), mask)
-    return torch.cat([mean, ((variance + 1e-5).sqrt() + 0.05).log() * mask.any(-1, keepdim=True)], -1)
+    return torch.cat([mean, _log_spread((variance + 1e-6).sqrt(), 0.5, mask)], -1)
 
 
 def masked_change(values: Tensor, mask: Tensor) -> Tensor:
-    """Log mean absolute change from frame to frame: [..., time, dim], [..., time] -> [..., dim]; zero where empty."""
-    change = masked_mean(values.diff(dim=-2).abs(), mask[..., 1:])
-    return (change + 0.05).log() * mask.any(-1, keepdim=True)
+    """Log mean absolute change from frame to frame: [..., time, dim], [..., time] -> [..., dim]."""
+    return _log_spread(masked_mean(values.diff(dim=-2).abs(), mask[..., 1:]), 0.1, mask)
+
+
+def _log_spread(spread: Tensor, typical: float, mask: Tensor) -> Tensor:
+    """Spreads are positive and skewed: their logarithm, centred on a typical one, is what a linear layer can weigh.
+
+    A sequence of one frame has no spread; it gets zero, the typical value, and not minus infinity.
+    """
+    return ((spread + 0.05) / (typical + 0.05)).log() * (mask.sum(-1, keepdim=True) > 1)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
