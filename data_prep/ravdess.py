@@ -173,10 +173,13 @@ def read_tracking(path: Path) -> npt.NDArray[np.float64]:
 
 
 def normalise(xy: npt.NDArray[np.number]) -> FloatArray:
-    """Pixels [time, 68, 2] to shape [time, 136], free of where the face is and how large: x_0, y_0, x_1, y_1, ...
+    """Pixels [time, 68, 2] to [time, 140]: the face's shape (x_0, y_0, x_1, y_1, ...), then how the head moves.
 
-    The origin is the midpoint between the eyes in each frame; the unit is the clip's median distance between the eyes,
-    which a blink or one badly tracked frame does not move. Frames without a face (all zero, or not finite) repeat the
+    Shape: the origin is the midpoint between the eyes in each frame, the eyes lie level, and the unit is the clip's
+    median distance between them, which a blink or one badly tracked frame does not move. That takes out the head's own
+    movement, which carries emotion too, so four columns keep it: the midpoint's x and y from its median in the clip,
+    the distance between the eyes (all in that unit), and their slope in radians. Nothing depends on where in the
+    picture the face is or how large it is. Frames without a face (all zero, or not finite) repeat the
     last good frame before them, or the first one after; a clip with no good frame comes back empty.
     """
     points = xy.astype(np.float64)
@@ -187,15 +190,21 @@ def normalise(xy: npt.NDArray[np.number]) -> FloatArray:
     last_good = np.maximum.accumulate(np.where(good, np.arange(len(points)), -1))
     points = points[np.where(last_good < 0, np.argmax(good), last_good)]
     left, right = points[:, LEFT_EYE].mean(axis=1), points[:, RIGHT_EYE].mean(axis=1)  # [time, 2]
-    unit = np.median(np.linalg.norm((right - left)[good], axis=1))
+    middle, across = (left + right) / 2, right - left
+    distance = np.linalg.norm(across, axis=1)
+    unit = np.median(distance[good])
     if unit == 0:
         return EMPTY
-    centred = points - (left + right)[:, None] / 2
-    return (centred / unit).reshape(len(points), 136).astype(np.float32)
+    slope = np.arctan2(across[:, 1], across[:, 0])
+    cosine, sine = np.cos(slope)[:, None], np.sin(slope)[:, None]
+    x, y = np.moveaxis((points - middle[:, None]) / unit, 2, 0)  # [time, 68] each
+    shape = np.stack([cosine * x + sine * y, cosine * y - sine * x], axis=2).reshape(len(points), 136)
+    place = (middle - np.median(middle[good], axis=0)) / unit
+    return np.column_stack([shape, place, distance / unit, slope]).astype(np.float32)
 
 
 def landmark_frames(table: pd.DataFrame, raw: Path) -> Iterator[FloatArray]:
-    """Normalised landmarks [time, 136] of each take, from its tracking CSV or else from the npz."""
+    """Normalised landmarks [time, 140] of each take, from its tracking CSV or else from the npz."""
     files, packed = find_files(raw), read_packed(raw)
     unread: list[tuple[str, str]] = []
     for take in progress(table["id"], len(table), "landmarks"):
@@ -217,7 +226,7 @@ def landmark_frames(table: pd.DataFrame, raw: Path) -> Iterator[FloatArray]:
 
 
 def extract_landmarks(corpus: Path, raw: Path, *, force: bool = False) -> bool:
-    """Store the set ``landmarks``: vision, 136 columns, at the videos' own 29.97 frames a second.
+    """Store the set ``landmarks``: vision, 140 columns, at the videos' own 29.97 frames a second.
 
     Methods mask each modality by itself and never need equal rates, so resampling to the audio's 31.25 would only blur.
 
@@ -238,8 +247,8 @@ def extract_landmarks(corpus: Path, raw: Path, *, force: bool = False) -> bool:
         frame_rate=FRAME_RATE,
         settings={
             "points": 68,
-            "origin": "midpoint of the eyes",
-            "unit": "median inter-ocular distance of the clip",
+            "shape": "origin midway between the eyes, eyes level, unit their median distance in the clip",
+            "head": "x, y, distance and slope of the eyes",
             "source": "+".join(filter(None, [source, sha256(packed)[:16] if packed else ""])),
         },
     )

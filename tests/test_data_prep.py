@@ -148,7 +148,7 @@ def test_ravdess_runs_whole_and_then_skips(actor: Path, tmp_path: Path) -> None:
     assert ACTOR_01[3] in first.output  # the broken wav is named
     assert lengths(corpus / "landmarks") == [4, 0, 3, 0, 0]
     spec = verify_features(corpus / "landmarks")
-    assert (spec.modality, spec.dim) == ("vision", 136)
+    assert (spec.modality, spec.dim) == ("vision", 140)
     assert verify_features(corpus / "mfcc").frame_rate == 31.25
     assert run(*command).output.count("already done") == 2
 
@@ -195,7 +195,7 @@ def test_landmarks_from_csv_equal_those_from_npz(tmp_path: Path) -> None:
     for raw in (tmp_path / "csv", tmp_path / "npz"):
         table = ravdess.utterances(raw, partial=True)
         found += list(ravdess.landmark_frames(table, raw))
-    assert found[0].shape == (9, 136)
+    assert found[0].shape == (9, 140)
     np.testing.assert_array_equal(found[0], found[1])
 
 
@@ -203,10 +203,23 @@ def test_landmarks_know_neither_place_nor_size() -> None:
     xy = np.random.default_rng(0).uniform(100, 600, (20, 68, 2))
     plain = ravdess.normalise(xy)
     np.testing.assert_allclose(ravdess.normalise(xy * 2.5 + [40.0, -30.0]), plain, atol=1e-5)
-    points = plain.reshape(20, 68, 2)
+    points = plain[:, :136].reshape(20, 68, 2)
     left, right = points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)
     np.testing.assert_allclose((left + right) / 2, 0, atol=1e-5)
     assert np.median(np.linalg.norm(right - left, axis=1)) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(left[:, 1], right[:, 1], atol=1e-5)  # the eyes are level
+
+
+def test_head_movement_stands_in_the_last_columns_and_nowhere_else() -> None:
+    face = np.random.default_rng(0).uniform(-50, 50, (68, 2))
+    face[36:42], face[42:48] = (-40, 0), (40, 0)
+    angle, size = np.array([0.0, 0.2, -0.1]), np.array([1.0, 1.0, 1.5])
+    place = np.array([[300.0, 200.0], [340.0, 200.0], [300.0, 120.0]])
+    turn = np.moveaxis(np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]), 2, 0)
+    found = ravdess.normalise(np.einsum("tij,pj->tpi", turn, face) * size[:, None, None] + place[:, None])
+    np.testing.assert_allclose(found[:, :136], np.outer(size, face.ravel() / 80), atol=1e-5)
+    np.testing.assert_allclose(found[:, 136:138], (place - [300, 200]) / 80, atol=1e-5)
+    np.testing.assert_allclose(found[:, 138:], np.stack([size, angle], 1), atol=1e-5)
 
 
 def test_frames_without_a_face_repeat_the_last_good_one() -> None:

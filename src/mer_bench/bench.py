@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,16 +54,18 @@ def bench(specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, console: C
     if not queue:
         return []
     failed: list[RunSpec] = []
-    deaths: dict[str, int] = {}
+    suspects: list[RunSpec] = []  # in flight when a worker died; each is tried again with no other beside it
     with _Display(console, len(queue), jobs) as display:
-        while queue:
+        while queue or suspects:
+            again = not queue
+            todo, width = (suspects, 1) if again else (queue, jobs)
             pool = display.pool()
             running: dict[Future[str | None], RunSpec] = {}
             try:
-                while queue or running:
-                    while queue and len(running) < jobs:
-                        running[pool.submit(_work, queue[0], places)] = queue[0]
-                        display.started(queue.pop(0))
+                while todo or running:
+                    while todo and len(running) < width:
+                        running[pool.submit(_work, todo[0], places)] = todo[0]
+                        display.started(todo.pop(0))
                     done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
                     display.update()
                     for future in done:
@@ -72,12 +76,11 @@ def bench(specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, console: C
                             failed.append(spec)
             except BrokenProcessPool:
                 for spec in running.values():
-                    deaths[spec.sha256] = deaths.get(spec.sha256, 0) + 1
-                    if deaths[spec.sha256] < 2:
-                        queue.append(spec)
-                    else:
+                    if again:
                         failed.append(spec)
                         display.finished(spec, "the worker process died twice (out of memory?)", places.results)
+                    else:
+                        suspects.append(spec)
             finally:
                 for process in multiprocessing.active_children():
                     process.terminate()
@@ -126,6 +129,8 @@ class _Display:
 
     def started(self, spec: RunSpec) -> None:
         label = f"{spec.method} {'+'.join(spec.features)} fold {spec.fold} seed {spec.seed}"
+        if spec.sha256 in self.tasks:  # a second try
+            self.progress.remove_task(self.tasks[spec.sha256])
         self.tasks[spec.sha256] = self.progress.add_task(label, total=spec.training.epochs, score="")
 
     def update(self) -> None:
@@ -155,20 +160,30 @@ class _Display:
 
 
 _messages: Any = None
+_distributed: subprocess.Popen[str] | None = None  #: the run with several devices that this worker waits for
 
 
 def _start_worker(messages: Any) -> None:
     """Remember the display's queue, and die with the parent whatever killed it."""
     global _messages
     _messages = messages
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     parent = multiprocessing.parent_process()
     assert parent is not None
 
     def follow() -> None:
         parent.join()
-        os._exit(1)
+        _end()
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+def _end(*_: object) -> None:
+    """End this worker at once, and all ranks of the run that it waits for."""
+    if _distributed is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(_distributed.pid, signal.SIGKILL)
+    os._exit(1)
 
 
 def _work(spec: RunSpec, places: Places) -> str | None:
@@ -192,5 +207,11 @@ def _work_distributed(spec: RunSpec, places: Places) -> str | None:
         command = [sys.executable, "-m", "mer_bench", "run", "--spec", file.name]
         command += ["--data", str(places.root), "--results", str(places.results)]
         command += ["--logger", places.logger, "--logs", str(places.log_folder)]
-        finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    return None if finished.returncode == 0 else finished.stderr or f"exit code {finished.returncode}"
+        global _distributed
+        signal.signal(signal.SIGTERM, _end)
+        _distributed = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        _, said = _distributed.communicate()
+        code, _distributed = _distributed.returncode, None
+    return None if code == 0 else said or f"exit code {code}"

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a run failed or a check found a difference, 2 misuse, 130 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -199,12 +200,12 @@ def verify(dataset: str | None, root: Path) -> None:
 def list_(what: str, root: Path) -> None:
     """List methods (with parameter counts) or datasets."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from mer_bench import suite
 
     rows = suite.describe_methods() if what == "methods" else suite.describe_datasets(root)
-    table = Table(*rows[0])
+    table = Table(Column(rows[0][0], no_wrap=True), *rows[0][1:])  # a name cut short is of no use
     for row in rows[1:]:
         table.add_row(*row)
     Console().print(table)
@@ -245,8 +246,8 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _nearest_command(message: str) -> str:
-    name = message.removeprefix("No such command '").rstrip("'.")
-    return message if name == message else str(unknown("command", name, cli.commands))
+    found = re.match(r"No such command ['\"]([^'\"]*)", message)
+    return str(unknown("command", found[1], cli.commands)) if found else message
 
 
 def _leaderboard(results: Path) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mer_bench.datasets.base import EmotionDataModule
+from mer_bench.errors import Misuse
 from mer_bench.fusion.base import FusionModule
 
 
@@ -25,14 +26,18 @@ def main(arguments: Sequence[str]) -> None:
     import mer_bench.datasets
     import mer_bench.fusion  # noqa: F401  (subclasses are found by name once they are imported)
 
-    MerBenchCLI(
-        FusionModule,
-        EmotionDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_kwargs={"overwrite": True},
-        args=["fit", *arguments],
-    )
+    try:
+        MerBenchCLI(
+            FusionModule,
+            EmotionDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_kwargs={"overwrite": True},
+        )
+    except ValueError as error:  # jsonargparse wraps what a constructor raises
+        if isinstance(error.__cause__, Misuse):
+            raise error.__cause__ from None
+        raise
 
 
 def _dims(data: EmotionDataModule) -> dict[str, int]:

@@ -83,7 +83,7 @@ def run(
             return None
         curve, matrices, index, predicted = keeper.read()
     scores = [entry[MONITOR] for entry in curve if MONITOR in entry]
-    best = int(np.argmax(scores)) if scores else len(curve) - 1
+    best = int(np.argmax(np.asarray(scores, np.float32))) if scores else max(len(curve) - 1, 0)
     return RunRecord(
         spec=spec,
         classes=datamodule.classes,
@@ -137,7 +137,7 @@ def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
         seed=spec.seed,
     )
     for modality, opened in datamodule.features.items():
-        if opened.spec.sha256 != spec.features_sha256[modality]:
+        if opened.spec.sha256 != spec.features_sha256.get(modality):
             raise Misuse(f"feature set {opened.spec.name!r} of {spec.dataset} is not the one that the run names")
     return datamodule
 
@@ -155,7 +155,7 @@ def build_method(spec: RunSpec, dims: Mapping[str, int], num_classes: int) -> Fu
             raise unknown(f"option of {spec.method}", option, options_of(method))
     try:
         module = method(dims, num_classes, **spec.options)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise Misuse(f"method {spec.method!r} refuses its options {dict(spec.options)}: {error}") from error
     module.training_options = spec.training
     return module
@@ -201,6 +201,7 @@ def build_trainer(
 
 def flops_per_utterance(method: FusionModule, datamodule: EmotionDataModule) -> int:
     """Floating-point operations of a forward pass on the first test batch, per utterance, as torch counts them."""
+    datamodule.setup("test")  # after ddp_spawn and ddp_fork only the children have done so
     batch = next(iter(datamodule.test_dataloader())).to(method.device)
     method.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

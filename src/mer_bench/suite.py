@@ -11,7 +11,10 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from lightning.fabric.connector import _PRECISION_INPUT  # type: ignore[attr-defined]
+from lightning.pytorch.strategies import StrategyRegistry
 
 from mer_bench.datasets import DATASETS
 from mer_bench.errors import Misuse, unknown
@@ -100,6 +103,8 @@ def read_suite(
     for key in ("dataset", "label_set", "protocol", "seeds", "table"):
         if key not in content:
             raise Misuse(f"{where} lacks the key {key!r}")
+    if not content["table"]:
+        raise Misuse(f"{where} has no [[table]]")
     dataset = content["dataset"]
     if dataset not in DATASETS:
         raise unknown(f"dataset in {where}", dataset, DATASETS)
@@ -156,6 +161,16 @@ def prepare(suite: Suite, root: Path) -> None:
         module(root, label_set=suite.label_set, protocol=suite.protocol)
 
 
+def check_machine(strategy: str, precision: str) -> None:
+    """Raise Misuse for a strategy or a precision that Lightning does not know."""
+    strategies = ["auto", *StrategyRegistry.available_strategies()]
+    if strategy not in strategies:
+        raise unknown("strategy", strategy, strategies)
+    precisions = [str(name) for part in get_args(_PRECISION_INPUT) for name in get_args(part)]
+    if precision not in precisions:
+        raise unknown("precision", precision, precisions)
+
+
 def validate(specs: Sequence[RunSpec], root: Path) -> None:
     """Build the datamodule of every fold and the method of every row once, so that mistakes show before training.
 
@@ -164,6 +179,7 @@ def validate(specs: Sequence[RunSpec], root: Path) -> None:
     """
     seen: dict[str, Any] = {}
     for spec in specs:
+        check_machine(spec.strategy, spec.training.precision)
         data = f"{spec.features} {spec.fold} {METHODS[spec.method].context}"
         if data not in seen:
             seen[data] = build_datamodule(spec, root)
@@ -212,10 +228,10 @@ def one_run(
 
 
 def describe_methods() -> list[tuple[str, ...]]:
-    """Heading and one row a method; parameters on audio (width 40) and vision (width 136) with 8 classes."""
+    """Heading and one row a method; parameters on audio (width 40) and vision (width 140) with 8 classes."""
     rows: list[tuple[str, ...]] = [("method", "track", "kind", "parameters", "paper", "idea")]
     for name, method in METHODS.items():
-        dims = {"audio": 40, "vision": 136} if method.most > 1 else {"audio": 40}
+        dims = {"audio": 40, "vision": 140} if method.most > 1 else {"audio": 40}
         idea = (sys.modules[method.__module__].__doc__ or "").splitlines()[0]
         count = f"{method(dims, 8).num_parameters:,}"
         rows.append((name, method.context, method.provenance, count, method.paper, idea))
@@ -297,7 +313,7 @@ def _check(content: Mapping[str, Any], kinds: Mapping[str, type], where: str) ->
             raise unknown(f"key in {where}", key, kinds)
         kind = kinds[key]
         if type(value) is not kind and not (kind is float and type(value) is int):
-            raise Misuse(f"{where}: {key} is a {kind.__name__}, not {value!r}")
+            raise Misuse(f"{where}: {key} must be of type {kind.__name__}, not {value!r}")
 
 
 def _key(row: Row) -> str:

@@ -162,13 +162,14 @@ class EmotionDataModule(L.LightningDataModule):
         rows = self.rows[split]
         groups = self._dialogues(rows) if self.context == "dialogue" else list(rows[:, None])
         train = split == "train"
-        trainer = self.trainer
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = GroupSampler(
             self._sizes(groups),
-            self.batch_size if train else 4 * self.batch_size,
+            # at least one batch for each device, or Lightning refuses to evaluate
+            self.batch_size if train else min(4 * self.batch_size, max(1, len(groups) // world)),
             shuffle_seed=self.seed if train else None,
-            rank=trainer.global_rank if trainer else 0,
-            world=trainer.world_size if trainer else 1,
+            rank=rank,
+            world=world,
         )
         return DataLoader(_Groups(groups, self), sampler=sampler, batch_size=None)
 
