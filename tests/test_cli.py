@@ -138,7 +138,7 @@ def test_misuse_is_exit_code_2_and_one_line(line: list[str], tmp_path: Path) -> 
         (["run", "--dataset", RAVDESS, "--method", "majority", "--train", "epoch=3"], "did you mean 'epochs'?"),
         (
             ["run", "--dataset", RAVDESS, "--method", "majority", "--train", "epochs=soon"],
-            "epochs is a int, not 'soon'",
+            "epochs must be of type int, not 'soon'",
         ),
         (["run", "--dataset", "ravdess", "--method", "majority"], "no feature set 'mfcc'"),
         (["run", "--spec", "{root}/suite.toml"], "does not describe a run"),

@@ -22,6 +22,7 @@ from mer_bench.fusion.layers import (
     TransformerEncoder,
     UtteranceEncoder,
     last_token,
+    masked_change,
     masked_mean,
     masked_softmax,
     masked_statistics,
@@ -79,7 +80,22 @@ def test_masked_statistics_are_mean_and_deviation_of_real_frames(case: tuple[Arr
     for row in range(len(values)):
         real = values[row][mask[row]]
         np.testing.assert_allclose(found[row, :dim], real.mean(0) if len(real) else 0, **CLOSE)
-        np.testing.assert_allclose(found[row, dim:], np.sqrt(real.var(0) + 1e-5) if len(real) else 0, **CLOSE)
+        spread = np.log((np.sqrt(real.var(0) + 1e-6) + 0.05) / 0.55) if len(real) > 1 else 0  # one frame has none
+        np.testing.assert_allclose(found[row, dim:], spread, **CLOSE)
+
+
+@given(masked())
+def test_masked_change_is_the_log_of_the_mean_step_between_real_frames(
+    case: tuple[Array, npt.NDArray[np.bool_]],
+) -> None:
+    lengths = case[1].sum(1)
+    values = case[0]
+    mask = np.arange(values.shape[1]) < lengths[:, None]  # spans begin at the first frame
+    found = masked_change(torch.from_numpy(values), torch.from_numpy(mask)).numpy()
+    for row, length in enumerate(lengths):
+        steps = np.abs(np.diff(values[row, :length], axis=0))
+        expected = np.log((steps.mean(0) + 0.05) / 0.15) if length > 1 else 0
+        np.testing.assert_allclose(found[row], expected, **CLOSE)
 
 
 @given(masked(), st.booleans())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -196,6 +197,8 @@ def _work(spec: RunSpec, places: Places) -> str | None:
         return str(error)
     except Exception:
         return traceback.format_exc()
+    finally:
+        gc.collect()  # Trainer, module and corpus refer to each other: free their mapped features before the next run
     return None
 
 
