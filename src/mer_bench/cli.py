@@ -40,6 +40,14 @@ strategy_option = click.option(
 nodes_option = click.option("--num-nodes", type=click.IntRange(1), default=1, show_default=True)
 
 
+def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command which trains has."""
+    shared = (data_option, results_option, logger_option, logs_option, devices_option, strategy_option, nodes_option)
+    for option in reversed(shared):
+        command = option(command)
+    return command
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
@@ -54,13 +62,7 @@ def cli() -> None:
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs side by side.")
 @click.option("--corpus", type=click.Choice(["auto", "real", "simulated"]), default="auto", show_default=True)
 @click.option("--leaderboard", "target", type=Path, help="Leaderboard to rewrite. [default: see leaderboard]")
-@data_option
-@results_option
-@logger_option
-@logs_option
-@devices_option
-@strategy_option
-@nodes_option
+@training_options
 def bench(suite: Path, methods: str, seeds: str, epochs: int | None, jobs: int, corpus: str, target: Path | None,
           root: Path, results: Path, logger: str, logs: Path, devices: int, strategy: str, num_nodes: int) -> None:  # fmt: skip
     """Run what SUITE (a TOML file) lacks, then rewrite the leaderboard."""
@@ -105,13 +107,7 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, jobs: int, 
     "--option", "options", multiple=True, metavar="NAME=VALUE", help="Of the method; repeatable, TOML values."
 )
 @click.option("--train", "training", multiple=True, metavar="NAME=VALUE", help="Training option, e.g. epochs=5; repeatable.")  # fmt: skip
-@data_option
-@results_option
-@logger_option
-@logs_option
-@devices_option
-@strategy_option
-@nodes_option
+@training_options
 def run(spec_file: Path | None, dataset: str | None, method: str | None, features: tuple[str, ...], label_set: str | None,
         protocol: str | None, fold: int, seed: int, options: tuple[str, ...], training: tuple[str, ...], root: Path,
         results: Path, logger: str, logs: Path, devices: int, strategy: str, num_nodes: int) -> None:  # fmt: skip
