@@ -148,16 +148,17 @@ class _Display:
         label = f"{spec.method} {spec.name}"
         if reason is None:
             record = read_record(spec.path(results))
-            self.console.print(
-                f"done   {label}: {record.seconds:.0f} s, epoch {record.best_epoch + 1}", highlight=False
-            )
+            text = f"done   {label}: {record.seconds:.0f} s, epoch {record.best_epoch + 1}"
+            self.console.print(text, highlight=False, soft_wrap=True)
             return
         try:
             where = f" ({write_failure(spec, results, reason)})"
         except Misuse as error:  # a full disk must not stop the runs that may still fit
             where = f" ({error})"
         last = reason.strip().splitlines()[-1]
-        self.console.print(f"[red]failed[/red] {escape(label)}: {escape(last + where)}", highlight=False)
+        self.console.print(
+            f"[red]failed[/red] {escape(label)}: {escape(last + where)}", highlight=False, soft_wrap=True
+        )
 
 
 _messages: Any = None
