@@ -107,6 +107,8 @@ def start(ground: Ground, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "mer_bench", *ground.arguments()],
             stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True,
+            # a test run that a shell put in the background has SIGINT ignored, and children inherit that
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
 
 
