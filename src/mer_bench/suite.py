@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,7 +20,7 @@ from mer_bench.datasets import DATASETS
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import MODALITIES, read_spec
 from mer_bench.fusion import METHODS
-from mer_bench.records import RunSpec, Training
+from mer_bench.records import RunSpec, Training, training_fields
 from mer_bench.run import build_datamodule, build_method, options_of
 from mer_bench.table import FILE
 
@@ -291,7 +291,7 @@ def _features(features: Mapping[str, Any], dataset: str, where: str) -> dict[str
 
 
 def _training(base: Training, changes: Mapping[str, Any], where: str) -> Training:
-    kinds = {field.name: type(getattr(base, field.name)) for field in fields(Training)}
+    kinds = training_fields()
     _check(changes, kinds, where)
     training = replace(base, **{name: kinds[name](value) for name, value in changes.items()})
     _check_training(training, where)
