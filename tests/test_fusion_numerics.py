@@ -110,9 +110,9 @@ def test_mult_has_the_published_number_of_parameters() -> None:
 
 
 @pytest.mark.parametrize(("method", "dims", "count"), [
-    (TensorFusion, {"audio": 40, "vision": 136}, 201_480),
-    (LowRank, {"audio": 40, "vision": 136}, 113_484),
-    (BCLSTM, {"text": 384, "audio": 47}, 863_706),
+    (TensorFusion, {"audio": 40, "vision": 136}, 196_680),
+    (LowRank, {"audio": 40, "vision": 136}, 83_404),
+    (BCLSTM, {"text": 384, "audio": 47}, 806_206),
 ])  # fmt: skip
 def test_parameter_counts(method: type[FusionModule], dims: dict[str, int], count: int) -> None:
     assert method(dims, 6 if "text" in dims else 8).num_parameters == count

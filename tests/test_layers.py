@@ -12,20 +12,24 @@ from factories import pad, random_batch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.fft import dct
 from torch import Tensor
 
 from mer_bench.batch import PaddedSequence, gather
 from mer_bench.fusion.layers import (
     Attention,
     SelfSelection,
+    Standardization,
     TemporalConvolution,
+    TokenEncoder,
     TransformerEncoder,
     UtteranceEncoder,
     last_token,
     masked_change,
+    masked_course,
+    masked_deviation,
     masked_mean,
     masked_softmax,
-    masked_statistics,
     sinusoidal_positions,
 )
 
@@ -58,6 +62,9 @@ def longer(batch: PaddedSequence, frames: int) -> PaddedSequence:
     return PaddedSequence(torch.cat([batch.values, pads], 1), torch.cat([batch.mask, pads[..., 0].bool()], 1))
 
 
+each_encoder = pytest.mark.parametrize("kind", [UtteranceEncoder, TokenEncoder])
+
+
 def assert_close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
@@ -72,16 +79,28 @@ def test_masked_mean_is_the_loop_over_real_frames(case: tuple[Array, npt.NDArray
 
 
 @given(masked())
-def test_masked_statistics_are_mean_and_deviation_of_real_frames(case: tuple[Array, npt.NDArray[np.bool_]]) -> None:
+def test_masked_deviation_is_the_log_deviation_of_real_frames(case: tuple[Array, npt.NDArray[np.bool_]]) -> None:
     values, mask = case
-    dim = values.shape[2]
-    found = masked_statistics(torch.from_numpy(values), torch.from_numpy(mask)).numpy()
-    assert found.shape == (len(values), 2 * dim)
+    found = masked_deviation(torch.from_numpy(values), torch.from_numpy(mask)).numpy()
     for row in range(len(values)):
         real = values[row][mask[row]]
-        np.testing.assert_allclose(found[row, :dim], real.mean(0) if len(real) else 0, **CLOSE)
         spread = np.log((np.sqrt(real.var(0) + 1e-6) + 0.05) / 0.55) if len(real) > 1 else 0  # one frame has none
-        np.testing.assert_allclose(found[row, dim:], spread, **CLOSE)
+        np.testing.assert_allclose(found[row], spread, **CLOSE)
+
+
+@given(masked())
+def test_masked_course_is_scipys_cosine_transform_of_the_real_frames(
+    case: tuple[Array, npt.NDArray[np.bool_]],
+) -> None:
+    values, lengths = case[0], case[1].sum(1)
+    mask = np.arange(values.shape[1]) < lengths[:, None]  # spans begin at the first frame
+    found = masked_course(torch.from_numpy(values), torch.from_numpy(mask), terms=2).numpy()
+    for row, length in enumerate(lengths):
+        if length < 3:  # scipy has no second coefficient
+            continue
+        expected = dct(values[row, :length], axis=0)[1:3].ravel() / (math.sqrt(2) * length)
+        np.testing.assert_allclose(found[row], expected, rtol=1e-5, atol=1e-5)
+    assert not found[lengths < 2].any()
 
 
 @given(masked())
@@ -112,7 +131,7 @@ def test_masked_softmax_is_the_softmax_of_the_real_entries(
             np.testing.assert_allclose(weights[real], exponential / exponential.sum(), **CLOSE)
 
 
-@pytest.mark.parametrize("layer", [masked_mean, masked_statistics])
+@pytest.mark.parametrize("layer", [masked_mean, masked_deviation, masked_change, masked_course])
 def test_reductions_have_finite_gradients_where_nothing_is_real_or_nothing_varies(layer: object) -> None:
     values = torch.zeros(2, 3, 2, requires_grad=True)
     mask = torch.tensor([[False] * 3, [True] * 3])
@@ -165,8 +184,9 @@ def test_convolution_of_kernel_one_is_a_linear_map_of_every_stride_th_frame() ->
     assert_close(convolve(batch).values, expected)
 
 
-def test_utterance_encoder_depends_neither_on_padding_nor_on_neighbours() -> None:
-    encode = UtteranceEncoder(3, 8).eval()
+@each_encoder
+def test_an_encoder_depends_neither_on_padding_nor_on_neighbours(kind: type[UtteranceEncoder]) -> None:
+    encode = kind(3, 8).eval()
     batch = sequence([6, 1, 9, 4, 0], 3)
     found = encode(batch)
     for frames in (1, 2, 3, 4):
@@ -175,16 +195,36 @@ def test_utterance_encoder_depends_neither_on_padding_nor_on_neighbours() -> Non
         assert_close(encode(one(batch, row))[0], found[row])
 
 
-def test_utterance_encoder_makes_a_missing_modality_zero_and_no_other() -> None:
-    found = UtteranceEncoder(3, 8).eval()(sequence([6, 0, 1], 3))
+@each_encoder
+def test_an_encoder_makes_a_missing_modality_zero_and_no_other(kind: type[UtteranceEncoder]) -> None:
+    found = kind(3, 8).eval()(sequence([6, 0, 1], 3))
     assert found.any(1).tolist() == [True, False, True]
 
 
-def test_utterance_encoder_sees_order_in_time() -> None:
-    encode = UtteranceEncoder(3, 8).eval()
+@each_encoder
+def test_an_encoder_sees_order_in_time(kind: type[UtteranceEncoder]) -> None:
+    encode = kind(3, 8).eval()
     batch = sequence([8], 3)
     reversed_in_time = PaddedSequence(batch.values.flip(1), batch.mask)
     assert ((encode(batch) - encode(reversed_in_time)).abs() > 1e-3).any()
+
+
+def test_standardization_is_that_of_all_training_rows_and_of_no_other() -> None:
+    rows = torch.randn(7, 3) * torch.tensor([1.0, 30.0, 0.0]) + torch.tensor([0.0, 5.0, 2.0])
+    real = torch.tensor([True] * 6 + [False])
+    standardize = Standardization(3)
+    standardize(rows[:2], real[:2])
+    standardize(torch.cat([rows[2:6], 1e3 * rows[6:]]), real[2:])  # the last lacks the modality
+    standardize.eval()
+    expected = (rows - rows[:6].mean(0)) / rows[:6].std(0, correction=0).where(torch.tensor([True, True, False]), 1)
+    assert_close(standardize(rows, real), expected.clamp(-6, 6))
+    standardize(1e3 * rows, real)
+    assert_close(standardize(rows, real), expected.clamp(-6, 6))  # evaluation has taught it nothing
+
+
+def test_standardization_changes_nothing_before_it_has_seen_a_training_row() -> None:
+    rows = torch.randn(4, 3)
+    assert torch.equal(Standardization(3).eval()(rows, torch.ones(4, dtype=torch.bool)), rows)
 
 
 def encoder(*, causal: bool, layers: int = 2) -> TransformerEncoder:

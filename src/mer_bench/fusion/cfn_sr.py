@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import GuidedAttention, SelfSelection, UtteranceEncoder, last_token
+from mer_bench.fusion.layers import GuidedAttention, SelfSelection, TokenEncoder, last_token
 
 
 class CrossModalBlock(nn.Module):
@@ -104,7 +104,7 @@ class CFNSR(FusionModule):
             raise unknown("guide", guide, self.dims)
         self.guide = guide or ("audio" if "audio" in self.dims else next(iter(self.dims)))
         self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
+            {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
         )
         self.blocks = nn.ModuleDict(
             {

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from mer_bench.batch import Batch
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Attention, BidirectionalRNN, masked_mean, masked_softmax
+from mer_bench.fusion.layers import Attention, BidirectionalRNN, UtteranceEncoder, masked_mean, masked_softmax
 
 
 def window(turns: int, past: int, future: int, device: torch.device) -> Tensor:
@@ -214,7 +214,7 @@ class SyncTVA(FusionModule):
 
     Deng et al. 2025, https://arxiv.org/abs/2507.21395
 
-    1. Each utterance's features, averaged over its frames, are projected; text is read in dialogue order by a BiGRU; a
+    1. The encoder that all methods share makes a vector of each utterance; text is read in dialogue order by a BiGRU; a
        speaker embedding is added.
     2. MSDE (:class:`Enhancement`) gates an update of each modality.
     3. Each pair of modalities forms a graph of 2N nodes with six edge types (:class:`GraphAttention`); what a modality
@@ -283,11 +283,8 @@ class SyncTVA(FusionModule):
             raise unknown("fusion", fusion, FUSIONS)
         self.graphs, (past, future) = variants[graph]
 
-        self.projections = nn.ModuleDict(
-            {
-                name: nn.Sequential(nn.Linear(dim, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(dropout))
-                for name, dim in self.dims.items()
-            }
+        self.encoders = nn.ModuleDict(
+            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
         )
         self.text_context = BidirectionalRNN(nn.GRU, hidden, hidden // 2) if "text" in self.dims else None
         self.speakers = nn.Embedding(speakers, hidden)
@@ -328,8 +325,7 @@ class SyncTVA(FusionModule):
 
     def _utterances(self, batch: Batch, name: str) -> Tensor:
         """One modality's utterances with their speakers: [dialogue, turn, hidden]."""
-        sequence = batch.features[name]
-        h = batch.by_dialogue(self.projections[name](masked_mean(sequence.values, sequence.mask)))
+        h = batch.by_dialogue(self.encoders[name](batch.features[name]))
         if name == "text" and self.text_context is not None:
             h = self.text_context(h, batch.turns)
         return h + self.speakers(batch.by_dialogue(batch.speaker).clamp(max=self.speakers.num_embeddings - 1))

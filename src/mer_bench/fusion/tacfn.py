@@ -14,7 +14,7 @@ from mer_bench.fusion.layers import (
     GuidedAttention,
     SelfSelection,
     TemporalConvolution,
-    UtteranceEncoder,
+    TokenEncoder,
     last_token,
     masked_mean,
 )
@@ -136,5 +136,5 @@ class Projection(nn.Module):
 
 ENCODERS: dict[str, Callable[[int, int, float], nn.Module]] = {
     "projection": lambda dim, hidden, dropout: Projection(dim, hidden),
-    "convolution": lambda dim, hidden, dropout: UtteranceEncoder(dim, hidden, dropout=dropout),
+    "convolution": lambda dim, hidden, dropout: TokenEncoder(dim, hidden, dropout=dropout),
 }
