@@ -37,6 +37,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "tacfn": {"layers": 2},
     "sync_tva": {"hidden": 32, "window_past": 1, "window_future": 2},
     "bc_lstm": {"hidden": 32},
+    "ef_lstm": {"hidden": 32, "steps": 6},
+    "compact_bilinear": {"hidden": 32, "sketch": 256},
 }
 #: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
 IDLE = re.compile(r"\.(key|score)\.bias$")
@@ -313,6 +315,7 @@ def test_an_unknown_modality_is_a_misuse_not_dropped(name: str, dims: dict[str, 
         ("sync_tva", {"graph": "pairwize"}),
         ("sync_tva", {"fusion": "concatenate"}),
         ("sync_tva", {"heads": 5}),
+        ("multiplicative", {"beta": -0.5}),
     ],
 )
 def test_unknown_option_values_are_refused(name: str, options: Mapping[str, Any]) -> None:
@@ -338,6 +341,8 @@ ABLATIONS: list[tuple[str, dict[str, Any]]] = [
     ("sync_tva", {"enhancement": False, "graph": "none", "fusion": "concat"}),
     ("mult", {"causal": False}),
     ("mult", {"stride": 2, "kernel": 3}),
+    ("ef_lstm", {"layers": 2}),
+    ("ef_lstm", {"steps": 3}),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from factories import DIMS, random_batch
 from torch import Tensor
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.features import MODALITIES
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.compact_bilinear import CountSketch
 from mer_bench.fusion.gated import GatedUnit
+from mer_bench.fusion.layers import resample
 
 CLASSES = 4
 #: Utterance 3 lacks everything, 1 has vision alone, 0 lacks text.
@@ -49,8 +52,8 @@ def test_late_product_is_the_normalised_product_of_the_present_modalities_probab
     exponential = np.exp(module.unimodal_logits(batch).detach().numpy())
     for row in range(len(batch)):
         chosen = exponential[present(batch, row), row]
-        product = np.prod(chosen / chosen.sum(1, keepdims=True), 0)
-        np.testing.assert_allclose(found[row], product / product.sum(), rtol=1e-5)
+        joint = np.prod(chosen / chosen.sum(1, keepdims=True), 0)
+        np.testing.assert_allclose(found[row], joint / joint.sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("beta", [0.3, 1.0, 0.0])
@@ -108,3 +111,79 @@ def test_gated_unit_takes_nothing_from_an_absent_modality() -> None:
     expected = unit(vectors)
     torch.nn.init.normal_(unit.features[1].weight)
     assert_close(unit(vectors), expected)
+
+
+# A common time axis
+
+
+def naive_resample(values: np.ndarray, steps: int) -> np.ndarray:
+    """Average over spans of the frames' piecewise constant function, in slices so thin that they divide both."""
+    if not len(values):
+        return np.zeros((steps, values.shape[1]))
+    slices = np.repeat(values, steps, 0)  # each frame in ``steps`` slices, each span in as many as there are frames
+    return slices.reshape(steps, len(values), -1).mean(1)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7])
+def test_resample_averages_over_equal_spans(steps: int) -> None:
+    length = torch.tensor([9, 4, 1, 0, 6])
+    mask = torch.arange(11) < length[:, None]
+    values = torch.randn(5, 11, 3) * mask[..., None]
+    found = resample(PaddedSequence(values, mask), steps)
+    for row, real in enumerate(length):
+        np.testing.assert_allclose(found[row], naive_resample(values[row, :real].numpy(), steps), rtol=1e-4, atol=1e-6)
+
+
+# Compact bilinear pooling
+
+
+def test_sketch_of_the_outer_product_is_the_naive_circular_convolution() -> None:
+    module = CountSketch(3, 6, 11)
+    x, everything = torch.randn(4, 3, 6), torch.ones(4, 3, dtype=torch.bool)
+    found = module(x, everything)
+    for row in range(4):
+        expected = np.zeros(11)
+        for i, j, k in product(range(6), repeat=3):
+            place = int(module.bins[0, i] + module.bins[1, j] + module.bins[2, k]) % 11
+            sign = float(module.signs[0, i] * module.signs[1, j] * module.signs[2, k])
+            expected[place] += sign * float(x[row, 0, i] * x[row, 1, j] * x[row, 2, k])
+        np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_absent_modality_is_left_out_of_the_sketch() -> None:
+    module = CountSketch(2, 6, 11)
+    x = torch.randn(4, 2, 6)
+    without = torch.tensor([True, False]).expand(4, 2)
+    assert_close(module(x, without), module.sketch(x)[:, 0])
+
+
+def test_inner_products_of_sketches_are_those_of_the_outer_products_on_average() -> None:
+    x = torch.randn(2, 2, 8)
+    everything = torch.ones(2, 2, dtype=torch.bool)
+    sketches = [CountSketch(2, 8, 32, seed)(x, everything) for seed in range(2000)]
+    inner = np.array([float(a @ b) for a, b in sketches])
+    exact = float((x[0, 0] @ x[1, 0]) * (x[0, 1] @ x[1, 1]))
+    error = inner.std() / len(inner) ** 0.5
+    assert error < 0.1 * x.norm() ** 2
+    assert abs(inner.mean() - exact) < 4 * error
+    larger = [CountSketch(2, 8, 2048, seed)(x, everything) for seed in range(200)]
+    assert np.std([float(a @ b) for a, b in larger]) < 0.3 * inner.std()
+
+
+def test_compact_bilinear_takes_signed_roots_of_unit_norm() -> None:
+    module = build("compact_bilinear", sketch=50)
+    batch = random_batch(context="utterance")
+    taken: list[Tensor] = []
+    module.head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].detach()))
+    module(batch)
+    vectors = torch.stack([module.encoders[m](batch.features[m]) for m in MODALITIES], 1)
+    pooled = module.sketch(vectors, torch.ones(9, 3, dtype=torch.bool)).detach().numpy()
+    root = np.sign(pooled) * np.sqrt(np.abs(pooled))
+    np.testing.assert_allclose(taken[0], root / np.linalg.norm(root, axis=1, keepdims=True), atol=2e-3)
+
+
+def test_compact_bilinear_draws_its_sketch_from_its_own_seed() -> None:
+    first, again, other = build("compact_bilinear"), build("compact_bilinear"), build("compact_bilinear", seed=1)
+    assert torch.equal(first.sketch.bins, again.sketch.bins)
+    assert torch.equal(first.sketch.signs, again.sketch.signs)
+    assert not torch.equal(first.sketch.bins, other.sketch.bins)

@@ -3,7 +3,9 @@
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.bc_lstm import BCLSTM
 from mer_bench.fusion.cfn_sr import CFNSR
+from mer_bench.fusion.compact_bilinear import CompactBilinear
 from mer_bench.fusion.early_concat import EarlyConcat
+from mer_bench.fusion.ef_lstm import EFLSTM
 from mer_bench.fusion.gated import Gated
 from mer_bench.fusion.late_average import LateAverage
 from mer_bench.fusion.late_product import LateProduct
@@ -31,4 +33,6 @@ METHODS: dict[str, type[FusionModule]] = {
     "late_product": LateProduct,
     "multiplicative": Multiplicative,
     "gated": Gated,
+    "ef_lstm": EFLSTM,
+    "compact_bilinear": CompactBilinear,
 }

@@ -328,3 +328,20 @@ class GuidedAttention(nn.Module):
         if self.scale:
             weight = weight * target.mask.sum(1)[:, None, None]
         return PaddedSequence(target.values * (weight + 1 if self.residual else weight), target.mask)
+
+
+def resample(sequence: PaddedSequence, steps: int) -> Tensor:
+    """Cut each utterance into ``steps`` equal spans and average its frames over each: a time axis for all modalities.
+
+    A frame counts in a span by the part of it that lies there, so that a sequence with fewer frames than steps repeats
+    them, and one frame fills all steps. What is lost is how long the utterance took.
+
+    Shapes:
+        sequence [utterance, time, dim] (real frames first) -> [utterance, steps, dim]; zero for a missing modality.
+    """
+    values, mask = sequence.values, sequence.mask
+    span = mask.sum(1)[:, None, None].to(values.dtype) / steps  # frames in a span; spans and frames as axes below
+    step = torch.arange(steps, device=values.device)[:, None]
+    frame = torch.arange(values.shape[1], device=values.device)
+    overlap = (torch.minimum((step + 1) * span, frame + 1) - torch.maximum(step * span, frame)).clamp(min=0)
+    return (overlap / overlap.sum(-1, keepdim=True).clamp(min=1e-6)) @ values
