@@ -39,6 +39,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "bc_lstm": {"hidden": 32},
     "ef_lstm": {"hidden": 32, "steps": 6},
     "compact_bilinear": {"hidden": 32, "sketch": 256},
+    "mfn": {"hidden": 16, "memory": 16, "inner": 16, "steps": 5},
+    "graph_mfn": {"hidden": 16, "vertex": 16, "memory": 16, "inner": 16, "steps": 5},
 }
 #: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
 IDLE = re.compile(r"\.(key|score)\.bias$")
@@ -342,7 +344,7 @@ ABLATIONS: list[tuple[str, dict[str, Any]]] = [
     ("mult", {"causal": False}),
     ("mult", {"stride": 2, "kernel": 3}),
     ("ef_lstm", {"layers": 2}),
-    ("ef_lstm", {"steps": 3}),
+    *((name, {"steps": 3}) for name in ("ef_lstm", "mfn", "graph_mfn")),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from factories import DIMS, random_batch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.features import MODALITIES
@@ -17,9 +18,11 @@ from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.compact_bilinear import CountSketch
 from mer_bench.fusion.gated import GatedUnit
-from mer_bench.fusion.layers import resample
+from mer_bench.fusion.graph_mfn import DynamicFusionGraph
+from mer_bench.fusion.layers import GatedMemory, resample
 
 CLASSES = 4
+Naive = Callable[[FusionModule, Batch, int], Tensor]
 #: Utterance 3 lacks everything, 1 has vision alone, 0 lacks text.
 MISSING = {"text": [0, 1, 3], "audio": [1, 3], "vision": [3]}
 
@@ -187,3 +190,90 @@ def test_compact_bilinear_draws_its_sketch_from_its_own_seed() -> None:
     assert torch.equal(first.sketch.bins, again.sketch.bins)
     assert torch.equal(first.sketch.signs, again.sketch.signs)
     assert not torch.equal(first.sketch.bins, other.sketch.bins)
+
+
+# Memory fusion networks: one utterance at a time, one step at a time, as the papers write them
+
+
+def network(layers: nn.Module, x: Tensor) -> Tensor:
+    first, _, _, second = layers
+    return second.weight @ (first.weight @ x + first.bias).clamp(min=0) + second.bias
+
+
+def naive_memory(memory: GatedMemory, steps: list[Tensor]) -> Tensor:
+    u = torch.zeros(memory.memory)
+    for x in steps:
+        both = torch.cat([x, u])
+        keep, write = network(memory.retain, both).sigmoid(), network(memory.update, both).sigmoid()
+        u = keep * u + write * network(memory.proposal, x).tanh()
+    return u
+
+
+def naive_mfn(module: FusionModule, batch: Batch, row: int) -> Tensor:
+    hidden = module.lstms.recurrent.shape[1]
+    cells = []
+    for position, (name, project) in enumerate(module.lstms.inputs.items()):
+        cell = nn.LSTMCell(DIMS[name], hidden)
+        with torch.no_grad():
+            cell.weight_ih.copy_(project.weight)
+            cell.weight_hh.copy_(module.lstms.recurrent[position].T)
+            cell.bias_ih.copy_(project.bias)
+            cell.bias_hh.zero_()
+        cells.append((cell, resample(batch.features[name], module.steps)[row]))
+    state = [(torch.zeros(hidden), torch.zeros(hidden)) for _ in cells]
+    attended = []
+    for step in range(module.steps):
+        before = [c for _, c in state]
+        state = [cell(x[step], old) for (cell, x), old in zip(cells, state, strict=True)]
+        change = torch.cat([*before, *(c for _, c in state)])
+        attended.append(network(module.attention, change).softmax(0) * change)
+    return network(module.head, torch.cat([*(h for h, _ in state), naive_memory(module.memory, attended)]))
+
+
+def naive_graph(graph: DynamicFusionGraph, singles: list[Tensor]) -> Tensor:
+    """Written for up to three modalities, as the figure shows it: pairs, the triple, then the output."""
+    names = "lav"[: len(singles)]
+    edges = {"la": "l a", "lv": "l v", "av": "a v", "lav": "l a v la lv av"}
+    order = [vertex for vertex in edges if set(vertex) <= set(names)]
+    efficacies = iter(network(graph.efficacies, torch.cat(singles)).sigmoid())
+    vertices = dict(zip(names, singles, strict=True))
+    for vertex, layers in zip(order, graph.networks, strict=False):
+        inputs = [vertices[source] * next(efficacies) for source in edges[vertex].split()]
+        vertices[vertex] = network(layers, torch.cat(inputs))
+    output = network(graph.networks[-1], torch.cat([vertex * next(efficacies) for vertex in vertices.values()]))
+    assert next(efficacies, None) is None
+    return output
+
+
+def naive_graph_mfn(module: FusionModule, batch: Batch, row: int) -> Tensor:
+    states, fused = [], []
+    for name, lstm in module.lstms.items():
+        cell = nn.LSTMCell(DIMS[name], lstm.hidden_size)
+        cell.load_state_dict({key.removesuffix("_l0"): value for key, value in lstm.state_dict().items()})
+        h = c = torch.zeros(lstm.hidden_size)
+        states.append([h])
+        for x in resample(batch.features[name], module.steps)[row]:
+            h, c = cell(x, (h, c))
+            states[-1].append(h)
+    for step in range(module.steps):
+        singles = [
+            (layer.weight @ torch.cat([own[step], own[step + 1]]) + layer.bias).clamp(min=0)
+            for layer, own in zip(module.singles.values(), states, strict=True)
+        ]
+        fused.append(naive_graph(module.graph, singles))
+    last = [own[-1] for own in states]
+    return network(module.head, torch.cat([*last, naive_memory(module.memory, fused)]))
+
+
+@pytest.mark.parametrize("subset", [("audio",), ("text", "vision"), MODALITIES])
+@pytest.mark.parametrize(("name", "naive"), [("mfn", naive_mfn), ("graph_mfn", naive_graph_mfn)])
+def test_memory_fusion_is_the_naive_recurrence(name: str, naive: Naive, subset: tuple[str, ...]) -> None:
+    module = build(name, subset, hidden=5, memory=7, inner=6, steps=4)
+    batch = random_batch({m: DIMS[m] for m in subset}, CLASSES, context="utterance", missing={subset[0]: [2]})
+    expected = torch.stack([naive(module, batch, row) for row in range(len(batch))])
+    assert_close(module(batch), expected)
+
+
+@pytest.mark.parametrize(("modalities", "efficacies"), [(1, 1), (2, 5), (3, 19)])
+def test_the_fusion_graph_has_an_efficacy_for_every_edge(modalities: int, efficacies: int) -> None:
+    assert DynamicFusionGraph(modalities, 4, 5).efficacies[-1].out_features == efficacies

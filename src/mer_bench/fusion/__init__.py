@@ -7,10 +7,12 @@ from mer_bench.fusion.compact_bilinear import CompactBilinear
 from mer_bench.fusion.early_concat import EarlyConcat
 from mer_bench.fusion.ef_lstm import EFLSTM
 from mer_bench.fusion.gated import Gated
+from mer_bench.fusion.graph_mfn import GraphMFN
 from mer_bench.fusion.late_average import LateAverage
 from mer_bench.fusion.late_product import LateProduct
 from mer_bench.fusion.low_rank import LowRank
 from mer_bench.fusion.majority import Majority
+from mer_bench.fusion.mfn import MFN
 from mer_bench.fusion.mult import MulT
 from mer_bench.fusion.multiplicative import Multiplicative
 from mer_bench.fusion.sync_tva import SyncTVA
@@ -35,4 +37,6 @@ METHODS: dict[str, type[FusionModule]] = {
     "gated": Gated,
     "ef_lstm": EFLSTM,
     "compact_bilinear": CompactBilinear,
+    "mfn": MFN,
+    "graph_mfn": GraphMFN,
 }

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import resample
+from mer_bench.fusion.layers import perceptron, resample
 
 
 class EFLSTM(FusionModule):
@@ -51,15 +51,10 @@ class EFLSTM(FusionModule):
         self.steps = steps
         between = dropout if layers > 1 else 0.0
         self.rnn = nn.LSTM(sum(self.dims.values()), hidden, layers, batch_first=True, dropout=between)
-        self.head = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, num_classes),
-        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = perceptron(hidden, hidden, num_classes, dropout=dropout)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
         steps, _ = self.rnn(torch.cat([resample(batch.features[name], self.steps) for name in self.dims], -1))
-        return self.head(steps[:, -1])
+        return self.head(self.dropout(steps[:, -1]))

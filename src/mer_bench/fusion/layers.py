@@ -345,3 +345,34 @@ def resample(sequence: PaddedSequence, steps: int) -> Tensor:
     frame = torch.arange(values.shape[1], device=values.device)
     overlap = (torch.minimum((step + 1) * span, frame + 1) - torch.maximum(step * span, frame)).clamp(min=0)
     return (overlap / overlap.sum(-1, keepdim=True).clamp(min=1e-6)) @ values
+
+
+def perceptron(dim: int, hidden: int, out: int, *, dropout: float = 0.0) -> nn.Sequential:
+    """One hidden layer: W_2 dropout(relu(W_1 x + b_1)) + b_2."""
+    return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, out))
+
+
+class GatedMemory(nn.Module):
+    r"""Multi-view gated memory: what is kept over time of the interactions between modalities (MFN, Graph-MFN).
+
+    With D networks of one hidden layer
+
+    .. math:: u_t = \sigma(D_1 [x_t; u_{t-1}]) \odot u_{t-1} + \sigma(D_2 [x_t; u_{t-1}]) \odot \tanh(D_u x_t)
+
+    Shapes:
+        x [utterance, step, dim] -> the last memory [utterance, memory].
+    """
+
+    def __init__(self, dim: int, memory: int, inner: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.memory = memory
+        self.proposal = perceptron(dim, inner, memory, dropout=dropout)
+        self.retain, self.update = (perceptron(dim + memory, inner, memory, dropout=dropout) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run over the steps; what does not depend on the memory is computed for all of them at once."""
+        memory = x.new_zeros(len(x), self.memory)
+        for step, proposal in zip(x.unbind(1), self.proposal(x).tanh().unbind(1), strict=True):
+            both = torch.cat([step, memory], -1)
+            memory = self.retain(both).sigmoid() * memory + self.update(both).sigmoid() * proposal
+        return memory
