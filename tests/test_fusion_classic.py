@@ -20,6 +20,8 @@ from mer_bench.fusion.compact_bilinear import CountSketch
 from mer_bench.fusion.gated import GatedUnit
 from mer_bench.fusion.graph_mfn import DynamicFusionGraph
 from mer_bench.fusion.layers import GatedMemory, resample
+from mer_bench.fusion.mmtm import TransferModule
+from mer_bench.fusion.msaf import SplitAttention
 
 CLASSES = 4
 Naive = Callable[[FusionModule, Batch, int], Tensor]
@@ -277,3 +279,96 @@ def test_memory_fusion_is_the_naive_recurrence(name: str, naive: Naive, subset: 
 @pytest.mark.parametrize(("modalities", "efficacies"), [(1, 1), (2, 5), (3, 19)])
 def test_the_fusion_graph_has_an_efficacy_for_every_edge(modalities: int, efficacies: int) -> None:
     assert DynamicFusionGraph(modalities, 4, 5).efficacies[-1].out_features == efficacies
+
+
+# Fusion sites
+
+
+def tokens(widths: tuple[int, ...]) -> list[PaddedSequence]:
+    """Sequences of unequal length and width; utterance 2 lacks the last of them, utterance 3 all."""
+    sequences = []
+    for position, width in enumerate(widths):
+        length = torch.tensor([5 - position, 2, 0 if position == len(widths) - 1 else 3, 0])
+        mask = torch.arange(6 - position) < length[:, None]
+        sequences.append(PaddedSequence(torch.randn(4, 6 - position, width) * mask[..., None], mask))
+    return sequences
+
+
+def real_mean(sequence: PaddedSequence, row: int) -> np.ndarray:
+    values = sequence.values[row][sequence.mask[row]].numpy()
+    return values.mean(0) if len(values) else np.zeros(values.shape[1])
+
+
+def affine(layer: nn.Module, x: np.ndarray) -> np.ndarray:
+    return layer.weight.detach().numpy() @ x + layer.bias.detach().numpy()
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("widths", [(4,), (4, 6), (4, 6, 2)])
+def test_transfer_module_is_the_naive_squeeze_and_excitation(widths: tuple[int, ...], double: bool) -> None:
+    module = TransferModule(widths, 3, double=double)
+    inputs = tokens(widths)
+    outputs = module(inputs)
+    for row in range(4):
+        joint = np.maximum(affine(module.squeeze, np.concatenate([real_mean(x, row) for x in inputs])), 0)
+        assert joint.shape == (2 * sum(widths) // 3,)
+        gates = (1 + double) / (1 + np.exp(-affine(module.excite, joint)))
+        start = 0
+        for x, y in zip(inputs, outputs, strict=True):
+            width = x.values.shape[2]
+            expected = x.values[row].numpy() * gates[start : start + width]
+            np.testing.assert_allclose(y.values[row].detach(), expected, rtol=1e-4, atol=1e-6)
+            start += width
+
+
+@pytest.mark.parametrize("lowest", [0.0, 0.3])
+@pytest.mark.parametrize("widths", [(8,), (4, 12), (4, 8, 4)])
+def test_split_attention_is_the_naive_loop_over_blocks(widths: tuple[int, ...], lowest: float) -> None:
+    module = SplitAttention(widths, 4, reduction=2, lowest=lowest).eval()
+    nn.init.normal_(module.norm.bias)
+    inputs = tokens(widths)
+    outputs = module(inputs)
+    for row in range(4):
+        total = np.zeros(4)
+        for x, width in zip(inputs, widths, strict=True):
+            for first in range(0, width, 4):
+                total += real_mean(x, row)[first : first + 4]
+        reduced = affine(module.reduce, total)
+        normed = (reduced - reduced.mean()) / np.sqrt(reduced.var() + 1e-5)
+        joint = np.maximum(normed * module.norm.weight.detach().numpy() + module.norm.bias.detach().numpy(), 0)
+        scores, start = [], 0
+        for x, width in zip(inputs, widths, strict=True):
+            for _ in range(0, width, 4):
+                score = affine(module.expand, joint)[start : start + 4]
+                scores.append(np.exp(score) if x.mask[row].any() else np.zeros(4))
+                start += 4
+        weights = iter(np.array(scores) / np.maximum(np.sum(scores, 0), 1e-30))
+        for x, y in zip(inputs, outputs, strict=True):
+            for first in range(0, x.values.shape[2], 4):
+                weight = lowest + (1 - lowest) * next(weights)
+                expected = x.values[row, :, first : first + 4].numpy() * weight
+                np.testing.assert_allclose(y.values[row, :, first : first + 4].detach(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_split_attention_drops_whole_blocks_and_scales_the_others_up_once() -> None:
+    module = SplitAttention((8, 4), 4, dropout=0.5)
+    nn.init.zeros_(module.expand.weight)
+    nn.init.zeros_(module.expand.bias)  # so that every weight is a third
+    inputs = [PaddedSequence(torch.ones(200, 3, width), torch.ones(200, 3, dtype=torch.bool)) for width in (8, 4)]
+    values = torch.cat([x.values for x in module(inputs)], -1).unflatten(-1, (3, 4)).detach()
+    assert torch.equal(values, values[:, :1, :, :1].expand_as(values))
+    found = values[:, 0, :, 0]
+    assert_close(found[found > 0], torch.full_like(found[found > 0], 2 / 3))
+    assert 0.4 < float((found > 0).float().mean()) < 0.6
+
+
+@pytest.mark.parametrize(("name", "average"), [("mmtm", True), ("msaf", False)])
+def test_streams_are_averaged_or_added_over_the_modalities_that_are_there(name: str, average: bool) -> None:
+    batch = random_batch(context="utterance", missing=MISSING)
+    module = build(name)
+    each = module.streams(batch.features)
+    for row, logits in enumerate(module(batch)):
+        chosen = [] if row == 3 else present(batch, row)
+        total = sum((each[i, row] for i in chosen), torch.zeros(CLASSES))
+        assert_close(logits, total / max(len(chosen), 1) if average else total)
+        assert not each[[i for i in range(3) if i not in chosen], row].any()

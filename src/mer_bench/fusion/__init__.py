@@ -13,6 +13,8 @@ from mer_bench.fusion.late_product import LateProduct
 from mer_bench.fusion.low_rank import LowRank
 from mer_bench.fusion.majority import Majority
 from mer_bench.fusion.mfn import MFN
+from mer_bench.fusion.mmtm import MMTM
+from mer_bench.fusion.msaf import MSAF
 from mer_bench.fusion.mult import MulT
 from mer_bench.fusion.multiplicative import Multiplicative
 from mer_bench.fusion.sync_tva import SyncTVA
@@ -39,4 +41,6 @@ METHODS: dict[str, type[FusionModule]] = {
     "compact_bilinear": CompactBilinear,
     "mfn": MFN,
     "graph_mfn": GraphMFN,
+    "mmtm": MMTM,
+    "msaf": MSAF,
 }
