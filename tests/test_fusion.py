@@ -42,9 +42,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "ef_lstm": {"hidden": 32, "steps": 6},
     "compact_bilinear": {"hidden": 32, "sketch": 256},
     "mfn": {"hidden": 16, "memory": 16, "inner": 16, "steps": 5},
+    "graph_mfn": {"hidden": 16, "vertex": 16, "memory": 16, "inner": 16, "steps": 5},
+    "mctn": {"hidden": 16, "steps": 5},
     "mmtm": {"hidden": 32},
     "msaf": {"hidden": 32, "block": 8},
-    "graph_mfn": {"hidden": 16, "vertex": 16, "memory": 16, "inner": 16, "steps": 5},
 }
 #: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
 IDLE = re.compile(r"\.(key|score)\.bias$")
@@ -225,7 +226,7 @@ def test_a_batch_in_which_nobody_has_a_modality_is_finite(name: str, subset: tup
 def test_each_modality_matters(name: str, subset: tuple[str, ...]) -> None:
     batch = batch_for(name, subset)
     module = build(name, subset)
-    for modality in subset:
+    for modality in (module.source,) if name == "mctn" else subset:  # MCTN's other modalities teach it in training
         other = PaddedSequence(-batch.features[modality].values, batch.features[modality].mask)
         changed = replace(batch, features={**batch.features, modality: other})
         assert float((logits(module, changed) - logits(module, batch)).abs().max()) > 1e-6
@@ -297,7 +298,7 @@ def test_modalities_that_a_method_refuses_are_a_misuse_that_names_it(name: str, 
 
 def test_refusals_are_those_of_the_papers() -> None:
     singles, pairs = SUBSETS[:3], SUBSETS[3:]
-    least_two = {(name, subset) for name in ("cfn_sr", "tacfn", "sync_tva") for subset in singles}
+    least_two = {(name, subset) for name in ("cfn_sr", "tacfn", "sync_tva", "mctn") for subset in singles}
     assert least_two <= set(REFUSED)
     assert {("unimodal", subset) for subset in pairs} <= set(REFUSED)
     assert not {subset for name, subset in REFUSED if name in ("early_concat", "late_average", "mult") and subset}
@@ -323,6 +324,7 @@ def test_an_unknown_modality_is_a_misuse_not_dropped(name: str, dims: dict[str, 
         ("sync_tva", {"heads": 5}),
         ("multiplicative", {"beta": -0.5}),
         ("msaf", {"block": 12}),
+        ("mctn", {"source": "smell"}),
     ],
 )
 def test_unknown_option_values_are_refused(name: str, options: Mapping[str, Any]) -> None:
@@ -352,7 +354,7 @@ ABLATIONS: list[tuple[str, dict[str, Any]]] = [
     ("mmtm", {"double": True}),
     ("msaf", {"lowest": 0.5}),
     *((name, {"sites": 1}) for name in ("mmtm", "msaf")),
-    *((name, {"steps": 3}) for name in ("ef_lstm", "mfn", "graph_mfn")),
+    *((name, {"steps": 3}) for name in ("ef_lstm", "mfn", "graph_mfn", "mctn")),
 ]
 
 

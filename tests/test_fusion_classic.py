@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -20,6 +21,7 @@ from mer_bench.fusion.compact_bilinear import CountSketch
 from mer_bench.fusion.gated import GatedUnit
 from mer_bench.fusion.graph_mfn import DynamicFusionGraph
 from mer_bench.fusion.layers import GatedMemory, resample
+from mer_bench.fusion.mctn import Translator
 from mer_bench.fusion.mmtm import TransferModule
 from mer_bench.fusion.msaf import SplitAttention
 
@@ -372,3 +374,60 @@ def test_streams_are_averaged_or_added_over_the_modalities_that_are_there(name: 
         total = sum((each[i, row] for i in chosen), torch.zeros(CLASSES))
         assert_close(logits, total / max(len(chosen), 1) if average else total)
         assert not each[[i for i in range(3) if i not in chosen], row].any()
+
+
+# Cyclic translation
+
+
+def test_mctn_predicts_from_the_source_alone() -> None:
+    batch = random_batch(context="utterance")
+    assert [build("mctn", subset).source for subset in (MODALITIES, ("audio", "vision"))] == ["text", "audio"]
+    module = build("mctn", source="audio")
+    assert module.targets == ["vision", "text"]
+    alone = replace(batch, features={"audio": batch.features["audio"]})
+    assert torch.equal(module(alone), module(batch))
+
+
+@torch.no_grad()
+def test_mctn_translates_there_and_back_as_a_naive_loop_does() -> None:
+    module = build("mctn", hidden=6, steps=3)
+    batch = random_batch(context="utterance", missing={"text": [1, 3], "vision": [2], "audio": [2, 3]})
+    frames = {m: resample(batch.features[m], 3) for m in MODALITIES}
+    first, second = module.levels
+    errors: dict[str, list[float]] = {"translation_vision": [], "translation_audio": [], "cycle_text": []}
+    for row in (0, 2, 4, 5, 6, 7, 8):  # those with the source
+        once = first.encode(module.enter["text"](frames["text"][row, None]))
+        seen = module.leave["vision"](naive_decode(first, once[0]))
+        heard = module.leave["audio"](naive_decode(second, second.encode(once)[0]))
+        said = module.leave["text"](naive_decode(first, first.encode(module.enter["vision"](seen[None]))[0]))
+        if row != 2:
+            errors["translation_vision"].append(float((seen - frames["vision"][row]).square().mean()))
+            errors["translation_audio"].append(float((heard - frames["audio"][row]).square().mean()))
+        errors["cycle_text"].append(float((said - frames["text"][row]).square().mean()))
+    losses = module.losses(batch)
+    assert list(losses) == ["cross_entropy", *errors]
+    assert_close(losses["cross_entropy"], nn.functional.cross_entropy(module(batch), batch.label))
+    for name, values in errors.items():
+        assert float(losses[name]) == pytest.approx(0.1 * float(np.mean(values)), rel=1e-4)
+
+
+def naive_decode(translator: Translator, encoded: Tensor) -> Tensor:
+    """Each step attends to [step, hidden] by the last hidden state, then advances an LSTM cell."""
+    h = c = torch.zeros(encoded.shape[1])
+    states = []
+    for _ in encoded:
+        scores = [translator.score((translator.key(e) + translator.query(h)).tanh()) for e in encoded]
+        weights = torch.cat(scores).softmax(0)
+        h, c = translator.cell(sum(w * e for w, e in zip(weights, encoded, strict=True)), (h, c))
+        states.append(h)
+    return torch.stack(states)
+
+
+@pytest.mark.parametrize("subset", [("audio", "vision"), MODALITIES])
+def test_mctn_without_its_cycle_has_no_idle_parameters(subset: tuple[str, ...]) -> None:
+    module = build("mctn", subset, cycle=0.0, hidden=8, steps=4)
+    batch = random_batch({m: DIMS[m] for m in subset}, CLASSES, context="utterance")
+    losses = module.losses(batch)
+    assert not [name for name in losses if name.startswith("cycle")]
+    torch.stack(list(losses.values())).sum().backward()
+    assert [name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()] == []

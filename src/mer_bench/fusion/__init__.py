@@ -12,6 +12,7 @@ from mer_bench.fusion.late_average import LateAverage
 from mer_bench.fusion.late_product import LateProduct
 from mer_bench.fusion.low_rank import LowRank
 from mer_bench.fusion.majority import Majority
+from mer_bench.fusion.mctn import MCTN
 from mer_bench.fusion.mfn import MFN
 from mer_bench.fusion.mmtm import MMTM
 from mer_bench.fusion.msaf import MSAF
@@ -41,6 +42,7 @@ METHODS: dict[str, type[FusionModule]] = {
     "compact_bilinear": CompactBilinear,
     "mfn": MFN,
     "graph_mfn": GraphMFN,
+    "mctn": MCTN,
     "mmtm": MMTM,
     "msaf": MSAF,
 }
