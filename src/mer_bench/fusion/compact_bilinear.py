@@ -44,8 +44,8 @@ class CountSketch(nn.Module):
 
     def sketch(self, x: Tensor) -> Tensor:
         """[utterance, modality, dim] -> [utterance, modality, size]."""
-        bins = x.new_zeros(*x.shape[:2], self.size)
-        return bins.scatter_add(2, self.bins.expand_as(x), x * self.signs)
+        signed = x * self.signs
+        return signed.new_zeros(*x.shape[:2], self.size).scatter_add(2, self.bins.expand_as(x), signed)
 
 
 class CompactBilinear(FusionModule):
