@@ -25,6 +25,8 @@ from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.cfn_sr import CrossModalBlock
 from mer_bench.fusion.layers import GuidedAttention, SelfSelection
+from mer_bench.fusion.mmtm import TransferModule
+from mer_bench.fusion.msaf import SplitAttention
 from mer_bench.fusion.sync_tva import FUSIONS
 
 CLASSES = 4
@@ -37,6 +39,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "tacfn": {"layers": 2},
     "sync_tva": {"hidden": 32, "window_past": 1, "window_future": 2},
     "bc_lstm": {"hidden": 32},
+    "ef_lstm": {"hidden": 32, "steps": 6},
+    "compact_bilinear": {"hidden": 32, "sketch": 256},
+    "mfn": {"hidden": 16, "memory": 16, "inner": 16, "steps": 5},
+    "graph_mfn": {"hidden": 16, "vertex": 16, "memory": 16, "inner": 16, "steps": 5},
+    "mctn": {"hidden": 16, "steps": 5},
+    "mmtm": {"hidden": 32},
+    "msaf": {"hidden": 32, "block": 8},
 }
 #: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
 IDLE = re.compile(r"\.(key|score)\.bias$")
@@ -217,7 +226,7 @@ def test_a_batch_in_which_nobody_has_a_modality_is_finite(name: str, subset: tup
 def test_each_modality_matters(name: str, subset: tuple[str, ...]) -> None:
     batch = batch_for(name, subset)
     module = build(name, subset)
-    for modality in subset:
+    for modality in (module.source,) if name == "mctn" else subset:  # MCTN's other modalities teach it in training
         other = PaddedSequence(-batch.features[modality].values, batch.features[modality].mask)
         changed = replace(batch, features={**batch.features, modality: other})
         assert float((logits(module, changed) - logits(module, batch)).abs().max()) > 1e-6
@@ -289,7 +298,7 @@ def test_modalities_that_a_method_refuses_are_a_misuse_that_names_it(name: str, 
 
 def test_refusals_are_those_of_the_papers() -> None:
     singles, pairs = SUBSETS[:3], SUBSETS[3:]
-    least_two = {(name, subset) for name in ("cfn_sr", "tacfn", "sync_tva") for subset in singles}
+    least_two = {(name, subset) for name in ("cfn_sr", "tacfn", "sync_tva", "mctn") for subset in singles}
     assert least_two <= set(REFUSED)
     assert {("unimodal", subset) for subset in pairs} <= set(REFUSED)
     assert not {subset for name, subset in REFUSED if name in ("early_concat", "late_average", "mult") and subset}
@@ -313,6 +322,9 @@ def test_an_unknown_modality_is_a_misuse_not_dropped(name: str, dims: dict[str, 
         ("sync_tva", {"graph": "pairwize"}),
         ("sync_tva", {"fusion": "concatenate"}),
         ("sync_tva", {"heads": 5}),
+        ("multiplicative", {"beta": -0.5}),
+        ("msaf", {"block": 12}),
+        ("mctn", {"source": "smell"}),
     ],
 )
 def test_unknown_option_values_are_refused(name: str, options: Mapping[str, Any]) -> None:
@@ -338,6 +350,11 @@ ABLATIONS: list[tuple[str, dict[str, Any]]] = [
     ("sync_tva", {"enhancement": False, "graph": "none", "fusion": "concat"}),
     ("mult", {"causal": False}),
     ("mult", {"stride": 2, "kernel": 3}),
+    ("ef_lstm", {"layers": 2}),
+    ("mmtm", {"double": True}),
+    ("msaf", {"lowest": 0.5}),
+    *((name, {"sites": 1}) for name in ("mmtm", "msaf")),
+    *((name, {"steps": 3}) for name in ("ef_lstm", "mfn", "graph_mfn", "mctn")),
 ]
 
 
@@ -365,6 +382,9 @@ def test_an_ablation_changes_the_method(name: str, options: dict[str, Any]) -> N
     assert float((logits(plain, batch) - logits(ablated, batch)).abs().max()) > 1e-6
 
 
+#: The 3D ResNeXt-50 and the MFCC CNN of the MSAF and CFN-SR authors, with their heads for 8 emotions.
+STREAMS = 25_865_664 + 20_704 + 16_392 + 13_320
+
 PARAMETERS: list[tuple[nn.Module, int, str]] = [
     (CrossModalBlock(2048, 64), 385_345, "CFN-SR, the authors' code: its block at vision 2048, audio 64"),
     (
@@ -381,6 +401,16 @@ PARAMETERS: list[tuple[nn.Module, int, str]] = [
         METHODS["mult"]({"text": 300, "audio": 74, "vision": 35}, 1),
         1_073_731,
         "MulT, the authors' code at the MOSEI widths with one output",
+    ),
+    (
+        nn.ModuleList([TransferModule((1024, 32)), TransferModule((2048, 64))]),
+        31_496_512 - STREAMS,
+        "MMTM, the authors' module at two sites of the RAVDESS streams: 31.50M with them",
+    ),
+    (
+        nn.ModuleList([SplitAttention((1024, 32), 16), SplitAttention((2048, 64), 32)]),
+        25_940_724 - STREAMS,
+        "MSAF, the authors' code: their full RAVDESS network less its streams",
     ),
 ]
 

@@ -3,11 +3,21 @@
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.bc_lstm import BCLSTM
 from mer_bench.fusion.cfn_sr import CFNSR
+from mer_bench.fusion.compact_bilinear import CompactBilinear
 from mer_bench.fusion.early_concat import EarlyConcat
+from mer_bench.fusion.ef_lstm import EFLSTM
+from mer_bench.fusion.gated import Gated
+from mer_bench.fusion.graph_mfn import GraphMFN
 from mer_bench.fusion.late_average import LateAverage
+from mer_bench.fusion.late_product import LateProduct
 from mer_bench.fusion.low_rank import LowRank
 from mer_bench.fusion.majority import Majority
+from mer_bench.fusion.mctn import MCTN
+from mer_bench.fusion.mfn import MFN
+from mer_bench.fusion.mmtm import MMTM
+from mer_bench.fusion.msaf import MSAF
 from mer_bench.fusion.mult import MulT
+from mer_bench.fusion.multiplicative import Multiplicative
 from mer_bench.fusion.sync_tva import SyncTVA
 from mer_bench.fusion.tacfn import TACFN
 from mer_bench.fusion.tensor_fusion import TensorFusion
@@ -25,4 +35,14 @@ METHODS: dict[str, type[FusionModule]] = {
     "tacfn": TACFN,
     "bc_lstm": BCLSTM,
     "sync_tva": SyncTVA,
+    "late_product": LateProduct,
+    "multiplicative": Multiplicative,
+    "gated": Gated,
+    "ef_lstm": EFLSTM,
+    "compact_bilinear": CompactBilinear,
+    "mfn": MFN,
+    "graph_mfn": GraphMFN,
+    "mctn": MCTN,
+    "mmtm": MMTM,
+    "msaf": MSAF,
 }

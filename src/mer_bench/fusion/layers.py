@@ -7,6 +7,7 @@ decided here, once.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -398,3 +399,97 @@ class GuidedAttention(nn.Module):
         if self.scale:
             weight = weight * target.mask.sum(1)[:, None, None]
         return PaddedSequence(target.values * (weight + 1 if self.residual else weight), target.mask)
+
+
+def resample(sequence: PaddedSequence, steps: int) -> Tensor:
+    """Cut each utterance into ``steps`` equal spans and average its frames over each: a time axis for all modalities.
+
+    A frame counts in a span by the part of it that lies there, so that a sequence with fewer frames than steps repeats
+    them, and one frame fills all steps. What is lost is how long the utterance took.
+
+    Shapes:
+        sequence [utterance, time, dim] (real frames first) -> [utterance, steps, dim]; zero for a missing modality.
+    """
+    values, mask = sequence.values, sequence.mask
+    span = mask.sum(1)[:, None, None].to(values.dtype) / steps  # frames in a span; spans and frames as axes below
+    step = torch.arange(steps, device=values.device)[:, None]
+    frame = torch.arange(values.shape[1], device=values.device)
+    overlap = (torch.minimum((step + 1) * span, frame + 1) - torch.maximum(step * span, frame)).clamp(min=0)
+    return (overlap / overlap.sum(-1, keepdim=True).clamp(min=1e-6)) @ values
+
+
+def perceptron(dim: int, hidden: int, out: int, *, dropout: float = 0.0) -> nn.Sequential:
+    """One hidden layer: W_2 dropout(relu(W_1 x + b_1)) + b_2."""
+    return nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, out))
+
+
+class GatedMemory(nn.Module):
+    r"""Multi-view gated memory: what is kept over time of the interactions between modalities (MFN, Graph-MFN).
+
+    With D networks of one hidden layer
+
+    .. math:: u_t = \sigma(D_1 [x_t; u_{t-1}]) \odot u_{t-1} + \sigma(D_2 [x_t; u_{t-1}]) \odot \tanh(D_u x_t)
+
+    Shapes:
+        x [utterance, step, dim] -> the last memory [utterance, memory].
+    """
+
+    def __init__(self, dim: int, memory: int, inner: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.memory = memory
+        self.proposal = perceptron(dim, inner, memory, dropout=dropout)
+        self.retain, self.update = (perceptron(dim + memory, inner, memory, dropout=dropout) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run over the steps; what does not depend on the memory is computed for all of them at once."""
+        memory = x.new_zeros(len(x), self.memory)
+        for step, proposal in zip(x.unbind(1), self.proposal(x).tanh().unbind(1), strict=True):
+            both = torch.cat([step, memory], -1)
+            memory = self.retain(both).sigmoid() * memory + self.update(both).sigmoid() * proposal
+        return memory
+
+
+class ParallelConvolutions(nn.Module):
+    """One temporal convolution and relu for each modality: M x [utterance, time, width] -> the same."""
+
+    def __init__(self, modalities: int, width: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            TemporalConvolution(width, width, kernel=3, bias=True) for _ in range(modalities)
+        )
+
+    def forward(self, tokens: Sequence[PaddedSequence]) -> list[PaddedSequence]:
+        """Convolve each modality by itself."""
+        convolved = [convolve(x) for convolve, x in zip(self.convolutions, tokens, strict=True)]
+        return [PaddedSequence(F.relu(x.values), x.mask) for x in convolved]
+
+
+class Streams(nn.Module):
+    """A stream of tokens a modality, which meet at fusion sites only, with a classifier each (MMTM, MSAF).
+
+    The first site sees the tokens of the shared encoder; a further temporal convolution of each modality leads to
+    each further site; after the last the encoder pools. A site is a module on the list of all modalities' tokens.
+
+    Shapes:
+        modality -> [utterance, time, dim] -> logits [modality, utterance, classes]; zero for a missing modality.
+    """
+
+    def __init__(
+        self, dims: Mapping[str, int], hidden: int, classes: int, sites: Sequence[nn.Module], *, dropout: float
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(
+            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in dims.items()}
+        )
+        between = [module for site in sites[1:] for module in (ParallelConvolutions(len(dims), hidden), site)]
+        self.sites = nn.Sequential(*sites[:1], *between)
+        self.heads = nn.ModuleDict({name: nn.Linear(hidden, classes) for name in dims})
+
+    def forward(self, features: Mapping[str, PaddedSequence]) -> Tensor:
+        """Run the streams side by side."""
+        tokens = self.sites([encoder.tokens(features[name]) for name, encoder in self.encoders.items()])
+        logits = [
+            self.heads[name](encoder.pool(features[name], own)) * features[name].mask.any(1, keepdim=True)
+            for (name, encoder), own in zip(self.encoders.items(), tokens, strict=True)
+        ]
+        return torch.stack(logits)

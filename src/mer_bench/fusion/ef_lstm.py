@@ -1,0 +1,60 @@
+"""Early fusion LSTM (EF-LSTM): concatenate the modalities' features at each time step, read them with one LSTM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import perceptron, resample
+
+
+class EFLSTM(FusionModule):
+    r"""One LSTM over the concatenated features of all modalities, brought to a common time axis.
+
+    A baseline of many tables, first that of https://arxiv.org/abs/1802.00927 (Zadeh et al. 2018)
+
+    .. math:: h_t = LSTM([x_{text,t}; x_{audio,t}; x_{vision,t}], h_{t-1}), \quad logits = W_2 relu(W_1 h_T)
+
+    Those tables align the modalities to spoken words. Here no word times are known, and modalities differ in frame
+    rate: each utterance is cut into ``steps`` equal spans and each modality's frames are averaged over each
+    (:func:`~mer_bench.fusion.layers.resample`). An absent modality is zero throughout, a pooled vector is there at
+    every step. All sizes are ours (inferred); the number of steps also bounds the time that a batch takes, whatever the
+    number of frames.
+
+    Args:
+        dims: Width of each modality.
+        num_classes: Number of emotions.
+        hidden: Width of the LSTM and of the hidden layer.
+        layers: Of the LSTM.
+        steps: Length of the common time axis.
+        dropout: Between the LSTM's layers, on its last state and in the classifier.
+    """
+
+    provenance = "baseline"
+    paper = "https://arxiv.org/abs/1802.00927"
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        num_classes: int,
+        *,
+        hidden: int = 128,
+        layers: int = 1,
+        steps: int = 20,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__(dims, num_classes)
+        self.steps = steps
+        between = dropout if layers > 1 else 0.0
+        self.rnn = nn.LSTM(sum(self.dims.values()), hidden, layers, batch_first=True, dropout=between)
+        self.dropout = nn.Dropout(dropout)
+        self.head = perceptron(hidden, hidden, num_classes, dropout=dropout)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]."""
+        steps, _ = self.rnn(torch.cat([resample(batch.features[name], self.steps) for name in self.dims], -1))
+        return self.head(self.dropout(steps[:, -1]))

@@ -1,0 +1,96 @@
+"""Memory Fusion Network (MFN): an LSTM a modality, attention over their cells, one gated memory (Zadeh et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import GatedMemory, perceptron, resample
+
+
+class SystemOfLSTMs(nn.Module):
+    """One LSTM for each modality, all of one width, side by side; ``nn.LSTM`` does not give the cells of every step.
+
+    Shapes:
+        modality -> [utterance, step, dim] -> last hidden states [utterance, modalities * hidden] and cells
+        [utterance, 1 + step, modalities * hidden], the first of which are zero.
+    """
+
+    def __init__(self, dims: Mapping[str, int], hidden: int) -> None:
+        super().__init__()
+        self.inputs = nn.ModuleDict({name: nn.Linear(dim, 4 * hidden) for name, dim in dims.items()})
+        bound = hidden**-0.5
+        self.recurrent = nn.Parameter(torch.empty(len(dims), hidden, 4 * hidden).uniform_(-bound, bound))
+
+    def forward(self, sequences: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Read all modalities step by step."""
+        gates = torch.stack([project(sequences[name]) for name, project in self.inputs.items()])
+        hidden = cell = gates.new_zeros(*gates.shape[:2], self.recurrent.shape[1])  # [modality, utterance, hidden]
+        cells = [cell]
+        for step in gates.unbind(2):
+            enter, keep, candidate, leave = (step + hidden @ self.recurrent).chunk(4, -1)
+            cell = keep.sigmoid() * cell + enter.sigmoid() * candidate.tanh()
+            hidden = leave.sigmoid() * cell.tanh()
+            cells.append(cell)
+        return hidden.transpose(0, 1).flatten(1), torch.stack(cells).permute(2, 0, 1, 3).flatten(2)
+
+
+class MFN(FusionModule):
+    r"""Attend to what the modalities' LSTM cells do together from one step to the next, and remember it.
+
+    Zadeh et al. 2018, https://arxiv.org/abs/1802.00927
+
+    With :math:`c_t` and :math:`h_t` the concatenated cells and hidden states of one LSTM a modality, which never see
+    one another, and D a network of one hidden layer
+
+    .. math:: c^*_t = [c_{t-1}; c_t], \quad \hat c_t = \operatorname{softmax}(D_a c^*_t) \odot c^*_t, \quad
+        u_t = GatedMemory(\hat c_t, u_{t-1}), \quad logits = D_o [h_T; u_T]
+
+    (:class:`~mer_bench.fusion.layers.GatedMemory`, whose gates also read the memory, as in the authors' code.)
+    Differs from the paper, which aligns the modalities to spoken words: each utterance is cut into ``steps`` equal
+    spans and the frames of each are averaged (:func:`~mer_bench.fusion.layers.resample`), so that the time of a batch
+    does not grow with the number of frames. All LSTMs have one width. The paper searches widths and dropouts; these
+    defaults are ours. The classifier is for emotions instead of sentiment. With one modality it attends within the
+    cells of one LSTM.
+
+    Args:
+        dims: Width of each modality.
+        num_classes: Number of emotions.
+        hidden: Width of each LSTM.
+        memory: Width of the gated memory.
+        inner: Width of the hidden layers of the attention, the gates and the classifier.
+        steps: Length of the common time axis.
+        dropout: Of those hidden layers.
+    """
+
+    paper = "https://arxiv.org/abs/1802.00927"
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        num_classes: int,
+        *,
+        hidden: int = 64,
+        memory: int = 128,
+        inner: int = 64,
+        steps: int = 20,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__(dims, num_classes)
+        self.steps = steps
+        width = hidden * len(self.dims)
+        self.lstms = SystemOfLSTMs(self.dims, hidden)
+        self.attention = perceptron(2 * width, inner, 2 * width, dropout=dropout)
+        self.memory = GatedMemory(2 * width, memory, inner, dropout=dropout)
+        self.head = perceptron(width + memory, inner, num_classes, dropout=dropout)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]."""
+        hidden, cells = self.lstms({name: resample(batch.features[name], self.steps) for name in self.dims})
+        change = torch.cat([cells[:, :-1], cells[:, 1:]], -1)
+        attended = self.attention(change).softmax(-1) * change
+        return self.head(torch.cat([hidden, self.memory(attended)], -1))

@@ -1,0 +1,89 @@
+"""Multimodal Transfer Module (MMTM): squeeze all modalities, excite the channels of each (Joze et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import Streams, masked_mean
+
+
+class TransferModule(nn.Module):
+    """The module: each channel of each modality is multiplied by a gate that depends on the means of all channels.
+
+    With D channels in all, the joint representation has 2 D / ratio numbers, as in the authors' code, and the module
+    4 D^2 / ratio + 2 D / ratio + D parameters.
+
+    Shapes:
+        modalities x [utterance, time, width] -> the same; lengths and widths may differ between modalities.
+    """
+
+    def __init__(self, widths: Sequence[int], ratio: int = 4, *, double: bool = False) -> None:
+        super().__init__()
+        self.widths, self.gain = list(widths), 2.0 if double else 1.0
+        joint = 2 * sum(widths) // ratio
+        self.squeeze = nn.Linear(sum(widths), joint)
+        self.excite = nn.Linear(joint, sum(widths))
+
+    def forward(self, tokens: Sequence[PaddedSequence]) -> list[PaddedSequence]:
+        """Squeeze, excite, gate."""
+        squeezed = torch.cat([masked_mean(x.values, x.mask) for x in tokens], -1)
+        gates = self.gain * self.excite(self.squeeze(squeezed).relu()).sigmoid()
+        parts = gates.split(self.widths, -1)
+        return [PaddedSequence(x.values * gate[:, None], x.mask) for x, gate in zip(tokens, parts, strict=True)]
+
+
+class MMTM(FusionModule):
+    r"""Unimodal streams that recalibrate one another's channels, and whose logits are averaged.
+
+    Joze et al. 2020, https://arxiv.org/abs/1911.08670
+
+    With :math:`s_m` the mean over time of modality m's tokens :math:`x_m`
+
+    .. math:: z = relu(W [s_1; ...; s_M] + b), \quad x'_m = \sigma(W_m z + b_m) \odot x_m, \quad
+        logits = mean_m\, logits_m(x'_m)
+
+    (:class:`TransferModule`). At widths (1024, 32) and (2048, 64) and ratio 4, two sites of the MSAF authors' networks
+    for RAVDESS, these modules have 5,580,432 parameters, in all 31.50M; the table of MSAF prints 31.97M, whose sites
+    are not public.
+
+    Differs from the paper, whose streams are large convolutional networks: here they are the encoder that all methods
+    share, with one convolution more for each site after the first (:class:`~mer_bench.fusion.layers.Streams`), and
+    sites see a quarter as many tokens as frames. The paper fuses two modalities, here any number; an absent one has a
+    mean of zero, and the average is over those that are there.
+
+    Args:
+        dims: Width of each modality.
+        num_classes: Number of emotions.
+        hidden: Width of tokens and vectors.
+        sites: Number of modules.
+        ratio: By which the joint representation is smaller than twice the channels.
+        double: Gates of up to two instead of one, so that a channel may also be amplified (not in the authors' code).
+        dropout: Of the encoders.
+    """
+
+    paper = "https://arxiv.org/abs/1911.08670"
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        num_classes: int,
+        *,
+        hidden: int = 64,
+        sites: int = 2,
+        ratio: int = 4,
+        double: bool = False,
+        dropout: float = 0.15,
+    ) -> None:
+        super().__init__(dims, num_classes)
+        modules = [TransferModule([hidden] * len(self.dims), ratio, double=double) for _ in range(sites)]
+        self.streams = Streams(self.dims, hidden, num_classes, modules, dropout=dropout)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]."""
+        present = torch.stack([batch.features[name].mask.any(1) for name in self.dims])
+        return self.streams(batch.features).sum(0) / present.sum(0).clamp(min=1)[:, None]
