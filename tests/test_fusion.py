@@ -25,6 +25,7 @@ from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.cfn_sr import CrossModalBlock
 from mer_bench.fusion.layers import GuidedAttention, SelfSelection
+from mer_bench.fusion.sdt import SDTNetwork
 from mer_bench.fusion.sync_tva import FUSIONS
 
 CLASSES = 4
@@ -37,6 +38,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "tacfn": {"layers": 2},
     "sync_tva": {"hidden": 32, "window_past": 1, "window_future": 2},
     "bc_lstm": {"hidden": 32},
+    "sdt": {"hidden": 32},
+    "m3net": {"hidden": 32, "turns": 3},
+    "graph_smile": {"hidden": 32, "layers": 3, "window_past": 1, "window_future": 2, "shift_window": 2},
 }
 #: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
 IDLE = re.compile(r"\.(key|score)\.bias$")
@@ -313,6 +317,13 @@ def test_an_unknown_modality_is_a_misuse_not_dropped(name: str, dims: dict[str, 
         ("sync_tva", {"graph": "pairwize"}),
         ("sync_tva", {"fusion": "concatenate"}),
         ("sync_tva", {"heads": 5}),
+        ("sdt", {"heads": 7}),
+        ("sdt", {"temperature": 0}),
+        ("m3net", {"hidden": 33}),
+        ("m3net", {"hypergraph_layers": 0, "frequency_layers": 0}),
+        ("graph_smile", {"sentiments": "pnz"}),
+        ("graph_smile", {"shift_window": 0}),
+        ("graph_smile", {"window_past": -1}),
     ],
 )
 def test_unknown_option_values_are_refused(name: str, options: Mapping[str, Any]) -> None:
@@ -338,6 +349,8 @@ ABLATIONS: list[tuple[str, dict[str, Any]]] = [
     ("sync_tva", {"enhancement": False, "graph": "none", "fusion": "concat"}),
     ("mult", {"causal": False}),
     ("mult", {"stride": 2, "kernel": 3}),
+    ("sdt", {"learned_gates": False}),
+    *(("m3net", {branch: 0}) for branch in ("hypergraph_layers", "frequency_layers")),
 ]
 
 
@@ -365,6 +378,12 @@ def test_an_ablation_changes_the_method(name: str, options: dict[str, Any]) -> N
     assert float((logits(plain, batch) - logits(ablated, batch)).abs().max()) > 1e-6
 
 
+def on_meta(module: type[nn.Module], *arguments: Any, **options: Any) -> nn.Module:
+    """A module whose parameters have shapes but no memory."""
+    with torch.device("meta"):
+        return module(*arguments, **options)
+
+
 PARAMETERS: list[tuple[nn.Module, int, str]] = [
     (CrossModalBlock(2048, 64), 385_345, "CFN-SR, the authors' code: its block at vision 2048, audio 64"),
     (
@@ -381,6 +400,16 @@ PARAMETERS: list[tuple[nn.Module, int, str]] = [
         METHODS["mult"]({"text": 300, "audio": 74, "vision": 35}, 1),
         1_073_731,
         "MulT, the authors' code at the MOSEI widths with one output",
+    ),
+    (
+        on_meta(SDTNetwork, {"text": 1024, "audio": 1582, "vision": 342}, 6, speakers=2),
+        79_687_704 - 19_456,
+        "SDT, 79.7M in the authors' code on IEMOCAP, 19,456 of which never train",
+    ),
+    (
+        on_meta(SDTNetwork, {"text": 1024, "audio": 300, "vision": 342}, 7, speakers=9),
+        78_386_204 - 19_456,
+        "SDT, 78.4M in the authors' code on MELD, 19,456 of which never train",
     ),
 ]
 
