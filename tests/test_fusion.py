@@ -27,6 +27,7 @@ from mer_bench.fusion.cfn_sr import CrossModalBlock
 from mer_bench.fusion.layers import GuidedAttention, SelfSelection
 from mer_bench.fusion.mmtm import TransferModule
 from mer_bench.fusion.msaf import SplitAttention
+from mer_bench.fusion.sdt import SDTNetwork
 from mer_bench.fusion.sync_tva import FUSIONS
 
 CLASSES = 4
@@ -46,6 +47,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "mctn": {"hidden": 16, "steps": 5},
     "mmtm": {"hidden": 32},
     "msaf": {"hidden": 32, "block": 8},
+    "sdt": {"hidden": 32},
+    "m3net": {"hidden": 32, "turns": 3},
+    "graph_smile": {"hidden": 32, "layers": 3, "window_past": 1, "window_future": 2, "shift_window": 2},
 }
 #: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
 IDLE = re.compile(r"\.(key|score)\.bias$")
@@ -325,6 +329,13 @@ def test_an_unknown_modality_is_a_misuse_not_dropped(name: str, dims: dict[str, 
         ("multiplicative", {"beta": -0.5}),
         ("msaf", {"block": 12}),
         ("mctn", {"source": "smell"}),
+        ("sdt", {"heads": 7}),
+        ("sdt", {"temperature": 0}),
+        ("m3net", {"hidden": 33}),
+        ("m3net", {"hypergraph_layers": 0, "frequency_layers": 0}),
+        ("graph_smile", {"sentiments": "pnz"}),
+        ("graph_smile", {"shift_window": 0}),
+        ("graph_smile", {"window_past": -1}),
     ],
 )
 def test_unknown_option_values_are_refused(name: str, options: Mapping[str, Any]) -> None:
@@ -355,6 +366,8 @@ ABLATIONS: list[tuple[str, dict[str, Any]]] = [
     ("msaf", {"lowest": 0.5}),
     *((name, {"sites": 1}) for name in ("mmtm", "msaf")),
     *((name, {"steps": 3}) for name in ("ef_lstm", "mfn", "graph_mfn", "mctn")),
+    ("sdt", {"learned_gates": False}),
+    *(("m3net", {branch: 0}) for branch in ("hypergraph_layers", "frequency_layers")),
 ]
 
 
@@ -385,6 +398,13 @@ def test_an_ablation_changes_the_method(name: str, options: dict[str, Any]) -> N
 #: The 3D ResNeXt-50 and the MFCC CNN of the MSAF and CFN-SR authors, with their heads for 8 emotions.
 STREAMS = 25_865_664 + 20_704 + 16_392 + 13_320
 
+
+def on_meta(module: type[nn.Module], *arguments: Any, **options: Any) -> nn.Module:
+    """A module whose parameters have shapes but no memory."""
+    with torch.device("meta"):
+        return module(*arguments, **options)
+
+
 PARAMETERS: list[tuple[nn.Module, int, str]] = [
     (CrossModalBlock(2048, 64), 385_345, "CFN-SR, the authors' code: its block at vision 2048, audio 64"),
     (
@@ -411,6 +431,14 @@ PARAMETERS: list[tuple[nn.Module, int, str]] = [
         nn.ModuleList([SplitAttention((1024, 32), 16), SplitAttention((2048, 64), 32)]),
         25_940_724 - STREAMS,
         "MSAF, the authors' code: their full RAVDESS network less its streams",
+        on_meta(SDTNetwork, {"text": 1024, "audio": 1582, "vision": 342}, 6, speakers=2),
+        79_687_704 - 19_456,
+        "SDT, 79.7M in the authors' code on IEMOCAP, 19,456 of which never train",
+    ),
+    (
+        on_meta(SDTNetwork, {"text": 1024, "audio": 300, "vision": 342}, 7, speakers=9),
+        78_386_204 - 19_456,
+        "SDT, 78.4M in the authors' code on MELD, 19,456 of which never train",
     ),
 ]
 

@@ -8,9 +8,11 @@ from mer_bench.fusion.early_concat import EarlyConcat
 from mer_bench.fusion.ef_lstm import EFLSTM
 from mer_bench.fusion.gated import Gated
 from mer_bench.fusion.graph_mfn import GraphMFN
+from mer_bench.fusion.graph_smile import GraphSmile
 from mer_bench.fusion.late_average import LateAverage
 from mer_bench.fusion.late_product import LateProduct
 from mer_bench.fusion.low_rank import LowRank
+from mer_bench.fusion.m3net import M3Net
 from mer_bench.fusion.majority import Majority
 from mer_bench.fusion.mctn import MCTN
 from mer_bench.fusion.mfn import MFN
@@ -18,6 +20,7 @@ from mer_bench.fusion.mmtm import MMTM
 from mer_bench.fusion.msaf import MSAF
 from mer_bench.fusion.mult import MulT
 from mer_bench.fusion.multiplicative import Multiplicative
+from mer_bench.fusion.sdt import SDT
 from mer_bench.fusion.sync_tva import SyncTVA
 from mer_bench.fusion.tacfn import TACFN
 from mer_bench.fusion.tensor_fusion import TensorFusion
@@ -45,4 +48,7 @@ METHODS: dict[str, type[FusionModule]] = {
     "mctn": MCTN,
     "mmtm": MMTM,
     "msaf": MSAF,
+    "sdt": SDT,
+    "m3net": M3Net,
+    "graph_smile": GraphSmile,
 }
