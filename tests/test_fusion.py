@@ -37,6 +37,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "tacfn": {"layers": 2},
     "sync_tva": {"hidden": 32, "window_past": 1, "window_future": 2},
     "bc_lstm": {"hidden": 32},
+    "cross_attention": {"hidden": 32, "heads": 2},
+    "bottleneck": {"hidden": 32, "layers": 3, "fusion_layer": 1},
+    "perceiver": {"hidden": 32, "latents": 4, "layers": 1},
 }
 #: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
 IDLE = re.compile(r"\.(key|score)\.bias$")
@@ -313,6 +316,12 @@ def test_an_unknown_modality_is_a_misuse_not_dropped(name: str, dims: dict[str, 
         ("sync_tva", {"graph": "pairwize"}),
         ("sync_tva", {"fusion": "concatenate"}),
         ("sync_tva", {"heads": 5}),
+        ("cross_attention", {"form": "atention"}),
+        ("cross_attention", {"heads": 7}),
+        ("bottleneck", {"fusion_layer": 5}),
+        ("bottleneck", {"bottlenecks": 0}),
+        ("bottleneck", {"heads": 7}),
+        ("perceiver", {"heads": 7}),
     ],
 )
 def test_unknown_option_values_are_refused(name: str, options: Mapping[str, Any]) -> None:
@@ -338,6 +347,10 @@ ABLATIONS: list[tuple[str, dict[str, Any]]] = [
     ("sync_tva", {"enhancement": False, "graph": "none", "fusion": "concat"}),
     ("mult", {"causal": False}),
     ("mult", {"stride": 2, "kernel": 3}),
+    ("cross_attention", {"form": "transformer"}),
+    ("cross_attention", {"scale": True}),
+    *(("bottleneck", {"fusion_layer": layer}) for layer in (0, 2, 3)),
+    ("perceiver", {"blocks": 1}),
 ]
 
 

@@ -2,12 +2,15 @@
 
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.bc_lstm import BCLSTM
+from mer_bench.fusion.bottleneck import Bottleneck
 from mer_bench.fusion.cfn_sr import CFNSR
+from mer_bench.fusion.cross_attention import CrossAttention
 from mer_bench.fusion.early_concat import EarlyConcat
 from mer_bench.fusion.late_average import LateAverage
 from mer_bench.fusion.low_rank import LowRank
 from mer_bench.fusion.majority import Majority
 from mer_bench.fusion.mult import MulT
+from mer_bench.fusion.perceiver import Perceiver
 from mer_bench.fusion.sync_tva import SyncTVA
 from mer_bench.fusion.tacfn import TACFN
 from mer_bench.fusion.tensor_fusion import TensorFusion
@@ -25,4 +28,7 @@ METHODS: dict[str, type[FusionModule]] = {
     "tacfn": TACFN,
     "bc_lstm": BCLSTM,
     "sync_tva": SyncTVA,
+    "cross_attention": CrossAttention,
+    "bottleneck": Bottleneck,
+    "perceiver": Perceiver,
 }

@@ -328,3 +328,16 @@ class GuidedAttention(nn.Module):
         if self.scale:
             weight = weight * target.mask.sum(1)[:, None, None]
         return PaddedSequence(target.values * (weight + 1 if self.residual else weight), target.mask)
+
+
+def tokens_with_summary(encoder: nn.Module, sequence: PaddedSequence) -> PaddedSequence:
+    """What a transformer reads of a modality: first the utterance's vector, then its tokens with their positions.
+
+    From an UtteranceEncoder: [utterance, time, dim] -> [utterance, 1 + ceil(time / 4), hidden]; nothing is real where
+    the modality is missing.
+    """
+    tokens = encoder.tokens(sequence)
+    _, time, dim = tokens.values.shape
+    placed = tokens.values + sinusoidal_positions(time, dim, tokens.values.device)
+    values = torch.cat([encoder.pool(sequence, tokens)[:, None], placed], 1)
+    return PaddedSequence(values, torch.cat([tokens.mask.any(1, keepdim=True), tokens.mask], 1))

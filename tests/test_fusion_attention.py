@@ -1,0 +1,195 @@
+"""Methods that fuse by attention, and those with losses of their own, against torch, numpy and naive loops."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from factories import DIMS, random_batch
+from torch import Tensor, nn
+
+from mer_bench.batch import PaddedSequence
+from mer_bench.fusion.bottleneck import Bottleneck, BottleneckTransformer
+from mer_bench.fusion.cross_attention import AttentionFusion, CrossAttention, CrossBlock
+from mer_bench.fusion.layers import TransformerLayer, tokens_with_summary
+from mer_bench.fusion.perceiver import Perceiver
+
+PAIR = {"audio": 5, "vision": 4}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def sequence(lengths: list[int], dim: int) -> PaddedSequence:
+    """Random tokens; the padding is zero."""
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return PaddedSequence(torch.randn(*mask.shape, dim) * mask[..., None], mask)
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+# Cross-attention
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("scale", [False, True])
+def test_attention_fusion_scales_by_the_map_of_torch(heads: int, scale: bool) -> None:
+    target, source = sequence([5, 3, 4], 6), sequence([2, 7, 1], 6)
+    fusion = AttentionFusion(1, 6, heads, scale=scale)
+    identity, nothing = torch.eye(6), torch.zeros(6)
+    _, attention = nn.functional.multi_head_attention_forward(
+        source.values.transpose(0, 1), target.values.transpose(0, 1), target.values.transpose(0, 1), 6, heads,
+        None, torch.zeros(18), None, None, False, 0.0, identity, nothing, key_padding_mask=~target.mask,
+        use_separate_proj_weight=True, q_proj_weight=fusion.queries[0].weight, k_proj_weight=fusion.keys[0].weight,
+        v_proj_weight=identity,
+    )  # fmt: skip
+    weight = (attention * source.mask[..., None]).sum(1)
+    if scale:
+        weight = weight * target.mask.sum(1, keepdim=True) / source.mask.sum(1, keepdim=True)
+        assert_close((weight * target.mask).sum(1) / target.mask.sum(1), torch.ones(3))
+    assert_close(fusion(target, [source]).values, target.values * weight[..., None])
+
+
+def test_attention_fusion_averages_over_the_sources_that_are_there() -> None:
+    target, one, other = sequence([4, 4, 4], 6), sequence([3, 2, 0], 6), sequence([5, 0, 0], 6)
+    fusion = AttentionFusion(2, 6, 1, scale=False)
+    alone = []
+    for index, source in enumerate((one, other)):
+        single = AttentionFusion(1, 6, 1, scale=False)
+        single.queries[0], single.keys[0] = fusion.queries[index], fusion.keys[index]
+        alone.append(single(target, [source]).values)
+    found = fusion(target, [one, other]).values
+    assert_close(found[0], (alone[0][0] + alone[1][0]) / 2)
+    assert_close(found[1], alone[0][1])
+    assert_close(found[2], target.values[2])
+
+
+def test_cross_block_is_torch_attention_and_a_feed_forward_block() -> None:
+    target, source = sequence([5, 3], 6), sequence([2, 7], 6)
+    block, reference = CrossBlock(6, 2), nn.MultiheadAttention(6, 2, batch_first=True)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        projections = (block.attention.query, block.attention.key, block.attention.value)
+        reference.in_proj_weight.copy_(torch.cat([projection.weight for projection in projections]))
+        reference.in_proj_bias.copy_(torch.cat([projection.bias for projection in projections]))
+        reference.out_proj.weight.copy_(block.attention.output.weight)
+        reference.out_proj.bias.copy_(block.attention.output.bias)
+    keys = block.source_norm(source.values)
+    read, _ = reference(block.target_norm(target.values), keys, keys, key_padding_mask=~source.mask)
+    hidden = nn.functional.gelu(block.ffn[0](block.ffn_norm(read)))
+    assert_close(block(target.values, source), read + block.ffn[2](hidden))
+
+
+def test_the_attention_form_passes_weights_only_and_the_transformer_form_values() -> None:
+    batch = random_batch(PAIR, context="utterance", times=(8, 12))
+    for form in ("attention", "transformer"):
+        model = CrossAttention(PAIR, 4, form=form, hidden=8).eval()
+        tokens = model.encoders["audio"].tokens(batch.features["audio"])
+        constant = PaddedSequence(torch.ones_like(tokens.values) * tokens.mask[..., None], tokens.mask)
+        guides = [sequence([9] * 9, 8), PaddedSequence(torch.zeros(9, 9, 8), torch.ones(9, 9, dtype=torch.bool))]
+        one, two = (model.fusion["audio"](constant, [guide]).values for guide in guides)
+        assert torch.allclose(one, two, atol=1e-5) == (form == "attention")  # equal tokens matter equally
+
+
+# Bottlenecks
+
+
+def transformer(fusion_layer: int) -> BottleneckTransformer:
+    return BottleneckTransformer(2, 8, heads=2, layers=4, fusion_layer=fusion_layer, bottlenecks=2, dropout=0).eval()
+
+
+@pytest.mark.parametrize(("fusion_layer", "hears"), [(0, True), (2, True), (3, False), (4, False)])
+def test_modalities_hear_of_each_other_one_layer_after_the_fusion_layer(fusion_layer: int, hears: bool) -> None:
+    model = transformer(fusion_layer)
+    own, other, changed = sequence([4, 2], 8), sequence([3, 5], 8), sequence([3, 5], 8)
+    before, after = model([own, other]), model([own, changed])
+    assert torch.equal(before[0], after[0]) != hears
+    assert not torch.allclose(before[1], after[1])
+
+
+def test_modalities_hear_of_each_other_through_the_bottlenecks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = transformer(1)
+    own, other, changed = sequence([4, 2], 8), sequence([3, 5], 8), sequence([3, 5], 8)
+    assert not torch.allclose(model([own, other])[0], model([own, changed])[0])
+    monkeypatch.setattr(model, "exchange", lambda copies, present: torch.zeros_like(copies[0]))
+    assert torch.equal(model([own, other])[0], model([own, changed])[0])
+    monkeypatch.setattr(model, "exchange", lambda copies, present: copies[0])  # one way: the second hears the first
+    assert torch.equal(model([own, other])[0], model([own, changed])[0])
+    assert not torch.allclose(model([own, other])[1], model([changed, other])[1])
+
+
+def test_bottlenecks_are_averaged_over_the_modalities_that_are_there() -> None:
+    copies = torch.randn(3, 3, 2, 8)
+    present = torch.tensor([[True, True, False], [True, False, False], [True, True, False]])
+    found = transformer(0).exchange(copies, present)
+    assert_close(found[0], copies[:, 0].mean(0))
+    assert_close(found[1], (copies[0, 1] + copies[2, 1]) / 2)
+    assert not found[2].any()
+
+
+def test_one_layer_without_bottlenecks_is_one_transformer_layer_a_modality() -> None:
+    model = BottleneckTransformer(2, 8, heads=2, layers=1, fusion_layer=1, bottlenecks=2, dropout=0.0).eval()
+    inputs = [sequence([4, 2], 8), sequence([3, 5], 8)]
+    for index, one in enumerate(inputs):
+        expected = model.layers[0].layers[index](one.values, None, one.mask[:, None])
+        assert_close(model(inputs)[index], model.norms[index](expected[:, 0]))
+
+
+def test_bottleneck_logits_are_the_mean_over_the_modalities_that_are_there() -> None:
+    batch = random_batch(context="utterance", missing={"text": [0, 3], "audio": [3], "vision": [3]})
+    model = Bottleneck(DIMS, 4, hidden=8, layers=2, fusion_layer=2).eval()
+    sequences = [tokens_with_summary(encoder, batch.features[name]) for name, encoder in model.encoders.items()]
+    each = model.head(model.transformer(sequences))
+    found = model(batch)
+    assert_close(found[0], each[1:, 0].mean(0))
+    assert_close(found[1], each[:, 1].mean(0))
+
+
+# Perceiver
+
+
+def naive_layer(layer: TransformerLayer, x: Tensor, source: Tensor) -> Tensor:
+    """One utterance, one query at a time; every token of the source is real."""
+    attention, rows = layer.attention, []
+    keys = layer.attention_norm(source)
+    for query in layer.attention_norm(x):
+        parts = []
+        for head in range(attention.heads):
+            width = x.shape[1] // attention.heads
+            own = slice(head * width, (head + 1) * width)
+            q = attention.query(query)[own]
+            scores = torch.stack([(q * attention.key(key)[own]).sum() / math.sqrt(width) for key in keys])
+            parts.append(sum(w * attention.value(key)[own] for w, key in zip(scores.softmax(0), keys, strict=True)))
+        rows.append(attention.output(torch.cat(parts)))
+    x = x + torch.stack(rows)
+    return x + layer.ffn(layer.ffn_norm(x))
+
+
+def test_perceiver_is_the_naive_loop_over_latents_and_tokens() -> None:
+    model = Perceiver(DIMS, 4, hidden=8, latents=3, blocks=3, layers=2, heads=2).eval()
+    inputs = sequence([6, 2], 8)
+    found = model.perceive(inputs)
+    for row, mask in enumerate(inputs.mask):
+        z = model.latents
+        for block in range(3):
+            z = naive_layer(model.read[0 if block == 0 else 1], z, inputs.values[row, mask])
+            for layer in model.think:
+                z = naive_layer(layer, z, z)
+        assert_close(found[row], model.norm(z))
+
+
+def test_perceiver_tells_modalities_apart_by_their_embeddings_alone() -> None:
+    batch = random_batch({"audio": 5, "vision": 5}, context="utterance")
+    swapped = replace(batch, features={"audio": batch.features["vision"], "vision": batch.features["audio"]})
+    model = Perceiver({"audio": 5, "vision": 5}, 4, hidden=8, latents=3).eval()
+    model.encoders["vision"] = model.encoders["audio"]
+    assert not torch.allclose(model(batch), model(swapped), atol=1e-5)
+    model.embeddings.data[1] = model.embeddings.data[0]
+    assert_close(model(batch), model(swapped))
