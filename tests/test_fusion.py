@@ -38,8 +38,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "sync_tva": {"hidden": 32, "window_past": 1, "window_future": 2},
     "bc_lstm": {"hidden": 32},
     "cross_attention": {"hidden": 32, "heads": 2},
-    "bottleneck": {"hidden": 32, "layers": 3, "fusion_layer": 1},
+    "bottleneck": {"hidden": 32},
     "perceiver": {"hidden": 32, "latents": 4, "layers": 1},
+    "misa": {"hidden": 32, "ffn": 64},
+    "mmim": {"hidden": 32, "fusion": 32},
 }
 #: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
 IDLE = re.compile(r"\.(key|score)\.bias$")
@@ -322,6 +324,7 @@ def test_an_unknown_modality_is_a_misuse_not_dropped(name: str, dims: dict[str, 
         ("bottleneck", {"bottlenecks": 0}),
         ("bottleneck", {"heads": 7}),
         ("perceiver", {"heads": 7}),
+        ("misa", {"heads": 7}),
     ],
 )
 def test_unknown_option_values_are_refused(name: str, options: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from factories import DIMS, random_batch
@@ -14,6 +15,8 @@ from mer_bench.batch import PaddedSequence
 from mer_bench.fusion.bottleneck import Bottleneck, BottleneckTransformer
 from mer_bench.fusion.cross_attention import AttentionFusion, CrossAttention, CrossBlock
 from mer_bench.fusion.layers import TransformerLayer, tokens_with_summary
+from mer_bench.fusion.misa import MISA, central_moment_discrepancy, overlap
+from mer_bench.fusion.mmim import FLOOR, MMIM, InformationBound, class_entropy, contrastive_loss
 from mer_bench.fusion.perceiver import Perceiver
 
 PAIR = {"audio": 5, "vision": 4}
@@ -193,3 +196,151 @@ def test_perceiver_tells_modalities_apart_by_their_embeddings_alone() -> None:
     assert not torch.allclose(model(batch), model(swapped), atol=1e-5)
     model.embeddings.data[1] = model.embeddings.data[0]
     assert_close(model(batch), model(swapped))
+
+
+# MISA
+
+ALL = torch.ones(8, dtype=torch.bool)
+
+
+def test_central_moment_discrepancy_of_equal_samples_is_zero_and_of_others_that_of_numpy() -> None:
+    x, y = torch.rand(7, 3), torch.rand(5, 3)
+    in_x, in_y = torch.arange(7) < 6, torch.arange(5) < 4
+    order = torch.randperm(6)
+    assert float(central_moment_discrepancy(x[:6], x[:6][order], in_x[:6], in_x[:6])) < 1e-6
+    a, b = x[:6].double().numpy(), y[:4].double().numpy()
+    expected = np.linalg.norm(a.mean(0) - b.mean(0))
+    for k in (2, 3, 4, 5):
+        expected += np.linalg.norm(((a - a.mean(0)) ** k).mean(0) - ((b - b.mean(0)) ** k).mean(0))
+    found = central_moment_discrepancy(x, y, in_x, in_y)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    assert float(central_moment_discrepancy(x, y, in_x, torch.zeros(5, dtype=torch.bool))) == 0
+
+
+def test_overlap_of_orthogonal_vectors_is_zero() -> None:
+    two = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    hadamard = torch.kron(torch.kron(two, two), two)  # columns orthogonal, all but the first with mean zero
+    assert float(overlap(hadamard[:, 1:4], hadamard[:, 4:7], ALL, ALL)) < 1e-12
+    assert float(overlap(hadamard[:, 1:4], hadamard[:, 3:6], ALL, ALL)) > 0.1
+    assert float(overlap(hadamard[:, 1:4], hadamard[:, 4:7] + 3, ALL, ALL)) < 1e-12  # the mean does not count
+
+
+def test_overlap_is_that_of_numpy_over_the_real_rows() -> None:
+    x, y = torch.randn(8, 3), torch.randn(8, 4)
+    in_x, in_y = torch.arange(8) != 2, torch.arange(8) < 6
+    a, b = x.numpy() - x[in_x].mean(0).numpy(), y.numpy() - y[in_y].mean(0).numpy()
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b))
+    both = (in_x & in_y).numpy()
+    expected = np.mean((a[both].T @ b[both]) ** 2)
+    assert float(overlap(x, y, in_x, in_y)) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_misa_losses_are_those_of_its_formula() -> None:
+    batch = random_batch(context="utterance")
+    options = {"similarity": 2.0, "difference": 3.0, "reconstruction": 5.0}
+    model = MISA(DIMS, 4, hidden=8, ffn=16, **options).eval()
+    u = {name: encode(batch.features[name]) for name, encode in model.encoders.items()}
+    private = {name: model.private[name](u[name]).sigmoid() for name in u}
+    shared = {name: model.shared(u[name]).sigmoid() for name in u}
+    everyone = torch.ones(9, dtype=torch.bool)
+    pairs = [("text", "audio"), ("text", "vision"), ("audio", "vision")]
+    masks = (everyone, everyone)
+    similarity = sum(central_moment_discrepancy(shared[a], shared[b], *masks) for a, b in pairs) / 3
+    difference = sum(overlap(shared[m], private[m], *masks) for m in u)
+    difference = difference + sum(overlap(private[a], private[b], *masks) for a, b in pairs)
+    error = sum((u[m] - model.decoders[m](shared[m] + private[m])).square().mean() for m in u) / 3
+    found = model.losses(batch)
+    assert_close(found["similarity"], 2 * similarity)
+    assert_close(found["difference"], 3 * difference)
+    assert_close(found["reconstruction"], 5 * error)
+    assert_close(found["cross_entropy"], nn.functional.cross_entropy(model(batch), batch.label))
+
+
+def test_a_missing_modality_takes_no_part_in_misa() -> None:
+    batch = random_batch(PAIR, context="utterance", missing={"audio": [0, 3]})
+    model = MISA(PAIR, 4, hidden=8, ffn=16).eval()
+    before = {name: loss.detach() for name, loss in model.losses(batch).items()}
+    with torch.no_grad():
+        vectors, present = model._vectors(batch), model._present(batch)
+        vectors[0, [0, 3]] += 7.0
+        private, shared = model._subspaces(vectors)
+        assert_close(model._classify(private, shared, present), model(batch))
+        model._vectors = lambda batch: vectors
+    for name, loss in model.losses(batch).items():
+        assert_close(loss, before[name])
+
+
+# MMIM
+
+
+def test_contrastive_loss_is_the_info_nce_of_numpy() -> None:
+    predicted, actual = torch.randn(6, 4), torch.randn(6, 4)
+    mask = torch.tensor([True, True, False, True, True, False])
+    g, h = (v[mask].double().numpy() for v in (predicted, actual))
+    cosine = (h / np.linalg.norm(h, axis=1, keepdims=True)) @ (g / np.linalg.norm(g, axis=1, keepdims=True)).T
+    expected = -np.mean(np.log(np.diag(np.exp(cosine)) / np.exp(cosine).sum(1)))
+    assert float(contrastive_loss(predicted, actual, mask)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(contrastive_loss(predicted, actual, torch.zeros(6, dtype=torch.bool))) == 0
+    assert float(contrastive_loss(predicted[:1], actual[:1], mask[:1])) == pytest.approx(0, abs=1e-6)
+
+
+def test_log_likelihood_is_that_of_torch() -> None:
+    bound = InformationBound(4)
+    x, y = torch.randn(6, 4), torch.randn(6, 4)
+    scale = (nn.functional.softplus(bound.variance(x)) + FLOOR).sqrt()
+    expected = torch.distributions.Normal(bound.mean(x), scale).log_prob(y).sum(-1) + 2 * math.log(2 * math.pi)
+    assert_close(bound.log_likelihood(x, y), expected)
+
+
+def test_class_entropy_is_that_of_one_gaussian_a_class() -> None:
+    y, label = torch.randn(9, 3), torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 3])
+    members = nn.functional.one_hot(label, 5).T.bool()
+    members[3, 8] = False  # not there, and class 2 has but one sample
+    expected = 0.0
+    for rows, share in ((slice(0, 3), 3 / 8), (slice(3, 7), 4 / 8)):
+        deviation = (y[rows].var(0, correction=0) + FLOOR).sqrt()
+        entropy = torch.distributions.Normal(0.0, deviation).entropy().sum() - 1.5 * math.log(2 * math.pi)
+        expected = expected + share * entropy
+    assert_close(class_entropy(y, members), expected)
+
+
+def test_the_bound_with_the_true_q_is_the_mutual_information_of_gaussians() -> None:
+    x, noise = torch.randn(2, 4000, 2)
+    y = x + 0.5 * noise
+    bound = InformationBound(2)
+    with torch.no_grad():
+        for layer, shift in ((bound.mean[0], 10.0), (bound.mean[2], -10.0)):  # x + 10 passes the ReLU as it is
+            nn.init.eye_(layer.weight)
+            layer.bias.fill_(shift)
+        nn.init.zeros_(bound.variance[2].weight)
+        bound.variance[2].bias.fill_(math.log(math.expm1(0.25 - FLOOR)))
+        known = 2 * 0.5 * math.log(1 + 1 / 0.25)
+        everyone = torch.ones(1, 4000, dtype=torch.bool)
+        assert float(bound(x, y, everyone)) == pytest.approx(known, abs=0.05)
+        assert float(bound(x, y[torch.randperm(4000)], everyone)) < -1
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "losses"),
+    [
+        (MISA, {"similarity": 0.0}, {"cross_entropy", "difference", "reconstruction"}),
+        (MISA, {"difference": 0.0}, {"cross_entropy", "similarity", "reconstruction"}),
+        (MISA, {"reconstruction": 0.0}, {"cross_entropy", "similarity", "difference"}),
+        (MMIM, {"alpha": 0.0}, {"cross_entropy", "information"}),
+        (MMIM, {"beta": 0.0}, {"cross_entropy", "contrast"}),
+        (MMIM, {"all_pairs": True}, {"cross_entropy", "contrast", "information"}),
+    ],
+)
+def test_a_loss_of_weight_zero_is_gone_with_its_parameters(
+    method: type[MISA | MMIM], options: dict[str, float], losses: set[str]
+) -> None:
+    model = method(DIMS, 4, hidden=8, **options)
+    found = model.losses(random_batch(context="utterance", times=(6, 12)))
+    assert set(found) == losses
+    torch.stack(list(found.values())).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_mmim_bounds_the_first_modality_against_the_others_or_every_pair() -> None:
+    assert MMIM(DIMS, 4).pairs == [(0, 1), (0, 2)]
+    assert MMIM(DIMS, 4, all_pairs=True).pairs == [(0, 1), (0, 2), (1, 2)]

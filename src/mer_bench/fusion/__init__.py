@@ -9,6 +9,8 @@ from mer_bench.fusion.early_concat import EarlyConcat
 from mer_bench.fusion.late_average import LateAverage
 from mer_bench.fusion.low_rank import LowRank
 from mer_bench.fusion.majority import Majority
+from mer_bench.fusion.misa import MISA
+from mer_bench.fusion.mmim import MMIM
 from mer_bench.fusion.mult import MulT
 from mer_bench.fusion.perceiver import Perceiver
 from mer_bench.fusion.sync_tva import SyncTVA
@@ -31,4 +33,6 @@ METHODS: dict[str, type[FusionModule]] = {
     "cross_attention": CrossAttention,
     "bottleneck": Bottleneck,
     "perceiver": Perceiver,
+    "misa": MISA,
+    "mmim": MMIM,
 }

@@ -122,8 +122,8 @@ class Bottleneck(FusionModule):
         *,
         hidden: int = 64,
         heads: int = 4,
-        layers: int = 4,
-        fusion_layer: int = 2,
+        layers: int = 3,
+        fusion_layer: int = 1,
         bottlenecks: int = 4,
         dropout: float = 0.15,
     ) -> None:
