@@ -15,9 +15,12 @@ from mer_bench.batch import PaddedSequence
 from mer_bench.fusion.bottleneck import Bottleneck, BottleneckTransformer
 from mer_bench.fusion.cross_attention import AttentionFusion, CrossAttention, CrossBlock
 from mer_bench.fusion.layers import TransformerLayer, tokens_with_summary
+from mer_bench.fusion.lmf_mult import LMFMulT, resample
+from mer_bench.fusion.lmr_cbt import LMRCBT, FeatureGuidance, TimeGuidance
 from mer_bench.fusion.misa import MISA, central_moment_discrepancy, overlap
 from mer_bench.fusion.mmim import FLOOR, MMIM, InformationBound, class_entropy, contrastive_loss
 from mer_bench.fusion.perceiver import Perceiver
+from mer_bench.fusion.pmr import PMR, ReinforcementUnit
 
 PAIR = {"audio": 5, "vision": 4}
 
@@ -344,3 +347,119 @@ def test_a_loss_of_weight_zero_is_gone_with_its_parameters(
 def test_mmim_bounds_the_first_modality_against_the_others_or_every_pair() -> None:
     assert MMIM(DIMS, 4).pairs == [(0, 1), (0, 2)]
     assert MMIM(DIMS, 4, all_pairs=True).pairs == [(0, 1), (0, 2), (1, 2)]
+
+
+# LMF-MulT
+
+
+def test_resample_is_the_identity_at_its_own_length_and_linear_between() -> None:
+    whole = sequence([5, 3, 1, 0], 2)
+    assert_close(resample(whole, 5)[0], whole.values[0])
+    assert_close(resample(whole, 3)[1], whole.values[1, :3])
+    assert_close(resample(whole, 4)[2], whole.values[2, :1].expand(4, -1))
+    assert not resample(whole, 4)[3].any()
+    for row, length in ((0, 5), (1, 3)):
+        for steps in (2, 7, 20):
+            found = resample(whole, steps)[row].numpy()
+            place = (np.arange(steps) + 0.5) * length / steps - 0.5
+            for column in range(2):
+                values = whole.values[row, :length, column].numpy()
+                expected = np.interp(place, np.arange(length), values)
+                np.testing.assert_allclose(found[:, column], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_fused_sequence_is_the_naive_low_rank_formula_at_every_step() -> None:
+    model = LMFMulT(DIMS, 4, dim=10, heads=2, layers=1, rank=3, steps=4)
+    nn.init.normal_(model.fusion.bias)
+    sequences = {name: sequence([4, 4, 0], 10) for name in DIMS}
+    sequences["audio"] = sequence([4, 0, 0], 10)
+    fused = model.fuse(sequences)
+    factors = model.fusion.factors
+    for row in range(2):
+        for step in range(4):
+            expected = model.fusion.bias
+            for rank in range(3):
+                product = model.fusion.rank_weights[rank] * torch.ones(10)
+                for index, one in enumerate(sequences.values()):
+                    token = one.values[row, step] if one.values.shape[1] > step else torch.zeros(10)
+                    weight = factors[index, rank]
+                    product = product * (weight[0] + token @ weight[1:])
+                expected = expected + product
+            assert_close(fused.values[row, step], expected)
+    assert not fused.values[2].any()
+    assert fused.mask.any(1).tolist() == [True, True, False]
+
+
+def test_directions_of_lmf_mult_make_three_or_six_transformers() -> None:
+    for direction, count in (("both", 6), ("to_modality", 3), ("to_fused", 3)):
+        assert len(LMFMulT(DIMS, 4, direction=direction).crossmodal) == count
+
+
+# PMR
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_reinforcement_unit_is_its_formula_over_real_tokens(gate: bool) -> None:
+    unit = ReinforcementUnit(8, 2, dropout=0.0, gate=gate)
+    target, source = sequence([4, 2], 8), sequence([3, 5], 8)
+    found = unit(target, source)
+    for row in range(2):
+        own, other = target.values[row, target.mask[row]][None], source.values[row, source.mask[row]][None]
+        query, everyone = unit.target_norm(own), torch.ones(1, 1, 1, dtype=torch.bool)
+        heard = unit.cross(query, unit.source_norm(other), everyone.expand(1, 1, other.shape[1]))
+        kept = unit.own(query, query, everyone.expand(1, 1, own.shape[1]))
+        if gate:
+            share = torch.sigmoid(unit.gate(torch.cat([heard, kept], -1)))
+            y = own + share * heard + (1 - share) * kept
+        else:
+            y = own + heard + kept
+        assert_close(found.values[row, target.mask[row]], (y + unit.ffn(unit.ffn_norm(y)))[0])
+        assert not found.values[row, ~target.mask[row]].any()
+
+
+def test_the_hub_of_pmr_carries_what_modalities_hear_of_each_other() -> None:
+    model = PMR(PAIR, 4, dim=10, heads=2, layers=2).eval()
+    own, other, changed = sequence([4, 2], 10), sequence([3, 5], 10), sequence([3, 5], 10)
+    layer = model.layers[0]
+    nothing = PaddedSequence(torch.zeros(2, 4, 10), torch.zeros(2, 4, dtype=torch.bool))
+    hub = sequence([6, 6], 10)
+    assert torch.equal(layer([own, other], nothing)[0][0].values, layer([own, changed], nothing)[0][0].values)
+    assert not torch.allclose(layer([own, other], hub)[1].values, layer([own, changed], hub)[1].values)
+
+
+# LMR-CBT
+
+
+def test_feature_guidance_is_the_loop_of_the_authors_block() -> None:
+    target, guides = sequence([3, 2], 6), [torch.randn(2, 6), torch.randn(2, 6)]
+    guidance = FeatureGuidance(2, 6)
+    found = guidance(target, guides)
+    for row in range(2):
+        for step in range(int(target.mask[row].sum())):
+            x = target.values[row, step]
+            for read, listen, guide in zip(guidance.targets, guidance.guides, guides, strict=True):
+                x = torch.softmax(torch.tanh(read(x) + listen.weight @ guide[row]), 0)
+            assert_close(found.values[row, step], target.values[row, step] + x)
+    assert not found.values[1, 2].any()
+
+
+def test_time_guidance_is_two_blocks_of_cfn_sr() -> None:
+    target, guides = sequence([3, 2], 6), [torch.randn(2, 6), torch.randn(2, 6)]
+    guidance = TimeGuidance(2, 6)
+    first = guidance.blocks[0](target, guides[0])
+    assert_close(guidance(target, guides).values, guidance.blocks[1](first, guides[1]).values)
+    assert sum(p.numel() for p in TimeGuidance(2, 40).parameters()) == 2 * 3_281
+
+
+@pytest.mark.parametrize(
+    ("modalities", "target", "guides"),
+    [
+        (("text", "audio", "vision"), "text", ["vision", "audio"]),
+        (("text", "audio"), "text", ["audio"]),
+        (("audio", "vision"), "vision", ["audio"]),
+    ],
+)
+def test_vision_then_audio_guide_text(modalities: tuple[str, ...], target: str, guides: list[str]) -> None:
+    model = LMRCBT({name: DIMS[name] for name in modalities}, 4)
+    assert (model.target, model.guides) == (target, guides)
+    assert LMRCBT({name: DIMS[name] for name in modalities}, 4, target="audio").target == "audio"

@@ -7,12 +7,15 @@ from mer_bench.fusion.cfn_sr import CFNSR
 from mer_bench.fusion.cross_attention import CrossAttention
 from mer_bench.fusion.early_concat import EarlyConcat
 from mer_bench.fusion.late_average import LateAverage
+from mer_bench.fusion.lmf_mult import LMFMulT
+from mer_bench.fusion.lmr_cbt import LMRCBT
 from mer_bench.fusion.low_rank import LowRank
 from mer_bench.fusion.majority import Majority
 from mer_bench.fusion.misa import MISA
 from mer_bench.fusion.mmim import MMIM
 from mer_bench.fusion.mult import MulT
 from mer_bench.fusion.perceiver import Perceiver
+from mer_bench.fusion.pmr import PMR
 from mer_bench.fusion.sync_tva import SyncTVA
 from mer_bench.fusion.tacfn import TACFN
 from mer_bench.fusion.tensor_fusion import TensorFusion
@@ -35,4 +38,7 @@ METHODS: dict[str, type[FusionModule]] = {
     "perceiver": Perceiver,
     "misa": MISA,
     "mmim": MMIM,
+    "lmf_mult": LMFMulT,
+    "pmr": PMR,
+    "lmr_cbt": LMRCBT,
 }

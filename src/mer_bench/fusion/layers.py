@@ -341,3 +341,16 @@ def tokens_with_summary(encoder: nn.Module, sequence: PaddedSequence) -> PaddedS
     placed = tokens.values + sinusoidal_positions(time, dim, tokens.values.device)
     values = torch.cat([encoder.pool(sequence, tokens)[:, None], placed], 1)
     return PaddedSequence(values, torch.cat([tokens.mask.any(1, keepdim=True), tokens.mask], 1))
+
+
+class ResidualHead(nn.Module):
+    """MulT's classifier, W (z + W_2 relu(W_1 z)): [..., width] -> [..., num_classes]."""
+
+    def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width))
+        self.output = nn.Linear(width, num_classes)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        """Classify."""
+        return self.output(vector + self.residual(vector))
