@@ -93,11 +93,11 @@ class PMR(FusionModule):
 
     where a bar is the mean over time.
 
-    No code is public and the paper could not be read: this is a reconstruction from its abstract and from what others
-    say of it. Certain are temporal convolutions, a message hub that exchanges information with each modality, layers
-    in which both are reinforced, and a gate that filters what passes. Inferred are the form of the gate, the order
-    within a layer, the pooling, the classifier (MulT's) and all sizes (MulT's); 2.15M parameters, which others print
-    for it, are not reached (377,431 at their widths with one output).
+    No code is public and the paper could not be read: this is a reconstruction from second-hand descriptions. They give
+    the hub, that modalities and hub reinforce each other by cross-modal attention layer after layer, and a gate that
+    filters what passes. Inferred are the temporal convolutions, the form of the gate and the self-attention beside it,
+    the order within a layer, the pooling, the classifier (MulT's) and all sizes (MulT's); 2.15M parameters, which
+    others print for it, are not reached (377,431 at their widths with one output).
 
     Args:
         dims: Width of each modality, at least two.
