@@ -50,6 +50,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "sdt": {"hidden": 32},
     "m3net": {"hidden": 32, "turns": 3},
     "graph_smile": {"hidden": 32, "layers": 3, "window_past": 1, "window_future": 2, "shift_window": 2},
+    "cross_attention": {"hidden": 32, "heads": 2},
+    "bottleneck": {"hidden": 32},
+    "perceiver": {"hidden": 32, "latents": 4, "layers": 1},
+    "misa": {"hidden": 32, "ffn": 64},
+    "mmim": {"hidden": 32, "fusion": 32},
+    "lmf_mult": {"layers": 1},
+    "pmr": {"layers": 2},
+    "lmr_cbt": {"layers": 1},
 }
 #: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
 IDLE = re.compile(r"\.(key|score)\.bias$")
@@ -336,6 +344,19 @@ def test_an_unknown_modality_is_a_misuse_not_dropped(name: str, dims: dict[str, 
         ("graph_smile", {"sentiments": "pnz"}),
         ("graph_smile", {"shift_window": 0}),
         ("graph_smile", {"window_past": -1}),
+        ("cross_attention", {"form": "atention"}),
+        ("cross_attention", {"heads": 7}),
+        ("bottleneck", {"fusion_layer": 5}),
+        ("bottleneck", {"bottlenecks": 0}),
+        ("bottleneck", {"heads": 7}),
+        ("perceiver", {"heads": 7}),
+        ("misa", {"heads": 7}),
+        ("lmf_mult", {"direction": "from_fused"}),
+        ("lmf_mult", {"heads": 7}),
+        ("pmr", {"heads": 7}),
+        ("lmr_cbt", {"target": "smell"}),
+        ("lmr_cbt", {"attention": "tokens"}),
+        ("lmr_cbt", {"heads": 7}),
     ],
 )
 def test_unknown_option_values_are_refused(name: str, options: Mapping[str, Any]) -> None:
@@ -368,6 +389,17 @@ ABLATIONS: list[tuple[str, dict[str, Any]]] = [
     *((name, {"steps": 3}) for name in ("ef_lstm", "mfn", "graph_mfn", "mctn")),
     ("sdt", {"learned_gates": False}),
     *(("m3net", {branch: 0}) for branch in ("hypergraph_layers", "frequency_layers")),
+    ("cross_attention", {"form": "transformer"}),
+    ("cross_attention", {"scale": True}),
+    *(("bottleneck", {"fusion_layer": layer}) for layer in (0, 2, 3)),
+    ("perceiver", {"blocks": 1}),
+    *(("lmf_mult", {"direction": direction}) for direction in ("to_modality", "to_fused")),
+    ("lmf_mult", {"steps": 3}),
+    ("lmf_mult", {"stride": 2, "kernel": 3}),
+    *(("pmr", {switch: False}) for switch in ("gate", "progressive")),
+    ("pmr", {"stride": 2, "kernel": 3}),
+    ("lmr_cbt", {"attention": "time"}),
+    ("lmr_cbt", {"stride": 2}),
 ]
 
 
@@ -439,6 +471,19 @@ PARAMETERS: list[tuple[nn.Module, int, str]] = [
         on_meta(SDTNetwork, {"text": 1024, "audio": 300, "vision": 342}, 7, speakers=9),
         78_386_204 - 19_456,
         "SDT, 78.4M in the authors' code on MELD, 19,456 of which never train",
+        METHODS["lmr_cbt"]({"text": 300, "audio": 74, "vision": 35}, 1, attention="time"),
+        406_523,
+        "LMR-CBT, the authors' code at the MOSEI widths with one output",
+    ),
+    (
+        METHODS["lmr_cbt"]({"text": 300, "audio": 74, "vision": 35}, 8, attention="time"),
+        407_370,
+        "LMR-CBT, the authors' code at the IEMOCAP widths with eight outputs",
+    ),
+    (
+        METHODS["lmr_cbt"]({"text": 300, "audio": 74, "vision": 35}, 8),
+        407_370 - 2 * 41,
+        "LMR-CBT, the same less its two layers from 40 to 1 that the authors' code never calls",
     ),
 ]
 

@@ -493,3 +493,29 @@ class Streams(nn.Module):
             for (name, encoder), own in zip(self.encoders.items(), tokens, strict=True)
         ]
         return torch.stack(logits)
+
+
+def tokens_with_summary(encoder: nn.Module, sequence: PaddedSequence) -> PaddedSequence:
+    """What a transformer reads of a modality: first the utterance's vector, then its tokens with their positions.
+
+    From an UtteranceEncoder: [utterance, time, dim] -> [utterance, 1 + ceil(time / 4), hidden]; nothing is real where
+    the modality is missing.
+    """
+    tokens = encoder.tokens(sequence)
+    _, time, dim = tokens.values.shape
+    placed = tokens.values + sinusoidal_positions(time, dim, tokens.values.device)
+    values = torch.cat([encoder.pool(sequence, tokens)[:, None], placed], 1)
+    return PaddedSequence(values, torch.cat([tokens.mask.any(1, keepdim=True), tokens.mask], 1))
+
+
+class ResidualHead(nn.Module):
+    """MulT's classifier, W (z + W_2 relu(W_1 z)): [..., width] -> [..., num_classes]."""
+
+    def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width))
+        self.output = nn.Linear(width, num_classes)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        """Classify."""
+        return self.output(vector + self.residual(vector))

@@ -1,0 +1,154 @@
+"""Multimodal Bottleneck Transformer (MBT): modalities meet in a few shared tokens (Nagrani et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import TransformerLayer, UtteranceEncoder, tokens_with_summary
+
+
+class SideBySide(nn.Module):
+    """One transformer layer a modality: M sequences [utterance, time, dim] with their masks -> the same shapes."""
+
+    def __init__(self, modalities: int, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            TransformerLayer(dim, heads, 4 * dim, attention_dropout=0.0, relu_dropout=dropout, residual_dropout=dropout)
+            for _ in range(modalities)
+        )
+
+    def forward(self, states: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+        """Self-attention of each by itself."""
+        return [layer(x, None, mask[:, None]) for layer, x, mask in zip(self.layers, states, masks, strict=True)]
+
+
+class BottleneckTransformer(nn.Module):
+    """One transformer a modality; from ``fusion_layer`` on all read and write the same bottleneck tokens.
+
+    Args:
+        modalities: Number of sequences.
+        dim: Width of the tokens.
+        heads: Of each attention.
+        layers: Of each transformer.
+        fusion_layer: Number of layers before the bottlenecks appear; ``layers`` for none at all.
+        bottlenecks: Number of shared tokens.
+        dropout: Of residual branches and feed-forward blocks.
+
+    Shapes:
+        sequences x [utterance, time, dim] -> [modality, utterance, dim], what each sequence's first token became.
+    """
+
+    def __init__(
+        self,
+        modalities: int,
+        dim: int,
+        *,
+        heads: int,
+        layers: int,
+        fusion_layer: int,
+        bottlenecks: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.fusion_layer = fusion_layer
+        self.layers = nn.ModuleList(SideBySide(modalities, dim, heads, dropout) for _ in range(layers))
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(modalities))
+        self.bottlenecks = nn.Parameter(0.02 * torch.randn(bottlenecks, dim)) if fusion_layer < layers else None
+
+    def forward(self, sequences: Sequence[PaddedSequence]) -> Tensor:
+        """Encode each sequence by itself, then together with the bottlenecks."""
+        states = [sequence.values for sequence in sequences]
+        masks = [sequence.mask for sequence in sequences]
+        present = torch.stack([mask.any(1) for mask in masks])
+        for layer in self.layers[: self.fusion_layer]:
+            states = layer(states, masks)
+        if self.bottlenecks is not None:
+            count = len(self.bottlenecks)
+            shared = self.bottlenecks.expand(len(states[0]), -1, -1)
+            masks = [F.pad(mask, (0, count), value=True) for mask in masks]
+            for layer in self.layers[self.fusion_layer :]:
+                joined = layer([torch.cat([x, shared], 1) for x in states], masks)
+                states = [x[:, :-count] for x in joined]
+                shared = self.exchange(torch.stack([x[:, -count:] for x in joined]), present)
+        return torch.stack([norm(x[:, 0]) for norm, x in zip(self.norms, states, strict=True)])
+
+    def exchange(self, copies: Tensor, present: Tensor) -> Tensor:
+        """Mean over the modalities that are there: [modality, utterance, token, dim] -> [utterance, token, dim]."""
+        weight = present[:, :, None, None].to(copies.dtype)
+        return (copies * weight).sum(0) / weight.sum(0).clamp(min=1)
+
+
+class Bottleneck(FusionModule):
+    r"""Transformers side by side that can tell each other only what fits into a few tokens.
+
+    Nagrani et al. 2021, https://arxiv.org/abs/2107.00135
+
+    With modality m's tokens :math:`z_m`, first of them its classification token, and the bottlenecks :math:`b`, each
+    layer from the fusion layer on is
+
+    .. math:: [z_m ; b_m] \leftarrow Transformer_m([z_m ; b]), \quad b \leftarrow \operatorname{mean}_m b_m
+
+    and the logits are the mean over modalities of one linear layer of the classification tokens. Since every layer
+    reads the b that the layer before left, modalities first hear of each other one layer after the fusion layer.
+
+    Differs from the paper, whose transformers are ViT-Base on patches (12 layers, width 768, fusion from layer 8): the
+    tokens come from the shared encoder, a quarter as many as frames, and the classification token starts as its
+    utterance vector instead of as a constant; positions are sines and cosines; feed-forward blocks have a ReLU. A
+    missing modality enters neither the mean of the bottlenecks nor that of the logits.
+
+    Args:
+        dims: Width of each modality.
+        num_classes: Number of emotions.
+        hidden: Width throughout.
+        heads: Of each attention.
+        layers: Of each transformer.
+        fusion_layer: Number of layers before fusion: 0 is early, ``layers`` is late fusion without bottlenecks.
+        bottlenecks: Number of bottleneck tokens (the paper's best is 4).
+        dropout: Of the encoders and the transformers.
+    """
+
+    paper = "https://arxiv.org/abs/2107.00135"
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        num_classes: int,
+        *,
+        hidden: int = 64,
+        heads: int = 4,
+        layers: int = 3,
+        fusion_layer: int = 1,
+        bottlenecks: int = 4,
+        dropout: float = 0.15,
+    ) -> None:
+        super().__init__(dims, num_classes)
+        if not 0 <= fusion_layer <= layers:
+            raise ValueError(f"fusion_layer {fusion_layer} is not between 0 and the {layers} layers")
+        if bottlenecks < 1:
+            raise ValueError(f"bottlenecks {bottlenecks} is not positive; for late fusion set fusion_layer to layers")
+        self.encoders = nn.ModuleDict(
+            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
+        )
+        self.transformer = BottleneckTransformer(
+            len(self.dims),
+            hidden,
+            heads=heads,
+            layers=layers,
+            fusion_layer=fusion_layer,
+            bottlenecks=bottlenecks,
+            dropout=dropout,
+        )
+        self.head = nn.Linear(hidden, num_classes)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]."""
+        sequences = [tokens_with_summary(encoder, batch.features[name]) for name, encoder in self.encoders.items()]
+        present = torch.stack([sequence.mask.any(1) for sequence in sequences])
+        weight = (present | ~present.any(0))[..., None].to(sequences[0].values.dtype)  # if nothing is there, all
+        return (self.head(self.transformer(sequences)) * weight).sum(0) / weight.sum(0)

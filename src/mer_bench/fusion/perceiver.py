@@ -1,0 +1,93 @@
+"""Perceiver: one latent array reads the tokens of all modalities (Jaegle et al. 2021, arXiv 2103.03206)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import TransformerLayer, UtteranceEncoder, tokens_with_summary
+
+
+class Perceiver(FusionModule):
+    r"""A few learnt latents attend to everything at once, whatever modality it is, and think among themselves.
+
+    Jaegle et al. 2021, https://arxiv.org/abs/2103.03206
+
+    With all tokens of all modalities in one array :math:`x`, each with its position and its modality's embedding
+    :math:`e_m`, and the latents :math:`z`, every block is
+
+    .. math:: z \leftarrow CrossAttention(z, x), \quad z \leftarrow SelfAttention^{layers}(z)
+
+    and the logits are a linear layer of the mean latent. As in the paper the blocks share their weights, but for the
+    first cross-attention, and cross-attention has one head. The cost is linear in the number of tokens.
+
+    Differs from the paper, which reads raw pixels and samples (512 latents of width 1024, eight blocks of six layers on
+    ImageNet): the tokens come from the shared encoder, a quarter as many as frames, with its utterance vector as a
+    further one, so that they have one width and take embeddings and sine-cosine positions as a sum instead of a
+    concatenation of Fourier features; a cross-attention's two inputs share a LayerNorm; the activation is a ReLU.
+
+    Args:
+        dims: Width of each modality.
+        num_classes: Number of emotions.
+        hidden: Width of tokens, latents and feed-forward blocks.
+        latents: Number of latents.
+        blocks: Number of times that the latents read the tokens.
+        layers: Of self-attention in a block.
+        heads: Of the self-attention.
+        dropout: Of the encoders and the layers.
+    """
+
+    paper = "https://arxiv.org/abs/2103.03206"
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        num_classes: int,
+        *,
+        hidden: int = 64,
+        latents: int = 16,
+        blocks: int = 2,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.15,
+    ) -> None:
+        super().__init__(dims, num_classes)
+
+        def layer(heads: int) -> TransformerLayer:
+            return TransformerLayer(
+                hidden, heads, hidden, attention_dropout=0.0, relu_dropout=dropout, residual_dropout=dropout
+            )
+
+        self.blocks = blocks
+        self.encoders = nn.ModuleDict(
+            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
+        )
+        self.embeddings = nn.Parameter(0.02 * torch.randn(len(self.dims), hidden))
+        self.latents = nn.Parameter(0.02 * torch.randn(latents, hidden))
+        self.read = nn.ModuleList(layer(1) for _ in range(min(blocks, 2)))
+        self.think = nn.ModuleList(layer(heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(hidden)
+        self.head = nn.Linear(hidden, num_classes)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]."""
+        sequences = [tokens_with_summary(encoder, batch.features[name]) for name, encoder in self.encoders.items()]
+        values = torch.cat(
+            [sequence.values + embedding for sequence, embedding in zip(sequences, self.embeddings, strict=True)], 1
+        )
+        inputs = PaddedSequence(values, torch.cat([sequence.mask for sequence in sequences], 1))
+        return self.head(self.perceive(inputs).mean(1))
+
+    def perceive(self, inputs: PaddedSequence) -> Tensor:
+        """[utterance, token, hidden] -> [utterance, latent, hidden]."""
+        z = self.latents.expand(len(inputs.values), -1, -1)
+        everyone = inputs.mask.new_ones(1, 1, len(self.latents))
+        for block in range(self.blocks):
+            z = self.read[min(block, 1)](z, inputs.values, inputs.mask[:, None])
+            for layer in self.think:
+                z = layer(z, None, everyone)
+        return self.norm(z)
