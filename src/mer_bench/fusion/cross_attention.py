@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Attention, TemporalConvolution, UtteranceEncoder, masked_softmax
+from mer_bench.fusion.layers import Attention, TemporalConvolution, TokenEncoder, masked_softmax
 
 
 class AttentionFusion(nn.Module):
@@ -164,7 +164,7 @@ class CrossAttention(FusionModule):
         if hidden % heads:
             raise ValueError(f"width {hidden} is not divisible by {heads} heads")
         self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
+            {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
         )
         self.fusion = nn.ModuleDict(
             {name: FORMS[form](len(self.dims) - 1, hidden, heads, scale=scale) for name in self.dims}

@@ -478,9 +478,7 @@ class Streams(nn.Module):
         self, dims: Mapping[str, int], hidden: int, classes: int, sites: Sequence[nn.Module], *, dropout: float
     ) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in dims.items()}
-        )
+        self.encoders = nn.ModuleDict({name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in dims.items()})
         between = [module for site in sites[1:] for module in (ParallelConvolutions(len(dims), hidden), site)]
         self.sites = nn.Sequential(*sites[:1], *between)
         self.heads = nn.ModuleDict({name: nn.Linear(hidden, classes) for name in dims})
@@ -498,7 +496,7 @@ class Streams(nn.Module):
 def tokens_with_summary(encoder: nn.Module, sequence: PaddedSequence) -> PaddedSequence:
     """What a transformer reads of a modality: first the utterance's vector, then its tokens with their positions.
 
-    From an UtteranceEncoder: [utterance, time, dim] -> [utterance, 1 + ceil(time / 4), hidden]; nothing is real where
+    From a TokenEncoder: [utterance, time, dim] -> [utterance, 1 + ceil(time / 4), hidden]; nothing is real where
     the modality is missing.
     """
     tokens = encoder.tokens(sequence)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import TemporalConvolution, TransformerEncoder, last_token
+from mer_bench.fusion.layers import ResidualHead, TemporalConvolution, TransformerEncoder, last_token
 
 
 class MulT(FusionModule):
@@ -98,16 +98,12 @@ class MulT(FusionModule):
             {name: encoder(memory_width, attention_dropout, max(layers, 3)) for name in self.dims}
         )
         width = memory_width * len(self.dims)
-        self.residual = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Dropout(output_dropout), nn.Linear(width, width)
-        )
-        self.head = nn.Linear(width, num_classes)
+        self.head = ResidualHead(width, num_classes, dropout=output_dropout)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
         sequences = {name: project(self._input(batch, name)) for name, project in self.projections.items()}
-        fused = torch.cat([self._read(target, sequences) for target in self.dims], -1)
-        return self.head(fused + self.residual(fused))
+        return self.head(torch.cat([self._read(target, sequences) for target in self.dims], -1))
 
     def _input(self, batch: Batch, name: str) -> PaddedSequence:
         sequence = batch.features[name]
