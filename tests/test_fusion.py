@@ -37,6 +37,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "tacfn": {"layers": 2},
     "sync_tva": {"hidden": 32, "window_past": 1, "window_future": 2},
     "bc_lstm": {"hidden": 32},
+    "mmgcn": {"hidden": 32, "graph": 16, "layers": 2},
+    "dialogue_gcn": {"hidden": 32, "window_past": 1, "window_future": 2},
+    "dialogue_rnn": {"hidden": 16, "global_dim": 16, "party_dim": 16, "emotion_dim": 16, "head_dim": 16},
 }
 #: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
 IDLE = re.compile(r"\.(key|score)\.bias$")
@@ -313,6 +316,10 @@ def test_an_unknown_modality_is_a_misuse_not_dropped(name: str, dims: dict[str, 
         ("sync_tva", {"graph": "pairwize"}),
         ("sync_tva", {"fusion": "concatenate"}),
         ("sync_tva", {"heads": 5}),
+        ("dialogue_gcn", {"rnn": "grue"}),
+        ("dialogue_gcn", {"relations": "pair"}),
+        ("dialogue_rnn", {"attention": "genral"}),
+        ("dialogue_rnn", {"global_dim": 17, "attention": "dot"}),
     ],
 )
 def test_unknown_option_values_are_refused(name: str, options: Mapping[str, Any]) -> None:
@@ -336,6 +343,14 @@ ABLATIONS: list[tuple[str, dict[str, Any]]] = [
     *(("sync_tva", {"graph": graph}) for graph in ("pairwise", "same_utterance", "full", "joint", "none")),
     *(("sync_tva", {"fusion": fusion}) for fusion in FUSIONS),
     ("sync_tva", {"enhancement": False, "graph": "none", "fusion": "concat"}),
+    ("mmgcn", {"speaker_embedding": False}),
+    ("mmgcn", {"across_weight": 0.5}),
+    ("dialogue_gcn", {"rnn": "lstm"}),
+    ("dialogue_gcn", {"relations": "same_other"}),
+    ("dialogue_rnn", {"attention": "simple"}),
+    *(("dialogue_rnn", {switch: False}) for switch in ("bidirectional", "emotion_attention")),
+    ("dialogue_rnn", {"listener": True}),
+    ("dialogue_rnn", {"bidirectional": False, "emotion_attention": False, "attention": "simple", "listener": True}),
     ("mult", {"causal": False}),
     ("mult", {"stride": 2, "kernel": 3}),
 ]

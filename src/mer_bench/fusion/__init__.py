@@ -3,10 +3,13 @@
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.bc_lstm import BCLSTM
 from mer_bench.fusion.cfn_sr import CFNSR
+from mer_bench.fusion.dialogue_gcn import DialogueGCN
+from mer_bench.fusion.dialogue_rnn import DialogueRNN
 from mer_bench.fusion.early_concat import EarlyConcat
 from mer_bench.fusion.late_average import LateAverage
 from mer_bench.fusion.low_rank import LowRank
 from mer_bench.fusion.majority import Majority
+from mer_bench.fusion.mmgcn import MMGCN
 from mer_bench.fusion.mult import MulT
 from mer_bench.fusion.sync_tva import SyncTVA
 from mer_bench.fusion.tacfn import TACFN
@@ -25,4 +28,7 @@ METHODS: dict[str, type[FusionModule]] = {
     "tacfn": TACFN,
     "bc_lstm": BCLSTM,
     "sync_tva": SyncTVA,
+    "mmgcn": MMGCN,
+    "dialogue_gcn": DialogueGCN,
+    "dialogue_rnn": DialogueRNN,
 }
