@@ -40,6 +40,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "mmgcn": {"hidden": 32, "graph": 16, "layers": 2},
     "dialogue_gcn": {"hidden": 32, "window_past": 1, "window_future": 2},
     "dialogue_rnn": {"hidden": 16, "global_dim": 16, "party_dim": 16, "emotion_dim": 16, "head_dim": 16},
+    "mm_dfn": {"hidden": 32, "graph": 16, "layers": 4},
+    "cogmen": {"hidden": 20, "window_past": 1, "window_future": 2},
+    "corect": {"hidden": 20, "graph_heads": 2, "window_past": 1, "window_future": 2},
 }
 #: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
 IDLE = re.compile(r"\.(key|score)\.bias$")
@@ -320,6 +323,10 @@ def test_an_unknown_modality_is_a_misuse_not_dropped(name: str, dims: dict[str, 
         ("dialogue_gcn", {"relations": "pair"}),
         ("dialogue_rnn", {"attention": "genral"}),
         ("dialogue_rnn", {"global_dim": 17, "attention": "dot"}),
+        ("cogmen", {"relations": "pair"}),
+        ("cogmen", {"heads": 7}),
+        ("corect", {"edges": "temporl"}),
+        ("corect", {"heads": 7}),
     ],
 )
 def test_unknown_option_values_are_refused(name: str, options: Mapping[str, Any]) -> None:
@@ -351,6 +358,15 @@ ABLATIONS: list[tuple[str, dict[str, Any]]] = [
     *(("dialogue_rnn", {switch: False}) for switch in ("bidirectional", "emotion_attention")),
     ("dialogue_rnn", {"listener": True}),
     ("dialogue_rnn", {"bidirectional": False, "emotion_attention": False, "attention": "simple", "listener": True}),
+    ("mm_dfn", {"dynamic": False}),
+    ("mm_dfn", {"text_speaker": 0.0, "audio_speaker": 0.0}),
+    ("mm_dfn", {"vision_speaker": 0.5}),
+    ("cogmen", {"graph": False}),
+    ("cogmen", {"relations": "same_other"}),
+    ("cogmen", {"graph_heads": 3}),
+    *(("corect", {switch: False}) for switch in ("graph", "cross_modal")),
+    ("corect", {"graph": False, "cross_modal": False}),
+    *(("corect", {"edges": edges}) for edges in ("temporal", "multimodal")),
     ("mult", {"causal": False}),
     ("mult", {"stride": 2, "kernel": 3}),
 ]
