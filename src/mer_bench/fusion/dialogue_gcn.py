@@ -40,12 +40,13 @@ class DialogueGCN(FusionModule):
 
     Windows, widths and dropout are those of the authors' code and command. Where the code departs from the paper, this
     is the paper: a GRU by default (there an LSTM), edge weights that match two turns (there a score for each pair of
-    positions), relu after both convolutions (there none). As in the code, messages are not divided by their number
-    once more (the paper leaves that constant open) and the turn's own state is not weighted by :math:`a_{ii}`. Differs
+    positions), relu after both convolutions (there none). Messages are not divided by their number once more (the
+    paper leaves that constant open) and, as in the code, a turn's own state is not weighted by :math:`a_{ii}`. Differs
     from both: the input is all modalities, each through the encoder that all methods share; relations have matrices of
-    their own, no shared bases (the code has 30, more than the 8 relations of a dyad); the classifier's attention has
-    normalised inputs, without which the turns that hear most neighbours draw all of it; the loss is the plain
-    cross-entropy, theirs weighted by class. Windows and GRU see future turns: offline only.
+    their own, no shared bases (the code has 30, more than the 8 relations of a dyad); both attentions are scaled
+    (:class:`MatchingAttention`) and the classifier's has normalised inputs, without which the turns that hear most
+    neighbours draw all of it; the loss is the plain cross-entropy, theirs weighted by class. Windows and GRU see future
+    turns: offline only.
 
     Args:
         dims: Width of each modality.

@@ -99,8 +99,8 @@ class DialogueRNN(FusionModule):
 
     The other parties keep their states or, as listeners, take :math:`GRU_L([u_t ; q_{s,t}], q_{i,t-1})`. A second
     network reads the dialogue backwards (BiDialogueRNN); each turn then attends to all emotion states (the "+Att"
-    variant) and is classified with one hidden layer. Parties differ by their states alone: renaming them changes
-    nothing.
+    variant, by :class:`MatchingAttention`, hence scaled) and is classified with one hidden layer. Parties differ by
+    their states alone: renaming them changes nothing.
 
     Widths are the paper's, and so is the attention "general", :math:`u_t^\top W g_k`; "simple" is :math:`w^\top g_k`
     and "dot" is :math:`u_t^\top g_k`. Dropouts are those of the authors' code: on the recurrent states, on the emotion

@@ -111,6 +111,8 @@ class MMDFN(FusionModule):
         dropout: float = 0.4,
     ) -> None:
         super().__init__(dims, num_classes)
+        if hidden % 2:
+            raise ValueError(f"width {hidden} is not divisible by 2 directions")
         self.across_weight = across_weight
         multiples = {"text": text_speaker, "audio": audio_speaker, "vision": vision_speaker}
         self.multiples = {side: multiples[name] for side, name in enumerate(self.dims) if multiples[name]}

@@ -64,6 +64,8 @@ class MMGCN(FusionModule):
         speakers: int = 9,
     ) -> None:
         super().__init__(dims, num_classes)
+        if hidden % 2:
+            raise ValueError(f"width {hidden} is not divisible by 2 directions")
         self.across_weight = across_weight
         self.encoder = DialogueEncoder(self.dims, hidden, dropout=dropout)
         self.text_context = (
