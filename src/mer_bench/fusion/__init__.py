@@ -4,8 +4,12 @@ from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.bc_lstm import BCLSTM
 from mer_bench.fusion.bottleneck import Bottleneck
 from mer_bench.fusion.cfn_sr import CFNSR
+from mer_bench.fusion.cogmen import COGMEN
 from mer_bench.fusion.compact_bilinear import CompactBilinear
+from mer_bench.fusion.corect import CORECT
 from mer_bench.fusion.cross_attention import CrossAttention
+from mer_bench.fusion.dialogue_gcn import DialogueGCN
+from mer_bench.fusion.dialogue_rnn import DialogueRNN
 from mer_bench.fusion.early_concat import EarlyConcat
 from mer_bench.fusion.ef_lstm import EFLSTM
 from mer_bench.fusion.gated import Gated
@@ -21,6 +25,8 @@ from mer_bench.fusion.majority import Majority
 from mer_bench.fusion.mctn import MCTN
 from mer_bench.fusion.mfn import MFN
 from mer_bench.fusion.misa import MISA
+from mer_bench.fusion.mm_dfn import MMDFN
+from mer_bench.fusion.mmgcn import MMGCN
 from mer_bench.fusion.mmim import MMIM
 from mer_bench.fusion.mmtm import MMTM
 from mer_bench.fusion.msaf import MSAF
@@ -35,36 +41,47 @@ from mer_bench.fusion.tensor_fusion import TensorFusion
 from mer_bench.fusion.unimodal import Unimodal
 
 METHODS: dict[str, type[FusionModule]] = {
+    # Floors and single modalities
     "majority": Majority,
     "unimodal": Unimodal,
-    "early_concat": EarlyConcat,
+    # Decision level
     "late_average": LateAverage,
-    "tensor_fusion": TensorFusion,
-    "low_rank": LowRank,
-    "mult": MulT,
-    "cfn_sr": CFNSR,
-    "tacfn": TACFN,
-    "bc_lstm": BCLSTM,
-    "sync_tva": SyncTVA,
     "late_product": LateProduct,
     "multiplicative": Multiplicative,
-    "gated": Gated,
+    # Feature level
+    "early_concat": EarlyConcat,
     "ef_lstm": EFLSTM,
+    "gated": Gated,
+    "tensor_fusion": TensorFusion,
+    "low_rank": LowRank,
     "compact_bilinear": CompactBilinear,
+    # Model level
     "mfn": MFN,
     "graph_mfn": GraphMFN,
     "mctn": MCTN,
-    "mmtm": MMTM,
-    "msaf": MSAF,
-    "sdt": SDT,
-    "m3net": M3Net,
-    "graph_smile": GraphSmile,
-    "cross_attention": CrossAttention,
-    "bottleneck": Bottleneck,
-    "perceiver": Perceiver,
-    "misa": MISA,
-    "mmim": MMIM,
+    "mult": MulT,
     "lmf_mult": LMFMulT,
     "pmr": PMR,
     "lmr_cbt": LMRCBT,
+    "misa": MISA,
+    "mmim": MMIM,
+    "mmtm": MMTM,
+    "msaf": MSAF,
+    "cross_attention": CrossAttention,
+    "bottleneck": Bottleneck,
+    "perceiver": Perceiver,
+    "cfn_sr": CFNSR,
+    "tacfn": TACFN,
+    # Dialogue context
+    "bc_lstm": BCLSTM,
+    "dialogue_rnn": DialogueRNN,
+    "dialogue_gcn": DialogueGCN,
+    "mmgcn": MMGCN,
+    "mm_dfn": MMDFN,
+    "cogmen": COGMEN,
+    "corect": CORECT,
+    "m3net": M3Net,
+    "sdt": SDT,
+    "graph_smile": GraphSmile,
+    "sync_tva": SyncTVA,
 }

@@ -13,14 +13,14 @@ from torch.utils.checkpoint import checkpoint
 from mer_bench.batch import Batch
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Attention, BidirectionalRNN, UtteranceEncoder, masked_mean, masked_softmax
-
-
-def window(turns: int, past: int, future: int, device: torch.device) -> Tensor:
-    """Mask [turn, other turn], True where the other is at most ``past`` turns before or ``future`` after."""
-    step = torch.arange(turns, device=device)
-    ahead = step - step[:, None]
-    return (ahead >= -past) & (ahead <= future)
+from mer_bench.fusion.layers import (
+    Attention,
+    BidirectionalRNN,
+    UtteranceEncoder,
+    masked_mean,
+    masked_softmax,
+    window,
+)
 
 
 class Enhancement(nn.Module):

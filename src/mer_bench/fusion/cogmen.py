@@ -1,0 +1,109 @@
+"""COGMEN: a transformer over the dialogue, then a relational and an attentive graph layer (Joshi et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import (
+    GraphTransformer,
+    RelationalConvolution,
+    SpeakerRelations,
+    TransformerEncoder,
+    UtteranceEncoder,
+    mean_weights,
+    window,
+)
+
+
+class COGMEN(FusionModule):
+    r"""Global context by self-attention over the whole dialogue, local context by a graph of the turns nearby.
+
+    Joshi et al. 2022, https://arxiv.org/abs/2205.02455
+
+    With :math:`N_i` the window of turn i (itself included), parted by who speaks and in which order into :math:`N_i^r`
+    (:class:`SpeakerRelations`),
+
+    .. math::
+        x &= W_x Transformer([h_m]_m) \\
+        x'_i &= W_0 x_i + b + \sum_r \frac{1}{|N_i^r|} \sum_{j \in N_i^r} W_r x_j \\
+        z_i &= leakyrelu(norm(GraphTransformer(x')_i)), \quad logits_i = W_2 relu(W_1 z_i)
+
+    where the graph transformer (:class:`GraphTransformer`) attends within :math:`N_i`. Widths, windows, layers, dropout
+    and the two speakers of a dyad are those of the authors' code. Differs from it: utterance vectors come from the
+    encoder that all methods share, where it takes the features themselves; the transformer is pre-LayerNorm, knows the
+    turns' positions, never sees padding (theirs does) and has a feed-forward width of four times its own (there 2048);
+    the norm is a LayerNorm, there over the batch. Attention sees future turns: offline only.
+
+    Args:
+        dims: Width of each modality.
+        num_classes: Number of emotions.
+        hidden: Width of each modality's utterance vectors, of the graph and of the classifier.
+        layers: Of the transformer.
+        heads: Of the transformer, whose width is ``hidden`` times the number of modalities.
+        graph_heads: Of the graph transformer.
+        window_past: Turns before an utterance that it hears in the graph.
+        window_future: Turns after it, likewise.
+        relations: "pairs" of speakers, or "same_other", which suits dialogues of many speakers.
+        speakers: How many speakers "pairs" tells apart; later ones of a dialogue count as the last.
+        dropout: Of the encoders, the transformer and the classifier.
+        graph: Ablation switch: without it the transformer's output is classified.
+    """
+
+    context = "dialogue"
+    paper = "https://arxiv.org/abs/2205.02455"
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        num_classes: int,
+        *,
+        hidden: int = 100,
+        layers: int = 2,
+        heads: int = 10,
+        graph_heads: int = 1,
+        window_past: int = 5,
+        window_future: int = 5,
+        relations: str = "pairs",
+        speakers: int = 2,
+        dropout: float = 0.5,
+        graph: bool = True,
+    ) -> None:
+        super().__init__(dims, num_classes)
+        width = hidden * len(self.dims)
+        self.window = (window_past, window_future)
+        self.relations = SpeakerRelations(relations, speakers)
+        self.encoders = nn.ModuleDict(
+            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
+        )
+        self.transformer = TransformerEncoder(
+            width,
+            heads=heads,
+            layers=layers,
+            attention_dropout=dropout,
+            relu_dropout=dropout,
+            residual_dropout=dropout,
+        )
+        self.project = nn.Linear(width, hidden)
+        self.relational = RelationalConvolution(hidden, hidden, self.relations.count) if graph else None
+        self.attentive = GraphTransformer(hidden, hidden, heads=graph_heads) if graph else None
+        features = hidden * graph_heads if graph else hidden
+        self.norm = nn.LayerNorm(features)
+        self.head = nn.Sequential(
+            nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]."""
+        vectors = torch.cat([encode(batch.features[name]) for name, encode in self.encoders.items()], -1)
+        x = self.project(self.transformer(PaddedSequence(batch.by_dialogue(vectors), batch.turns)).values)
+        if self.relational is not None and self.attentive is not None:
+            near = window(x.shape[1], *self.window, x.device) & batch.turns[:, None]
+            x = self.relational(x, mean_weights(self.relations(batch.by_dialogue(batch.speaker), near)))
+            x = self.attentive(x, near)
+        return self.head(batch.flatten(F.leaky_relu(self.norm(x))))

@@ -1,0 +1,96 @@
+"""MMGCN: a deep graph convolution over the (utterance, modality) nodes of a dialogue (Hu et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import AngularGraph, BidirectionalRNN, DeepGraphConvolution, DialogueEncoder
+
+
+class MMGCN(FusionModule):
+    r"""Join all turns of a modality and all modalities of a turn, and convolve deeply with residuals to the start.
+
+    Hu et al. 2021, https://arxiv.org/abs/2107.06779
+
+    With the nodes' vectors :math:`x` (text read by a BiLSTM, a speaker embedding added), P the normalised graph of
+    their angular similarities (:class:`AngularGraph`) and GCNII layers (:class:`DeepGraphConvolution`),
+
+    .. math::
+        h^0 = relu(W_0 x), \quad h^l = GCNII_l(P, h^{l-1}, h^0), \quad logits_t = W relu([x_{m,t} ; h^L_{m,t}]_m)
+
+    Widths, alpha, eta and the GCNII variant that weighs P h and the start apart are those of the authors' code.
+    Differs from it: utterance vectors come from the encoder that all methods share, where it has one linear map for
+    each modality; the speaker embedding is added to every modality, there to text alone; the layers are the 4 that the
+    authors' command asks for, where the code builds 64 whatever it is asked; the loss is the plain cross-entropy, there
+    weighted by class on IEMOCAP and focal on MELD. An utterance without a modality has no node. Every turn hears future
+    ones: offline only.
+
+    Args:
+        dims: Width of each modality.
+        num_classes: Number of emotions.
+        hidden: Width of the nodes' vectors, even.
+        graph: Width of the graph convolutions.
+        layers: Graph convolutions.
+        alpha: Share of the start in each layer.
+        eta: How fast the layers' own maps fade with depth.
+        across_weight: Of the edges across modalities, relative to those within.
+        dropout: Everywhere.
+        speaker_embedding: Ablation switch.
+        speakers: Size of the speaker embedding; later speakers of a dialogue share the last.
+    """
+
+    context = "dialogue"
+    paper = "https://arxiv.org/abs/2107.06779"
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        num_classes: int,
+        *,
+        hidden: int = 200,
+        graph: int = 100,
+        layers: int = 4,
+        alpha: float = 0.1,
+        eta: float = 0.5,
+        across_weight: float = 1.0,
+        dropout: float = 0.4,
+        speaker_embedding: bool = True,
+        speakers: int = 9,
+    ) -> None:
+        super().__init__(dims, num_classes)
+        if hidden % 2:
+            raise ValueError(f"width {hidden} is not divisible by 2 directions")
+        self.across_weight = across_weight
+        self.encoder = DialogueEncoder(self.dims, hidden, dropout=dropout)
+        self.text_context = (
+            BidirectionalRNN(nn.LSTM, hidden, hidden // 2, layers=2, dropout=dropout) if "text" in self.dims else None
+        )
+        self.speakers = nn.Embedding(speakers, hidden) if speaker_embedding else None
+        self.start = nn.Linear(hidden, graph)
+        self.convolutions = nn.ModuleList(
+            DeepGraphConvolution(graph, depth, alpha=alpha, eta=eta) for depth in range(1, layers + 1)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear((hidden + graph) * len(self.dims), num_classes)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]."""
+        x, present = self.encoder(batch)  # [dialogue, modality, turn, hidden]
+        if self.text_context is not None:
+            x = torch.cat([self.text_context(x[:, 0], batch.turns)[:, None], x[:, 1:]], 1)
+        if self.speakers is not None:
+            speaker = batch.by_dialogue(batch.speaker).clamp(max=self.speakers.num_embeddings - 1)
+            x = x + self.speakers(speaker)[:, None]
+        graph = AngularGraph.of(x, present, across_weight=self.across_weight)
+        x = self.dropout(x)
+        h = start = F.relu(self.start(x))
+        for convolution in self.convolutions:
+            h = convolution(self.dropout(h), start, graph)
+        nodes = torch.cat([x, self.dropout(h)], -1).transpose(1, 2).flatten(2)
+        return self.head(batch.flatten(self.dropout(F.relu(nodes))))
