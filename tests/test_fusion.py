@@ -496,6 +496,8 @@ PARAMETERS: list[tuple[nn.Module, int, str]] = [
         nn.ModuleList([SplitAttention((1024, 32), 16), SplitAttention((2048, 64), 32)]),
         25_940_724 - STREAMS,
         "MSAF, the authors' code: their full RAVDESS network less its streams",
+    ),
+    (
         on_meta(SDTNetwork, {"text": 1024, "audio": 1582, "vision": 342}, 6, speakers=2),
         79_687_704 - 19_456,
         "SDT, 79.7M in the authors' code on IEMOCAP, 19,456 of which never train",
@@ -504,6 +506,8 @@ PARAMETERS: list[tuple[nn.Module, int, str]] = [
         on_meta(SDTNetwork, {"text": 1024, "audio": 300, "vision": 342}, 7, speakers=9),
         78_386_204 - 19_456,
         "SDT, 78.4M in the authors' code on MELD, 19,456 of which never train",
+    ),
+    (
         METHODS["lmr_cbt"]({"text": 300, "audio": 74, "vision": 35}, 1, attention="time"),
         406_523,
         "LMR-CBT, the authors' code at the MOSEI widths with one output",

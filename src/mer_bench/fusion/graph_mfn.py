@@ -59,10 +59,10 @@ class GraphMFN(FusionModule):
 
     with D a network of one hidden layer, :class:`DynamicFusionGraph` the graph and
     :class:`~mer_bench.fusion.layers.GatedMemory` the memory of MFN. What the graph reads of the LSTMs (two hidden
-    states, not cells) follows the public reimplementation in MMSA, and the networks' one hidden layer, all sizes and
-    the dropout are inferred. Differs from the paper, which aligns the modalities to spoken words: each utterance is cut
-    into ``steps`` equal spans and the frames of each are averaged (:func:`~mer_bench.fusion.layers.resample`), so that
-    the time of a batch does not grow with the number of frames.
+    states, not cells) follows the public reimplementation in MMSA; that efficacies are sigmoids, the networks' one
+    hidden layer, all sizes and the dropout are inferred. Differs from the paper, which aligns the modalities to spoken
+    words: each utterance is cut into ``steps`` equal spans and the frames of each are averaged
+    (:func:`~mer_bench.fusion.layers.resample`), so that the time of a batch does not grow with the number of frames.
 
     Args:
         dims: Width of each modality.
