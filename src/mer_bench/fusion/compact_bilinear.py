@@ -35,12 +35,14 @@ class CountSketch(nn.Module):
         self.register_buffer("signs", 2.0 * torch.randint(2, (modalities, dim), generator=draw) - 1)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """Sketch each modality, multiply their spectra."""
-        spectra = torch.fft.rfft(self.sketch(x)).masked_fill(~present[..., None], 1)  # one: convolution's neutral one
+        """Sketch each modality, multiply their spectra; in double, for the root of a rounding error is a large one."""
+        spectra = torch.fft.rfft(self.sketch(x.double())).masked_fill(
+            ~present[..., None], 1
+        )  # one: convolution's neutral one
         product = spectra[:, 0]
         for spectrum in spectra.unbind(1)[1:]:
             product = product * spectrum
-        return torch.fft.irfft(product, self.size)
+        return torch.fft.irfft(product, self.size).to(x.dtype)
 
     def sketch(self, x: Tensor) -> Tensor:
         """[utterance, modality, dim] -> [utterance, modality, size]."""
