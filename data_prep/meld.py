@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pandas as pd
 
+from data_prep.audio import extract_mfcc
 from data_prep.cli import (
     Command,
     backend_option,
@@ -21,7 +22,7 @@ from data_prep.cli import (
     out_option,
     raw_option,
 )
-from data_prep.extract import extract_mfcc, extract_text
+from data_prep.text import extract_text
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import write_atomic
 from mer_bench.table import write_table

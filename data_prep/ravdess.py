@@ -11,7 +11,7 @@ a split.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.audio import extract_mfcc
 from data_prep.cli import Command, backend_option, force_option, out_option, raw_option
-from data_prep.extract import EMPTY, FloatArray, Recipe, extract_mfcc, fingerprint, progress, report_unread, store
+from data_prep.extract import EMPTY, Clip, Extractor, FloatArray, Recipe, Unreadable, extract, fingerprint
 from mer_bench.errors import Misuse
 from mer_bench.files import sha256
 from mer_bench.table import read_table, write_table
@@ -203,26 +204,28 @@ def normalise(xy: npt.NDArray[np.number]) -> FloatArray:
     return np.column_stack([shape, place, distance / unit, slope]).astype(np.float32)
 
 
-def landmark_frames(table: pd.DataFrame, raw: Path) -> Iterator[FloatArray]:
-    """Normalised landmarks [time, 140] of each take, from its tracking CSV or else from the npz."""
-    files, packed = find_files(raw), read_packed(raw)
-    unread: list[tuple[str, str]] = []
-    for take in progress(table["id"], len(table), "landmarks"):
-        path = next((files[take, m, ".csv"] for m in ("01", "02") if (take, m, ".csv") in files), None)
-        frames = EMPTY
-        try:
-            if path is not None:
-                frames = normalise(read_tracking(path))
-            elif take in packed:
-                frames = normalise(packed[take])
-            else:
-                raise ValueError("there are no landmarks for it")
-            if not len(frames):
-                raise ValueError("no frame shows a face")
-        except (OSError, ValueError) as error:
-            unread.append((take, str(error).strip()))
-        yield frames
-    report_unread("landmarks", unread)
+def decode_landmarks(packed: dict[str, npt.NDArray[np.int16]], clip: Clip) -> FloatArray:
+    """Normalised landmarks [time, 140] of a take, from its tracking CSV or else from the npz.
+
+    Raises:
+        Unreadable: there are none for it, or no frame shows a face.
+        ValueError: the CSV lacks a column.
+    """
+    if clip.path is None and clip.id not in packed:
+        raise Unreadable("there are no landmarks for it")
+    frames = normalise(packed[clip.id] if clip.path is None else read_tracking(clip.path))
+    if not len(frames):
+        raise Unreadable("no frame shows a face")
+    return frames
+
+
+def landmark_clips(table: pd.DataFrame, raw: Path) -> list[Clip]:
+    """Each take's tracking CSV, if it has one."""
+    files = find_files(raw)
+    return [
+        Clip(take, next((files[take, m, ".csv"] for m in ("01", "02") if (take, m, ".csv") in files), None))
+        for take in table["id"]
+    ]
 
 
 def extract_landmarks(corpus: Path, raw: Path, *, force: bool = False) -> bool:
@@ -252,7 +255,8 @@ def extract_landmarks(corpus: Path, raw: Path, *, force: bool = False) -> bool:
             "source": "+".join(filter(None, [source, sha256(packed)[:16] if packed else ""])),
         },
     )
-    store(corpus, recipe, lambda: landmark_frames(table, raw), ids=list(table["id"]), force=force)
+    extractor = Extractor(recipe, partial(decode_landmarks, read_packed(raw)), list)
+    extract(corpus, extractor, landmark_clips(table, raw), force=force)
     return True
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from data_prep import extract, iemocap, meld, ravdess
+from data_prep import audio, iemocap, meld, ravdess, text
 from data_prep.__main__ import main
 from mer_bench.errors import Misuse
 from mer_bench.features import open_features, verify_features
@@ -58,7 +58,7 @@ def test_both_mfcc_backends_agree(scale: float) -> None:
     rng = np.random.default_rng(0)
     envelope = np.concatenate([np.zeros(4000), np.ones(8000), np.full(5000, 1e-5)])  # more than the 80 dB of the floor
     samples = (scale * envelope * rng.normal(size=len(envelope))).astype(np.float32)
-    mine, reference = extract.mfcc_function("torchaudio")(samples), extract.mfcc_function("librosa")(samples)
+    mine, reference = audio.mfcc_function("torchaudio")(samples), audio.mfcc_function("librosa")(samples)
     assert mine.shape == (1 + len(samples) // 512, 40)
     assert mine.dtype == reference.dtype == np.float32
     np.testing.assert_allclose(mine, reference, rtol=0, atol=1e-4)
@@ -69,23 +69,23 @@ def test_mfcc_equals_librosas_default() -> None:
 
     samples = np.random.default_rng(1).normal(size=16_000).astype(np.float32)
     expected = librosa.feature.mfcc(y=samples, sr=16_000, n_mfcc=40).T
-    np.testing.assert_allclose(extract.mfcc_function("torchaudio")(samples), expected, rtol=0, atol=2e-3)
+    np.testing.assert_allclose(audio.mfcc_function("torchaudio")(samples), expected, rtol=0, atol=2e-3)
 
 
 def test_audio_of_any_rate_and_channels_becomes_16_khz_mono(tmp_path: Path) -> None:
     time = np.arange(48_000) / 48_000
     wave = np.sin(2 * np.pi * 440 * time)
     soundfile.write(tmp_path / "stereo.wav", np.stack([wave, wave], axis=1), 48_000)
-    samples = extract.load_audio(tmp_path / "stereo.wav")
+    samples = audio.load_audio(tmp_path / "stereo.wav")
     assert samples.shape == (16_000,)
     np.testing.assert_allclose(samples[2000:-2000], wave[::3][2000:-2000], atol=1e-3)
 
 
 def test_unknown_backend_and_pooling_name_the_choices(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="did you mean 'librosa'"):
-        extract.mfcc_function("librossa")
+        audio.mfcc_function("librossa")
     with pytest.raises(Misuse, match="tokens, mean"):
-        extract.extract_text(tmp_path, pooling="max")
+        text.extract_text(tmp_path, pooling="max")
 
 
 def test_torchaudio_runs_beside_this_torch() -> None:
@@ -193,8 +193,8 @@ def test_landmarks_from_csv_equal_those_from_npz(tmp_path: Path) -> None:
     np.savez(tmp_path / "npz" / "marks.npz", clip=np.array([f"02-{take}"]), offset=np.array([0, 9]), xy=xy)
     found = []
     for raw in (tmp_path / "csv", tmp_path / "npz"):
-        table = ravdess.utterances(raw, partial=True)
-        found += list(ravdess.landmark_frames(table, raw))
+        (clip,) = ravdess.landmark_clips(ravdess.utterances(raw, partial=True), raw)
+        found.append(ravdess.decode_landmarks(ravdess.read_packed(raw), clip))
     assert found[0].shape == (9, 140)
     np.testing.assert_array_equal(found[0], found[1])
 
@@ -235,8 +235,7 @@ def test_frames_without_a_face_repeat_the_last_good_one() -> None:
 
 def test_bad_landmark_files(tmp_path: Path) -> None:
     (tmp_path / f"01-{ACTOR_01[0]}.csv").write_text("frame, x_0\n1, 3\n")
-    table = ravdess.utterances(tmp_path, partial=True)
-    assert [len(frames) for frames in ravdess.landmark_frames(table, tmp_path)] == [0]
+    assert "has no column y_0" in refused("ravdess", "--raw", tmp_path, "--out", tmp_path / "out", "--partial")
     np.savez(tmp_path / "m.npz", clip=np.array(["02-" + ACTOR_01[0]]), offset=np.array([0, 9]), xy=np.zeros((3, 68, 2)))
     assert "cannot read landmarks" in refused("ravdess", "--raw", tmp_path, "--partial")
 
@@ -433,17 +432,17 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_text_states_do_not_depend_on_the_batch(encoder: Path) -> None:
-    texts = ["ab", "", "a much longer one , is it not ?", " ", "c"]
-    frozen = extract.TextEncoder(str(encoder))
-    together = list(extract.text_frames(texts, frozen))
-    alone = list(extract.text_frames(texts, frozen, batch_size=1, window=2))
-    assert [len(frames) for frames in together] == [2, 0, 23, 0, 1]  # no special tokens
+    texts = ["ab", "a much longer one , is it not ?", "c"]
+    frozen = text.TextEncoder(str(encoder))
+    together = text.encode_texts(texts, frozen)
+    alone = text.encode_texts(texts, frozen, batch_size=1)
+    assert [len(frames) for frames in together] == [2, 23, 1]  # no special tokens
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-    cut = list(extract.text_frames(texts, frozen, max_length=6))
-    assert [len(frames) for frames in cut] == [2, 0, 4, 0, 1]
-    means = list(extract.text_frames(texts, frozen, pooling="mean"))
-    assert [frames.shape for frames in means if len(frames)] == [(1, 8)] * 3
+    cut = text.encode_texts(texts, frozen, max_length=6)
+    assert [len(frames) for frames in cut] == [2, 4, 1]
+    means = text.encode_texts(texts, frozen, pooling="mean")
+    assert [frames.shape for frames in means] == [(1, 8)] * 3
 
 
 def test_text_set_records_its_encoder(encoder: Path, friends: Path, tmp_path: Path) -> None:
