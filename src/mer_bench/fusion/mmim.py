@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import UtteranceEncoder, masked_mean
+from mer_bench.fusion.layers import Encoders, masked_mean
 
 FLOOR = 1e-3  #: Of every variance: without it the bound grows without end where y can be told from x exactly.
 
@@ -124,9 +124,7 @@ class MMIM(FusionModule):
         super().__init__(dims, num_classes)
         self.alpha, self.beta = alpha, beta
         modalities = len(self.dims)
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.fusion = nn.Sequential(
             nn.Dropout(fusion_dropout),
             nn.Linear(modalities * hidden, fusion),
@@ -141,12 +139,12 @@ class MMIM(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        return self.head(self._fuse(self._vectors(batch)))
+        return self.head(self._fuse(self.encoders(batch)))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, what fusion forgets of each modality and what modalities know of each other."""
-        vectors = self._vectors(batch)
-        present = torch.stack([batch.features[name].mask.any(1) for name in self.dims])
+        vectors = self.encoders(batch)
+        present = self.present(batch)
         fused = self._fuse(vectors)
         losses = {"cross_entropy": self.cross_entropy(self.head(fused), batch)}
         if self.alpha:
@@ -162,9 +160,5 @@ class MMIM(FusionModule):
             losses["information"] = -self.beta * torch.stack(bounds).sum()
         return losses
 
-    def _vectors(self, batch: Batch) -> list[Tensor]:
-        """One [utterance, hidden] for each modality."""
-        return [encode(batch.features[name]) for name, encode in self.encoders.items()]
-
-    def _fuse(self, vectors: list[Tensor]) -> Tensor:
-        return self.fusion(torch.cat(vectors, -1))
+    def _fuse(self, vectors: Tensor) -> Tensor:
+        return self.fusion(torch.cat(list(vectors), -1))
