@@ -66,8 +66,9 @@ smoke: .venv/dev  ## a small bench on a simulated corpus, from nothing to a lead
 	$(BIN)/mer-bench leaderboard --check --results build/smoke/results
 	$(BIN)/mer-bench verify --data build/smoke/data
 
-leaderboard: .venv/base  ## regenerate leaderboard.md from the records
+leaderboard: .venv/base  ## regenerate leaderboard.md and the tables of README.md from the records
 	$(BIN)/mer-bench leaderboard --results "$(RESULTS)"
+	$(BIN)/python -m mer_bench.readme
 
 check: .venv/base  ## fail if leaderboard.md is not what the records give
 	$(BIN)/mer-bench leaderboard --check

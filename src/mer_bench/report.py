@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mer_bench.errors import unknown
 from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1
 from mer_bench.records import RunRecord, RunSpec, Training, load_records
@@ -217,6 +218,27 @@ def main_table(records: Sequence[RunRecord], dataset: str) -> str:
     return "\n".join(blocks)
 
 
+def excerpt(records: Sequence[RunRecord], title: str, rows: int = 10) -> str:
+    """The first ``rows`` of the table called ``title`` as Markdown, with the main scores alone.
+
+    Raises:
+        Misuse: there is no such table.
+    """
+    found = [table for table in tables(records) if table.title == title]
+    if not found:
+        raise unknown("table", title, [table.title for table in tables(records)])
+    table = found[0]
+    names = ", ".join(name for _, name, _ in sorted(table.features, key=lambda feature: _rank(feature[0])))
+    shown = f"; the first {rows} of {len(table.rows)} rows" if len(table.rows) > rows else ""
+    lines = [
+        (row.label, _join(row.modalities), row.score("weighted_f1"), row.score("accuracy"), f"{row.parameters:,}",
+         table.seeds(row))
+        for row in table.rows[:rows]
+    ]  # fmt: skip
+    head = ("Method", "Modalities", "Weighted F1", "Accuracy", "Parameters", "Seeds")
+    return f"**{title}** ({names}{shown})\n\n{markdown([head, *lines], '<<>>><')}"
+
+
 def write(records_root: Path, target: Path) -> list[str]:
     """Write the leaderboard of all records below ``records_root``; returns a sentence for each unreadable record."""
     records, problems = load_records(records_root)
@@ -331,7 +353,7 @@ def _headline(chosen: Sequence[tuple[int, Table]]) -> str:
             f"{single.score('weighted_f1')} ({single.modalities[0]})" if single else "–",
         ))  # fmt: skip
     header = ("Table", "Corpus", "Labels", "Protocol", "Track", "Best method", "Weighted F1", "Best single modality")
-    return _markdown([header, *lines], "><<<<<><")
+    return markdown([header, *lines], "><<<<<><")
 
 
 def _section(number: int, table: Table) -> str:
@@ -357,8 +379,8 @@ def _section(number: int, table: Table) -> str:
     total = ("*utterances*", "", *(f"{support[index]:,}" for index in present))
     return "\n".join([
         f"### {number}. {table.title}\n",
-        _markdown([header, *scores], "><<>>>>><"),
-        _markdown([columns, *by_class, total], "<<" + ">" * len(present)),
+        markdown([header, *scores], "><<>>>>><"),
+        markdown([columns, *by_class, total], "<<" + ">" * len(present)),
         _bullets(_notes(table, usual), footnotes),
     ])  # fmt: skip
 
@@ -414,7 +436,7 @@ def _published(published: Sequence[Published]) -> str:
             for item in items
         ]  # fmt: skip
         header = ("Method", "Metric", "Value", "Parameters", "Protocol as published", "Source", "Trust")
-        parts += [f"### Published: {dataset}\n", _markdown([header, *lines], "<<>><<<")]
+        parts += [f"### Published: {dataset}\n", markdown([header, *lines], "<<>><<<")]
         parts.append(_bullets((), notes))
     return "\n".join(part for part in parts if part)
 
@@ -433,7 +455,7 @@ def _pad(rows: Sequence[Sequence[str]], align: str) -> list[list[str]]:
     return [[f"{cell:{side}{width}}" for cell, (side, width) in zip(row, columns, strict=True)] for row in rows]
 
 
-def _markdown(rows: Sequence[Sequence[str]], align: str) -> str:
+def markdown(rows: Sequence[Sequence[str]], align: str) -> str:
     """A table whose first row is the header; it reads well raw, too."""
     head, *body = _pad([[cell.replace("|", "\\|") for cell in row] for row in rows], align)
     rule = [f"{':' if side == '>' else '-':->{len(cell)}}" for cell, side in zip(head, align, strict=True)]
