@@ -149,7 +149,9 @@ def test_nothing_imports_the_command_line(module: str) -> None:
     assert "mer_bench.cli" not in direct(module)
 
 
-@pytest.mark.parametrize("module", [module for module in LIBRARY if module not in existing("suite", "cli", "readme", "__main__")])
+@pytest.mark.parametrize(
+    "module", [module for module in LIBRARY if module not in existing("suite", "cli", "readme", "__main__")]
+)
 def test_nothing_below_the_command_line_imports_suite(module: str) -> None:
     assert "mer_bench.suite" not in direct(module)
 
