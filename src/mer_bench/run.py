@@ -248,7 +248,7 @@ class _Keeper(Callback):
         assert module.test_predictions is not None
         index, predicted = module.test_predictions.compute()
         if trainer.is_global_zero:
-            np.save(self.folder / "test.npy", torch.stack([index, predicted]).cpu().numpy())
+            np.save(self.folder / "test.npy", torch.stack([index, predicted]).reshape(2, -1).cpu().numpy())
 
     def read(self) -> tuple[list[dict[str, float]], list[list[list[int]]], Any, Any]:
         path = self.folder / "curve.json"

@@ -134,12 +134,17 @@ def read_suite(
 
 
 def stand_in(suite: Suite) -> Suite:
-    """The same suite on the simulated corpus of the same shape: one seed, the simulated feature sets."""
+    """The same suite on the simulated corpus of the same shape: one seed, the simulated feature sets.
+
+    They are no pixels: a method that trains encoders on those reads features there, with the shared encoder.
+    """
     dataset = STAND_IN + suite.dataset
     simulated = DATASETS[dataset].default_features
     rows = {}
     for row in suite.rows:
-        swapped = replace(row, features={modality: simulated[modality] for modality in row.features})
+        options = {name: value for name, value in row.options.items() if name not in ("encoders", "weights")}
+        features = {modality: simulated[modality] for modality in row.features}
+        swapped = replace(row, features=features, options=options)
         rows[_key(swapped)] = swapped  # rows that differed by feature set alone become one
     return replace(suite, dataset=dataset, seeds=suite.seeds[:1], rows=tuple(rows.values()))
 
