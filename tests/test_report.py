@@ -261,6 +261,17 @@ def test_notes_name_features_and_counts() -> None:
     assert line(page, "train 900", "tested in all")
 
 
+def test_parameters_outside_the_encoders_stand_beside_all_where_they_were_counted() -> None:
+    counted = replace(make("a", hits=20), encoder_parameters=123_000)
+    page = report.leaderboard([counted, make("b", hits=10), replace(make("c", hits=5), encoder_parameters=0)])
+    assert cells(line(page, "| Rank"))[-3:] == ["Parameters", "Fusion", "Seeds"]
+    assert {row[1]: row[-3:-1] for row in score_rows(page)} == {
+        "a": ["123,456", "456"], "b": ["123,456", "–"], "c": ["123,456", "123,456"]
+    }  # fmt: skip
+    assert line(page, "*Fusion* counts")
+    assert "Fusion" not in report.leaderboard([make("b")]).partition("## Published")[0].partition("### 1.")[2]
+
+
 def test_the_headline_sets_the_best_method_against_the_best_single_modality() -> None:
     records = [make("a", hits=20), make("unimodal", modalities=("text",), hits=25), make("majority", hits=29)]
     found = cells(line(report.leaderboard(records), "| a", "(text)"))

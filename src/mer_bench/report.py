@@ -108,6 +108,7 @@ class Row:
     modalities: tuple[str, ...]
     training: Training
     parameters: int
+    encoder_parameters: int | None
     pooled: npt.NDArray[np.int64]
     complete: int
     partial: tuple[int, ...]
@@ -117,6 +118,12 @@ class Row:
         """Complete rows first, best first, then by name."""
         primary = float(SCORES["weighted_f1"](self.pooled).mean())
         return not self.complete, -primary, self.label, self.modalities, repr(self.training)
+
+    @property
+    def fusion_parameters(self) -> str:
+        """What is left of the parameters without the unimodal encoders."""
+        known = self.encoder_parameters is not None
+        return f"{self.parameters - (self.encoder_parameters or 0):,}" if known else "–"
 
     @property
     def ranked(self) -> bool:
@@ -143,6 +150,11 @@ class Table:
     def first(self) -> RunRecord:
         """Any record: corpus, labels, protocol and classes are the same for all."""
         return self.records[0]
+
+    @property
+    def counts_encoders(self) -> bool:
+        """Whether any row knows how many of its parameters are its encoders'."""
+        return any(row.encoder_parameters is not None for row in self.rows)
 
     @cached_property
     def support(self) -> npt.NDArray[np.int64]:
@@ -317,6 +329,7 @@ def _row(records: Sequence[RunRecord], folds: int) -> Row:
         modalities=_modalities(spec),
         training=spec.training,
         parameters=records[-1].parameters,
+        encoder_parameters=records[-1].encoder_parameters,
         pooled=np.stack(complete or [np.concatenate(matrices).sum(0)]),
         complete=len(complete),
         partial=tuple(sorted((len(matrix) for matrix in matrices if len(matrix) < folds), reverse=True)),
@@ -365,10 +378,11 @@ def _section(number: int, table: Table) -> str:
     ranks = {row: str(rank) for rank, row in enumerate((row for row in table.rows if row.ranked), 1)}
     scores = [
         (ranks.get(row, "–"), labels[row], _join(row.modalities), *(row.score(name) for name in SCORES),
-         f"{row.parameters:,}", table.seeds(row))
+         f"{row.parameters:,}", *((row.fusion_parameters,) * table.counts_encoders), table.seeds(row))
         for row in table.rows
     ]  # fmt: skip
-    header = ("Rank", "Method", "Modalities", "Weighted F1", "Accuracy", "Macro F1", "UAR", "Parameters", "Seeds")
+    header = ("Rank", "Method", "Modalities", "Weighted F1", "Accuracy", "Macro F1", "UAR", "Parameters",
+              *(("Fusion",) * table.counts_encoders), "Seeds")  # fmt: skip
     support = table.support
     present = [index for index in range(len(table.first.classes)) if support[index]]
     by_class = [
@@ -379,7 +393,7 @@ def _section(number: int, table: Table) -> str:
     total = ("*utterances*", "", *(f"{support[index]:,}" for index in present))
     return "\n".join([
         f"### {number}. {table.title}\n",
-        markdown([header, *scores], "><<>>>>><"),
+        markdown([header, *scores], "><<" + ">" * (len(header) - 4) + "<"),
         markdown([columns, *by_class, total], "<<" + ">" * len(present)),
         _bullets(_notes(table, usual), footnotes),
     ])  # fmt: skip
@@ -402,6 +416,8 @@ def _notes(table: Table, usual: Training) -> Iterator[str]:
         size = f"{facts.get('dim', '?')} wide, {facts.get('parameters', 0):,} frozen parameters"
         yield f"Features `{name}` ({modality}): {origin or 'extractor unknown'}; {size}; sha256 `{digest[:12]}`."
     yield f"Training: {', '.join(f'{_words(name)} {_value(value)}' for name, value in asdict(usual).items())}."
+    if table.counts_encoders:
+        yield "*Fusion* counts the parameters outside the unimodal encoders; – where they were not counted apart."
     if table.track == "dialogue":
         yield "Methods read whole dialogues and their batch size counts dialogues; reference rows read utterances."
 

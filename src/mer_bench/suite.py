@@ -22,7 +22,7 @@ from mer_bench.features import MODALITIES, read_spec
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.records import RunSpec, Training, training_fields
-from mer_bench.run import build_datamodule, build_method, options_of
+from mer_bench.run import build_datamodule, build_method, check_pixels, options_of
 from mer_bench.table import FILE
 
 STAND_IN = "simulated-"
@@ -135,12 +135,17 @@ def read_suite(
 
 
 def stand_in(suite: Suite) -> Suite:
-    """The same suite on the simulated corpus of the same shape: one seed, the simulated feature sets."""
+    """The same suite on the simulated corpus of the same shape: one seed, the simulated feature sets.
+
+    They are no pixels: a method that trains encoders on those reads features there, with the shared encoder.
+    """
     dataset = STAND_IN + suite.dataset
     simulated = DATASETS[dataset].default_features
     rows = {}
     for row in suite.rows:
-        swapped = replace(row, features={modality: simulated[modality] for modality in row.features})
+        options = {name: value for name, value in row.options.items() if name not in ("encoders", "weights")}
+        features = {modality: simulated[modality] for modality in row.features}
+        swapped = replace(row, features=features, options=options)
         rows[_key(swapped)] = swapped  # rows that differed by feature set alone become one
     return replace(suite, dataset=dataset, seeds=suite.seeds[:1], rows=tuple(rows.values()))
 
@@ -187,6 +192,7 @@ def validate(specs: Sequence[RunSpec], root: Path) -> None:
         row = f"{spec.method} {spec.features} {spec.options}"
         if row not in seen:
             seen[row] = build_method(spec, seen[data].dims, seen[data].num_classes)
+            check_pixels(seen[row], seen[data])
 
 
 def one_run(
