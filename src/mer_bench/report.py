@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -22,6 +22,7 @@ from mer_bench.errors import unknown
 from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1
 from mer_bench.records import RunRecord, RunSpec, Training, load_records
+from mer_bench.statistics import LEVEL, RESAMPLES, Difference, Evidence, difference, holm, resample
 
 REFERENCES = ("majority", "unimodal")  #: stand in every table that their features fit, whatever its track
 ORDER = ("text", "audio", "vision")  #: of modalities in a label
@@ -101,6 +102,8 @@ class Row:
             complete, a single one [1, class, class] of whatever exists.
         complete: Number of complete seeds.
         partial: Folds present of each incomplete seed.
+        counts: The complete seeds' matrices by cluster of test utterances [seed, cluster, class, class]; None if a
+            record does not have them, or no seed is complete.
     """
 
     method: str
@@ -112,6 +115,7 @@ class Row:
     pooled: npt.NDArray[np.int64]
     complete: int
     partial: tuple[int, ...]
+    counts: npt.NDArray[np.int64] | None = None
 
     @cached_property
     def order(self) -> tuple[bool, float, str, tuple[str, ...], str]:
@@ -155,6 +159,20 @@ class Table:
     def counts_encoders(self) -> bool:
         """Whether any row knows how many of its parameters are its encoders'."""
         return any(row.encoder_parameters is not None for row in self.rows)
+
+    @cached_property
+    def evidence(self) -> dict[Row, Evidence]:
+        """What is known of each row's weighted F1, best first."""
+        known = [row for row in self.rows if row.counts is not None]
+        return {row: resample(row.counts, stream=stream) for stream, row in enumerate(known) if row.counts is not None}
+
+    @cached_property
+    def behind(self) -> dict[Row, tuple[Difference, float]]:
+        """How far each competing row is behind the best one, with the p-value corrected for the number of rows."""
+        ranked = [row for row in self.evidence if row.ranked]
+        others = ranked[1:]
+        found = [difference(self.evidence[ranked[0]], self.evidence[row]) for row in others]
+        return dict(zip(others, zip(found, holm([one.p for one in found]), strict=True), strict=True))
 
     @cached_property
     def support(self) -> npt.NDArray[np.int64]:
@@ -321,6 +339,12 @@ def _row(records: Sequence[RunRecord], folds: int) -> Row:
     for record in records:
         seeds[record.spec.seed][record.spec.fold] = np.array(record.test_confusion, np.int64)
     matrices = [np.stack(list(seeds[seed].values())) for seed in sorted(seeds)]
+    whole = {seed for seed, found in seeds.items() if len(found) == folds}
+    counted = sorted(
+        (record for record in records if record.spec.seed in whole), key=lambda r: (r.spec.seed, r.spec.fold)
+    )
+    known = bool(counted) and all(record.test_by_cluster is not None for record in counted)
+    clusters = np.concatenate([np.array(record.test_by_cluster, np.int64) for record in counted]) if known else None
     complete = [matrix.sum(0) for matrix in matrices if len(matrix) == folds]
     spec, provenance = records[-1].spec, records[-1].provenance
     return Row(
@@ -333,6 +357,7 @@ def _row(records: Sequence[RunRecord], folds: int) -> Row:
         pooled=np.stack(complete or [np.concatenate(matrices).sum(0)]),
         complete=len(complete),
         partial=tuple(sorted((len(matrix) for matrix in matrices if len(matrix) < folds), reverse=True)),
+        counts=None if clusters is None else clusters.reshape(len(whole), -1, *clusters.shape[1:]),
     )
 
 
@@ -376,27 +401,67 @@ def _section(number: int, table: Table) -> str:
     footnotes = list(dict.fromkeys(note for note in notes.values() if note))
     labels = {row: row.label + _superscript(footnotes, notes[row]) for row in table.rows}
     ranks = {row: str(rank) for rank, row in enumerate((row for row in table.rows if row.ranked), 1)}
-    scores = [
-        (ranks.get(row, "–"), labels[row], _join(row.modalities), *(row.score(name) for name in SCORES),
-         f"{row.parameters:,}", *((row.fusion_parameters,) * table.counts_encoders), table.seeds(row))
-        for row in table.rows
-    ]  # fmt: skip
-    header = ("Rank", "Method", "Modalities", "Weighted F1", "Accuracy", "Macro F1", "UAR", "Parameters",
-              *(("Fusion",) * table.counts_encoders), "Seeds")  # fmt: skip
+    columns: list[tuple[str, str, Callable[[Row], str]]] = [
+        ("Rank", ">", lambda row: ranks.get(row, "–")),
+        ("Method", "<", lambda row: labels[row]),
+        ("Modalities", "<", lambda row: _join(row.modalities)),
+        ("Weighted F1", ">", lambda row: row.score("weighted_f1")),
+        ("95 % interval", ">", lambda row: _interval(table, row)),
+        ("Behind the best", ">", lambda row: _behind(table, row)),
+        ("Accuracy", ">", lambda row: row.score("accuracy")),
+        ("Macro F1", ">", lambda row: row.score("macro_f1")),
+        ("UAR", ">", lambda row: row.score("uar")),
+        ("Parameters", ">", lambda row: f"{row.parameters:,}"),
+        ("Fusion", ">", lambda row: row.fusion_parameters),
+        ("Seeds", "<", lambda row: table.seeds(row)),
+    ]
+    absent = {*(("95 % interval", "Behind the best") if not table.evidence else ()),
+                       *(("Fusion",) if not table.counts_encoders else ())}  # fmt: skip
+    columns = [column for column in columns if column[0] not in absent]
+    scores = [tuple(cell(row) for _, _, cell in columns) for row in table.rows]
     support = table.support
     present = [index for index in range(len(table.first.classes)) if support[index]]
     by_class = [
         (labels[row], _join(row.modalities), *(f"{100 * f1(row.pooled).mean(0)[index]:.1f}" for index in present))
         for row in table.rows
     ]
-    columns = ("F1 by class", "Modalities", *(table.first.classes[index] for index in present))
+    classes = ("F1 by class", "Modalities", *(table.first.classes[index] for index in present))
     total = ("*utterances*", "", *(f"{support[index]:,}" for index in present))
     return "\n".join([
         f"### {number}. {table.title}\n",
-        markdown([header, *scores], "><<" + ">" * (len(header) - 4) + "<"),
-        markdown([columns, *by_class, total], "<<" + ">" * len(present)),
+        markdown([[name for name, _, _ in columns], *scores], "".join(side for _, side, _ in columns)),
+        markdown([classes, *by_class, total], "<<" + ">" * len(present)),
         _bullets(_notes(table, usual), footnotes),
     ])  # fmt: skip
+
+
+def _interval(table: Table, row: Row) -> str:
+    """Where a row's weighted F1 lies with 95 % confidence."""
+    if row not in table.evidence:
+        return "–"
+    low, high = table.evidence[row].interval
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _behind(table: Table, row: Row) -> str:
+    """How far a row is behind the best one, and whether it is tied with it."""
+    if row not in table.behind:
+        return "–"
+    found, p = table.behind[row]
+    tied = " ≈" if p >= 1 - LEVEL else ""
+    return f"{100 * found.effect:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f}){tied}"
+
+
+def _gain(table: Table) -> Iterator[str]:
+    """What the best fusion gains over the best single modality."""
+    best = next((row for row in table.evidence if row.ranked and len(row.modalities) > 1), None)
+    single = next((row for row in table.evidence if len(row.modalities) == 1), None)
+    if best and single:
+        gain = difference(table.evidence[best], table.evidence[single])
+        yield (
+            f"{best.label} gains {100 * gain.effect:.1f} points of weighted F1 (95 % interval {100 * gain.low:.1f} to "
+            f"{100 * gain.high:.1f}) over the best single modality, {single.modalities[0]}."
+        )
 
 
 def _notes(table: Table, usual: Training) -> Iterator[str]:
@@ -416,6 +481,14 @@ def _notes(table: Table, usual: Training) -> Iterator[str]:
         size = f"{facts.get('dim', '?')} wide, {facts.get('parameters', 0):,} frozen parameters"
         yield f"Features `{name}` ({modality}): {origin or 'extractor unknown'}; {size}; sha256 `{digest[:12]}`."
     yield f"Training: {', '.join(f'{_words(name)} {_value(value)}' for name, value in asdict(usual).items())}."
+    if table.evidence:
+        cluster = "actors" if table.first.spec.dataset.endswith("ravdess") else "dialogues"
+        seeds = "seeds" if any(row.complete > 1 for row in table.evidence) else "no seeds, since there is but one"
+        yield (
+            f"Intervals and differences: bootstrap over {cluster} and {seeds}, {RESAMPLES:,} resamples. ≈ marks rows "
+            "that are tied with the best (Holm-corrected p of 0.05 or more)."
+        )
+        yield from _gain(table)
     if table.counts_encoders:
         yield "*Fusion* counts the parameters outside the unimodal encoders; – where they were not counted apart."
     if table.track == "dialogue":
