@@ -1,13 +1,13 @@
 """``python -m data_prep ravdess|iemocap|meld --raw PATH``: one corpus, everything its files allow.
 
-Further commands add one feature set to a prepared corpus: ``text``, ``mfcc``, ``import``.
+Further commands add one feature set to a prepared corpus: ``text``, ``mfcc``, ``import``, ``pack``.
 """
 
 from __future__ import annotations
 
 import click
 
-from data_prep import extract, iemocap, import_features, meld, ravdess
+from data_prep import extract, iemocap, import_features, import_pack, meld, ravdess
 
 
 @click.group(help=(__doc__ or "").replace("``", ""))
@@ -22,6 +22,7 @@ for command in (
     extract.text_command,
     extract.mfcc_command,
     import_features.main,
+    import_pack.main,
 ):
     main.add_command(command)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -45,6 +46,7 @@ COUNTS = {
 DIALOGUES, SESSIONS = 151, 5
 COMMUNITY = ("hap", "sad", "neu", "ang", "exc", "fru")  #: the integers of the DialogueRNN-style packs
 COMMUNITY_ROWS = 7433
+COMMUNITY_FILE = "labels_six_community.csv"
 LABEL = re.compile(r"\[(\d+\.\d+) - (\d+\.\d+)\]\t(Ses\d\d[FM]_\w+_[FM]\w+)\t(\w{3})\t")
 TRANSCRIPT = re.compile(r"(Ses\d\d[FM]_\w+_[FM]\w+) \[[\d.]+-[\d.]+\]:(.*)")
 
@@ -143,18 +145,10 @@ def _check(table: pd.DataFrame, root: Path, partial: bool) -> None:
 
 
 def write_community(corpus: Path, table: pd.DataFrame, pack: Path) -> Path:
-    """Write the six-class variant of the DialogueRNN-style packs as ``labels_six_community.csv``; return its path.
-
-    The packs have 7,433 utterances where the release gives 7,380: 53 that the release leaves undecided (xxx) are happy
-    there, from an older labelling. Papers use both, so the variant has a file of its own.
-
-    Args:
-        corpus: Folder of the utterance table.
-        table: That table.
-        pack: JSON ``{"dialogues": {name: {"utt": [ids], "label": [integers]}}}``.
+    """Write the six-class labels of a JSON ``{"dialogues": {name: {"utt": [ids], "label": [integers]}}}``.
 
     Raises:
-        Misuse: the pack is unreadable, has another size, or an id that the table lacks.
+        Misuse: the file is unreadable, has another size, or an id that the table lacks.
     """
     try:
         dialogues = json.loads(pack.read_text(encoding="utf-8"))["dialogues"].values()
@@ -170,11 +164,20 @@ def write_community(corpus: Path, table: pd.DataFrame, pack: Path) -> Path:
         raise Misuse(f"{pack} holds {len(absent):,} utterances that the table lacks (first: {absent[0]!r})")
     if len(label) != COMMUNITY_ROWS:
         raise Misuse(f"{pack} holds {len(label):,} utterances; the six-class variant has {COMMUNITY_ROWS:,}")
+    return write_labels(corpus, table, label)
+
+
+def write_labels(corpus: Path, table: pd.DataFrame, label: Mapping[str, str]) -> Path:
+    """Write the six-class variant of the DialogueRNN-style packs as ``labels_six_community.csv``; return its path.
+
+    The packs have 7,433 utterances where the release gives 7,380: 53 that the release leaves undecided (xxx) are happy
+    there, from an older labelling. Papers use both, so the variant has a file of its own.
+    """
     rows = table.loc[table["id"].isin(list(label)), ["id", "emotion"]]
-    labels = rows["id"].map(label)
+    labels = rows["id"].map(dict(label))
     release = table["emotion"].isin(COMMUNITY).sum()
     differ = pd.Series(rows["emotion"] + " -> " + labels)[rows["emotion"] != labels].value_counts()
-    path = corpus / "labels_six_community.csv"
+    path = corpus / COMMUNITY_FILE
     write_atomic(path, rows.assign(emotion=labels).to_csv(index=False, lineterminator="\n"))
     changes = ", ".join(f"{count} {change}" for change, count in differ.items()) or "none"
     click.echo(f"community labels: {len(rows):,} ({release:,} in the release; differing: {changes}) -> {path}")
