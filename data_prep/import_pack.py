@@ -118,18 +118,19 @@ def iemocap_places(rows: pd.DataFrame, fields: Mapping[str, Any], dialogue: Any)
     if "ids" in fields:
         known = set(rows["id"])
         return [str(i) if str(i) in known else "" for i in fields["ids"][dialogue]]
-    said = zip(fields["speakers"][dialogue], fields["sentences"][dialogue], strict=False)
     turns: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for turn, (speaker, sentence) in enumerate(said):
-        turns[str(speaker), letters(sentence)].append(turn)
+    for turn, said in enumerate(zip(fields["speakers"][dialogue], fields["sentences"][dialogue], strict=True)):
+        turns[str(said[0]), letters(said[1])].append(turn)
+    same: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for utterance, speaker, text, emotion in zip(*(rows[c] for c in ("id", "speaker", "text", "emotion")), strict=True):
+        same[speaker[-1], letters(text)].append((utterance, emotion))
     found = [""] * len(fields["labels"][dialogue])
-    sentences = rows["text"].map(letters)
-    for (speaker, sentence), places in turns.items():
-        same = rows[(sentences == sentence) & (rows["speaker"].str[-1] == speaker)]
-        if len(same) != len(places):
-            same = same[same["emotion"].isin(iemocap.COMMUNITY)]
-        if len(same) == len(places):
-            for place, utterance in zip(places, same["id"], strict=True):
+    for said, places in turns.items():
+        candidates = [utterance for utterance, _ in same[said]]
+        if len(candidates) != len(places):
+            candidates = [utterance for utterance, emotion in same[said] if emotion in iemocap.COMMUNITY]
+        if len(candidates) == len(places):
+            for place, utterance in zip(places, candidates, strict=True):
                 found[place] = utterance
     return found
 
