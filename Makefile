@@ -17,10 +17,12 @@ CORPUS ?= auto
 MER_DATA ?= data
 RESULTS ?= benchmarks/results
 RAW ?=
+OUT ?=
+YES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help bench data test lint unit smoke leaderboard check verify list clean
+.PHONY: help bench data download test lint unit smoke leaderboard check verify list clean
 
 help:  ## this text
 	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -47,6 +49,9 @@ bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb)  ## run what the s
 data: .venv/prep  ## prepare a corpus: make data DATASET=ravdess RAW=<folder>
 	@test -n "$(RAW)" || { echo "error: make data needs RAW=<the corpus as you obtained it>; see data_prep/README.md" >&2; exit 2; }
 	$(BIN)/python -m data_prep $(DATASET) --raw "$(RAW)" --out "$(MER_DATA)"
+
+download: .venv/prep  ## fetch a corpus: make download DATASET=ravdess|meld [OUT=<folder>] [YES=1 accepts the licence]
+	$(BIN)/python -m data_prep download $(DATASET) $(if $(OUT),--out "$(OUT)") $(if $(YES),--yes)
 
 test: lint unit smoke check  ## everything that CI runs
 

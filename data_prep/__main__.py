@@ -1,13 +1,14 @@
 """``python -m data_prep ravdess|iemocap|meld --raw PATH``: one corpus, everything its files allow.
 
-Further commands add one feature set to a prepared corpus: ``text``, ``mfcc``, ``import``, ``pack``.
+``download ravdess|meld`` fetches the files first. Further commands add feature sets to a prepared corpus: ``text``,
+``mfcc``, ``import``, ``pack``.
 """
 
 from __future__ import annotations
 
 import click
 
-from data_prep import extract, iemocap, import_features, import_pack, meld, ravdess
+from data_prep import download, extract, iemocap, import_features, import_pack, meld, ravdess
 
 
 @click.group(help=(__doc__ or "").replace("``", ""))
@@ -23,6 +24,7 @@ for command in (
     extract.mfcc_command,
     import_features.main,
     import_pack.main,
+    download.main,
 ):
     main.add_command(command)
 
