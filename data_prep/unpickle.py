@@ -66,13 +66,11 @@ def _bytes(data: Any) -> bytes:
 
 
 def _scalar(dtype: _Dtype, data: Any) -> Any:
-    if dtype.dtype.hasobject:
-        raise pickle.UnpicklingError("a scalar holds an object")
-    return np.frombuffer(_bytes(data), dtype.dtype, count=1)[0]
+    return np.frombuffer(_bytes(data), dtype.dtype, count=1)[0]  # refuses objects
 
 
 def _frombuffer(buffer: Any, dtype: _Dtype, shape: Any, order: Any, axes: Any = None) -> Any:
-    array = np.frombuffer(buffer, dtype.dtype)  # refuses objects
+    array = np.frombuffer(buffer, dtype.dtype)  # refuses them too
     if order == "K":  # numpy 2.3 on: stored in the order of memory, then turned
         return array.reshape(shape).transpose(axes)
     return array.reshape(shape, order=order)

@@ -45,7 +45,7 @@ def wav(seed: int = 0) -> bytes:
 
 def tracking(seed: int = 0, note: bytes = b"") -> bytes:
     xy = np.random.default_rng(seed).integers(100, 600, (4, 68, 2))
-    columns = {"frame": range(4), " note": ["?"] * 4}
+    columns = {"frame": range(4), " note?": ["?"] * 4}
     columns |= {f" {axis}_{p}": xy[:, p, i] for i, axis in enumerate("xy") for p in range(68)}
     return pd.DataFrame(columns).to_csv(index=False).encode().replace(b"?", note)
 

@@ -34,6 +34,7 @@ class Server(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.cuts: list[int] = []
         self.ranges = True
+        self.shift = 0  # of where a range starts
         self.asked: list[tuple[str, str]] = []
 
     def url(self, name: str) -> str:
@@ -60,6 +61,8 @@ class Handler(BaseHTTPRequestHandler):
         tag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
         span = re.fullmatch(r"bytes=(\d+)-", asked)
         start = int(span[1]) if span and self.server.ranges and self.headers.get("If-Range", tag) == tag else 0
+        if start:
+            start += self.server.shift
         if start >= len(content):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -144,6 +147,12 @@ def test_server_without_ranges_starts_over(server: Server, remote: download.Remo
     server.cuts = [300_000]
     assert fetch(remote, tmp_path).read_bytes() == CONTENT
     assert len(server.asked) == 2
+
+
+def test_answer_to_another_range_is_not_appended(server: Server, remote: download.Remote, tmp_path: Path) -> None:
+    (tmp_path / "a.bin.part").write_bytes(CONTENT[:400_000])
+    server.shift = 10
+    assert fetch(remote, tmp_path).read_bytes() == CONTENT
 
 
 def test_file_that_changed_meanwhile_is_not_spliced(server: Server, tmp_path: Path) -> None:
