@@ -151,7 +151,7 @@ def test_server_without_ranges_starts_over(server: Server, remote: download.Remo
 
 def test_answer_to_another_range_is_not_appended(server: Server, remote: download.Remote, tmp_path: Path) -> None:
     (tmp_path / "a.bin.part").write_bytes(CONTENT[:400_000])
-    server.shift = 10
+    server.shift = -10
     assert fetch(remote, tmp_path).read_bytes() == CONTENT
 
 
