@@ -40,6 +40,7 @@ help:  ## this text
 	@echo "  MER_DATA   folder of the prepared corpora (default data)"
 	@echo "  RESULTS    folder of the records (default benchmarks/results)"
 	@echo "Variables of make data: DATASET, RAW (the corpus as you obtained it), MER_DATA"
+	@echo "Variables of make download: DATASET, OUT (default downloads/DATASET), YES=1 (accept the licence unasked)"
 
 bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb)  ## run what the suite lacks, rewrite the leaderboard
 	$(BIN)/mer-bench bench benchmarks/$(DATASET).toml --methods "$(METHODS)" --seeds "$(SEEDS)" \
@@ -50,7 +51,7 @@ data: .venv/prep  ## prepare a corpus: make data DATASET=ravdess RAW=<folder>
 	@test -n "$(RAW)" || { echo "error: make data needs RAW=<the corpus as you obtained it>; see data_prep/README.md" >&2; exit 2; }
 	$(BIN)/python -m data_prep $(DATASET) --raw "$(RAW)" --out "$(MER_DATA)"
 
-download: .venv/prep  ## fetch a corpus: make download DATASET=ravdess|meld [OUT=<folder>] [YES=1 accepts the licence]
+download: .venv/prep  ## fetch a corpus: make download DATASET=ravdess (or meld)
 	$(BIN)/python -m data_prep download $(DATASET) $(if $(OUT),--out "$(OUT)") $(if $(YES),--yes)
 
 test: lint unit smoke check  ## everything that CI runs

@@ -166,7 +166,7 @@ def read_dialogues(content: Sequence[Any], name: str, table: pd.DataFrame) -> Pa
     features = [place for place in fields if place.rstrip("234") in MODALITIES]
     split_of = {key: SPLITS[split] for split in SPLITS if split in fields for key in fields[split]}
     by_dialogue = dict(iter(table.groupby("dialogue", sort=False)))
-    numbered = all(isinstance(key, int | np.integer) for key in fields["labels"])
+    numbered = all(str(key).isdigit() for key in fields["labels"])
     places, names = (meld_places, MELD_LABELS) if numbered else (iemocap_places, iemocap.COMMUNITY)
     pack = Pack(name, [], {place: [] for place in features}, [], [], [])
     odd: list[tuple[str, str]] = []
