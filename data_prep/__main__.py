@@ -1,13 +1,14 @@
 """``python -m data_prep ravdess|iemocap|meld --raw PATH``: one corpus, everything its files allow.
 
-Further commands add one feature set to a prepared corpus: ``text``, ``mfcc``, ``import``.
+``download ravdess|meld`` fetches the files first. Further commands add feature sets to a prepared corpus: ``text``,
+``mfcc``, ``import``, ``pack``.
 """
 
 from __future__ import annotations
 
 import click
 
-from data_prep import audio, iemocap, import_features, meld, ravdess, text
+from data_prep import audio, download, iemocap, import_features, import_pack, meld, ravdess, text
 
 
 @click.group(help=(__doc__ or "").replace("``", ""))
@@ -22,6 +23,8 @@ for command in (
     text.text_command,
     audio.mfcc_command,
     import_features.main,
+    import_pack.main,
+    download.main,
 ):
     main.add_command(command)
 
