@@ -168,6 +168,25 @@ def leaderboard(check: bool, output: Path | None, results: Path) -> None:
 
 
 @cli.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--dataset", help="Only tables of this corpus.")
+@click.option("--show", type=click.IntRange(0), default=10, show_default=True, help="Utterances to show.")
+@data_option
+@results_option
+def compare(first: str, second: str, dataset: str | None, show: int, root: Path, results: Path) -> None:
+    """Where the methods FIRST and SECOND differ: paired test, gain by class, and utterances if the corpus is there."""
+    from mer_bench import compare as comparison
+    from mer_bench.records import load_records
+
+    records, problems = load_records(results)
+    for problem in problems:
+        click.echo(f"warning: {problem}", err=True)
+    for found in comparison.compare(records, first, second, dataset):
+        click.echo(comparison.describe(found, root, show))
+
+
+@cli.command()
 @click.option("--dataset", help="Only this corpus.")
 @data_option
 def verify(dataset: str | None, root: Path) -> None:

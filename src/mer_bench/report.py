@@ -104,6 +104,7 @@ class Row:
         partial: Folds present of each incomplete seed.
         counts: The complete seeds' matrices by cluster of test utterances [seed, cluster, class, class]; None if a
             record does not have them, or no seed is complete.
+        records: The runs behind it.
     """
 
     method: str
@@ -116,6 +117,7 @@ class Row:
     complete: int
     partial: tuple[int, ...]
     counts: npt.NDArray[np.int64] | None = None
+    records: tuple[RunRecord, ...] = ()
 
     @cached_property
     def order(self) -> tuple[bool, float, str, tuple[str, ...], str]:
@@ -358,6 +360,7 @@ def _row(records: Sequence[RunRecord], folds: int) -> Row:
         complete=len(complete),
         partial=tuple(sorted((len(matrix) for matrix in matrices if len(matrix) < folds), reverse=True)),
         counts=None if clusters is None else clusters.reshape(len(whole), -1, *clusters.shape[1:]),
+        records=tuple(records),
     )
 
 
