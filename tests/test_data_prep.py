@@ -433,7 +433,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_text_states_do_not_depend_on_the_batch(encoder: Path) -> None:
     texts = ["ab", "a much longer one , is it not ?", "c"]
-    frozen = text.TextEncoder(str(encoder))
+    frozen = text.text_model(str(encoder))
     together = text.encode_texts(texts, frozen)
     alone = text.encode_texts(texts, frozen, batch_size=1)
     assert [len(frames) for frames in together] == [2, 23, 1]  # no special tokens
@@ -466,11 +466,11 @@ def test_absent_encoder_is_one_sentence(friends: Path, tmp_path: Path, encoder: 
     assert "--download" in message
     assert "--local-dir" in message
     (tmp_path / "hollow").mkdir()
-    assert "holds no text encoder" in refused(*command, tmp_path / "hollow")
+    assert "holds no model" in refused(*command, tmp_path / "hollow")
     damaged = tmp_path / "damaged"
     shutil.copytree(encoder, damaged)
     (damaged / "config.json").write_text("{")
-    refused(*command, damaged)
+    assert f"cannot load the model in {damaged}" in refused(*command, damaged)
 
 
 # --- import -----------------------------------------------------------------------------------------------------------
