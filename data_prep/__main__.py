@@ -1,6 +1,6 @@
 """``python -m data_prep ravdess|iemocap|meld --raw PATH``: one corpus, everything its files allow.
 
-Further commands add one feature set to a prepared corpus: ``text``, ``mfcc``, ``import``.
+Further commands add one feature set to a prepared corpus: ``audio``, ``text``, ``import``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ for command in (
     iemocap.main,
     meld.main,
     text.text_command,
-    audio.mfcc_command,
+    audio.audio_command,
     import_features.main,
 ):
     main.add_command(command)
