@@ -1,7 +1,7 @@
 """``python -m data_prep ravdess|iemocap|meld --raw PATH``: one corpus, everything its files allow.
 
-``download ravdess|meld`` fetches the files first. Further commands add feature sets to a prepared corpus: ``text``,
-``mfcc``, ``import``, ``pack``.
+``download ravdess|meld`` fetches the files first. Further commands add feature sets to a prepared corpus: ``audio``,
+``text``, ``import``, ``pack``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ for command in (
     iemocap.main,
     meld.main,
     text.text_command,
-    audio.mfcc_command,
+    audio.audio_command,
     import_features.main,
     import_pack.main,
     download.main,

@@ -12,6 +12,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
 import signal
 from collections import Counter, deque
@@ -21,8 +22,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import click
@@ -105,14 +107,15 @@ class Extractor:
         recipe: Its identity.
         decode: From one clip to what ``encode`` takes. It runs in worker processes, hence is a function of a module, or
             a ``partial`` of one. :class:`Unreadable`, OSError, ValueError and RuntimeError say that the clip is bad.
-        encode: From a list of such to one array [time, dim] each, in order.
+        encode: From a list of such to one array [time, dim] each, in order, or the :class:`Unreadable` that says why
+            there is none.
         parameters: The extractor's frozen parameters; called only if there is work to do.
         batch_size: Utterances that are encoded together, which is also what a kill may cost.
     """
 
     recipe: Recipe
     decode: Callable[[Clip], Any]
-    encode: Callable[[list[Any]], Sequence[FloatArray]]
+    encode: Callable[[list[Any]], Sequence[FloatArray | Unreadable]]
     parameters: Callable[[], int] = lambda: 0
     batch_size: int = 32
 
@@ -150,7 +153,7 @@ def extract(
             shutil.rmtree(journal.folder)  # what is wrong may be put right before the next call
             raise Misuse(f"{recipe.name}: not one of {len(clips):,} utterances could be read: {journal.missing[0][1]}")
         report_unread(recipe.name, journal.missing)
-        yield from journal.sequences()
+        return journal.sequences()
 
     spec = store(
         corpus,
@@ -329,7 +332,7 @@ def decode_all(decode: Callable[[Clip], Any], clips: Iterable[Clip], workers: in
 
 
 def encode_batch(
-    encode: Callable[[list[Any]], Sequence[FloatArray]], batch: Sequence[tuple[Clip, Any]]
+    encode: Callable[[list[Any]], Sequence[FloatArray | Unreadable]], batch: Sequence[tuple[Clip, Any]]
 ) -> list[tuple[str, FloatArray, str]]:
     """(id, array, reason why it is empty or "") of each clip; one that cannot be encoded does not take others along."""
     sound = [item for _, item in batch if not isinstance(item, Unreadable)]
@@ -362,10 +365,21 @@ def _attempt(function: Callable[[Any], Any], item: Any) -> Any:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    """Spawned, since a fork of a process that has threads may hang; an interrupt is the parent's business."""
-    return ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    )
+    """Spawned, since a fork of a process that has threads may hang."""
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_worker)
+
+
+def _begin_worker() -> None:
+    """Leave interrupts to the parent, and end with it: one that is killed outright cannot say goodbye."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
 
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[Clip], Any], clip: Clip) -> Future[Any]:
