@@ -88,6 +88,8 @@ class RunRecord:
     seconds: float
     peak_memory_mib: float
     device: str
+    #: track -> modalities, "audio+text" -> Bayes-optimal accuracy and weighted F1; of simulated corpora alone
+    attainable: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -155,6 +155,21 @@ class Table:
         """Heading of the table."""
         spec = self.first.spec
         return f"{spec.dataset}: {spec.label_set}, {spec.protocol}, {self.track} track"
+
+    @property
+    def attainable(self) -> Mapping[str, Mapping[str, float]]:
+        """Modalities, joined by ``+`` -> Bayes rates of a simulated corpus in this track; empty for real corpora."""
+        known = (record.attainable for record in self.records if record.attainable)
+        return next(known, {}).get(self.track, {})
+
+    def attained(self, row: Row) -> str:
+        """Share of what all the table's modalities allow that a row gains over always saying the largest class."""
+        best = self.attainable.get("+".join(sorted((name for name, _, _ in self.features), key=_rank)))
+        chance = next((other for other in self.rows if other.method == "majority" and other.complete), None)
+        if best is None or chance is None or not row.complete:
+            return "–"
+        floor, score = (float(SCORES["weighted_f1"](each.pooled).mean()) for each in (chance, row))
+        return f"{100 * (score - floor) / (best['weighted_f1'] - floor):.0f} %"
 
     def seeds(self, row: Row) -> str:
         """How many seeds stand behind a row, and what is missing."""
@@ -362,13 +377,15 @@ def _section(number: int, table: Table) -> str:
     notes = {row: _difference(row.training, usual) for row in table.rows}
     footnotes = list(dict.fromkeys(note for note in notes.values() if note))
     labels = {row: row.label + _superscript(footnotes, notes[row]) for row in table.rows}
+    known = bool(table.attainable)
     ranks = {row: str(rank) for rank, row in enumerate((row for row in table.rows if row.ranked), 1)}
     scores = [
         (ranks.get(row, "–"), labels[row], _join(row.modalities), *(row.score(name) for name in SCORES),
-         f"{row.parameters:,}", table.seeds(row))
+         *((table.attained(row),) * known), f"{row.parameters:,}", table.seeds(row))
         for row in table.rows
     ]  # fmt: skip
-    header = ("Rank", "Method", "Modalities", "Weighted F1", "Accuracy", "Macro F1", "UAR", "Parameters", "Seeds")
+    header = ("Rank", "Method", "Modalities", "Weighted F1", "Accuracy", "Macro F1", "UAR", *(("Attained",) * known),
+              "Parameters", "Seeds")  # fmt: skip
     support = table.support
     present = [index for index in range(len(table.first.classes)) if support[index]]
     by_class = [
@@ -379,7 +396,7 @@ def _section(number: int, table: Table) -> str:
     total = ("*utterances*", "", *(f"{support[index]:,}" for index in present))
     return "\n".join([
         f"### {number}. {table.title}\n",
-        markdown([header, *scores], "><<>>>>><"),
+        markdown([header, *scores], "><<" + ">" * (len(header) - 4) + "<"),
         markdown([columns, *by_class, total], "<<" + ">" * len(present)),
         _bullets(_notes(table, usual), footnotes),
     ])  # fmt: skip
@@ -401,6 +418,13 @@ def _notes(table: Table, usual: Training) -> Iterator[str]:
         origin = ", ".join(str(facts[key]) for key in ("extractor", "revision", "layer") if facts.get(key))
         size = f"{facts.get('dim', '?')} wide, {facts.get('parameters', 0):,} frozen parameters"
         yield f"Features `{name}` ({modality}): {origin or 'extractor unknown'}; {size}; sha256 `{digest[:12]}`."
+    if table.attainable:
+        best = "; ".join(
+            f"{part.replace('+', ' + ')} {100 * each['weighted_f1']:.1f} ({100 * each['accuracy']:.1f})"
+            for part, each in table.attainable.items()
+        )
+        yield f"Best possible weighted F1 (accuracy) in expectation: {best}."
+        yield "Attained = (weighted F1 - the majority row's) / (best possible - the majority row's)."
     yield f"Training: {', '.join(f'{_words(name)} {_value(value)}' for name, value in asdict(usual).items())}."
     if table.track == "dialogue":
         yield "Methods read whole dialogues and their batch size counts dialogues; reference rows read utterances."
