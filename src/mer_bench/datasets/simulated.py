@@ -106,7 +106,7 @@ PRESETS = {
     "simulated-unreliable": diagnostic({"text=audio=vision": 0.9}, unreliable=dict.fromkeys(THREE, 0.4)),
     "simulated-context": diagnostic({"text=audio=vision": 0.35}, inertia=0.6, contagion=0.2),
     "simulated-irrelevant": diagnostic(
-        {"text=audio=vision": 0.75}, lengths=dict.fromkeys(THREE, (56, 72)), span=0.05
+        {"text=audio=vision": 0.75}, lengths=dict.fromkeys(THREE, (72, 96)), span=0.04
     ),
 }  # fmt: skip
 
