@@ -227,9 +227,15 @@ def test_the_best_weighted_f1_is_that_of_the_best_of_all_rules() -> None:
         best = rates(joint)
         short.append(float(weighted_f1(matrices).max()) - best["weighted_f1"])
         assert best["accuracy"] == pytest.approx(float(accuracy(matrices).max()))
-    assert min(short) > -1e-12
-    assert np.median(short) < 1e-12
-    assert max(short) < 0.06  # where the climb ends beside the summit
+    assert np.median(short) < 1e-6  # below 0 where drawing lots is better than any fixed rule
+    assert max(short) < 0.05  # where the climb ends beside the summit
+
+
+def test_without_information_the_best_is_to_guess_by_shares() -> None:
+    assert rates(np.full((4, 1), 0.25)) == pytest.approx({"accuracy": 0.25, "weighted_f1": 0.25})
+    nearly = rates(np.array([[0.9], [0.1]]))
+    assert nearly["accuracy"] == pytest.approx(0.9)
+    assert nearly["weighted_f1"] >= 0.9 * 2 * 0.9 / 1.9  # that of the larger class alone
 
 
 def test_the_posterior_of_a_dialogue_is_what_enumeration_of_all_chains_gives() -> None:
@@ -420,4 +426,4 @@ def test_scores_of_the_best_rule_match_the_metrics_on_a_drawn_corpus() -> None:
     decided = joint.loc[list(map(tuple, shown[:, :2]))].to_numpy()
     matrix = confusion_matrix(emotion, decided, 4)
     assert accuracy(matrix) == pytest.approx(known["accuracy"], abs=0.01)
-    assert weighted_f1(matrix) == pytest.approx(known["weighted_f1"], abs=0.02)
+    assert known["weighted_f1"] - 0.02 < weighted_f1(matrix) < known["weighted_f1"] + 0.01
