@@ -25,7 +25,7 @@ from mer_bench.datasets import DATASETS, EmotionDataModule, simulated
 from mer_bench.datasets.base import SPLITS, GroupSampler, training_statistics
 from mer_bench.datasets.iemocap import validation_dialogues
 from mer_bench.datasets.ravdess import FOLDS
-from mer_bench.datasets.simulated import PRESETS, Dials, draw_absent, draw_symbols, ensure, simulate
+from mer_bench.datasets.simulated import PRESETS, TRUTH, ensure, simulate
 from mer_bench.errors import Misuse
 from mer_bench.features import open_features, verify_features, write_features
 from mer_bench.table import FILE, read_table, write_table
@@ -534,7 +534,9 @@ def test_broken_tables_are_refused(root: Path, tmp_path: Path, damage: Any, sent
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """All that :func:`simulate` writes."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != TRUTH)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("name", SIMULATED)
@@ -543,6 +545,9 @@ def test_equal_dials_give_equal_bytes(root: Path, tmp_path: Path, name: str) -> 
     assert content(tmp_path) == content(root / name)
     for modality in PRESETS[name].modalities:
         verify_features(tmp_path / f"simulated-{modality}")
+    known = json.loads((root / name / TRUTH).read_text())
+    module = build(root, next(task for task in FIRST if task[0] == name), features={})
+    assert module.attainable == known["attainable"][module.label_set]
 
 
 def test_another_seed_gives_another_corpus(root: Path, tmp_path: Path) -> None:
@@ -646,62 +651,6 @@ def test_emotions_have_inertia_and_keep_their_shares(tmp_path: Path) -> None:
         stays[name] = (previous == corpus.emotion)[previous.notna()].mean()
         assert abs((corpus.emotion == 0).mean() - 1708 / 7532) < 0.04
     assert stays["calm"] < 0.25 < 0.5 < stays["stirred"]
-
-
-def information(*columns: np.ndarray[Any, Any], emotion: np.ndarray[Any, Any]) -> float:
-    """Bits that discrete columns tell about the emotion together."""
-
-    def entropy(table: pd.DataFrame) -> float:
-        share = table.value_counts(normalize=True).to_numpy()
-        return float(-(share * np.log2(share)).sum())
-
-    shown, true = pd.DataFrame(dict(enumerate(columns))), pd.DataFrame({"emotion": emotion})
-    return entropy(shown) + entropy(true) - entropy(pd.concat([shown, true], axis=1))
-
-
-def symbols(**chances: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    defaults: dict[str, Any] = {"redundant": 0.0, "unique": {}, "synergistic": 0.0}
-    dials = Dials("ravdess", ("audio", "vision"), **{**defaults, **chances})
-    emotion = np.random.default_rng(1).integers(8, size=40_000)
-    return draw_symbols(emotion, 8, dials, np.random.default_rng(0)), emotion
-
-
-def test_redundant_evidence_stands_in_every_modality() -> None:
-    shown, emotion = symbols(redundant=0.5)
-    assert np.array_equal(shown[:, 0], shown[:, 1])
-    assert information(shown[:, 0], emotion=emotion) == pytest.approx(1.5, abs=0.03)  # half of 3 bits
-    assert information(*shown.T, emotion=emotion) == pytest.approx(1.5, abs=0.03)
-
-
-def test_unique_evidence_stands_in_one_modality() -> None:
-    shown, emotion = symbols(unique={"audio": 0.5, "vision": 0.25})
-    assert information(shown[:, 0], emotion=emotion) == pytest.approx(1.5, abs=0.03)
-    assert information(shown[:, 1], emotion=emotion) == pytest.approx(0.75, abs=0.03)
-    assert information(*shown.T, emotion=emotion) == pytest.approx(2.25, abs=0.03)
-
-
-def test_synergistic_evidence_stands_in_no_modality_alone() -> None:
-    shown, emotion = symbols(synergistic=0.5)
-    assert information(shown[:, 0], emotion=emotion) == pytest.approx(0, abs=0.01)
-    assert information(shown[:, 1], emotion=emotion) == pytest.approx(0, abs=0.01)
-    assert information(*shown.T, emotion=emotion) == pytest.approx(1, abs=0.03)  # half of the pad's 2 bits
-    full, emotion = symbols(synergistic=0.5, pad=8)
-    assert information(*full.T, emotion=emotion) == pytest.approx(1.5, abs=0.05)
-
-
-def test_missing_modalities() -> None:
-    absent = draw_absent(20_000, replace(PRESETS["simulated-iemocap"], missing=0.3), np.random.default_rng(0))
-    assert absent.sum(1).max() == 1
-    assert absent.mean(0) == pytest.approx([0.1] * 3, abs=0.01)
-
-
-def test_impossible_dials() -> None:
-    with pytest.raises(Misuse, match="sum to 1 at most"):
-        Dials("ravdess", ("audio", "vision"), 0.8, {"audio": 0.3}, 0.0)
-    with pytest.raises(Misuse, match="at least 0"):
-        Dials("ravdess", ("audio", "vision"), -0.1, {}, 0.0)
-    with pytest.raises(Misuse, match="'visoin': did you mean 'vision'"):
-        Dials("ravdess", ("audio", "vision"), 0.1, {"visoin": 0.2}, 0.0)
 
 
 def accuracy(module: EmotionDataModule, names: tuple[str, ...]) -> float:

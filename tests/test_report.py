@@ -211,6 +211,20 @@ def test_simulated_corpora_stand_apart() -> None:
     assert "Real corpora" not in report.leaderboard([make(simulated=True)])
 
 
+def test_simulated_corpora_show_the_share_of_what_is_attainable() -> None:
+    best = {"text+audio": {"accuracy": 0.8, "weighted_f1": 0.9}, "audio": {"accuracy": 0.5, "weighted_f1": 0.6}}
+    known = {"utterance": best, "dialogue": {"text+audio": {"accuracy": 1.0, "weighted_f1": 1.0}}}
+    pairs = [("majority", 6), ("lmf", 18), ("early_concat", 30)]  # of 30
+    records = [replace(make(name, hits=hits, simulated=True), attainable=known) for name, hits in pairs]
+    page = report.leaderboard(records)
+    assert {row[1]: row[7] for row in score_rows(page)} == {"majority": "0 %", "lmf": "67 %", "early_concat": "133 %"}
+    assert "text + audio 90.0 (80.0); audio 60.0 (50.0)." in page
+    assert {row[7] for row in score_rows(report.leaderboard(records[1:]))} == {"–"}  # nothing says what chance is
+    deep = [replace(each, context="dialogue") for each in records[:2]]
+    assert [row[7] for row in score_rows(report.leaderboard(deep))] == ["50 %", "0 %"]
+    assert "Attained" not in report.leaderboard([make(simulated=True), make()])
+
+
 def test_differing_training_is_a_footnote() -> None:
     records = [make("a"), make("b"), make("c", training=Training(epochs=50, learning_rate=5e-4))]
     page = report.leaderboard(records)

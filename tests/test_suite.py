@@ -57,8 +57,8 @@ def changed(old: str, new: str) -> str:
 
 def test_a_suite_is_read_as_written(tmp_path: Path) -> None:
     suite = read_suite(write(tmp_path))
-    assert (suite.dataset, suite.label_set, suite.protocol, suite.seeds) == (
-        "simulated-iemocap", "six", "session5", (0, 3)
+    assert (suite.datasets, suite.label_set, suite.protocol, suite.seeds) == (
+        ("simulated-iemocap",), "six", "session5", (0, 3)
     )  # fmt: skip
     rows = {(row.method, tuple(row.features)): row for row in suite.rows}
     every = ("text", "audio", "vision")  # in this order however the file has them
@@ -90,6 +90,25 @@ def test_the_runs_are_the_product_of_rows_folds_and_seeds(tmp_path: Path, root: 
         assert spec.version == METHODS[spec.method].version
         for modality, name in spec.features.items():
             assert spec.features_sha256[modality] == read_spec(root / "simulated-iemocap" / name).sha256
+    validate(specs, root)
+
+
+def test_a_suite_of_several_datasets_runs_each_row_on_each(tmp_path: Path, root: Path) -> None:
+    names = ("simulated-unique-text", "simulated-synergy")
+    text = (
+        changed('"simulated-iemocap"', str(list(names))).replace('"six"', '"plain"').replace('"session5"', '"official"')
+    )
+    suite = read_suite(write(tmp_path, text))
+    assert suite.datasets == names
+    assert len(suite.rows) == 7
+    prepare(suite, root)
+    specs = suite.specs(root)
+    assert [(spec.seed, spec.dataset) for spec in specs] == [
+        (seed, name) for seed in (0, 3) for name in names for _ in range(7)
+    ]
+    for spec in specs:
+        for modality, digest in spec.features_sha256.items():
+            assert digest == read_spec(root / spec.dataset / f"simulated-{modality}").sha256
     validate(specs, root)
 
 
@@ -130,8 +149,8 @@ def test_the_stand_in_is_simulated_has_one_seed_and_no_row_twice(tmp_path: Path,
     suite = read_suite(write(tmp_path, REAL))
     assert len(suite.rows) == 6
     other = stand_in(suite)
-    assert (other.dataset, other.label_set, other.protocol, other.seeds) == (
-        "simulated-ravdess",
+    assert (other.datasets, other.label_set, other.protocol, other.seeds) == (
+        ("simulated-ravdess",),
         "eight",
         "folds6",
         (4,),
@@ -157,8 +176,8 @@ def test_a_shipped_suite_or_its_stand_in_is_valid(path: Path, root: Path) -> Non
     suite = read_suite(path)
     assert suite.rows
     for row in suite.rows:
-        assert set(row.features) <= set(DATASETS[suite.dataset].modalities)
-    if not DATASETS[suite.dataset].simulated:
+        assert all(set(row.features) <= set(DATASETS[dataset].modalities) for dataset in suite.datasets)
+    if not DATASETS[suite.datasets[0]].simulated:
         suite = stand_in(suite)
     prepare(suite, root)
     validate(suite.specs(root), root)
@@ -174,7 +193,9 @@ def test_a_shipped_suite_or_its_stand_in_is_valid(path: Path, root: Path) -> Non
         ("label_set =", "labelset =", "unknown key in .* 'labelset': did you mean 'label_set'?"),
         ('protocol = "session5"', "", "lacks the key 'protocol'"),
         ('"simulated-iemocap"', '"simulated-iemocp"', "unknown dataset in .* did you mean 'simulated-iemocap'?"),
-        ('"simulated-iemocap"', "5", "dataset must be of type str, not 5"),
+        ('"simulated-iemocap"', "5", "dataset must be of type str, or a list of them, not 5"),
+        ('"simulated-iemocap"', "[]", "names no dataset"),
+        ('"simulated-iemocap"', '["simulated-iemocap", "melt"]', "unknown dataset in .* did you mean 'meld'?"),
         ('"six"', '"sixx"', "unknown label set of simulated-iemocap 'sixx': did you mean 'six'?"),
         ('"session5"', '"session"', "unknown protocol of simulated-iemocap 'session': did you mean 'session5'?"),
         ("[0, 3]", '["0"]', "seeds are different whole numbers from 0 on, not ['0']"),

@@ -72,14 +72,15 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, jobs: int, 
     from mer_bench.records import load_records
 
     chosen = suites.read_suite(suite, methods=_words(methods), seeds=_numbers("--seeds", seeds), epochs=epochs)
-    name = chosen.dataset
-    if not name.startswith(suites.STAND_IN) and (corpus == "simulated" or not suites.is_prepared(name, root)):
-        how = suites.how_to_get(name)
+    real = [name for name in chosen.datasets if not name.startswith(suites.STAND_IN)]
+    absent = [name for name in real if corpus == "simulated" or not suites.is_prepared(name, root)]
+    if absent:
+        name, how = absent[0], suites.how_to_get(absent[0])
         if corpus == "real":
             raise Misuse(f"{name} is not prepared below {root}: {how}")
         chosen = suites.stand_in(chosen)
         if corpus == "auto":
-            click.echo(ABSENT.format(dataset=name.upper(), root=root, how=how, stand_in=chosen.dataset), err=True)
+            click.echo(ABSENT.format(dataset=name.upper(), root=root, how=how, stand_in=chosen.datasets[0]), err=True)
     suites.prepare(chosen, root)
     specs = chosen.specs(root, devices=devices, strategy=strategy, num_nodes=num_nodes)
     suites.validate(specs, root)
@@ -87,7 +88,9 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, jobs: int, 
     target = target or _leaderboard(results)
     for problem in report.write(results, target):
         click.echo(f"warning: {problem}", err=True)
-    click.echo(report.main_table(load_records(results)[0], chosen.dataset))
+    records, _ = load_records(results)
+    for dataset in chosen.datasets:
+        click.echo(report.main_table(records, dataset))
     click.echo(f"leaderboard: {target}")
     if failed:
         click.echo(f"{len(failed)} of {len(specs)} runs failed; the next bench tries them again", err=True)

@@ -92,6 +92,8 @@ class RunRecord:
     #: table order; None = not counted
     test_by_cluster: list[list[list[int]]] | None = None
     encoder_parameters: int | None = None  #: how many of ``parameters`` unimodal encoders have; None = not counted
+    #: track -> modalities, "audio+text" -> Bayes-optimal accuracy and weighted F1; of simulated corpora alone
+    attainable: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
 

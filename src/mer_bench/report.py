@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -187,6 +187,24 @@ class Table:
         """Heading of the table."""
         spec = self.first.spec
         return f"{spec.dataset}: {spec.label_set}, {spec.protocol}, {self.track} track"
+
+    @property
+    def attainable(self) -> Mapping[str, Mapping[str, float]]:
+        """Modalities, joined by ``+`` -> Bayes rates of a simulated corpus in this track; empty for real corpora."""
+        known = (record.attainable for record in self.records if record.attainable)
+        return next(known, {}).get(self.track, {})
+
+    def attained(self, row: Row) -> str:
+        """Share of what all the table's modalities allow that a row gains over always saying the largest class.
+
+        Of the accuracy: without information none exceeds the largest class's, while guessing gains weighted F1.
+        """
+        best = self.attainable.get("+".join(sorted((name for name, _, _ in self.features), key=_rank)))
+        chance = next((other for other in self.rows if other.method == "majority" and other.complete), None)
+        if best is None or chance is None or not row.complete:
+            return "–"
+        floor, score = (float(SCORES["accuracy"](each.pooled).mean()) for each in (chance, row))
+        return f"{100 * (score - floor) / (best['accuracy'] - floor):.0f} %"
 
     def seeds(self, row: Row) -> str:
         """How many seeds stand behind a row, and what is missing."""
@@ -414,12 +432,16 @@ def _section(number: int, table: Table) -> str:
         ("Accuracy", ">", lambda row: row.score("accuracy")),
         ("Macro F1", ">", lambda row: row.score("macro_f1")),
         ("UAR", ">", lambda row: row.score("uar")),
+        ("Attained", ">", lambda row: table.attained(row)),
         ("Parameters", ">", lambda row: f"{row.parameters:,}"),
         ("Fusion", ">", lambda row: row.fusion_parameters),
         ("Seeds", "<", lambda row: table.seeds(row)),
     ]
-    absent = {*(("95 % interval", "Behind the best") if not table.evidence else ()),
-                       *(("Fusion",) if not table.counts_encoders else ())}  # fmt: skip
+    absent = {
+        *(() if table.evidence else ("95 % interval", "Behind the best")),
+        *(() if table.attainable else ("Attained",)),
+        *(() if table.counts_encoders else ("Fusion",)),
+    }
     columns = [column for column in columns if column[0] not in absent]
     scores = [tuple(cell(row) for _, _, cell in columns) for row in table.rows]
     support = table.support
@@ -483,6 +505,13 @@ def _notes(table: Table, usual: Training) -> Iterator[str]:
         origin = ", ".join(str(facts[key]) for key in ("extractor", "revision", "layer") if facts.get(key))
         size = f"{facts.get('dim', '?')} wide, {facts.get('parameters', 0):,} frozen parameters"
         yield f"Features `{name}` ({modality}): {origin or 'extractor unknown'}; {size}; sha256 `{digest[:12]}`."
+    if table.attainable:
+        best = "; ".join(
+            f"{part.replace('+', ' + ')} {100 * each['weighted_f1']:.1f} ({100 * each['accuracy']:.1f})"
+            for part, each in table.attainable.items()
+        )
+        yield f"Best possible weighted F1 (accuracy) in expectation: {best}."
+        yield "Attained = (accuracy - the majority row's) / (best possible - the majority row's)."
     yield f"Training: {', '.join(f'{_words(name)} {_value(value)}' for name, value in asdict(usual).items())}."
     if table.evidence:
         cluster = "actors" if table.first.spec.dataset.endswith("ravdess") else "dialogues"

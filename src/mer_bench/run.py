@@ -94,6 +94,7 @@ def run(
         context=method.context,
         provenance=method.provenance,
         simulated=datamodule.simulated,
+        attainable=datamodule.attainable,
         features={
             modality: {
                 "name": opened.spec.name,

@@ -1,7 +1,7 @@
 """Suites: a TOML file -> the list of its runs, all validated before anything trains; runs what is missing.
 
-A suite names a dataset, a label set, a protocol, seeds, training options, and one or more tables, each with its feature
-sets and methods. Its runs are the product of methods, folds and seeds.
+A suite names a dataset (or several that share all else), a label set, a protocol, seeds, training options, and one or
+more tables, each with its feature sets and methods. Its runs are the product of datasets, methods, folds and seeds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Row:
 class Suite:
     """What a suite file says."""
 
-    dataset: str
+    datasets: tuple[str, ...]
     label_set: str
     protocol: str
     seeds: tuple[int, ...]
@@ -54,16 +54,18 @@ class Suite:
         Raises:
             Misuse: a feature set is absent.
         """
-        names = {(modality, name) for row in self.rows for modality, name in row.features.items()}
-        hashes = {key: read_spec(root / self.dataset / key[1]).sha256 for key in sorted(names)}
+        names = sorted({name for row in self.rows for name in row.features.values()})
+        hashes = {
+            (dataset, name): read_spec(root / dataset / name).sha256 for dataset in self.datasets for name in names
+        }
         return [
             RunSpec(
-                dataset=self.dataset,
+                dataset=dataset,
                 label_set=self.label_set,
                 protocol=self.protocol,
                 fold=fold,
                 features=row.features,
-                features_sha256={modality: hashes[modality, name] for modality, name in row.features.items()},
+                features_sha256={modality: hashes[dataset, name] for modality, name in row.features.items()},
                 method=row.method,
                 version=METHODS[row.method].version,
                 options=row.options,
@@ -74,8 +76,9 @@ class Suite:
                 num_nodes=num_nodes,
             )
             for seed in self.seeds
+            for dataset in self.datasets
             for row in self.rows
-            for fold in range(1, DATASETS[self.dataset].protocols[self.protocol] + 1)
+            for fold in range(1, DATASETS[dataset].protocols[self.protocol] + 1)
         ]
 
 
@@ -98,7 +101,14 @@ def read_suite(
     where = f"suite {path}"
     _check(
         content,
-        {"dataset": str, "label_set": str, "protocol": str, "seeds": list, "training": dict, "table": list},
+        {
+            "dataset": type(content.get("dataset")),
+            "label_set": str,
+            "protocol": str,
+            "seeds": list,
+            "training": dict,
+            "table": list,
+        },
         where,
     )
     for key in ("dataset", "label_set", "protocol", "seeds", "table"):
@@ -106,10 +116,15 @@ def read_suite(
             raise Misuse(f"{where} lacks the key {key!r}")
     if not content["table"]:
         raise Misuse(f"{where} has no [[table]]")
-    dataset = content["dataset"]
-    if dataset not in DATASETS:
-        raise unknown(f"dataset in {where}", dataset, DATASETS)
-    DATASETS[dataset].check_names(content["label_set"], content["protocol"], 1)
+    datasets = content["dataset"] if isinstance(content["dataset"], list) else [content["dataset"]]
+    if not datasets:
+        raise Misuse(f"{where} names no dataset")
+    for dataset in datasets:
+        if not isinstance(dataset, str):
+            raise Misuse(f"{where}: dataset must be of type str, or a list of them, not {dataset!r}")
+        if dataset not in DATASETS:
+            raise unknown(f"dataset in {where}", dataset, DATASETS)
+        DATASETS[dataset].check_names(content["label_set"], content["protocol"], 1)
     chosen = tuple(seeds or content["seeds"])
     if not chosen or any(type(seed) is not int or seed < 0 for seed in chosen) or len(set(chosen)) < len(chosen):
         raise Misuse(f"{where}: seeds are different whole numbers from 0 on, not {list(chosen)}")
@@ -117,6 +132,7 @@ def read_suite(
     rows = [
         row
         for number, table in enumerate(content["table"], 1)
+        for dataset in datasets
         for row in _rows(table, shared, dataset, f"{where}, table {number}")
     ]
     listed = {row.method for row in rows}
@@ -131,23 +147,23 @@ def read_suite(
         for row in rows:
             _check_training(row.training, "EPOCHS")
     unique = list({_key(row): row for row in rows}.values())  # a reference row listed in two tables is one row
-    return Suite(dataset, content["label_set"], content["protocol"], chosen, tuple(unique))
+    return Suite(tuple(datasets), content["label_set"], content["protocol"], chosen, tuple(unique))
 
 
 def stand_in(suite: Suite) -> Suite:
-    """The same suite on the simulated corpus of the same shape: one seed, the simulated feature sets.
+    """The same suite on the simulated corpora of the same shape: one seed, the simulated feature sets.
 
     They are no pixels: a method that trains encoders on those reads features there, with the shared encoder.
     """
-    dataset = STAND_IN + suite.dataset
-    simulated = DATASETS[dataset].default_features
+    datasets = tuple(STAND_IN + dataset for dataset in suite.datasets)
+    simulated = DATASETS[datasets[0]].default_features
     rows = {}
     for row in suite.rows:
         options = {name: value for name, value in row.options.items() if name not in ("encoders", "weights")}
         features = {modality: simulated[modality] for modality in row.features}
         swapped = replace(row, features=features, options=options)
         rows[_key(swapped)] = swapped  # rows that differed by feature set alone become one
-    return replace(suite, dataset=dataset, seeds=suite.seeds[:1], rows=tuple(rows.values()))
+    return replace(suite, datasets=datasets, seeds=suite.seeds[:1], rows=tuple(rows.values()))
 
 
 def is_prepared(dataset: str, root: Path) -> bool:
@@ -161,10 +177,10 @@ def how_to_get(dataset: str) -> str:
 
 
 def prepare(suite: Suite, root: Path) -> None:
-    """Generate a simulated corpus that is not there yet."""
-    module = DATASETS[suite.dataset]
-    if module.simulated:
-        module(root, label_set=suite.label_set, protocol=suite.protocol)
+    """Generate the simulated corpora that are not there yet."""
+    for dataset in suite.datasets:
+        if DATASETS[dataset].simulated:
+            DATASETS[dataset](root, label_set=suite.label_set, protocol=suite.protocol)
 
 
 def check_machine(strategy: str, precision: str) -> None:
@@ -186,7 +202,7 @@ def validate(specs: Sequence[RunSpec], root: Path) -> None:
     seen: dict[str, Any] = {}
     for spec in specs:
         check_machine(spec.strategy, spec.training.precision)
-        data = f"{spec.features} {spec.fold} {METHODS[spec.method].context}"
+        data = f"{spec.dataset} {spec.features} {spec.fold} {METHODS[spec.method].context}"
         if data not in seen:
             seen[data] = build_datamodule(spec, root)
         row = f"{spec.method} {spec.features} {spec.options}"

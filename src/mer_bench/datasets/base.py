@@ -80,7 +80,7 @@ class EmotionDataModule(L.LightningDataModule):
         if context not in ("utterance", "dialogue"):
             raise unknown("context", context, ("utterance", "dialogue"))
         self.folder = Path(root) / self.corpus
-        self.context, self.batch_size, self.seed = context, batch_size, seed
+        self.label_set, self.context, self.batch_size, self.seed = label_set, context, batch_size, seed
         self.prepare_corpus()
         self.table = read_table(self.folder)
         self.features = self._open(features or {})
@@ -114,6 +114,11 @@ class EmotionDataModule(L.LightningDataModule):
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
         """The split of every table row: "train", "validation", "test" or "" (left out)."""
         raise NotImplementedError
+
+    @property
+    def attainable(self) -> Mapping[str, Any] | None:
+        """Best possible scores, as records hold them; known of simulated corpora alone."""
+        return None
 
     @property
     def has_validation(self) -> bool:

@@ -1,0 +1,429 @@
+"""Simulated corpora: what is stored about them is true; their features hold what the symbols say, no more, no less."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+
+from mer_bench.datasets import simulated, simulated_truth
+from mer_bench.datasets.simulated import PRESETS, THREE, diagnostic, draw_sequences, normal, simulate
+from mer_bench.datasets.simulated_model import FORMS, Dials, Form, draw_absent, draw_emotions, draw_symbols
+from mer_bench.datasets.simulated_truth import (
+    Atoms,
+    Sample,
+    decompose,
+    information,
+    rates,
+    smooth,
+    symbol_tables,
+    truth,
+)
+from mer_bench.errors import Misuse
+from mer_bench.features import open_features
+from mer_bench.metrics import accuracy, confusion_matrix, weighted_f1
+
+Array = npt.NDArray[Any]
+SYNERGY = PRESETS["simulated-synergy"]
+
+
+def draw(dials: Dials, rows: int = 40_000) -> tuple[Array, Array]:
+    """Symbols [utterance, modality] and emotions, independent utterances."""
+    generator = np.random.default_rng(1)
+    form = FORMS[dials.form]
+    emotion = generator.choice(len(form.share), size=rows, p=form.share)
+    return draw_symbols(emotion, len(form.share), dials, generator), emotion
+
+
+def plug_in(shown: Array, emotion: Array) -> float:
+    """Bits that discrete columns tell about the emotion together, estimated from counts."""
+    _, number = np.unique(shown, axis=0, return_inverse=True)
+    joint = pd.crosstab(emotion, number.reshape(-1)).to_numpy() / len(emotion)
+    return information(joint)
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------------
+
+GOLDEN = {
+    "simulated-ravdess": "e6191d347e7e23accae7019cb27366ecb6c826efd4f9c0231cb46a86c669552b",
+    "simulated-synergy": "1ad7fa515385c3bfd12d474e3b5cb033449967ecca07feaeead5d8f7d9d89f9e",
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_same_seed_gives_the_same_bytes_on_any_machine(tmp_path: Path, name: str) -> None:
+    simulate(tmp_path, PRESETS[name])
+    digest = hashlib.sha256()
+    for path in sorted(tmp_path.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(tmp_path).as_posix().encode() + path.read_bytes())
+    assert digest.hexdigest() == GOLDEN[name]
+
+
+def test_sums_of_uniform_deviates_are_all_but_normal() -> None:
+    values = normal(np.random.default_rng(0), (200_000,))
+    assert values.mean() == pytest.approx(0, abs=0.01)
+    assert values.std() == pytest.approx(1, abs=0.01)
+    assert (np.abs(values) > 1.96).mean() == pytest.approx(0.05, abs=0.003)
+
+
+# --- the distribution of symbols --------------------------------------------------------------------------------------
+
+RICH = Dials(
+    "plain", THREE, {"text=audio": 0.2, "vision": 0.2, "text+vision": 0.3, "text+audio+vision": 0.1},
+    noise=0.1, unreliable={"text": 0.3, "vision": 0.1}, pad=3,
+)  # fmt: skip
+
+
+def test_symbols_are_drawn_from_the_distribution_that_truth_is_computed_with() -> None:
+    shown, emotion = draw(RICH, 400_000)
+    table = np.tensordot(np.array(RICH.chances), symbol_tables(RICH), 1)
+    assert table.sum((1, 2, 3)) == pytest.approx([1] * 4)
+    counts = np.zeros_like(table)
+    np.add.at(counts, (emotion, *(shown % table.shape[-1]).T), 1)
+    expected = table * np.bincount(emotion)[:, None, None, None]
+    assert (counts[expected == 0] == 0).all()
+    some = expected > 5
+    chi2 = ((counts[some] - expected[some]) ** 2 / expected[some]).sum()
+    assert chi2 == pytest.approx(some.sum(), abs=5 * np.sqrt(2 * some.sum()))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_stored_information_is_what_counts_of_symbols_show(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulated_truth, "_attainable", lambda *_: {})
+    monkeypatch.setattr(simulated_truth, "decompose", lambda _: Atoms(0, 0, 0, 0))  # has tests of its own
+    dials = PRESETS[name]
+    known = truth(dials)
+    form = FORMS[dials.form]
+    shown, emotion = draw(dials)
+    classes = form.classes(next(iter(form.labels)))
+    label = np.where(classes.sum(1) > 0, classes.argmax(1), -1)[emotion]
+    for part, bits in known["information"].items():
+        columns = [dials.modalities.index(modality) for modality in part.split("+")]
+        assert plug_in(shown[label >= 0][:, columns], label[label >= 0]) == pytest.approx(bits, abs=0.03), part
+    assert sum(known["evidence"].values()) == pytest.approx(known["information"]["+".join(dials.modalities)], abs=1e-4)
+
+
+def test_shuffling_a_modality_removes_exactly_its_information() -> None:
+    dials = PRESETS["simulated-mixed"]
+    known = truth(dials)["information"]
+    shown, emotion = draw(dials)
+    for column, rest in enumerate(("audio+vision", "text+vision", "text+audio")):
+        mixed = shown.copy()
+        mixed[:, column] = np.random.default_rng(0).permutation(mixed[:, column])
+        assert plug_in(mixed, emotion) == pytest.approx(known[rest], abs=0.02)
+        assert known[rest] < known["text+audio+vision"] - 0.1
+
+
+# --- decomposition ----------------------------------------------------------------------------------------------------
+
+
+def gate(*cases: tuple[int, int, int]) -> Array:
+    """Equally likely (target, first, second)."""
+    joint = np.zeros((4, 4, 4))
+    for case in cases:
+        joint[case] += 1 / len(cases)
+    return joint
+
+
+BITS = list(product((0, 1), repeat=2))
+
+
+@pytest.mark.parametrize(
+    ("joint", "atoms"),
+    [
+        (gate((0, 0, 0), (1, 1, 1)), (1, 0, 0, 0)),
+        (gate(*((a, a, b) for a, b in BITS)), (0, 1, 0, 0)),
+        (gate(*((b, a, b) for a, b in BITS)), (0, 0, 1, 0)),
+        (gate(*((a ^ b, a, b) for a, b in BITS)), (0, 0, 0, 1)),
+        (gate(*((2 * a + b, a, b) for a, b in BITS)), (0, 1, 1, 0)),  # a bit each: Williams and Beer's I_min errs here
+        (gate(*((a & b, a, b) for a, b in BITS)), (0.31128, 0, 0, 0.5)),  # Bertschinger et al. 2014, table 1
+    ],
+    ids=["copy", "first", "second", "xor", "two bits", "and"],
+)
+def test_known_decompositions(joint: Array, atoms: tuple[float, ...]) -> None:
+    found = decompose(joint)
+    assert found == pytest.approx(atoms, abs=1e-3)
+    assert sum(found) == pytest.approx(information(joint), abs=1e-9)
+
+
+def decomposition(name: str, first: int, second: list[int]) -> Atoms:
+    dials = PRESETS[name]
+    joint = np.tensordot(np.array(dials.chances), symbol_tables(dials), 1) / 4
+    kept = joint.sum(tuple(axis for axis in (1, 2, 3) if axis - 1 not in (first, *second)))
+    return decompose(np.moveaxis(kept, 1 + first, 1).reshape(4, kept.shape[1], -1))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second", "atom"),
+    [
+        ("redundant", 0, [1, 2], "redundant"),
+        ("unique-text", 0, [1, 2], "unique_first"),
+        ("unique-audio", 0, [1], "unique_second"),
+        ("synergy", 0, [1, 2], "synergistic"),
+    ],
+)
+def test_pure_corpora_have_one_atom(name: str, first: int, second: list[int], atom: str) -> None:
+    found = decomposition(f"simulated-{name}", first, second)._asdict()
+    expected = {**dict.fromkeys(found, 0.0), atom: 1.5}  # 0.75 of 2 bits
+    assert found == pytest.approx(expected, abs=2e-3)
+
+
+def test_equally_informed_modalities_share_all_that_each_knows() -> None:
+    atoms = decomposition("simulated-unreliable", 0, [1])
+    assert atoms.unique_first == pytest.approx(0, abs=0.01)  # the two channels are the same
+    assert atoms.synergistic > 0.3  # agreement shows which can be believed
+
+
+# --- Bayes rates ------------------------------------------------------------------------------------------------------
+
+
+def by_hand(dials: Dials, columns: tuple[int, ...]) -> float:
+    """Best accuracy on plain emotions without noise or unreliability, by enumerating every story of an utterance."""
+    seen: dict[Any, Array] = {}
+    ways = [*dials.evidence.items(), (None, dials.chances[-1])]
+    for emotion in range(4):
+        for (way, chance), shares in product(ways, product(range(4), repeat=2)):
+            shown: list[Any] = [None] * 3
+            if way is not None and "+" in way:
+                names = way.split("+")
+                last = (emotion - sum(shares[: len(names) - 1])) % 4
+                for name, value in zip(names, [*shares[: len(names) - 1], last], strict=True):
+                    shown[THREE.index(name)] = ("share", value)
+            elif way is not None:
+                for name in way.split("="):
+                    shown[THREE.index(name)] = ("emotion", emotion)
+            for gone in (None, 0, 1, 2):
+                weight = chance / 4 / 16 * (1 - dials.missing if gone is None else dials.missing / 3)
+                view = tuple("absent" if column == gone else shown[column] for column in columns)
+                seen.setdefault(view, np.zeros(4))[emotion] += weight
+    return float(sum(weights.max() for weights in seen.values()))
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_bayes_accuracy_is_what_enumeration_by_hand_gives(missing: float) -> None:
+    evidence = {"text=audio=vision": 0.1, "text=audio": 0.1, "text": 0.2, "audio+vision": 0.2, "text+audio+vision": 0.2}
+    dials = diagnostic(evidence, missing=missing)
+    found = truth(dials)["attainable"]["plain"]["utterance"]
+    for part, each in found.items():
+        columns = tuple(THREE.index(name) for name in part.split("+"))
+        assert each["accuracy"] == pytest.approx(by_hand(dials, columns), abs=2e-5), part
+
+
+def test_the_best_weighted_f1_is_that_of_the_best_of_all_rules() -> None:
+    generator = np.random.default_rng(0)
+    rules = np.array(list(product(range(3), repeat=6)))
+    short = []
+    for _ in range(20):
+        joint = generator.dirichlet(np.full(18, 0.5)).reshape(3, 6)
+        matrices = np.stack([(joint * (rules == label)[:, None]).sum(2) for label in range(3)], 2)
+        best = rates(joint)
+        short.append(float(weighted_f1(matrices).max()) - best["weighted_f1"])
+        assert best["accuracy"] == pytest.approx(float(accuracy(matrices).max()))
+    assert np.median(short) < 1e-6  # below 0 where drawing lots is better than any fixed rule
+    assert max(short) < 0.05  # where the climb ends beside the summit
+
+
+def test_without_information_the_best_is_to_guess_by_shares() -> None:
+    assert rates(np.full((4, 1), 0.25)) == pytest.approx({"accuracy": 0.25, "weighted_f1": 0.25})
+    nearly = rates(np.array([[0.9], [0.1]]))
+    assert nearly["accuracy"] == pytest.approx(0.9)
+    assert nearly["weighted_f1"] >= 0.9 * 2 * 0.9 / 1.9  # that of the larger class alone
+
+
+def test_the_posterior_of_a_dialogue_is_what_enumeration_of_all_chains_gives() -> None:
+    form = Form({"a": 3, "b": 2, "c": 1}, (5, 5), (3, 3), {})
+    dials = replace(PRESETS["simulated-context"], inertia=0.5, contagion=0.3)
+    speakers = [0, 1, 0, 0, 2]
+    likelihood = np.random.default_rng(0).random((2, 5, 3))
+    found = np.zeros((2, 5, 3))
+    for chain in product(range(3), repeat=5):
+        chance = np.ones(2)
+        for turn, emotion in enumerate(chain):
+            own = [chain[t] for t in range(turn) if speakers[t] == speakers[turn]]
+            keep, take = 0.5 * bool(own), 0.3 * bool(turn)
+            transition = (1 - keep - take) * form.share[emotion]
+            transition += keep * (bool(own) and own[-1] == emotion) + take * (bool(turn) and chain[turn - 1] == emotion)
+            chance *= transition * likelihood[:, turn, emotion]
+        for turn, emotion in enumerate(chain):
+            found[:, turn, emotion] += chance
+    found /= found.sum(-1, keepdims=True)
+    assert smooth(likelihood, speakers, form, dials) == pytest.approx(found)
+
+
+def test_emotions_are_drawn_from_the_chain_that_posteriors_assume() -> None:
+    """The posterior given the first two turns' emotions, as frequencies of the third show it."""
+    dials = PRESETS["simulated-context"]
+    generator = np.random.default_rng(0)
+    speakers = [0, 1, 0]
+    chains = np.array([draw_emotions(speakers, FORMS["plain"], dials, generator) for _ in range(20_000)])
+    here = (chains[:, 0] == 0) & (chains[:, 1] == 1)
+    likelihood = np.ones((1, 3, 4))
+    likelihood[0, :2] = np.eye(4)[:2]
+    expected = smooth(likelihood, speakers, FORMS["plain"], dials)[0, 2]
+    assert np.bincount(chains[here, 2], minlength=4) / here.sum() == pytest.approx(expected, abs=0.04)
+    assert expected == pytest.approx([0.65, 0.25, 0.05, 0.05])
+
+
+def test_context_helps_only_where_emotions_last() -> None:
+    known = truth(PRESETS["simulated-context"])["attainable"]["plain"]
+    alone, whole = known["utterance"]["text"], known["dialogue"]["text"]
+    assert alone["accuracy"] == pytest.approx(0.35 + 0.65 / 4, abs=1e-5)
+    assert whole["accuracy"] > 0.7
+    assert 0 < whole["standard_error"] < 0.01
+    still = truth(SYNERGY)["attainable"]["plain"]
+    assert still["utterance"] == still["dialogue"]
+
+
+def test_without_inertia_the_sample_of_dialogues_gives_the_exact_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulated_truth, "ORDERS", 24)
+    dials = replace(PRESETS["simulated-meld"], inertia=0.0, contagion=0.0)
+    form = FORMS["meld"]
+    exact = truth(dials)["attainable"]["sentiment"]["dialogue"]
+    table = np.tensordot(np.array(dials.chances), symbol_tables(dials), 1)
+    sampled = Sample.draw(dials, form, table).rates(form.classes("sentiment"), dials, form)
+    for part, each in sampled.items():
+        assert abs(each["accuracy"] - exact[part]["accuracy"]) < 4 * each["standard_error"], part
+
+
+# --- what fusion can do -----------------------------------------------------------------------------------------------
+
+
+def test_late_averaging_cannot_exceed_chance_on_pure_synergy_and_a_joint_decision_can() -> None:
+    """With the true posteriors; averaged ones are uniform, so that any decision is as good as any other."""
+    joint = np.tensordot(np.array(SYNERGY.chances), symbol_tables(SYNERGY), 1) / 4
+    with np.errstate(invalid="ignore"):
+        single = [joint.sum(tuple({1, 2, 3} - {axis}), keepdims=True) for axis in (1, 2, 3)]
+        late = np.mean([np.nan_to_num(each / each.sum(0)) for each in np.broadcast_arrays(*single)], axis=0)
+    possible = joint.sum(0) > 0
+    assert late[:, possible] == pytest.approx(0.25)
+    assert joint.max(0).sum() == pytest.approx(0.8125)
+
+
+# --- features ---------------------------------------------------------------------------------------------------------
+
+
+def pooled(folder: Path, name: str) -> tuple[list[Array], Array]:
+    opened = open_features(folder / f"simulated-{name}")
+    return np.split(np.asarray(opened.values, np.float64), opened.offsets[1:-1]), opened.offsets
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpora")
+    for name in ("unique-text", "synergy"):
+        (folder / name).mkdir()
+        simulate(folder / name, PRESETS[f"simulated-{name}"])
+    return folder
+
+
+def linear(folder: Path, name: str) -> float:
+    """Test accuracy of least squares on one modality's mean over time."""
+    table = pd.read_csv(folder / "utterances.csv", keep_default_na=False)
+    x = np.stack([span.mean(0) for span in pooled(folder, name)[0]])
+    x = np.column_stack([x, np.ones(len(x))])
+    number, _ = pd.factorize(table["emotion"])
+    train, test = (table["split"] == "train").to_numpy(), (table["split"] == "test").to_numpy()
+    weights = np.linalg.lstsq(x[train], np.eye(4)[number[train]], rcond=None)[0]
+    return float(((x[test] @ weights).argmax(1) == number[test]).mean())
+
+
+def test_linear_decoders_reach_the_unimodal_bayes_rate_on_unique_and_chance_on_synergy(corpora: Path) -> None:
+    error = np.sqrt(0.8 * 0.2 / 1200)
+    assert linear(corpora / "unique-text", "text") == pytest.approx(0.8125, abs=4 * error)
+    assert linear(corpora / "unique-text", "audio") == pytest.approx(0.25, abs=4 * error)
+    for name in THREE:
+        assert linear(corpora / "synergy", name) == pytest.approx(0.25, abs=4 * error)
+
+
+@pytest.mark.parametrize("name", ["simulated-ravdess", "simulated-iemocap", "simulated-irrelevant"])
+def test_an_ideal_observer_reads_nearly_every_symbol_from_the_frames(name: str) -> None:
+    """Nearest prototype: whiten the noise in time, then find the symbol and the run that explain the frames best."""
+    dials = PRESETS[name]
+    kinds, rows, modality = 12, 400, "audio"
+    symbols = np.random.default_rng(0).integers(-1, kinds, size=rows)
+    table = pd.DataFrame({"speaker": ["a"] * rows, "session": ["b"] * rows})
+
+    def frames(shown: Array, **changes: Any) -> list[Array]:
+        generator = np.random.default_rng(3)
+        sequences = draw_sequences(shown, kinds, table, modality, replace(dials, **changes), generator)
+        return [each.astype(np.float64) for each in sequences]
+
+    silent = frames(np.full(rows, -1))
+    offset = np.concatenate(silent).mean(0)
+    memory = dials.autocorrelation[modality]
+    # with equal streams the difference between two drawings is the symbol alone
+    whole = frames(np.arange(rows) % kinds, span=1.0)
+    direction = np.stack([(whole[kind] - silent[kind]).mean(0) for kind in range(kinds)])
+    wrong = 0
+    for each, symbol in zip(frames(symbols), symbols, strict=True):
+        run = max(1, round(dials.span * len(each)))
+        noise = each - offset
+        starts = len(each) - run + 1
+        best, found = np.log(starts * kinds), -1  # the prior of a symbol at one place against that of none
+        for start in range(starts):
+            shape = np.zeros(len(each))
+            shape[start : start + run] = 1
+            kernel = np.concatenate([shape[:1] * np.sqrt(1 - memory**2), shape[1:] - memory * shape[:-1]])
+            white = np.concatenate([noise[:1] * np.sqrt(1 - memory**2), noise[1:] - memory * noise[:-1]])
+            gain = ((kernel @ white) @ direction.T - (kernel @ kernel) * dials.signal**2 / 2) / (1 - memory**2)
+            if gain.max() > best:
+                best, found = gain.max(), int(gain.argmax())
+        wrong += found != symbol
+    assert wrong / rows < 0.01
+
+
+# --- dials ------------------------------------------------------------------------------------------------------------
+
+
+def test_missing_modalities() -> None:
+    absent = draw_absent(20_000, replace(PRESETS["simulated-iemocap"], missing=0.3), np.random.default_rng(0))
+    assert absent.sum(1).max() == 1
+    assert absent.mean(0) == pytest.approx([0.1] * 3, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "options", "message"),
+    [
+        ({"audio=vision": 0.8, "audio": 0.3}, {}, "sum to 1 at most"),
+        ({"audio": -0.1}, {}, "at least 0"),
+        ({"visoin": 0.2}, {}, "'visoin': did you mean 'vision'"),
+        ({"audio+text": 0.2}, {}, "unknown modality of the simulation 'text'"),
+        ({"audio=vision+audio": 0.2}, {}, "mixes = "),
+        ({"audio": 0.2}, {"unreliable": {"text": 0.1}}, "unknown modality of the simulation 'text'"),
+    ],
+)
+def test_impossible_dials(evidence: dict[str, float], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(Misuse, match=message):
+        Dials("ravdess", ("audio", "vision"), evidence, **options)
+
+
+def test_label_sets_give_classes_the_shares_that_the_corpora_have(tmp_path: Path) -> None:
+    corpus = simulated.iemocap(replace(PRESETS["simulated-iemocap"], inertia=0, contagion=0), np.random.default_rng(0))
+    given = {"six": corpus.table["emotion"], "six_community": corpus.sidecars["six_community"]}
+    form = FORMS["iemocap"]
+    for label_set, labels in given.items():
+        expected = form.share @ form.classes(label_set)
+        found = [(labels == emotion).sum() / len(corpus.table) for emotion in form.labels["six"]]
+        assert found == pytest.approx(expected.tolist(), abs=0.03)
+    assert form.share @ form.classes("six_community") - form.share @ form.classes("six") == pytest.approx(
+        [53 / 7532 * (1 - 2507 / 10039), 0, 0, 0, 0, 0]
+    )
+
+
+def test_scores_of_the_best_rule_match_the_metrics_on_a_drawn_corpus() -> None:
+    dials = diagnostic({"text": 0.6, "text+audio": 0.2}, noise=0.1)
+    shown, emotion = draw(dials, 100_000)
+    known = truth(dials)["attainable"]["plain"]["utterance"]["text+audio"]
+    joint = pd.crosstab([shown[:, 0], shown[:, 1]], emotion).idxmax(axis=1)
+    decided = joint.loc[list(map(tuple, shown[:, :2]))].to_numpy()
+    matrix = confusion_matrix(emotion, decided, 4)
+    assert accuracy(matrix) == pytest.approx(known["accuracy"], abs=0.01)
+    assert known["weighted_f1"] - 0.02 < weighted_f1(matrix) < known["weighted_f1"] + 0.01
