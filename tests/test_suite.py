@@ -107,9 +107,8 @@ def test_a_suite_of_several_datasets_runs_each_row_on_each(tmp_path: Path, root:
         (seed, name) for seed in (0, 3) for name in names for _ in range(7)
     ]
     for spec in specs:
-        assert spec.features_sha256["text"] == read_spec(root / spec.dataset / "simulated-text").sha256 or (
-            "text" not in spec.features
-        )
+        for modality, name in spec.features.items():
+            assert spec.features_sha256[modality] == read_spec(root / spec.dataset / name).sha256
     validate(specs, root)
 
 

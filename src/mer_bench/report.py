@@ -165,7 +165,7 @@ class Table:
     def attained(self, row: Row) -> str:
         """Share of what all the table's modalities allow that a row gains over always saying the largest class.
 
-        Of the accuracy: without information, none is higher than the largest class's; in weighted F1 guessing scores more.
+        Of the accuracy: without information, none is higher than the largest class's. Guessing raises weighted F1.
         """
         best = self.attainable.get("+".join(sorted((name for name, _, _ in self.features), key=_rank)))
         chance = next((other for other in self.rows if other.method == "majority" and other.complete), None)
