@@ -677,6 +677,6 @@ def test_fusion_helps_and_the_task_is_neither_trivial_nor_hopeless(root: Path) -
         for names in (("audio", "vision"), ("audio",), ("vision",)):
             scores.setdefault(names, []).append(accuracy(module, names))
     means = {names: np.mean(values) for names, values in scores.items()}
-    assert 0.53 < means["audio", "vision"] < 0.65
+    assert 0.58 < means["audio", "vision"] < 0.72
     for one in (("audio",), ("vision",)):
         assert 0.3 < means[one] < means["audio", "vision"] - 0.05

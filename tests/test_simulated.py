@@ -52,7 +52,7 @@ def plug_in(shown: Array, emotion: Array) -> float:
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
 GOLDEN = {
-    "simulated-ravdess": "e6191d347e7e23accae7019cb27366ecb6c826efd4f9c0231cb46a86c669552b",
+    "simulated-ravdess": "36566ad0fb2ec90534b83f7565d26780bfdd12cd200c912cf24d392618307539",
     "simulated-synergy": "1ad7fa515385c3bfd12d474e3b5cb033449967ecca07feaeead5d8f7d9d89f9e",
 }
 

@@ -107,8 +107,8 @@ def test_a_suite_of_several_datasets_runs_each_row_on_each(tmp_path: Path, root:
         (seed, name) for seed in (0, 3) for name in names for _ in range(7)
     ]
     for spec in specs:
-        for modality, digest in spec.features_sha256.items():
-            assert digest == read_spec(root / spec.dataset / f"simulated-{modality}").sha256
+        for modality, name in spec.features.items():
+            assert spec.features_sha256[modality] == read_spec(root / spec.dataset / name).sha256
     validate(specs, root)
 
 

@@ -78,7 +78,7 @@ PRESETS = {
     "simulated-ravdess": Dials(
         "ravdess",
         ("audio", "vision"),
-        {"audio=vision": 0.28, "audio": 0.1, "vision": 0.32, "audio+vision": 0.24},
+        {"audio=vision": 0.25, "audio": 0.1, "vision": 0.3, "audio+vision": 0.24},
         noise=0.02,
     ),
     "simulated-iemocap": Dials(
