@@ -26,7 +26,7 @@ def presets() -> str:
             f"{known['information'][whole]:.2f}",
             ", ".join(f"`{way}` {each:.2f}" for way, each in known["evidence"].items()),
             f"{first[0]} against {' + '.join(second)}",
-            *(f"{each:.2f}" for each in atoms.values()),
+            *(f"{round(each, 2) + 0.0:.2f}" for each in atoms.values()),
         ))  # fmt: skip
         label_set, tracks = next(iter(known["attainable"].items()))
         alone, context = tracks["utterance"], tracks["dialogue"]
