@@ -79,7 +79,7 @@ def gather(values: Tensor, offsets: Tensor, rows: Tensor) -> PaddedSequence:
     """Gather the spans of ``rows`` from packed ``values`` [frames, dim] as one padded tensor, without a loop.
 
     Args:
-        values: [frames, dim]; may be memory-mapped.
+        values: [frames, dim]; may be memory-mapped. Integers become floats of the same value, once they are gathered.
         offsets: [all rows + 1].
         rows: [utterance] table rows.
     """
@@ -88,5 +88,5 @@ def gather(values: Tensor, offsets: Tensor, rows: Tensor) -> PaddedSequence:
     steps = torch.arange(max(int(length.max()), 1))
     mask = steps < length[:, None]
     index = (start[:, None] + steps).masked_fill(~mask, 0)
-    padded = values[index.flatten()].reshape(*index.shape, -1).float()
-    return PaddedSequence(padded.masked_fill(~mask[..., None], 0), mask)
+    padded = values[index.flatten()].reshape(*index.shape, -1)
+    return PaddedSequence(padded.masked_fill_(~mask[..., None], 0).float(), mask)

@@ -3,6 +3,9 @@
 A feature set is a folder ``<root>/<dataset>/<name>/`` with ``values.npy`` [frames, dim], ``offsets.npy`` [rows + 1]
 and ``spec.json``. Row i of the utterance table owns ``values[offsets[i]:offsets[i + 1]]``; an empty span means that the
 modality is missing there. Nothing is pickled; equal input gives equal bytes.
+
+Values of an integer type are pixels: a row is one RGB frame [3 * side * side], channel first, for encoders that train
+with the fusion (:mod:`mer_bench.encoders`). They are read as they are, never standardised.
 """
 
 from __future__ import annotations
@@ -48,6 +51,11 @@ class FeatureSpec:
     settings: Mapping[str, Any]
 
     @property
+    def integer(self) -> bool:
+        """Whether the values are integers: pixels and not features."""
+        return np.issubdtype(self.dtype, np.integer)
+
+    @property
     def sha256(self) -> str:
         """Identity of the set: content, table and extractor together."""
         return hashlib.sha256(_json(self).encode()).hexdigest()
@@ -89,10 +97,11 @@ def write_features(
         frame_rate: Frames a second, or None.
         extractor_parameters: Frozen parameters behind one value.
         settings: JSON-able options; no paths, so that the identity is the same on every machine.
-        dtype: Storage type.
+        dtype: Storage type; ``uint8`` for pixels.
 
     Raises:
-        Misuse: a value is not finite, widths differ, or the number of sequences is not the number of ids.
+        Misuse: a value is not finite or does not fit the type, widths differ, or the number of sequences is not the
+            number of ids.
     """
     if modality not in MODALITIES:
         raise unknown("modality", modality, MODALITIES)
@@ -108,9 +117,13 @@ def write_features(
                     if sequence.ndim != 2 or sequence.shape[1] != (dim or sequence.shape[1]):
                         wanted = f"[time, {dim}]" if dim else "[time, dim]"
                         raise Misuse(f"{folder.name}: {ids[row]} has shape {sequence.shape}, expected {wanted}")
-                    with np.errstate(over="ignore"):  # what does not fit the type becomes infinite and is refused
-                        sequence = np.ascontiguousarray(sequence, dtype=dtype)
-                    if not np.isfinite(sequence).all():
+                    given = sequence
+                    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit the type is refused below
+                        sequence = np.ascontiguousarray(given, dtype=dtype)
+                    if np.issubdtype(dtype, np.integer):
+                        if given.dtype != sequence.dtype and not np.array_equal(given, sequence):
+                            raise Misuse(f"{folder.name}: {ids[row]} holds values that do not fit the type {dtype}")
+                    elif not np.isfinite(sequence).all():
                         raise Misuse(f"{folder.name}: {ids[row]} holds NaN or infinite values")
                     if not dim:
                         dim = sequence.shape[1]
@@ -205,8 +218,8 @@ def verify_features(folder: Path) -> FeatureSpec:
 
 
 def check_finite(features: FeatureSet, folder: Path, chunk: int = 1 << 16) -> None:
-    """Raise Misuse naming the first row with a NaN or infinite value."""
-    for start in range(0, features.spec.frames, chunk):
+    """Raise Misuse naming the first row with a NaN or infinite value; integers are always finite."""
+    for start in range(0, 0 if features.spec.integer else features.spec.frames, chunk):
         finite = np.isfinite(features.values[start : start + chunk]).all(axis=1)
         if not finite.all():
             frame = start + int(np.argmin(finite))

@@ -88,6 +88,7 @@ class RunRecord:
     seconds: float
     peak_memory_mib: float
     device: str
+    encoder_parameters: int | None = None  #: how many of ``parameters`` unimodal encoders have; None = not counted
     versions: Mapping[str, str] = field(default_factory=dict)
 
 

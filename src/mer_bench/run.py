@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mer_bench.datasets import DATASETS
 from mer_bench.datasets.base import EmotionDataModule
+from mer_bench.encoders import ResNeXt3D
 from mer_bench.errors import Misuse, unknown
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
@@ -62,6 +63,7 @@ def run(
     L.seed_everything(spec.seed, verbose=False)
     datamodule = build_datamodule(spec, root)
     method = build_method(spec, datamodule.dims, datamodule.num_classes)
+    check_pixels(method, datamodule)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mer-bench-") as name, warnings.catch_warnings():
         # batches are gathered in the main process on purpose; a distributed sampler is ours, see GroupSampler
@@ -109,6 +111,7 @@ def run(
         curve=curve,
         best_epoch=best,
         parameters=method.num_parameters,
+        encoder_parameters=method.encoder_parameters,
         flops_per_utterance=flops_per_utterance(method, datamodule),
         seconds=round(time.perf_counter() - started, 2),
         peak_memory_mib=round(_peak_memory_mib(), 1),
@@ -159,6 +162,18 @@ def build_method(spec: RunSpec, dims: Mapping[str, int], num_classes: int) -> Fu
         raise Misuse(f"method {spec.method!r} refuses its options {dict(spec.options)}: {error}") from error
     module.training_options = spec.training
     return module
+
+
+def check_pixels(method: FusionModule, datamodule: EmotionDataModule) -> None:
+    """Raise Misuse for a method that takes pixels for features: the shared encoders would drown in their width."""
+    if method.num_parameters and not any(isinstance(module, ResNeXt3D) for module in method.modules()):
+        for opened in datamodule.features.values():
+            if opened.spec.integer:
+                name = type(method).__module__.rpartition(".")[2]
+                raise Misuse(
+                    f"feature set {opened.spec.name!r} holds pixels, which {name!r} with these options does not read: "
+                    'give it features, or take cfn_sr with encoders = "paper"'
+                )
 
 
 def options_of(method: type[FusionModule]) -> dict[str, Any]:

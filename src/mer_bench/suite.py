@@ -21,7 +21,7 @@ from mer_bench.errors import Misuse, unknown
 from mer_bench.features import MODALITIES, read_spec
 from mer_bench.fusion import METHODS
 from mer_bench.records import RunSpec, Training, training_fields
-from mer_bench.run import build_datamodule, build_method, options_of
+from mer_bench.run import build_datamodule, build_method, check_pixels, options_of
 from mer_bench.table import FILE
 
 STAND_IN = "simulated-"
@@ -186,6 +186,7 @@ def validate(specs: Sequence[RunSpec], root: Path) -> None:
         row = f"{spec.method} {spec.features} {spec.options}"
         if row not in seen:
             seen[row] = build_method(spec, seen[data].dims, seen[data].num_classes)
+            check_pixels(seen[row], seen[data])
 
 
 def one_run(

@@ -31,7 +31,7 @@ class EmotionDataModule(L.LightningDataModule):
 
     A subclass sets the class attributes and implements :meth:`split`. ``dims`` and ``num_classes`` are known right
     after construction. Features stay memory-mapped; they are standardised with the mean and standard deviation of the
-    training rows' frames as batches are gathered.
+    training rows' frames as batches are gathered. Pixels (features of an integer type) stay what they are, 0 to 255.
 
     Args:
         root: Folder that holds ``<corpus>/utterances.csv`` and the feature sets beside it.
@@ -121,10 +121,12 @@ class EmotionDataModule(L.LightningDataModule):
         return len(self.rows["validation"]) > 0
 
     def setup(self, stage: str) -> None:
-        """Check the features' values and take their statistics from the training rows, once."""
+        """Check the features' values and take their statistics from the training rows, once; pixels need neither."""
         if self._statistics:
             return
         for name, opened in self.features.items():
+            if opened.spec.integer:
+                continue
             check_finite(opened, self.folder / opened.spec.name)
             self._statistics[name] = training_statistics(opened, self.rows["train"])
 
@@ -152,9 +154,11 @@ class EmotionDataModule(L.LightningDataModule):
         features = {}
         for name, opened in self.features.items():
             sequence = gather(torch.from_numpy(opened.values), torch.from_numpy(opened.offsets), rows)
-            mean, scale = self._statistics[name]
-            values = ((sequence.values - mean) * scale).masked_fill(~sequence.mask[..., None], 0)
-            features[name] = type(sequence)(values, sequence.mask)
+            if not opened.spec.integer:
+                mean, scale = self._statistics[name]
+                values = ((sequence.values - mean) * scale).masked_fill(~sequence.mask[..., None], 0)
+                sequence = type(sequence)(values, sequence.mask)
+            features[name] = sequence
         label, speaker = torch.from_numpy(self.labels)[rows], torch.from_numpy(self._speaker)[rows]
         return Batch(features, label, speaker, dialogue, turn, rows, grid)
 

@@ -8,14 +8,16 @@ from typing import Any, ClassVar, Literal
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mer_bench import metrics
 from mer_bench.batch import Batch
+from mer_bench.encoders import ENCODERS
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import MODALITIES
+from mer_bench.fusion.layers import UtteranceEncoder
 from mer_bench.records import Training
 
 
@@ -160,6 +162,13 @@ class FusionModule(L.LightningModule):
     def num_parameters(self) -> int:
         """Trainable parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @property
+    def encoder_parameters(self) -> int:
+        """Those of them that belong to unimodal encoders: the shared one, or one that is trained end to end."""
+        kinds = (UtteranceEncoder, *ENCODERS.values())
+        encoders = nn.ModuleList(module for module in self.modules() if isinstance(module, kinds))
+        return sum(p.numel() for p in encoders.parameters() if p.requires_grad)
 
 
 class PredictionTable(Metric):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
-from mer_bench.errors import unknown
+from mer_bench.encoders import MFCCCNN, ResNeXt3D
+from mer_bench.encoders.weights import load_weights
+from mer_bench.errors import Misuse, unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import GuidedAttention, SelfSelection, TokenEncoder, last_token
 
@@ -27,6 +30,8 @@ class CrossModalBlock(nn.Module):
         self_attention: Ablation switch; without it the guide's last token is taken as it is.
         residual: Ablation switch; see GuidedAttention.
         scale: See GuidedAttention.
+        slices: Equal parts of the target's tokens, each with a softmax of its own: the authors' code normalises the
+            7 x 7 positions of each of the two time slices apart, where the paper writes one softmax.
 
     Shapes:
         target [utterance, time, target], guide [utterance, other time, guide] -> [utterance, time, target].
@@ -43,8 +48,10 @@ class CrossModalBlock(nn.Module):
         self_attention: bool = True,
         residual: bool = True,
         scale: bool = False,
+        slices: int = 1,
     ) -> None:
         super().__init__()
+        self.slices = slices
         self.select = (
             SelfSelection(guide, heads=heads, layers=layers, dropout=0.1, embedding_dropout=0.3)
             if self_attention
@@ -55,7 +62,14 @@ class CrossModalBlock(nn.Module):
     def forward(self, target: PaddedSequence, guide: PaddedSequence) -> PaddedSequence:
         """The target's tokens, reinforced."""
         vector = last_token(guide.values, guide.mask) if self.select is None else self.select(guide)
-        return self.attend(target, vector)
+        if self.slices == 1:
+            return self.attend(target, vector)
+        slices = len(target.mask) * self.slices
+        parts = PaddedSequence(
+            target.values.reshape(slices, -1, target.values.shape[-1]), target.mask.reshape(slices, -1)
+        )
+        attended = self.attend(parts, vector[:, None].expand(-1, self.slices, -1).flatten(0, 1))
+        return PaddedSequence(attended.values.view(target.values.shape), target.mask)
 
 
 class CFNSR(FusionModule):
@@ -64,17 +78,22 @@ class CFNSR(FusionModule):
     The guide's tokens pass a causal transformer; its last token steers additive attention over each other modality's
     tokens, which are reweighted and added to themselves; the vectors of all modalities are concatenated and
     classified by one linear layer. The paper has one pair, audio guiding vision, with a 3D ResNeXt-50 and an MFCC CNN
-    trained end to end; on frozen features the shared utterance encoder stands for both, and any other modality is
-    guided in the same way by a block of its own.
+    trained end to end: ``encoders="paper"``, 26,301,417 parameters on pixels of side 224 and 13 MFCCs with 8 classes.
+    On frozen features the shared utterance encoder stands for both, and any other modality is guided in the same way
+    by a block of its own.
 
     Args:
         dims: Width of each modality, at least two.
         num_classes: Number of emotions.
+        encoders: "shared" reads features; "paper" trains the paper's own on pixels (vision) and MFCCs (audio).
+        weights: Modality -> checkpoint file from which the paper's encoder of that modality starts; the authors start
+            both from networks trained on one modality. A record names the file, so name the file after its content.
+        stem_relu: See ResNeXt3D; the authors' network, which lacks it, is ``stem_relu=False``.
         guide: The guiding modality; by default audio where there is audio, else the first.
-        hidden: Width of tokens, vectors and additive attention.
+        hidden: Width of the additive attention, and of the shared encoders' tokens and vectors.
         heads: Of the self-attention.
         layers: Of the self-attention.
-        dropout: Of the encoders.
+        dropout: Of the shared encoders; the paper's MFCC CNN has 0.2 and 0.4 inside.
         cross_modal: Ablation switch: without it, encoders and concatenation alone (the authors' first ablation).
         self_attention: Ablation switch: without it the guide's last token is used as it is.
         residual: Ablation switch: without it the reweighted tokens replace the target's.
@@ -89,6 +108,9 @@ class CFNSR(FusionModule):
         dims: Mapping[str, int],
         num_classes: int,
         *,
+        encoders: str = "shared",
+        weights: Mapping[str, str] | None = None,
+        stem_relu: bool = True,
         guide: str | None = None,
         hidden: int = 64,
         heads: int = 8,
@@ -103,26 +125,40 @@ class CFNSR(FusionModule):
         if guide is not None and guide not in self.dims:
             raise unknown("guide", guide, self.dims)
         self.guide = guide or ("audio" if "audio" in self.dims else next(iter(self.dims)))
-        self.encoders = nn.ModuleDict(
-            {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        if encoders not in ("shared", "paper"):
+            raise unknown("encoders", encoders, ("shared", "paper"))
+        if encoders == "paper":
+            self.encoders = _paper_encoders(self.dims, self.guide, weights or {}, stem_relu)
+            widths, vectors, slices = (
+                {name: getattr(encoder, size) for name, encoder in self.encoders.items()}
+                for size in ("width", "pooled", "slices")
+            )
+        else:
+            if weights:
+                raise Misuse('weights are for encoders = "paper"; the shared encoder has none to load')
+            self.encoders = nn.ModuleDict(
+                {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
+            )
+            widths = vectors = dict.fromkeys(self.dims, hidden)
+            slices = dict.fromkeys(self.dims, 1)
         self.blocks = nn.ModuleDict(
             {
                 name: CrossModalBlock(
-                    hidden,
-                    hidden,
+                    widths[name],
+                    widths[self.guide],
                     hidden=hidden,
                     heads=heads,
                     layers=layers,
                     self_attention=self_attention,
                     residual=residual,
                     scale=scale,
+                    slices=slices[name],
                 )
                 for name in self.dims
                 if cross_modal and name != self.guide
             }
         )
-        self.head = nn.Linear(hidden * len(self.dims), num_classes)
+        self.head = nn.Linear(sum(vectors.values()), num_classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
@@ -132,3 +168,18 @@ class CFNSR(FusionModule):
             tokens[name] = block(tokens[name], guide)
         vectors = [encoder.pool(batch.features[name], tokens[name]) for name, encoder in self.encoders.items()]
         return self.head(torch.cat(vectors, -1))
+
+
+def _paper_encoders(dims: Mapping[str, int], guide: str, weights: Mapping[str, str], stem_relu: bool) -> nn.ModuleDict:
+    """The MFCC CNN and the 3D ResNeXt-50, with the weights that there are files for."""
+    if set(dims) != {"audio", "vision"} or guide != "audio":
+        raise Misuse(f"the paper's encoders are for audio that guides vision, not {guide} in {' and '.join(dims)}")
+    encoders: dict[str, MFCCCNN | ResNeXt3D] = {
+        "audio": MFCCCNN(dims["audio"]),
+        "vision": ResNeXt3D(dims["vision"], stem_relu=stem_relu),
+    }
+    for modality, path in weights.items():
+        if modality not in encoders:
+            raise unknown("modality of weights", modality, encoders)
+        load_weights(encoders[modality], Path(path))
+    return nn.ModuleDict(encoders)
