@@ -42,7 +42,7 @@ class Video:
 
     def at(self, moments: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Numbers of the frames that are seen at ``moments`` (seconds)."""
-        shown = np.searchsorted(self.times, moments, side="right") - 1
+        shown = np.searchsorted(self.times, moments + 1e-4, side="right") - 1  # decord's clocks have single precision
         return shown.clip(0, len(self.times) - 1).astype(np.int64)
 
     def scaled(self, ratio: float) -> tuple[int, int] | None:
