@@ -22,8 +22,7 @@ Boxes = npt.NDArray[np.float64]
 #: end at the brows, the detector's box ends above the chin; so framed, both show the head from hair to chin
 FRAMING = {"landmarks": (0.2, -0.15), "detect": (0.12, 0.07), "none": (0.0, 0.0)}
 DETECTOR = "haarcascade_frontalface_default.xml"
-EVERY = 3  #: a face is looked for in each such frame
-LINES = 360  #: height at which a face is looked for: faster, and the cascade's first sizes are small enough for it
+EVERY, LINES = 3, 360  #: a face is looked for in each third frame, decoded at this height: it costs 80 ms a frame
 
 
 # --- boxes ------------------------------------------------------------------------------------------------------------
@@ -67,20 +66,18 @@ def landmark_boxes(points: npt.NDArray[Any], numbers: npt.NDArray[np.int64]) -> 
     return boxes
 
 
-def detect_boxes(frames: Pixels, *, every: int = EVERY) -> Boxes:
-    """The largest face that OpenCV's frontal Haar cascade (Viola and Jones 2001) finds in each ``every``-th frame."""
+def detect_boxes(frames: Pixels) -> Boxes:
+    """The largest face that OpenCV's frontal Haar cascade (Viola and Jones 2001) finds in each frame."""
     import cv2
 
     boxes = np.full((len(frames), 4), np.nan)
-    scale = max(1.0, frames.shape[1] / LINES)
-    small = (round(frames.shape[2] / scale), round(frames.shape[1] / scale))
-    least = max(24, small[1] // 8)  # smaller ones are mostly false
-    for i in range(0, len(frames), every):
-        grey = cv2.resize(cv2.cvtColor(frames[i], cv2.COLOR_RGB2GRAY), small, interpolation=cv2.INTER_AREA)
-        found = _cascade().detectMultiScale(cv2.equalizeHist(grey), 1.1, 5, minSize=(least, least))
+    least = max(24, frames.shape[1] // 8)  # what looks like a smaller face is mostly none
+    for i, frame in enumerate(frames):
+        grey = cv2.equalizeHist(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
+        found = _cascade().detectMultiScale(grey, 1.1, 5, minSize=(least, least))
         if len(found):
             left, top, width, height = max(found, key=lambda face: face[2] * face[3]).tolist()
-            boxes[i] = np.array([left, top, left + width, top + height]) * scale
+            boxes[i] = left, top, left + width, top + height
     return boxes
 
 
@@ -116,7 +113,7 @@ def squares(boxes: Boxes, width: int, height: int, margin: float = 0.0, down: fl
     """
     boxes = np.where(np.isfinite(boxes), boxes, [0.0, 0.0, width, height])
     longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)
-    side = np.minimum(longer * (1 + 2 * margin), min(width, height))
+    side = np.clip(longer * (1 + 2 * margin), 1, min(width, height))
     corner = (boxes[:, :2] + boxes[:, 2:]) / 2 + longer * [0, down] - side / 2
     corner = np.clip(corner, 0, np.array([width, height]) - side)
     return np.concatenate([corner, corner + side], axis=1)

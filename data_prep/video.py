@@ -45,9 +45,10 @@ class Video:
         shown = np.searchsorted(self.times, moments + 1e-4, side="right") - 1  # decord's clocks have single precision
         return shown.clip(0, len(self.times) - 1).astype(np.int64)
 
-    def scaled(self, ratio: float) -> tuple[int, int] | None:
-        """Width and height times ``ratio``; None if that would not make them smaller."""
-        return None if ratio >= 1 else (max(1, round(self.width * ratio)), max(1, round(self.height * ratio)))
+    def scaled(self, ratio: float) -> tuple[int, int]:
+        """Width and height times ``ratio``, but no larger than they are."""
+        ratio = min(ratio, 1.0)
+        return max(1, round(self.width * ratio)), max(1, round(self.height * ratio))
 
 
 def probe(path: Path, half: str = "") -> Video:
@@ -108,12 +109,16 @@ def read(video: Video, numbers: npt.NDArray[np.int64], size: tuple[int, int] | N
         Unreadable: one of them cannot be decoded.
     """
     wanted, where = np.unique(numbers, return_inverse=True)  # a short clip shows a frame more than once
-    width, height = size or (video.width, video.height)
-    scaled = (2 * width if video.half else width, height) if size else None
+    if size == (video.width, video.height):
+        size = None
     decode = _read_by_decord if video.ordered else _read_by_opencv
-    pixels = decode(video.path, wanted.tolist(), scaled)
-    if video.half:
-        pixels = pixels[:, :, :width] if video.half == "left" else pixels[:, :, -width:]
+    pixels = decode(video.path, wanted.tolist(), None if video.half else size)
+    if video.half:  # cut before it is scaled, or the other half bleeds into it
+        import cv2
+
+        pixels = pixels[:, :, : video.width] if video.half == "left" else pixels[:, :, -video.width :]
+        if size:
+            pixels = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in pixels])
     return pixels[where]
 
 

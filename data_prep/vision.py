@@ -26,7 +26,7 @@ from mer_bench.files import sha256
 FACES = ("landmarks", "detect", "none")
 CROPS = ("square", "cfn_sr")
 POOLINGS = ("pooler", "cls", "mean")
-MOST_LINES = 720  #: of a picture that is decoded to look for faces
+PIECE = 64  #: frames that are decoded together before their faces are cut out
 NO_FACE = "no face was found; the middle of the picture was taken"
 SOME_FACES = "not every frame that was looked at shows a face; where there is none the nearest place was taken"
 
@@ -87,7 +87,7 @@ class Look:
         if self.crop == "square":
             how["margin"], how["down"] = self._framing
         if self.face == "detect":
-            how |= {"detector": faces.DETECTOR, "every": faces.EVERY}
+            how |= {"detector": faces.DETECTOR, "every": faces.EVERY, "lines": faces.LINES}
         return how | video.decoders() | {"source": self.source}
 
     def __call__(self, clip: Clip) -> Crops:
@@ -99,21 +99,22 @@ class Look:
         found = video.probe(clip.media, clip.half)
         numbers = found.at(video.moments(found, clip, count=self.count, fps=self.fps))
         points = faces.landmarks(self.raw, clip.id) if self.face == "landmarks" and self.raw else None
-        boxes = np.full((len(numbers), 4), np.nan) if points is None else faces.landmark_boxes(points, numbers)
-        frames = None
+        boxes = np.full((len(numbers), 4), np.nan)
+        if points is not None and len(points):
+            boxes = faces.landmark_boxes(points, numbers)
         if self.face == "detect":
-            frames = video.read(found, numbers, found.scaled(MOST_LINES / found.height))
-            boxes = faces.detect_boxes(frames) * (found.width / frames.shape[2])
-        size: tuple[int, int] | None = (self.side, self.side)
+            small = video.read(found, numbers[:: faces.EVERY], found.scaled(faces.LINES / found.height))
+            boxes[:: faces.EVERY] = faces.detect_boxes(small) * (found.width / small.shape[2])
         if self.crop == "cfn_sr":
             places = np.where(np.isfinite(boxes), boxes, [0, 0, found.width, found.height])
+            width, height = self.side, self.side
         else:
             places = faces.squares(faces.steady(boxes), found.width, found.height, *self._framing)
-            size = found.scaled(self.side / (places[:, 2] - places[:, 0]).min())
-        if frames is None:
-            frames = video.read(found, numbers, size)
-        ratio = np.array([frames.shape[2] / found.width, frames.shape[1] / found.height] * 2)
-        return Crops(faces.cut(frames, places * ratio, self.side), self._remark(boxes))
+            width, height = found.scaled(self.side / (places[:, 2] - places[:, 0]).min())
+        places = places * np.array([width / found.width, height / found.height] * 2)
+        pieces = [slice(start, start + PIECE) for start in range(0, len(numbers), PIECE)]
+        cut = [faces.cut(video.read(found, numbers[p], (width, height)), places[p], self.side) for p in pieces]
+        return Crops(np.concatenate(cut), self._remark(boxes))
 
     @property
     def _framing(self) -> tuple[float, float]:

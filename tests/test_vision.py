@@ -86,6 +86,8 @@ def test_frames_lie_evenly_over_the_clip(tmp_path: Path, name: str) -> None:
     assert seen(path, fps=2.5) == [5, 15, 25, 35, 45, 55]
     assert seen(path, fps=0.01) == [59]  # half its step lies beyond the end
     assert seen(film(tmp_path / f"short-{name}", numbered(3)), count=6) == [0, 0, 1, 1, 2, 2]
+    square = Clip("u", film(tmp_path / f"square-{name}", numbered(150, 96, 96)))
+    assert numbers(Look(count=150, side=96)(square).pixels) == list(range(150))  # in pieces, but all of them
 
 
 def test_frames_lie_within_the_utterances_span(tmp_path: Path) -> None:
@@ -255,6 +257,25 @@ def test_each_corpus_has_its_own_clips(tmp_path: Path) -> None:
     assert (second.path, second.end) == (None, 5.0)  # cut minutes too long
 
 
+def test_iemocap_shows_the_speaker_between_the_utterances_times(tmp_path: Path) -> None:
+    raw, pictures = tmp_path / "raw", []
+    for i in range(50):  # the left half brightens, the right one darkens
+        picture = np.zeros((96, 192, 3), np.uint8)
+        picture[:, :96], picture[:, 96:] = 4 * i, 200 - 4 * i
+        pictures.append(picture)
+    film(raw / "Session1" / "dialog" / "avi" / "DivX" / "Ses01M_impro01.avi", pictures)
+    (raw / "Session1" / "dialog" / "EmoEvaluation").mkdir()
+    ids = ["Ses01M_impro01_F000", "Ses01M_impro01_M000"]
+    when = {"start": [0.4, 1.2], "end": [0.6, 1.4]}  # frames 10 to 14 and 30 to 34
+    who = {"dialogue": "Ses01M_impro01", "turn": [0, 1], "speaker": ["Ses01F", "Ses01M"], "session": "1"}
+    folder = table(tmp_path / "iemocap", ids, **when, **who)
+    assert run("frames", "--table", folder, "--raw", raw, "--faces", "none", "--frames", 1, "--side", 16,
+               "--workers", 0).exit_code == 0  # fmt: skip
+    woman, man = open_features(folder / "frames").values.astype(int)
+    assert np.abs(woman - (200 - 4 * 12)).max() < 6
+    assert np.abs(man - 4 * 32).max() < 6
+
+
 # --- faces ------------------------------------------------------------------------------------------------------------
 
 
@@ -281,14 +302,11 @@ def test_the_detector_finds_a_face_and_nothing_where_there_is_none() -> None:
     pictures = np.full((3, 240, 320, 3), 235, np.uint8)
     draw_face(pictures[0], 100, 110, 60)
     draw_face(pictures[2], 230, 120, 60)
-    boxes = faces.detect_boxes(pictures, every=1)
+    boxes = faces.detect_boxes(pictures)
     assert np.isfinite(boxes).all(axis=1).tolist() == [True, False, True]
     for row, x in ((0, 100), (2, 230)):
         assert boxes[row, 0] < x - 40 < x + 40 < boxes[row, 2]
         assert 100 < boxes[row, 2] - boxes[row, 0] < 150
-    assert np.isnan(faces.detect_boxes(pictures[[1, 0, 0]], every=3)).all()  # the others are not looked at
-    large = np.repeat(np.repeat(pictures[:1], 3, axis=1), 3, axis=2)
-    assert np.allclose(faces.detect_boxes(large), 3 * boxes[0], atol=12)  # sought at 360 lines, told in its own pixels
 
 
 def test_boxes_are_held_where_there_is_none_and_a_wrong_one_is_dropped() -> None:
