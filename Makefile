@@ -17,10 +17,12 @@ CORPUS ?= auto
 MER_DATA ?= data
 RESULTS ?= benchmarks/results
 RAW ?=
+OUT ?=
+YES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help bench data test lint unit smoke leaderboard check verify list clean
+.PHONY: help bench data download test lint unit smoke leaderboard check verify list clean
 
 help:  ## this text
 	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -38,6 +40,7 @@ help:  ## this text
 	@echo "  MER_DATA   folder of the prepared corpora (default data)"
 	@echo "  RESULTS    folder of the records (default benchmarks/results)"
 	@echo "Variables of make data: DATASET, RAW (the corpus as you obtained it), MER_DATA"
+	@echo "Variables of make download: DATASET, OUT (default downloads/DATASET), YES=1 (accept the licence unasked)"
 
 bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb)  ## run what the suite lacks, rewrite the leaderboard
 	$(BIN)/mer-bench bench benchmarks/$(DATASET).toml --methods "$(METHODS)" --seeds "$(SEEDS)" \
@@ -47,6 +50,9 @@ bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb)  ## run what the s
 data: .venv/prep  ## prepare a corpus: make data DATASET=ravdess RAW=<folder>
 	@test -n "$(RAW)" || { echo "error: make data needs RAW=<the corpus as you obtained it>; see data_prep/README.md" >&2; exit 2; }
 	$(BIN)/python -m data_prep $(DATASET) --raw "$(RAW)" --out "$(MER_DATA)"
+
+download: .venv/prep  ## fetch a corpus: make download DATASET=ravdess (or meld)
+	$(BIN)/python -m data_prep download $(DATASET) $(if $(OUT),--out "$(OUT)") $(if $(YES),--yes)
 
 test: lint unit smoke check  ## everything that CI runs
 
@@ -66,8 +72,9 @@ smoke: .venv/dev  ## a small bench on a simulated corpus, from nothing to a lead
 	$(BIN)/mer-bench leaderboard --check --results build/smoke/results
 	$(BIN)/mer-bench verify --data build/smoke/data
 
-leaderboard: .venv/base  ## regenerate leaderboard.md from the records
+leaderboard: .venv/base  ## regenerate leaderboard.md and the tables of README.md from the records
 	$(BIN)/mer-bench leaderboard --results "$(RESULTS)"
+	$(BIN)/python -m mer_bench.readme
 
 check: .venv/base  ## fail if leaderboard.md is not what the records give
 	$(BIN)/mer-bench leaderboard --check

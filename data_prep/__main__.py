@@ -1,13 +1,14 @@
 """``python -m data_prep ravdess|iemocap|meld --raw PATH``: one corpus, everything its files allow.
 
-Further commands add one feature set to a prepared corpus: ``text``, ``mfcc``, ``vision``, ``import``.
+``download ravdess|meld`` fetches the files first. Further commands add feature sets to a prepared corpus: ``audio``,
+``vision``, ``text``, ``import``, ``pack``.
 """
 
 from __future__ import annotations
 
 import click
 
-from data_prep import audio, iemocap, import_features, meld, ravdess, text, vision
+from data_prep import audio, download, iemocap, import_features, import_pack, meld, ravdess, text, vision
 
 
 @click.group(help=(__doc__ or "").replace("``", ""))
@@ -20,9 +21,11 @@ for command in (
     iemocap.main,
     meld.main,
     text.text_command,
-    audio.mfcc_command,
+    audio.audio_command,
     vision.vision_command,
     import_features.main,
+    import_pack.main,
+    download.main,
 ):
     main.add_command(command)
 

@@ -35,6 +35,11 @@ raw_option = click.option(
     required=True,
     help="Folder that holds the corpus; files are found anywhere below it.",
 )
+unpack_option = click.option(
+    "--unpack",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to unpack archives into and read them from, if RAW is not to be written to [default: RAW/unpacked].",
+)
 out_option = click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("data"), show_default=True
 )

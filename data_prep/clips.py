@@ -53,8 +53,9 @@ def vision_clips(corpus: Path, raw: Path, *, marked_side: str = "left") -> list[
         raw: What the user calls RAW.
         marked_side: The half of IEMOCAP's picture with the actor who wears the motion capture's markers. The
             dialogue's name says who that is: in ``Ses01F_impro01`` it is the woman. IEMOCAP's documentation does not
-            tell the side; in public code that cuts the speakers out, each by hand-set windows for the faces
-            (IoannisKansizoglou/Iemocap-preprocess, ``find_speaker``, and later code by others), it is the left.
+            tell the side. Public code that cuts the speakers out by windows set by eye takes the left for the actor
+            with markers (IoannisKansizoglou/Iemocap-preprocess, ``find_speaker``, and others after it); some takes it
+            for the woman in every dialogue, which agrees in half of them. Look at a contact sheet.
     """
     from data_prep import ravdess
 

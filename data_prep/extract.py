@@ -12,6 +12,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
 import signal
 from collections import Counter, deque
@@ -21,8 +22,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import click
@@ -114,14 +116,15 @@ class Extractor:
         recipe: Its identity.
         decode: From one clip to what ``encode`` takes. It runs in worker processes, hence is a function of a module, or
             a ``partial`` of one. :class:`Unreadable`, OSError, ValueError and RuntimeError say that the clip is bad.
-        encode: From a list of such to one array [time, dim] each, in order, :class:`Remarked` or not.
+        encode: From a list of such to one array [time, dim] each, in order, :class:`Remarked` or not, or the
+            :class:`Unreadable` that says why there is none.
         parameters: The extractor's frozen parameters; called only if there is work to do.
         batch_size: Utterances that are encoded together, which is also what a kill may cost.
     """
 
     recipe: Recipe
     decode: Callable[[Clip], Any]
-    encode: Callable[[list[Any]], Sequence[FloatArray | Remarked]]
+    encode: Callable[[list[Any]], Sequence[FloatArray | Remarked | Unreadable]]
     parameters: Callable[[], int] = lambda: 0
     batch_size: int = 32
 
@@ -158,9 +161,9 @@ def extract(
         if not journal.frames:
             shutil.rmtree(journal.folder)  # what is wrong may be put right before the next call
             raise Misuse(f"{recipe.name}: not one of {len(clips):,} utterances could be read: {journal.missing[0][1]}")
-        report(f"{recipe.name}: missing for", journal.missing)
-        report(f"{recipe.name}: made, with a remark, for", journal.remarks)
-        yield from journal.sequences()
+        report_unread(recipe.name, journal.missing)
+        report_unread(recipe.name, journal.remarks, what="made, with a remark, for")
+        return journal.sequences()
 
     spec = store(
         corpus,
@@ -341,7 +344,7 @@ def decode_all(decode: Callable[[Clip], Any], clips: Iterable[Clip], workers: in
 
 
 def encode_batch(
-    encode: Callable[[list[Any]], Sequence[FloatArray | Remarked]], batch: Sequence[tuple[Clip, Any]]
+    encode: Callable[[list[Any]], Sequence[FloatArray | Remarked | Unreadable]], batch: Sequence[tuple[Clip, Any]]
 ) -> list[tuple[str, FloatArray, str]]:
     """(id, array, reason why it is empty, remark or "") of each; one that cannot be encoded takes no others along."""
     sound = [item for _, item in batch if not isinstance(item, Unreadable)]
@@ -377,10 +380,21 @@ def _attempt(function: Callable[[Any], Any], item: Any) -> Any:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    """Spawned, since a fork of a process that has threads may hang; an interrupt is the parent's business."""
-    return ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    )
+    """Spawned, since a fork of a process that has threads may hang."""
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_worker)
+
+
+def _begin_worker() -> None:
+    """Leave interrupts to the parent, and end with it: one that is killed outright cannot say goodbye."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
 
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[Clip], Any], clip: Clip) -> Future[Any]:
@@ -401,9 +415,9 @@ def fingerprint(paths: Iterable[Path], root: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
-def report(what: str, reasons: Sequence[tuple[str, str]], shown: int = 5) -> None:
-    """Say aloud for how many utterances each of the reasons holds, naming ``shown`` of them."""
+def report_unread(name: str, reasons: Sequence[tuple[str, str]], shown: int = 5, *, what: str = "missing for") -> None:
+    """Say aloud for how many utterances each reason holds, naming ``shown`` of them: by default, why they lack it."""
     for reason, count in Counter(reason for _, reason in reasons).most_common():
         ids = [i for i, r in reasons if r == reason]
         more = ", ..." if count > shown else ""
-        click.echo(f"{what} {count:,} utterances: {reason} ({', '.join(ids[:shown])}{more})", err=True)
+        click.echo(f"{name}: {what} {count:,} utterances: {reason} ({', '.join(ids[:shown])}{more})", err=True)

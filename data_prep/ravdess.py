@@ -11,6 +11,7 @@ a split.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
@@ -20,9 +21,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.archives import unpack_all
 from data_prep.audio import extract_mfcc
-from data_prep.cli import Command, backend_option, force_option, out_option, raw_option
-from data_prep.extract import EMPTY, Clip, Extractor, FloatArray, Recipe, Unreadable, extract, fingerprint
+from data_prep.cli import Command, backend_option, force_option, out_option, raw_option, unpack_option
+from data_prep.extract import (
+    EMPTY,
+    Clip,
+    Extractor,
+    FloatArray,
+    Recipe,
+    Unreadable,
+    extract,
+    fingerprint,
+    report_unread,
+)
 from mer_bench.errors import Misuse
 from mer_bench.files import sha256
 from mer_bench.table import read_table, write_table
@@ -31,7 +43,9 @@ EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "s
 STATEMENTS = ("Kids are talking by the door", "Dogs are sitting by the door")
 ACTORS = tuple(f"{actor:02}" for actor in range(1, 25))
 NAME = re.compile(r"(0[123])-(0[12])((?:-\d\d){5})")
+ARCHIVES = re.compile(r"(Video_Speech|Audio_Speech|FacialTracking)_Actors?_\d\d.*\.zip", re.IGNORECASE)
 AUDIO = (("03", ".wav"), ("03", ".flac"), ("01", ".mp4"))  #: best first; the audio track of the 02 files is silent
+Files = dict[tuple[str, str, str], Path]
 FRAME_RATE = 30_000 / 1001  #: of the videos, NTSC
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)  #: of the 68 landmarks
 
@@ -46,9 +60,9 @@ def all_takes() -> list[str]:
     ]
 
 
-def find_files(raw: Path) -> dict[tuple[str, str, str], Path]:
+def find_files(raw: Path) -> Files:
     """Official speech files below ``raw`` by (take, modality field, suffix); of copies, the shallowest."""
-    found: dict[tuple[str, str, str], Path] = {}
+    found: Files = {}
     for path in sorted(raw.rglob("*-*.*"), key=lambda p: (len(p.parts), p)):
         name = NAME.fullmatch(path.stem)
         if name and name[2] == "01":
@@ -57,7 +71,7 @@ def find_files(raw: Path) -> dict[tuple[str, str, str], Path]:
 
 
 def utterances(raw: Path, *, partial: bool = False) -> pd.DataFrame:
-    """The utterance table of the takes that any file below ``raw`` shows.
+    """The utterance table of the takes that any file below ``raw`` shows; says which takes lack what.
 
     Args:
         raw: Any folder above the official files.
@@ -70,6 +84,7 @@ def utterances(raw: Path, *, partial: bool = False) -> pd.DataFrame:
     packed = read_packed(raw)
     takes = {take for take, _, suffix in files if suffix in (".wav", ".flac", ".mp4", ".csv")} | set(packed)
     _check(takes, raw, partial)
+    _report(takes, files, set(packed), raw)
     rows = []
     for take in sorted(takes, key=lambda take: (take[-2:], take)):
         _, emotion, _, statement, _, actor = take.split("-")
@@ -110,6 +125,29 @@ def _check(takes: set[str], raw: Path, partial: bool) -> None:
     if not partial:
         raise Misuse(f"{sentence}; complete the download, or pass --partial to go on with a subset")
     click.echo(f"WARNING: {sentence}; scores on a subset compare with nothing", err=True)
+
+
+def _report(takes: set[str], files: Files, packed: set[str], raw: Path) -> None:
+    """Say what is there twice, and what only some of the takes have."""
+    copies: dict[tuple[str, int], list[Path]] = {}
+    official = [path for path in raw.rglob("*-*.*") if NAME.fullmatch(path.stem) and path.is_file()]
+    for path in official:
+        copies.setdefault((path.name, path.stat().st_size), []).append(path)
+    twice = sum(len(same) - 1 for same in copies.values())
+    differ = sorted(name for name, count in Counter(name for name, _ in copies).items() if count > 1)
+    if twice:
+        click.echo(f"{twice:,} files are copies of others")
+    if differ:
+        more = f"{', ...' if len(differ) > 5 else ''}; the one nearest to {raw} is used"
+        click.echo(
+            f"{len(differ):,} files exist in versions of different size: {', '.join(differ[:5])}{more}", err=True
+        )
+    tracked = {take for take, _, suffix in files if suffix == ".csv"} | packed
+    filmed = {take for take, modality, suffix in files if suffix == ".mp4" and modality != "03"}
+    heard = {take for take in takes if any((take, *kind) in files for kind in AUDIO)}
+    for what, some in (("audio", heard), ("video", filmed), ("landmarks", tracked)):
+        if some:  # a modality that nobody downloaded is no defect
+            report_unread(what, [(take, "no file") for take in sorted(takes - some, key=lambda t: (t[-2:], t))])
 
 
 def _duration(media: Path | None) -> float:
@@ -157,14 +195,16 @@ def read_packed(raw: Path) -> dict[str, npt.NDArray[np.int16]]:
 
 
 def read_tracking(path: Path) -> npt.NDArray[np.float64]:
-    """Landmarks [time, 68, 2] in pixels from one FacialTracking CSV, whose header may hold spaces.
+    """Landmarks [time, 68, 2] in pixels from a FacialTracking CSV: spaces in its header, any bytes in its rows.
 
     Raises:
         ValueError: a column x_0 .. x_67, y_0 .. y_67 is absent.
     """
     wanted = [f"{axis}_{point}" for point in range(68) for axis in "xy"]
     names = set(wanted)
-    frame = pd.read_csv(path, usecols=lambda name: name.strip() in names, skipinitialspace=True)
+    frame = pd.read_csv(
+        path, usecols=lambda name: name.strip() in names, skipinitialspace=True, encoding_errors="replace"
+    )
     frame.columns = frame.columns.str.strip()
     absent = [name for name in wanted if name not in frame]
     if absent:
@@ -260,8 +300,17 @@ def extract_landmarks(corpus: Path, raw: Path, *, force: bool = False) -> bool:
     return True
 
 
-def prepare(raw: Path, out: Path, *, partial: bool = False, backend: str = "torchaudio", force: bool = False) -> None:
-    """Everything that the files below ``raw`` allow: table, MFCC, landmarks."""
+def prepare(
+    raw: Path,
+    out: Path,
+    *,
+    unpack: Path | None = None,
+    partial: bool = False,
+    backend: str = "torchaudio",
+    force: bool = False,
+) -> None:
+    """Everything that the files and zips below ``raw`` allow: table, MFCC, landmarks."""
+    raw = unpack_all(raw, ARCHIVES, unpack)
     table = utterances(raw, partial=partial)
     corpus = out / "ravdess"
     click.echo(f"{len(table):,} takes of {table['speaker'].nunique()} actors -> {write_table(corpus, table)}")
@@ -276,12 +325,13 @@ def prepare(raw: Path, out: Path, *, partial: bool = False, backend: str = "torc
 @click.command("ravdess", cls=Command)
 @raw_option
 @out_option
+@unpack_option
 @click.option("--partial", is_flag=True, help="Accept a subset of the 1,440 takes.")
 @backend_option
 @force_option
-def main(raw: Path, out: Path, partial: bool, backend: str, force: bool) -> None:
+def main(raw: Path, out: Path, unpack: Path | None, partial: bool, backend: str, force: bool) -> None:
     """RAVDESS: utterance table, MFCC, facial landmarks."""
-    prepare(raw, out, partial=partial, backend=backend, force=force)
+    prepare(raw, out, unpack=unpack, partial=partial, backend=backend, force=force)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from types import ModuleType
@@ -36,6 +37,22 @@ def load() -> ModuleType:
         del sys.modules[name]  # half-initialised by the failed import
     sys.modules["torchaudio._extension"] = _extension()
     return importlib.import_module("torchaudio")
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Transforms that are made inside hold their windows, filters and matrices in float64.
+
+    They build them in torch's default type, and compute in the wider of that and the signal's.
+    """
+    import torch
+
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def _extension() -> ModuleType:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from data_prep import audio, iemocap, meld, ravdess, text
+from data_prep import iemocap, meld, ravdess, text
 from data_prep.__main__ import main
 from mer_bench.errors import Misuse
 from mer_bench.features import open_features, verify_features
@@ -50,40 +50,10 @@ def lengths(folder: Path) -> list[int]:
     return np.diff(open_features(folder).offsets).tolist()
 
 
-# --- MFCC -------------------------------------------------------------------------------------------------------------
+# --- audio and text in general ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-3, 0.0], ids=["loud", "quiet", "silent"])
-def test_both_mfcc_backends_agree(scale: float) -> None:
-    rng = np.random.default_rng(0)
-    envelope = np.concatenate([np.zeros(4000), np.ones(8000), np.full(5000, 1e-5)])  # more than the 80 dB of the floor
-    samples = (scale * envelope * rng.normal(size=len(envelope))).astype(np.float32)
-    mine, reference = audio.mfcc_function("torchaudio")(samples), audio.mfcc_function("librosa")(samples)
-    assert mine.shape == (1 + len(samples) // 512, 40)
-    assert mine.dtype == reference.dtype == np.float32
-    np.testing.assert_allclose(mine, reference, rtol=0, atol=1e-4)
-
-
-def test_mfcc_equals_librosas_default() -> None:
-    import librosa
-
-    samples = np.random.default_rng(1).normal(size=16_000).astype(np.float32)
-    expected = librosa.feature.mfcc(y=samples, sr=16_000, n_mfcc=40).T
-    np.testing.assert_allclose(audio.mfcc_function("torchaudio")(samples), expected, rtol=0, atol=2e-3)
-
-
-def test_audio_of_any_rate_and_channels_becomes_16_khz_mono(tmp_path: Path) -> None:
-    time = np.arange(48_000) / 48_000
-    wave = np.sin(2 * np.pi * 440 * time)
-    soundfile.write(tmp_path / "stereo.wav", np.stack([wave, wave], axis=1), 48_000)
-    samples = audio.load_audio(tmp_path / "stereo.wav")
-    assert samples.shape == (16_000,)
-    np.testing.assert_allclose(samples[2000:-2000], wave[::3][2000:-2000], atol=1e-3)
-
-
-def test_unknown_backend_and_pooling_name_the_choices(tmp_path: Path) -> None:
-    with pytest.raises(Misuse, match="did you mean 'librosa'"):
-        audio.mfcc_function("librossa")
+def test_unknown_pooling_names_the_choices(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="tokens, mean"):
         text.extract_text(tmp_path, pooling="max")
 
@@ -496,5 +466,5 @@ def test_own_features_are_imported(release: Path, tmp_path: Path, encoder: Path)
 
 def test_help_names_every_command() -> None:
     output = run("--help").output
-    assert all(name in output for name in ("ravdess", "iemocap", "meld", "text", "mfcc", "import"))
+    assert all(name in output for name in ("ravdess", "iemocap", "meld", "text", "audio", "import"))
     assert isinstance(main, click.Group)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,6 +115,42 @@ def test_a_killed_extraction_goes_on_where_it_stopped(tmp_path: Path) -> None:
     extract(whole, Extractor(RECIPE, decode, encode), clips)
     for name in ("values.npy", "offsets.npy", "spec.json", MISSING):
         assert (folder / "counts" / name).read_bytes() == (whole / "counts" / name).read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_a_process_that_is_killed_outright_leaves_its_work_and_nothing_else(tmp_path: Path) -> None:
+    folder, clips = corpus(tmp_path / "data", ["", *["slow"] * 40])
+    script = f"""
+from pathlib import Path
+from data_prep.extract import Clip, Extractor, extract
+from tests.test_extract import RECIPE, decode, encode
+if __name__ == "__main__":
+    clips = [Clip(f"u{{i}}", text="slow" if i else "") for i in range({len(clips)})]
+    extract(Path({str(folder)!r}), Extractor(RECIPE, decode, encode, batch_size=1), clips, workers=2)
+"""
+    (tmp_path / "script.py").write_text(script)
+    root = Path(__file__).parent.parent
+    paths = os.pathsep.join([str(root), str(root / "src")])
+    with subprocess.Popen([sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": paths}) as process:
+        lines = folder / ".counts.partial" / "lines"
+        while process.poll() is None and not (lines.is_file() and lines.read_text().count("\n") >= 2):
+            time.sleep(0.05)
+        children = descendants(process.pid)
+        process.kill()
+    assert len(children) >= 2
+    for _ in range(200):
+        alive = [pid for pid in children if Path(f"/proc/{pid}").exists()]
+        if not alive:
+            break
+        time.sleep(0.05)
+    assert not alive
+    assert sorted(path.name for path in folder.iterdir()) == [".counts.partial", "utterances.csv"]
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process started."""
+    found = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in found.read_text().split()]
 
 
 def test_half_done_work_of_another_recipe_is_dropped(tmp_path: Path) -> None:

@@ -132,6 +132,31 @@ def test_a_value_too_large_for_the_storage_type_names_its_utterance(tmp_path: Pa
         write(tmp_path / "noise", sequences, ids, dtype="float16")
 
 
+def test_pixels_are_stored_as_bytes(tmp_path: Path) -> None:
+    ids = corpus(tmp_path, 3)
+    pixels = np.arange(256, dtype=np.uint8).repeat(3)[: 5 * 12].reshape(5, 12)
+    given = [pixels[:2], pixels[:0], pixels[2:].astype(np.float32)]  # whole numbers in another type are as good
+    spec = write(tmp_path / "frames", given, ids, dtype="uint8", modality="vision")
+    assert spec.integer
+    assert not write(tmp_path / "floats", given, ids).integer
+    assert verify_features(tmp_path / "frames") == spec
+    found = open_features(tmp_path / "frames")
+    assert isinstance(found.values, np.memmap)
+    assert found.values.dtype == np.uint8
+    assert np.array_equal(found.values, pixels)
+    assert (tmp_path / "frames" / "values.npy").stat().st_size == 128 + pixels.size
+
+
+@pytest.mark.parametrize("bad", [256, -1, 0.5, np.nan, np.inf])
+def test_what_is_no_byte_is_refused_not_wrapped(tmp_path: Path, bad: float) -> None:
+    ids = corpus(tmp_path, 2)
+    frames = np.full((2, 12), 7.0)
+    frames[1, 3] = bad
+    with pytest.raises(Misuse, match="frames: take1 holds values that do not fit the type uint8"):
+        write(tmp_path / "frames", [np.zeros((1, 12)), frames], ids, dtype="uint8", modality="vision")
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
 @pytest.mark.parametrize(
     ("lengths", "sentence"),
     [([2], "1 sequences for the 2"), ([2, 2, 2], "more sequences than the 2"), ([0, 0], "every utterance is empty")],

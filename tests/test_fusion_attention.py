@@ -264,11 +264,11 @@ def test_a_missing_modality_takes_no_part_in_misa() -> None:
     model = MISA(PAIR, 4, hidden=8, ffn=16).eval()
     before = {name: loss.detach() for name, loss in model.losses(batch).items()}
     with torch.no_grad():
-        vectors, present = model._vectors(batch), model._present(batch)
+        vectors, present = model.encoders(batch), model.present(batch)
         vectors[0, [0, 3]] += 7.0
         private, shared = model._subspaces(vectors)
         assert_close(model._classify(private, shared, present), model(batch))
-        model._vectors = lambda batch: vectors
+        model.encoders.forward = lambda batch: vectors
     for name, loss in model.losses(batch).items():
         assert_close(loss, before[name])
 

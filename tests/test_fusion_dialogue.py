@@ -18,7 +18,7 @@ from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.corect import RelationalTemporalGraph
 from mer_bench.fusion.dialogue_rnn import DialogueCell
-from mer_bench.fusion.layers import (
+from mer_bench.fusion.graphs import (
     AngularGraph,
     DeepGraphConvolution,
     GraphTransformer,

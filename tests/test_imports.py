@@ -104,6 +104,7 @@ def test_the_sources_are_found_and_run_stands_on_both_sides() -> None:
     )
     assert len(FOUNDATION) == 7
     assert "mer_bench.report" in READERS
+    assert "mer_bench.encoders.resnext3d" in inside("mer_bench.encoders")
 
 
 @pytest.mark.parametrize("module", FOUNDATION)
@@ -122,6 +123,13 @@ def test_records_are_standard_library_only() -> None:
         "collections.abc"
     }
     assert tops("mer_bench.records") - {"mer_bench"} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("module", inside("mer_bench.encoders"))
+def test_encoders_know_torch_the_batch_and_errors_alone(module: str) -> None:
+    ours = {name for name in closure(module) if name.startswith("mer_bench.")}
+    assert ours - set(inside("mer_bench.encoders")) <= {"mer_bench.batch", "mer_bench.errors"}
+    assert tops(module) - {"mer_bench"} - set(sys.stdlib_module_names) == {"torch"}
 
 
 @pytest.mark.parametrize("module", inside("mer_bench.fusion"))
@@ -149,7 +157,9 @@ def test_nothing_imports_the_command_line(module: str) -> None:
     assert "mer_bench.cli" not in direct(module)
 
 
-@pytest.mark.parametrize("module", [module for module in LIBRARY if module not in existing("suite", "cli", "__main__")])
+@pytest.mark.parametrize(
+    "module", [module for module in LIBRARY if module not in existing("suite", "cli", "readme", "__main__")]
+)
 def test_nothing_below_the_command_line_imports_suite(module: str) -> None:
     assert "mer_bench.suite" not in direct(module)
 

@@ -24,6 +24,7 @@ from mer_bench.fusion.layers import (
     TokenEncoder,
     TransformerEncoder,
     UtteranceEncoder,
+    centre,
     last_token,
     masked_change,
     masked_course,
@@ -43,6 +44,12 @@ def masked(draw: st.DrawFn) -> tuple[Array, npt.NDArray[np.bool_]]:
     shape = draw(st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 3)))
     values = draw(hnp.arrays(np.float64, shape, elements=st.floats(-100, 100)))
     return values, draw(hnp.arrays(np.bool_, shape[:2]))
+
+
+def centred(values: Array, mask: npt.NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+    """What the statistics about the mean are given."""
+    real = torch.from_numpy(mask)
+    return centre(torch.from_numpy(values), real), real
 
 
 def sequence(lengths: list[int], dim: int, seed: int = 0) -> PaddedSequence:
@@ -81,7 +88,7 @@ def test_masked_mean_is_the_loop_over_real_frames(case: tuple[Array, npt.NDArray
 @given(masked())
 def test_masked_deviation_is_the_log_deviation_of_real_frames(case: tuple[Array, npt.NDArray[np.bool_]]) -> None:
     values, mask = case
-    found = masked_deviation(torch.from_numpy(values), torch.from_numpy(mask)).numpy()
+    found = masked_deviation(*centred(values, mask)).numpy()
     for row in range(len(values)):
         real = values[row][mask[row]]
         spread = np.log((np.sqrt(real.var(0) + 1e-6) + 0.05) / 0.55) if len(real) > 1 else 0  # one frame has none
@@ -94,7 +101,7 @@ def test_masked_course_is_scipys_cosine_transform_of_the_real_frames(
 ) -> None:
     values, lengths = case[0], case[1].sum(1)
     mask = np.arange(values.shape[1]) < lengths[:, None]  # spans begin at the first frame
-    found = masked_course(torch.from_numpy(values), torch.from_numpy(mask), terms=2).numpy()
+    found = masked_course(*centred(values, mask), terms=2).numpy()
     for row, length in enumerate(lengths):
         if length < 3:  # scipy has no second coefficient
             continue

@@ -156,6 +156,15 @@ def test_a_truncated_record_is_one_sentence_and_the_others_load(tmp_path: Path, 
         read_record(broken)
 
 
+def test_a_record_from_before_encoders_were_counted_still_loads(tmp_path: Path) -> None:
+    path = write_record(replace(RECORD, encoder_parameters=25_886_368), tmp_path)
+    assert read_record(path).encoder_parameters == 25_886_368
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["encoder_parameters"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert read_record(path) == replace(RECORD, encoder_parameters=None)
+
+
 def tampered(path: Path, change: dict[str, Any], spec: dict[str, Any]) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**content, **change, "spec": {**content["spec"], **spec}}), encoding="utf-8")

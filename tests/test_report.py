@@ -261,6 +261,17 @@ def test_notes_name_features_and_counts() -> None:
     assert line(page, "train 900", "tested in all")
 
 
+def test_parameters_outside_the_encoders_stand_beside_all_where_they_were_counted() -> None:
+    counted = replace(make("a", hits=20), encoder_parameters=123_000)
+    page = report.leaderboard([counted, make("b", hits=10), replace(make("c", hits=5), encoder_parameters=0)])
+    assert cells(line(page, "| Rank"))[-3:] == ["Parameters", "Fusion", "Seeds"]
+    assert {row[1]: row[-3:-1] for row in score_rows(page)} == {
+        "a": ["123,456", "456"], "b": ["123,456", "–"], "c": ["123,456", "123,456"]
+    }  # fmt: skip
+    assert line(page, "*Fusion* counts")
+    assert "Fusion" not in report.leaderboard([make("b")]).partition("## Published")[0].partition("### 1.")[2]
+
+
 def test_the_headline_sets_the_best_method_against_the_best_single_modality() -> None:
     records = [make("a", hits=20), make("unimodal", modalities=("text",), hits=25), make("majority", hits=29)]
     found = cells(line(report.leaderboard(records), "| a", "(text)"))
@@ -340,3 +351,58 @@ def test_a_thousand_records_are_all_used(tmp_path: Path) -> None:
 def test_importing_the_report_imports_nothing_heavy(heavy: str) -> None:
     code = f"import sys, mer_bench.report; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------------
+
+
+def clustered(
+    method: str, seed: int, hits: int, *, fold: int = 0, modalities: tuple[str, ...] = ("audio", "text"), **spec: Any
+) -> RunRecord:
+    """A record of twelve dialogues of ten utterances, of which about ``hits`` are right in each."""
+    draw = np.random.default_rng([seed, fold, *method.encode(), *"".join(modalities).encode()])
+    right = draw.binomial(10, hits / 10, 12)
+    clusters = [[[int(n), 10 - int(n), 0], [0, 0, 0], [0, 0, 0]] for n in right]
+    confusion = np.sum(clusters, 0).tolist()
+    record = make(method, seed, fold, modalities, confusion=confusion, **spec)
+    return replace(record, test_by_cluster=clusters)
+
+
+def test_rows_say_how_certain_they_are_and_which_are_tied() -> None:
+    records = [clustered(name, seed, hits) for name, hits in (("a", 8), ("b", 8), ("c", 3)) for seed in range(5)]
+    records += [clustered("unimodal", seed, 5, modalities=("text",)) for seed in range(5)]
+    page = report.leaderboard(records)
+    first, second, third, single = score_rows(page)
+    assert {first[1], second[1]} == {"a", "b"}
+    assert first[5] == "–"
+    assert second[5].endswith("≈")
+    assert third[1] == "unimodal"
+    assert third[5] == "–"  # a reference row does not compete
+    assert single[1] == "c"
+    assert not single[5].endswith("≈")
+    low, high = (float(bound) for bound in single[4].split(" to "))
+    assert low < float(single[3].split(" ")[0]) < high
+    assert "over the best single modality, text." in page
+    assert "bootstrap over dialogues and seeds" in page
+
+
+def test_one_seed_is_said_to_be_one() -> None:
+    page = report.leaderboard([clustered(name, 0, hits) for name, hits in (("a", 8), ("b", 3))])
+    assert "no seeds, since there is but one" in page
+
+
+def test_folds_bring_their_clusters() -> None:
+    records = [
+        clustered(name, 0, hits, fold=fold, dataset="ravdess", protocol="folds6")
+        for name, hits in (("a", 8), ("b", 3))
+        for fold in range(1, 7)
+    ]
+    (table,) = report.tables(records)
+    assert [row.counts.shape for row in table.rows if row.counts is not None] == [(1, 72, 3, 3)] * 2
+    assert "bootstrap over actors" in report.leaderboard(records)
+
+
+def test_rows_without_clusters_have_no_interval() -> None:
+    page = report.leaderboard([clustered("a", 0, 8), make("b", 0, confusion=[[60, 60, 0], [0, 0, 0], [0, 0, 0]])])
+    assert score_rows(page)[1][4:6] == ["–", "–"]
+    assert "95 % interval" not in report.leaderboard([make("a", 0)])

@@ -88,5 +88,5 @@ def gather(values: Tensor, offsets: Tensor, rows: Tensor) -> PaddedSequence:
     steps = torch.arange(max(int(length.max()), 1))
     mask = steps < length[:, None]
     index = (start[:, None] + steps).masked_fill(~mask, 0)
-    padded = values[index.flatten()].reshape(*index.shape, -1)
+    padded = values.index_select(0, index.flatten()).reshape(*index.shape, -1)
     return PaddedSequence(padded.masked_fill_(~mask[..., None], 0).float(), mask)

@@ -168,6 +168,43 @@ def leaderboard(check: bool, output: Path | None, results: Path) -> None:
 
 
 @cli.command()
+@click.option(
+    "--format", "formats", type=click.Choice(["svg", "png"]), multiple=True, default=["svg"], show_default=True
+)
+@click.option("--output", type=Path, default=Path("benchmarks/plots"), show_default=True)
+@results_option
+def plots(formats: tuple[str, ...], output: Path, results: Path) -> None:
+    """Draw every table: ranking, F1 by class, confusion, F1 against parameters, learning curves."""
+    from mer_bench import plots as pictures
+    from mer_bench.records import load_records
+
+    records, problems = load_records(results)
+    for problem in problems:
+        click.echo(f"warning: {problem}", err=True)
+    made = pictures.write(records, output, formats)
+    click.echo(f"{len(made)} pictures in {output}")
+
+
+@cli.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--dataset", help="Only tables of this corpus.")
+@click.option("--show", type=click.IntRange(0), default=10, show_default=True, help="Utterances to show.")
+@data_option
+@results_option
+def compare(first: str, second: str, dataset: str | None, show: int, root: Path, results: Path) -> None:
+    """Where the methods FIRST and SECOND differ: paired test, gain by class, and utterances if the corpus is there."""
+    from mer_bench import compare as comparison
+    from mer_bench.records import load_records
+
+    records, problems = load_records(results)
+    for problem in problems:
+        click.echo(f"warning: {problem}", err=True)
+    for found in comparison.compare(records, first, second, dataset):
+        click.echo(comparison.describe(found, root, show))
+
+
+@cli.command()
 @click.option("--dataset", help="Only this corpus.")
 @data_option
 def verify(dataset: str | None, root: Path) -> None:

@@ -47,7 +47,7 @@ class FeatureSpec:
     table_sha256: str
     values_sha256: str
     offsets_sha256: str
-    extractor_parameters: int  #: of the frozen extractor; 0 for signal processing
+    extractor_parameters: int  #: of the frozen extractor; 0 for signal processing and for pixels
     settings: Mapping[str, Any]
 
     @property
@@ -66,13 +66,13 @@ class FeatureSet:
     """An open feature set; ``values`` [frames, dim] stays on disk until it is read."""
 
     spec: FeatureSpec
-    values: FloatArray
+    values: npt.NDArray[Any]
     offsets: npt.NDArray[np.int64]
 
 
 def write_features(
     folder: Path,
-    sequences: Iterable[FloatArray],
+    sequences: Iterable[npt.NDArray[Any]],
     *,
     ids: Sequence[str],
     modality: str,

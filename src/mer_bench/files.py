@@ -13,8 +13,8 @@ from pathlib import Path
 from mer_bench.errors import Misuse
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write ``text`` (UTF-8) beside ``path`` and rename it into place; readers see the old file or the new one.
+def write_atomic(path: Path, text: str | bytes) -> None:
+    """Write ``text`` (as UTF-8) beside ``path`` and rename it into place; readers see the old file or the new one.
 
     Raises:
         Misuse: the file cannot be written (no permission, disk full); the old file is untouched.
@@ -23,8 +23,8 @@ def write_atomic(path: Path, text: str) -> None:
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(text.encode() if isinstance(text, str) else text)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

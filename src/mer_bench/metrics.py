@@ -22,42 +22,74 @@ def confusion_matrix(true: Array, predicted: Array, num_classes: int) -> npt.NDA
     return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def accuracy(matrix: Array) -> FloatArray:
-    """Share of correct predictions; [..., class, class] -> [...]."""
-    return _ratio(_hits(matrix).sum(-1), matrix.sum((-2, -1)))
+def margins(matrix: Array) -> tuple[Array, Array, Array]:
+    """Hits, support and number of predictions of each class: [..., class, class] -> 3 x [class, ...]."""
+    hits = np.diagonal(matrix, axis1=-2, axis2=-1)
+    return np.moveaxis(hits, -1, 0), np.moveaxis(matrix.sum(-1), -1, 0), np.moveaxis(matrix.sum(-2), -1, 0)
 
 
 def recall(matrix: Array) -> FloatArray:
     """Per-class recall; [..., class, class] -> [..., class]."""
-    return _ratio(_hits(matrix), matrix.sum(-1))
+    hits, support, _ = margins(matrix)
+    return np.moveaxis(_ratio(hits, support), 0, -1)
 
 
 def precision(matrix: Array) -> FloatArray:
     """Per-class precision; [..., class, class] -> [..., class]."""
-    return _ratio(_hits(matrix), matrix.sum(-2))
+    hits, _, predicted = margins(matrix)
+    return np.moveaxis(_ratio(hits, predicted), 0, -1)
 
 
 def f1(matrix: Array) -> FloatArray:
     """Per-class F1 = 2 hits / (support + predicted); [..., class, class] -> [..., class]."""
-    return _ratio(2 * _hits(matrix), matrix.sum(-1) + matrix.sum(-2))
+    return np.moveaxis(_f1(*margins(matrix)), 0, -1)
+
+
+def accuracy(matrix: Array) -> FloatArray:
+    """Share of correct predictions; [..., class, class] -> [...]."""
+    return _accuracy(*margins(matrix))
 
 
 def weighted_f1(matrix: Array) -> FloatArray:
     """F1 averaged over classes with their support as weight; [..., class, class] -> [...]."""
-    support = matrix.sum(-1)
-    return _ratio((f1(matrix) * support).sum(-1), support.sum(-1))
+    return _weighted_f1(*margins(matrix))
 
 
 def macro_f1(matrix: Array) -> FloatArray:
     """F1 averaged over the classes that occur (true or predicted); [..., class, class] -> [...]."""
-    occurs = (matrix.sum(-1) + matrix.sum(-2)) > 0
-    return _ratio((f1(matrix) * occurs).sum(-1), occurs.sum(-1))
+    return _macro_f1(*margins(matrix))
 
 
 def uar(matrix: Array) -> FloatArray:
     """Unweighted average recall over the classes that have support; [..., class, class] -> [...]."""
-    supported = matrix.sum(-1) > 0
-    return _ratio((recall(matrix) * supported).sum(-1), supported.sum(-1))
+    return _uar(*margins(matrix))
+
+
+def _f1(hits: Array, support: Array, predicted: Array) -> FloatArray:
+    return _ratio(2 * hits, support + predicted)
+
+
+def _accuracy(hits: Array, support: Array, predicted: Array) -> FloatArray:
+    return _ratio(hits.sum(0), support.sum(0))
+
+
+def _weighted_f1(hits: Array, support: Array, predicted: Array) -> FloatArray:
+    return _ratio((_f1(hits, support, predicted) * support).sum(0), support.sum(0))
+
+
+def _macro_f1(hits: Array, support: Array, predicted: Array) -> FloatArray:
+    occurs = (support + predicted) > 0
+    return _ratio((_f1(hits, support, predicted) * occurs).sum(0), occurs.sum(0))
+
+
+def _uar(hits: Array, support: Array, predicted: Array) -> FloatArray:
+    supported = support > 0
+    return _ratio((_ratio(hits, support) * supported).sum(0), supported.sum(0))
+
+
+def _ratio(numerator: Array, denominator: Array) -> FloatArray:
+    safe = np.where(denominator > 0, denominator, 1)
+    return np.where(denominator > 0, numerator / safe, 0.0)
 
 
 SCORES: dict[str, Callable[[Array], FloatArray]] = {
@@ -66,12 +98,10 @@ SCORES: dict[str, Callable[[Array], FloatArray]] = {
     "macro_f1": macro_f1,
     "uar": uar,
 }
-
-
-def _hits(matrix: Array) -> Array:
-    return np.diagonal(matrix, axis1=-2, axis2=-1)
-
-
-def _ratio(numerator: Array, denominator: Array) -> FloatArray:
-    safe = np.where(denominator > 0, denominator, 1)
-    return np.where(denominator > 0, numerator / safe, 0.0)
+#: the same scores of :func:`margins`, which are all that they need: a third of the numbers that a matrix has
+OF_MARGINS: dict[str, Callable[[Array, Array, Array], FloatArray]] = {
+    "weighted_f1": _weighted_f1,
+    "accuracy": _accuracy,
+    "macro_f1": _macro_f1,
+    "uar": _uar,
+}

@@ -88,6 +88,9 @@ class RunRecord:
     seconds: float
     peak_memory_mib: float
     device: str
+    #: ``test_confusion`` of each cluster of utterances that are not independent (a dialogue; an actor of RAVDESS), in
+    #: table order; None = not counted
+    test_by_cluster: list[list[list[int]]] | None = None
     encoder_parameters: int | None = None  #: how many of ``parameters`` unimodal encoders have; None = not counted
     versions: Mapping[str, str] = field(default_factory=dict)
 

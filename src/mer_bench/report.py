@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -18,9 +18,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mer_bench.errors import unknown
 from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1
 from mer_bench.records import RunRecord, RunSpec, Training, load_records
+from mer_bench.statistics import LEVEL, RESAMPLES, Difference, Evidence, difference, holm, resample
 
 REFERENCES = ("majority", "unimodal")  #: stand in every table that their features fit, whatever its track
 ORDER = ("text", "audio", "vision")  #: of modalities in a label
@@ -100,6 +102,9 @@ class Row:
             complete, a single one [1, class, class] of whatever exists.
         complete: Number of complete seeds.
         partial: Folds present of each incomplete seed.
+        counts: The complete seeds' matrices by cluster of test utterances [seed, cluster, class, class]; None if a
+            record does not have them, or no seed is complete.
+        records: The runs behind it.
     """
 
     method: str
@@ -107,15 +112,24 @@ class Row:
     modalities: tuple[str, ...]
     training: Training
     parameters: int
+    encoder_parameters: int | None
     pooled: npt.NDArray[np.int64]
     complete: int
     partial: tuple[int, ...]
+    counts: npt.NDArray[np.int64] | None = None
+    records: tuple[RunRecord, ...] = ()
 
     @cached_property
     def order(self) -> tuple[bool, float, str, tuple[str, ...], str]:
         """Complete rows first, best first, then by name."""
         primary = float(SCORES["weighted_f1"](self.pooled).mean())
         return not self.complete, -primary, self.label, self.modalities, repr(self.training)
+
+    @property
+    def fusion_parameters(self) -> str:
+        """What is left of the parameters without the unimodal encoders."""
+        known = self.encoder_parameters is not None
+        return f"{self.parameters - (self.encoder_parameters or 0):,}" if known else "–"
 
     @property
     def ranked(self) -> bool:
@@ -142,6 +156,25 @@ class Table:
     def first(self) -> RunRecord:
         """Any record: corpus, labels, protocol and classes are the same for all."""
         return self.records[0]
+
+    @property
+    def counts_encoders(self) -> bool:
+        """Whether any row knows how many of its parameters are its encoders'."""
+        return any(row.encoder_parameters is not None for row in self.rows)
+
+    @cached_property
+    def evidence(self) -> dict[Row, Evidence]:
+        """What is known of each row's weighted F1, best first."""
+        known = [row for row in self.rows if row.counts is not None]
+        return {row: resample(row.counts, stream=stream) for stream, row in enumerate(known) if row.counts is not None}
+
+    @cached_property
+    def behind(self) -> dict[Row, tuple[Difference, float]]:
+        """How far each competing row is behind the best one, with the p-value corrected for the number of rows."""
+        ranked = [row for row in self.evidence if row.ranked]
+        others = ranked[1:]
+        found = [difference(self.evidence[ranked[0]], self.evidence[row]) for row in others]
+        return dict(zip(others, zip(found, holm([one.p for one in found]), strict=True), strict=True))
 
     @cached_property
     def support(self) -> npt.NDArray[np.int64]:
@@ -217,6 +250,27 @@ def main_table(records: Sequence[RunRecord], dataset: str) -> str:
     return "\n".join(blocks)
 
 
+def excerpt(records: Sequence[RunRecord], title: str, rows: int = 10) -> str:
+    """The first ``rows`` of the table called ``title`` as Markdown, with the main scores alone.
+
+    Raises:
+        Misuse: there is no such table.
+    """
+    found = [table for table in tables(records) if table.title == title]
+    if not found:
+        raise unknown("table", title, [table.title for table in tables(records)])
+    table = found[0]
+    names = ", ".join(name for _, name, _ in sorted(table.features, key=lambda feature: _rank(feature[0])))
+    shown = f"; the first {rows} of {len(table.rows)} rows" if len(table.rows) > rows else ""
+    lines = [
+        (row.label, _join(row.modalities), row.score("weighted_f1"), row.score("accuracy"), f"{row.parameters:,}",
+         table.seeds(row))
+        for row in table.rows[:rows]
+    ]  # fmt: skip
+    head = ("Method", "Modalities", "Weighted F1", "Accuracy", "Parameters", "Seeds")
+    return f"**{title}** ({names}{shown})\n\n{markdown([head, *lines], '<<>>><')}"
+
+
 def write(records_root: Path, target: Path) -> list[str]:
     """Write the leaderboard of all records below ``records_root``; returns a sentence for each unreadable record."""
     records, problems = load_records(records_root)
@@ -287,6 +341,12 @@ def _row(records: Sequence[RunRecord], folds: int) -> Row:
     for record in records:
         seeds[record.spec.seed][record.spec.fold] = np.array(record.test_confusion, np.int64)
     matrices = [np.stack(list(seeds[seed].values())) for seed in sorted(seeds)]
+    whole = {seed for seed, found in seeds.items() if len(found) == folds}
+    counted = sorted(
+        (record for record in records if record.spec.seed in whole), key=lambda r: (r.spec.seed, r.spec.fold)
+    )
+    known = bool(counted) and all(record.test_by_cluster is not None for record in counted)
+    clusters = np.concatenate([np.array(record.test_by_cluster, np.int64) for record in counted]) if known else None
     complete = [matrix.sum(0) for matrix in matrices if len(matrix) == folds]
     spec, provenance = records[-1].spec, records[-1].provenance
     return Row(
@@ -295,9 +355,12 @@ def _row(records: Sequence[RunRecord], folds: int) -> Row:
         modalities=_modalities(spec),
         training=spec.training,
         parameters=records[-1].parameters,
+        encoder_parameters=records[-1].encoder_parameters,
         pooled=np.stack(complete or [np.concatenate(matrices).sum(0)]),
         complete=len(complete),
         partial=tuple(sorted((len(matrix) for matrix in matrices if len(matrix) < folds), reverse=True)),
+        counts=None if clusters is None else clusters.reshape(len(whole), -1, *clusters.shape[1:]),
+        records=tuple(records),
     )
 
 
@@ -331,7 +394,7 @@ def _headline(chosen: Sequence[tuple[int, Table]]) -> str:
             f"{single.score('weighted_f1')} ({single.modalities[0]})" if single else "–",
         ))  # fmt: skip
     header = ("Table", "Corpus", "Labels", "Protocol", "Track", "Best method", "Weighted F1", "Best single modality")
-    return _markdown([header, *lines], "><<<<<><")
+    return markdown([header, *lines], "><<<<<><")
 
 
 def _section(number: int, table: Table) -> str:
@@ -341,26 +404,67 @@ def _section(number: int, table: Table) -> str:
     footnotes = list(dict.fromkeys(note for note in notes.values() if note))
     labels = {row: row.label + _superscript(footnotes, notes[row]) for row in table.rows}
     ranks = {row: str(rank) for rank, row in enumerate((row for row in table.rows if row.ranked), 1)}
-    scores = [
-        (ranks.get(row, "–"), labels[row], _join(row.modalities), *(row.score(name) for name in SCORES),
-         f"{row.parameters:,}", table.seeds(row))
-        for row in table.rows
-    ]  # fmt: skip
-    header = ("Rank", "Method", "Modalities", "Weighted F1", "Accuracy", "Macro F1", "UAR", "Parameters", "Seeds")
+    columns: list[tuple[str, str, Callable[[Row], str]]] = [
+        ("Rank", ">", lambda row: ranks.get(row, "–")),
+        ("Method", "<", lambda row: labels[row]),
+        ("Modalities", "<", lambda row: _join(row.modalities)),
+        ("Weighted F1", ">", lambda row: row.score("weighted_f1")),
+        ("95 % interval", ">", lambda row: _interval(table, row)),
+        ("Behind the best", ">", lambda row: _behind(table, row)),
+        ("Accuracy", ">", lambda row: row.score("accuracy")),
+        ("Macro F1", ">", lambda row: row.score("macro_f1")),
+        ("UAR", ">", lambda row: row.score("uar")),
+        ("Parameters", ">", lambda row: f"{row.parameters:,}"),
+        ("Fusion", ">", lambda row: row.fusion_parameters),
+        ("Seeds", "<", lambda row: table.seeds(row)),
+    ]
+    absent = {*(("95 % interval", "Behind the best") if not table.evidence else ()),
+                       *(("Fusion",) if not table.counts_encoders else ())}  # fmt: skip
+    columns = [column for column in columns if column[0] not in absent]
+    scores = [tuple(cell(row) for _, _, cell in columns) for row in table.rows]
     support = table.support
     present = [index for index in range(len(table.first.classes)) if support[index]]
     by_class = [
         (labels[row], _join(row.modalities), *(f"{100 * f1(row.pooled).mean(0)[index]:.1f}" for index in present))
         for row in table.rows
     ]
-    columns = ("F1 by class", "Modalities", *(table.first.classes[index] for index in present))
+    classes = ("F1 by class", "Modalities", *(table.first.classes[index] for index in present))
     total = ("*utterances*", "", *(f"{support[index]:,}" for index in present))
     return "\n".join([
         f"### {number}. {table.title}\n",
-        _markdown([header, *scores], "><<>>>>><"),
-        _markdown([columns, *by_class, total], "<<" + ">" * len(present)),
+        markdown([[name for name, _, _ in columns], *scores], "".join(side for _, side, _ in columns)),
+        markdown([classes, *by_class, total], "<<" + ">" * len(present)),
         _bullets(_notes(table, usual), footnotes),
     ])  # fmt: skip
+
+
+def _interval(table: Table, row: Row) -> str:
+    """Where a row's weighted F1 lies with 95 % confidence."""
+    if row not in table.evidence:
+        return "–"
+    low, high = table.evidence[row].interval
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _behind(table: Table, row: Row) -> str:
+    """How far a row is behind the best one, and whether it is tied with it."""
+    if row not in table.behind:
+        return "–"
+    found, p = table.behind[row]
+    tied = " ≈" if p >= 1 - LEVEL else ""
+    return f"{100 * found.effect:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f}){tied}"
+
+
+def _gain(table: Table) -> Iterator[str]:
+    """What the best fusion gains over the best single modality."""
+    best = next((row for row in table.evidence if row.ranked and len(row.modalities) > 1), None)
+    single = next((row for row in table.evidence if len(row.modalities) == 1), None)
+    if best and single:
+        gain = difference(table.evidence[best], table.evidence[single])
+        yield (
+            f"{best.label} gains {100 * gain.effect:.1f} points of weighted F1 (95 % interval {100 * gain.low:.1f} to "
+            f"{100 * gain.high:.1f}) over the best single modality, {single.modalities[0]}."
+        )
 
 
 def _notes(table: Table, usual: Training) -> Iterator[str]:
@@ -380,6 +484,16 @@ def _notes(table: Table, usual: Training) -> Iterator[str]:
         size = f"{facts.get('dim', '?')} wide, {facts.get('parameters', 0):,} frozen parameters"
         yield f"Features `{name}` ({modality}): {origin or 'extractor unknown'}; {size}; sha256 `{digest[:12]}`."
     yield f"Training: {', '.join(f'{_words(name)} {_value(value)}' for name, value in asdict(usual).items())}."
+    if table.evidence:
+        cluster = "actors" if table.first.spec.dataset.endswith("ravdess") else "dialogues"
+        seeds = "seeds" if any(row.complete > 1 for row in table.evidence) else "no seeds, since there is but one"
+        yield (
+            f"Intervals and differences: bootstrap over {cluster} and {seeds}, {RESAMPLES:,} resamples. ≈ marks rows "
+            "that are tied with the best (Holm-corrected p of 0.05 or more)."
+        )
+        yield from _gain(table)
+    if table.counts_encoders:
+        yield "*Fusion* counts the parameters outside the unimodal encoders; – where they were not counted apart."
     if table.track == "dialogue":
         yield "Methods read whole dialogues and their batch size counts dialogues; reference rows read utterances."
 
@@ -414,7 +528,7 @@ def _published(published: Sequence[Published]) -> str:
             for item in items
         ]  # fmt: skip
         header = ("Method", "Metric", "Value", "Parameters", "Protocol as published", "Source", "Trust")
-        parts += [f"### Published: {dataset}\n", _markdown([header, *lines], "<<>><<<")]
+        parts += [f"### Published: {dataset}\n", markdown([header, *lines], "<<>><<<")]
         parts.append(_bullets((), notes))
     return "\n".join(part for part in parts if part)
 
@@ -433,7 +547,7 @@ def _pad(rows: Sequence[Sequence[str]], align: str) -> list[list[str]]:
     return [[f"{cell:{side}{width}}" for cell, (side, width) in zip(row, columns, strict=True)] for row in rows]
 
 
-def _markdown(rows: Sequence[Sequence[str]], align: str) -> str:
+def markdown(rows: Sequence[Sequence[str]], align: str) -> str:
     """A table whose first row is the header; it reads well raw, too."""
     head, *body = _pad([[cell.replace("|", "\\|") for cell in row] for row in rows], align)
     rule = [f"{':' if side == '>' else '-':->{len(cell)}}" for cell, side in zip(head, align, strict=True)]

@@ -17,6 +17,8 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -106,6 +108,7 @@ def run(
         rows={split: len(rows) for split, rows in datamodule.rows.items()},
         validation_confusion=matrices[best] if matrices else None,
         test_confusion=confusion_matrix(datamodule.labels[index], predicted, datamodule.num_classes).tolist(),
+        test_by_cluster=by_cluster(datamodule, index, predicted).tolist(),
         test_index=index.tolist(),
         test_predictions=predicted.tolist(),
         curve=curve,
@@ -143,6 +146,16 @@ def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
         if opened.spec.sha256 != spec.features_sha256.get(modality):
             raise Misuse(f"feature set {opened.spec.name!r} of {spec.dataset} is not the one that the run names")
     return datamodule
+
+
+def by_cluster(
+    datamodule: EmotionDataModule, index: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Confusion matrices [cluster, class, class] of what is predicted for the table rows ``index``, in table order."""
+    classes = datamodule.num_classes
+    cluster, names = pd.factorize(datamodule.table[datamodule.cluster].to_numpy()[index])
+    pairs = cluster * classes**2 + datamodule.labels[index] * classes + predicted
+    return np.bincount(pairs, minlength=len(names) * classes**2).reshape(-1, classes, classes)
 
 
 def build_method(spec: RunSpec, dims: Mapping[str, int], num_classes: int) -> FusionModule:
@@ -248,7 +261,7 @@ class _Keeper(Callback):
         assert module.test_predictions is not None
         index, predicted = module.test_predictions.compute()
         if trainer.is_global_zero:
-            np.save(self.folder / "test.npy", torch.stack([index, predicted]).cpu().numpy())
+            np.save(self.folder / "test.npy", torch.stack([index, predicted]).reshape(2, -1).cpu().numpy())
 
     def read(self) -> tuple[list[dict[str, float]], list[list[list[int]]], Any, Any]:
         path = self.folder / "curve.json"

@@ -20,6 +20,7 @@ from mer_bench.datasets import DATASETS
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import MODALITIES, read_spec
 from mer_bench.fusion import METHODS
+from mer_bench.fusion.base import FusionModule
 from mer_bench.records import RunSpec, Training, training_fields
 from mer_bench.run import build_datamodule, build_method, check_pixels, options_of
 from mer_bench.table import FILE
@@ -134,12 +135,17 @@ def read_suite(
 
 
 def stand_in(suite: Suite) -> Suite:
-    """The same suite on the simulated corpus of the same shape: one seed, the simulated feature sets."""
+    """The same suite on the simulated corpus of the same shape: one seed, the simulated feature sets.
+
+    They are no pixels: a method that trains encoders on those reads features there, with the shared encoder.
+    """
     dataset = STAND_IN + suite.dataset
     simulated = DATASETS[dataset].default_features
     rows = {}
     for row in suite.rows:
-        swapped = replace(row, features={modality: simulated[modality] for modality in row.features})
+        options = {name: value for name, value in row.options.items() if name not in ("encoders", "weights")}
+        features = {modality: simulated[modality] for modality in row.features}
+        swapped = replace(row, features=features, options=options)
         rows[_key(swapped)] = swapped  # rows that differed by feature set alone become one
     return replace(suite, dataset=dataset, seeds=suite.seeds[:1], rows=tuple(rows.values()))
 
@@ -230,13 +236,20 @@ def one_run(
 
 def describe_methods() -> list[tuple[str, ...]]:
     """Heading and one row a method; parameters on audio (width 40) and vision (width 140) with 8 classes."""
-    rows: list[tuple[str, ...]] = [("method", "track", "kind", "parameters", "paper", "idea")]
+    rows: list[tuple[str, ...]] = [("method", "track", "modalities", "kind", "parameters", "paper", "idea")]
     for name, method in METHODS.items():
         dims = {"audio": 40, "vision": 140} if method.most > 1 else {"audio": 40}
         idea = (sys.modules[method.__module__].__doc__ or "").splitlines()[0]
         count = f"{method(dims, 8).num_parameters:,}"
-        rows.append((name, method.context, method.provenance, count, method.paper, idea))
+        rows.append((name, method.context, _modalities(method), method.provenance, count, method.paper, idea))
     return rows
+
+
+def _modalities(method: type[FusionModule]) -> str:
+    """How many modalities a method takes."""
+    if method.most == 1:
+        return "one"
+    return ", ".join([f"{method.least} or more" if method.least > 1 else "any", *sorted(method.needs)])
 
 
 def describe_datasets(root: Path) -> list[tuple[str, ...]]:

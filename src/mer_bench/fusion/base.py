@@ -84,6 +84,10 @@ class FusionModule(L.LightningModule):
         """Logits [utterance, num_classes]."""
         raise NotImplementedError
 
+    def present(self, batch: Batch) -> Tensor:
+        """Mask [modality, utterance]: which modalities each utterance has, in the order of ``dims``."""
+        return torch.stack([batch.features[name].mask.any(1) for name in self.dims])
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named scalar losses of a training batch; their sum is minimised. Override it to add auxiliary terms."""
         return {"cross_entropy": self.cross_entropy(self(batch), batch)}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import BidirectionalRNN, UtteranceEncoder
+from mer_bench.fusion.layers import BidirectionalRNN, Encoders, perceptron
 
 
 class BCLSTM(FusionModule):
@@ -46,20 +45,12 @@ class BCLSTM(FusionModule):
         dropout: float = 0.25,
     ) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.rnn = BidirectionalRNN(nn.LSTM, hidden * len(self.dims), hidden, layers=layers, dropout=dropout)
-        self.head = nn.Sequential(
-            nn.Dropout(dropout),
-            nn.Linear(2 * hidden, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, num_classes),
-        )
+        self.head = nn.Sequential(nn.Dropout(dropout), perceptron(2 * hidden, hidden, num_classes, dropout=dropout))
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        vectors = torch.cat([encode(batch.features[name]) for name, encode in self.encoders.items()], -1)
+        vectors = self.encoders.joined(batch)
         context = self.rnn(batch.by_dialogue(vectors), batch.turns)
         return self.head(batch.flatten(context))

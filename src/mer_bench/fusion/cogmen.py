@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import (
+from mer_bench.fusion.graphs import (
     GraphTransformer,
     RelationalConvolution,
     SpeakerRelations,
-    TransformerEncoder,
-    UtteranceEncoder,
     mean_weights,
     window,
 )
+from mer_bench.fusion.layers import Encoders, TransformerEncoder, perceptron
 
 
 class COGMEN(FusionModule):
@@ -78,9 +76,7 @@ class COGMEN(FusionModule):
         width = hidden * len(self.dims)
         self.window = (window_past, window_future)
         self.relations = SpeakerRelations(relations, speakers)
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.transformer = TransformerEncoder(
             width,
             heads=heads,
@@ -94,13 +90,11 @@ class COGMEN(FusionModule):
         self.attentive = GraphTransformer(hidden, hidden, heads=graph_heads) if graph else None
         features = hidden * graph_heads if graph else hidden
         self.norm = nn.LayerNorm(features)
-        self.head = nn.Sequential(
-            nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
-        )
+        self.head = perceptron(features, hidden, num_classes, dropout=dropout)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        vectors = torch.cat([encode(batch.features[name]) for name, encode in self.encoders.items()], -1)
+        vectors = self.encoders.joined(batch)
         x = self.project(self.transformer(PaddedSequence(batch.by_dialogue(vectors), batch.turns)).values)
         if self.relational is not None and self.attentive is not None:
             near = window(x.shape[1], *self.window, x.device) & batch.turns[:, None]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import UtteranceEncoder
+from mer_bench.fusion.layers import Encoders
 
 
 class CountSketch(nn.Module):
@@ -88,16 +88,14 @@ class CompactBilinear(FusionModule):
         dropout: float = 0.15,
     ) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.sketch = CountSketch(len(self.dims), hidden, sketch, seed)
         self.head = nn.Linear(sketch, num_classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        vectors = torch.stack([encode(batch.features[name]) for name, encode in self.encoders.items()], 1)
-        present = torch.stack([batch.features[name].mask.any(1) for name in self.dims], 1)
+        vectors = torch.stack(list(self.encoders(batch)), 1)
+        present = self.present(batch).T
         product = self.sketch(vectors, present)
         root = product / (product.abs() + 1e-6).sqrt()
         return self.head(F.normalize(root, dim=-1, eps=1e-6))

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import (
+from mer_bench.fusion.graphs import (
     DialogueEncoder,
     GraphTransformer,
     RelationalConvolution,
-    TransformerEncoder,
     mean_weights,
     window,
 )
+from mer_bench.fusion.layers import TransformerEncoder, perceptron
 
 EDGES = ("all", "temporal", "multimodal")
 
@@ -169,12 +169,7 @@ class CORECT(FusionModule):
         self.memory = nn.ModuleList(encoder(hidden * (modalities - 1), memory_layers, 0.0) for _ in range(memories))
         width = modalities * graph_heads if graph else 0
         width += modalities * (modalities - 1) if self.pairs else 0
-        self.head = nn.Sequential(
-            nn.Linear(hidden * (width or modalities), hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, num_classes),
-        )
+        self.head = perceptron(hidden * (width or modalities), hidden, num_classes, dropout=dropout)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""

@@ -11,14 +11,8 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import (
-    BidirectionalRNN,
-    MatchingAttention,
-    RelationalConvolution,
-    SpeakerRelations,
-    UtteranceEncoder,
-    window,
-)
+from mer_bench.fusion.graphs import MatchingAttention, RelationalConvolution, SpeakerRelations, window
+from mer_bench.fusion.layers import BidirectionalRNN, Encoders, perceptron
 
 CONTEXTS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -83,22 +77,18 @@ class DialogueGCN(FusionModule):
             raise unknown("rnn", rnn, CONTEXTS)
         self.window = (window_past, window_future)
         self.relations = SpeakerRelations(relations, speakers)
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.rnn = BidirectionalRNN(CONTEXTS[rnn], hidden * len(self.dims), hidden, layers=layers, dropout=dropout)
         self.edges = MatchingAttention(2 * hidden, 2 * hidden)
         self.relational = RelationalConvolution(2 * hidden, hidden, self.relations.count)
         self.own, self.neighbours = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
         self.norm = nn.LayerNorm(3 * hidden)
         self.similarity = MatchingAttention(3 * hidden, 3 * hidden)
-        self.head = nn.Sequential(
-            nn.Linear(3 * hidden, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
-        )
+        self.head = perceptron(3 * hidden, hidden, num_classes, dropout=dropout)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        vectors = torch.cat([encode(batch.features[name]) for name, encode in self.encoders.items()], -1)
+        vectors = self.encoders.joined(batch)
         context = self.rnn(batch.by_dialogue(vectors), batch.turns)
         real = batch.turns[:, None]
         near = window(real.shape[2], *self.window, context.device) & real

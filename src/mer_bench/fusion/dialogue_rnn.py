@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import MatchingAttention, UtteranceEncoder, window
+from mer_bench.fusion.graphs import MatchingAttention, window
+from mer_bench.fusion.layers import Encoders, perceptron
 
 ATTENTIONS = ("simple", "general", "dot")
 
@@ -156,9 +157,7 @@ class DialogueRNN(FusionModule):
             raise ValueError(f"dot attention of utterances of width {width} to global states of width {global_dim}")
         self.parties = parties
         directions = 2 if bidirectional else 1
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.cells = nn.ModuleList(
             DialogueCell(
                 width,
@@ -175,16 +174,11 @@ class DialogueRNN(FusionModule):
         emotions = directions * emotion_dim
         self.emotion_dropout = nn.Dropout(min(dropout + 0.15, 1.0))
         self.attention = MatchingAttention(emotions, emotions) if emotion_attention else None
-        self.head = nn.Sequential(
-            nn.Linear(emotions, directions * head_dim),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(directions * head_dim, num_classes),
-        )
+        self.head = perceptron(emotions, directions * head_dim, num_classes, dropout=dropout)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        vectors = torch.cat([encode(batch.features[name]) for name, encode in self.encoders.items()], -1)
+        vectors = self.encoders.joined(batch)
         utterances, speaker = batch.by_dialogue(vectors), batch.by_dialogue(batch.speaker)
         emotions = self.emotion_dropout(self.read(utterances, speaker.clamp(max=self.parties - 1), batch.turns))
         if self.attention is not None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import UtteranceEncoder
+from mer_bench.fusion.layers import Encoders
 
 
 class EarlyConcat(FusionModule):
@@ -26,13 +25,11 @@ class EarlyConcat(FusionModule):
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.head = nn.Sequential(
             nn.Linear(hidden * len(self.dims), hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
         )
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        return self.head(torch.cat([encode(batch.features[name]) for name, encode in self.encoders.items()], -1))
+        return self.head(self.encoders.joined(batch))

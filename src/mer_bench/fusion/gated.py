@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import UtteranceEncoder
+from mer_bench.fusion.layers import Encoders
 
 
 class GatedUnit(nn.Module):
@@ -59,12 +59,10 @@ class Gated(FusionModule):
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.unit = GatedUnit(len(self.dims), hidden, hidden)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, num_classes))
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        return self.head(self.unit([encode(batch.features[name]) for name, encode in self.encoders.items()]))
+        return self.head(self.unit(self.encoders(batch).unbind()))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import UtteranceEncoder
+from mer_bench.fusion.layers import Encoders
 
 #: Number of classes -> sentiment of each: of IEMOCAP (``four``, ``six``) and MELD in the order of their label sets.
 #: MELD's surprise is positive as often as negative.
@@ -145,9 +145,7 @@ class GraphSmile(FusionModule):
             torch.tensor([IGNORED if one == UNKNOWN else groups.index(one) for one in sentiments], dtype=torch.long),
             persistent=False,
         )
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.propagation = PairwisePropagation(
             len(pairs), hidden, layers, past=window_past, future=window_future, dropout=dropout
         )
@@ -176,8 +174,8 @@ class GraphSmile(FusionModule):
 
     def fused(self, batch: Batch) -> Tensor:
         """Utterances after GSF: [dialogue, turn, hidden]."""
-        nodes = torch.stack([batch.by_dialogue(encode(batch.features[name])) for name, encode in self.encoders.items()])
-        present = torch.stack([batch.by_dialogue(batch.features[name].mask.any(1)) for name in self.dims])
+        nodes = torch.stack([batch.by_dialogue(vector) for vector in self.encoders(batch)])
+        present = batch.by_dialogue(self.present(batch).T).movedim(-1, 0)
         propagated = self.propagation(nodes[self.pairs], present[self.pairs])
         return self.fusion(propagated).mean((0, 1))
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import UtteranceEncoder
+from mer_bench.fusion.layers import Encoders
 
 
 class LateAverage(FusionModule):
@@ -28,14 +28,12 @@ class LateAverage(FusionModule):
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.heads = nn.ModuleDict({name: nn.Linear(hidden, num_classes) for name in self.dims})
 
     def forward(self, batch: Batch) -> Tensor:
         """Log-probabilities [utterance, num_classes]."""
-        present = torch.stack([batch.features[name].mask.any(1) for name in self.dims]).float()
+        present = self.present(batch).float()
         present = present + (present.sum(0) == 0)  # nothing there at all: average the biases
         probabilities = self.unimodal_logits(batch).softmax(-1) * (present / present.sum(0))[..., None]
         return probabilities.sum(0).clamp(min=1e-12).log()
@@ -47,4 +45,6 @@ class LateAverage(FusionModule):
 
     def unimodal_logits(self, batch: Batch) -> Tensor:
         """Logits [modality, utterance, num_classes]."""
-        return torch.stack([self.heads[name](encode(batch.features[name])) for name, encode in self.encoders.items()])
+        return torch.stack(
+            [head(vector) for head, vector in zip(self.heads.values(), self.encoders(batch), strict=True)]
+        )

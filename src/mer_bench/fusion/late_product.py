@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from mer_bench.batch import Batch
@@ -32,10 +31,10 @@ class LateProduct(LateAverage):
 
     def forward(self, batch: Batch) -> Tensor:
         """Log-probabilities [utterance, num_classes]."""
-        scores = self.unimodal_logits(batch).log_softmax(-1) * self.present(batch)[..., None]
+        scores = self.unimodal_logits(batch).log_softmax(-1) * self.counted(batch)[..., None]
         return scores.sum(0).log_softmax(-1)
 
-    def present(self, batch: Batch) -> Tensor:
+    def counted(self, batch: Batch) -> Tensor:
         """Mask [modality, utterance] of ones and zeros; all ones where an utterance has no modality at all."""
-        present = torch.stack([batch.features[name].mask.any(1) for name in self.dims])
+        present = self.present(batch)
         return (present | ~present.any(0)).to(self.class_counts.dtype)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
-from mer_bench.errors import unknown
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -24,10 +22,14 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * weight).sum(-2) / weight.sum(-2).clamp(min=1)
 
 
-def masked_deviation(values: Tensor, mask: Tensor) -> Tensor:
-    """Log standard deviation over time: [..., time, dim], [..., time] -> [..., dim]; zero for fewer than two frames."""
-    variance = masked_mean((values - masked_mean(values, mask)[..., None, :]).square(), mask)
-    return _log_spread((variance + 1e-6).sqrt(), 0.5, mask)
+def centre(values: Tensor, mask: Tensor) -> Tensor:
+    """Values less their mean over time: [..., time, dim], [..., time] -> [..., time, dim]."""
+    return values - masked_mean(values, mask)[..., None, :]
+
+
+def masked_deviation(centred: Tensor, mask: Tensor) -> Tensor:
+    """Log standard deviation over time of centred values: [..., time, dim], [..., time] -> [..., dim]."""
+    return _log_spread((masked_mean(centred.square(), mask) + 1e-6).sqrt(), 0.5, mask)
 
 
 def masked_change(values: Tensor, mask: Tensor) -> Tensor:
@@ -35,16 +37,16 @@ def masked_change(values: Tensor, mask: Tensor) -> Tensor:
     return _log_spread(masked_mean(values.diff(dim=-2).abs(), mask[..., 1:]), 0.1, mask)
 
 
-def masked_course(values: Tensor, mask: Tensor, terms: int = 4) -> Tensor:
-    """How the features run over a sequence of any length: [..., time, dim], [..., time] -> [..., terms dim].
+def masked_course(centred: Tensor, mask: Tensor, terms: int = 4) -> Tensor:
+    """How features run over a sequence of any length: [..., time, dim], [..., time] -> [..., terms dim].
 
-    The first cosine coefficients of each feature about its mean: onset, apex and offset. Zero for one frame.
+    The first cosine coefficients of centred values: onset, apex and offset. Zero for one frame.
     """
     length = mask.sum(-1, keepdim=True).clamp(min=1)
     place = (torch.arange(mask.shape[-1], device=mask.device) + 0.5) / length
     order = torch.arange(1, terms + 1, device=mask.device)[:, None]
     basis = math.sqrt(2) * (math.pi * order * place[..., None, :]).cos() * (mask / length)[..., None, :]
-    return (basis.to(values.dtype) @ (values - masked_mean(values, mask)[..., None, :])).flatten(-2)
+    return (basis.to(centred.dtype) @ centred).flatten(-2)
 
 
 def _log_spread(spread: Tensor, typical: float, mask: Tensor) -> Tensor:
@@ -182,9 +184,11 @@ class UtteranceEncoder(nn.Module):
 
     def describe(self, sequence: PaddedSequence) -> Tensor:
         """The sequence's statistics, mapped to [utterance, hidden]."""
-        views = (masked_mean, masked_deviation, masked_change, masked_course)
-        statistics = torch.cat([view(sequence.values, sequence.mask) for view in views], -1)
-        return self.statistics(self.dropout(self.standardize(statistics, sequence.mask.any(1))))
+        values, mask = sequence.values, sequence.mask
+        centred = centre(values, mask)
+        spread, course = masked_deviation(centred, mask), masked_course(centred, mask)
+        statistics = torch.cat([masked_mean(values, mask), spread, masked_change(values, mask), course], -1)
+        return self.statistics(self.dropout(self.standardize(statistics, mask.any(1))))
 
     def activate(self, vector: Tensor, mask: Tensor) -> Tensor:
         """Normalise, bend, drop out; zero where the sequence is empty."""
@@ -223,8 +227,28 @@ class TokenEncoder(UtteranceEncoder):
 
     def pool(self, sequence: PaddedSequence, tokens: PaddedSequence) -> Tensor:
         """The input and its tokens -> [utterance, hidden]."""
-        movement = [masked_mean(tokens.values, tokens.mask), masked_deviation(tokens.values, tokens.mask)]
+        values, mask = tokens.values, tokens.mask
+        movement = [masked_mean(values, mask), masked_deviation(centre(values, mask), mask)]
         return self.activate(self.describe(sequence) + self.movement(torch.cat(movement, -1)), sequence.mask)
+
+
+class Encoders(nn.ModuleDict):
+    """One :class:`UtteranceEncoder` for each modality: every modality's utterance vectors.
+
+    Shapes:
+        batch -> [modality, utterance, hidden], in the order of ``dims``; zero for a missing modality.
+    """
+
+    def __init__(self, dims: Mapping[str, int], hidden: int, *, dropout: float = 0.15) -> None:
+        super().__init__({name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in dims.items()})
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Encode all modalities."""
+        return torch.stack([encode(batch.features[name]) for name, encode in self.items()])
+
+    def joined(self, batch: Batch) -> Tensor:
+        """The vectors side by side: [utterance, modalities * hidden]."""
+        return torch.cat(list(self(batch)), -1)
 
 
 class Attention(nn.Module):
@@ -513,202 +537,9 @@ class ResidualHead(nn.Module):
 
     def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
         super().__init__()
-        self.residual = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width))
+        self.residual = perceptron(width, width, width, dropout=dropout)
         self.output = nn.Linear(width, num_classes)
 
     def forward(self, vector: Tensor) -> Tensor:
         """Classify."""
         return self.output(vector + self.residual(vector))
-
-
-def window(turns: int, past: int, future: int, device: torch.device) -> Tensor:
-    """Mask [turn, other turn], True where the other is at most ``past`` turns before or ``future`` after."""
-    step = torch.arange(turns, device=device)
-    ahead = step - step[:, None]
-    return (ahead >= -past) & (ahead <= future)
-
-
-class DialogueEncoder(nn.Module):
-    """The nodes of a conversation's multimodal graph: each modality's utterance vectors, in dialogue order.
-
-    Shapes:
-        batch -> vectors [dialogue, modality, turn, hidden], and [dialogue, modality, turn]: True where there is one.
-    """
-
-    def __init__(self, dims: Mapping[str, int], hidden: int, *, dropout: float) -> None:
-        super().__init__()
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in dims.items()}
-        )
-
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Encode all modalities."""
-        vectors = [batch.by_dialogue(encode(batch.features[name])) for name, encode in self.encoders.items()]
-        present = [batch.by_dialogue(batch.features[name].mask.any(1)) for name in self.encoders]
-        return torch.stack(vectors, 1), torch.stack(present, 1)
-
-
-@dataclass(frozen=True)
-class AngularGraph:
-    r"""MMGCN's graph, symmetrically normalised; a node is (modality, turn).
-
-    Within a modality all turns of a dialogue are joined, across modalities those of one utterance, with weights
-
-    .. math:: A_{ij} = 1 - \arccos(0.99999 \cos(x_i, x_j)) / \pi, \quad P = D^{-1/2} A D^{-1/2}
-
-    Only these entries of P are ever computed. An absent node has no edges.
-    """
-
-    within: Tensor  #: [dialogue, modality, turn, other turn]
-    across: Tensor  #: [dialogue, turn, modality, other modality]
-
-    @classmethod
-    def of(cls, x: Tensor, present: Tensor, *, across_weight: float = 1.0) -> AngularGraph:
-        """The graph of nodes ``x`` [dialogue, modality, turn, dim]; edges across count ``across_weight`` as much."""
-        unit = F.normalize(x, dim=-1)
-        within = cls._similarity(unit, present)
-        across = across_weight * cls._similarity(unit.transpose(1, 2), present.transpose(1, 2))
-        across = across * ~torch.eye(across.shape[-1], dtype=torch.bool, device=x.device)
-        degree = within.sum(-1) + across.sum(-1).transpose(1, 2)
-        scale = degree.clamp(min=1e-6).rsqrt()
-        return cls(cls._scaled(within, scale), cls._scaled(across, scale.transpose(1, 2)))
-
-    def spread(self, h: Tensor) -> Tensor:
-        """P h, [dialogue, modality, turn, dim] -> the same shape."""
-        return self.within @ h + (self.across @ h.transpose(1, 2)).transpose(1, 2)
-
-    @staticmethod
-    def _similarity(unit: Tensor, present: Tensor) -> Tensor:
-        angle = (0.99999 * unit @ unit.mT).acos()
-        return (1 - angle / math.pi) * (present[..., None] & present[..., None, :])
-
-    @staticmethod
-    def _scaled(weights: Tensor, scale: Tensor) -> Tensor:
-        return scale[..., None] * weights * scale[..., None, :]
-
-
-class DeepGraphConvolution(nn.Module):
-    r"""One GCNII layer: initial residual and identity mapping (Chen et al. 2020, https://arxiv.org/abs/2007.02133).
-
-    .. math::
-        h' = relu\big((1 - \theta) ((1 - \alpha) P h + \alpha h_0) + \theta [P h ; h_0] W\big), \quad
-        \theta = \log(\eta / depth + 1)
-
-    Shapes:
-        h and start [dialogue, modality, turn, dim] -> the same shape.
-    """
-
-    def __init__(self, dim: int, depth: int, *, alpha: float, eta: float) -> None:
-        super().__init__()
-        self.alpha, self.theta = alpha, math.log(eta / depth + 1)
-        self.weight = nn.Linear(2 * dim, dim, bias=False)
-
-    def forward(self, h: Tensor, start: Tensor, graph: AngularGraph) -> Tensor:
-        """Spread ``h`` over the graph and mix it with the first layer's input."""
-        heard = graph.spread(h)
-        kept = (1 - self.alpha) * heard + self.alpha * start
-        return F.relu((1 - self.theta) * kept + self.theta * self.weight(torch.cat([heard, start], -1)))
-
-
-class SpeakerRelations:
-    """The relation of each pair of turns: who speaks in both, and whether the other turn is later.
-
-    "pairs" tells the speakers apart, first pair member, then second, as DialogueGCN and COGMEN do (2 speakers^2
-    relations; later speakers of a dialogue share the last index). "same_other" only asks if they are the same (4
-    relations, whatever the number of speakers), and is thus invariant to their names. A turn's relation to itself is
-    one of those to turns that are not later.
-
-    Shapes:
-        speaker [dialogue, turn], allowed [dialogue, turn, other turn] -> [dialogue, relation, turn, other turn].
-    """
-
-    def __init__(self, kind: str, speakers: int) -> None:
-        if kind not in ("pairs", "same_other"):
-            raise unknown("relations", kind, ("pairs", "same_other"))
-        self.kind, self.speakers = kind, speakers
-        self.count = 2 * (speakers**2 if kind == "pairs" else 2)
-
-    def __call__(self, speaker: Tensor, allowed: Tensor) -> Tensor:
-        """One mask a relation; of each allowed pair exactly one is True."""
-        step = torch.arange(speaker.shape[1], device=speaker.device)
-        if self.kind == "pairs":
-            speaker = speaker.clamp(max=self.speakers - 1)
-            who = speaker[:, :, None] * self.speakers + speaker[:, None]
-        else:
-            who = (speaker[:, :, None] != speaker[:, None]).long()
-        relation = 2 * who + (step > step[:, None])
-        index = torch.arange(self.count, device=speaker.device)[:, None, None]
-        return (relation[:, None] == index) & allowed[:, None]
-
-
-class RelationalConvolution(nn.Module):
-    r"""Relational graph convolution on dense graphs (Schlichtkrull et al. 2018, https://arxiv.org/abs/1703.06103).
-
-    .. math:: x_i' = W_0 x_i + b + \sum_r \sum_j a_{r,i,j} W_r x_j
-
-    The sums over relations and neighbours are one matrix product.
-
-    Shapes:
-        x [dialogue, node, dim], weights [dialogue, relation, node, other node] -> [dialogue, node, out].
-    """
-
-    def __init__(self, dim: int, out: int, relations: int) -> None:
-        super().__init__()
-        self.root = nn.Linear(dim, out)
-        self.relations = nn.Parameter((torch.rand(relations, dim, out) * 2 - 1) * (6 / (dim + out)) ** 0.5)
-
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Hear the neighbours through each relation."""
-        messages = x[:, None] @ self.relations  # [dialogue, relation, node, out]
-        return self.root(x) + weights.to(x.dtype).transpose(1, 2).flatten(2) @ messages.flatten(1, 2)
-
-
-def mean_weights(edges: Tensor) -> Tensor:
-    """Weights of a mean over each node's neighbours: mask [..., node, other node] -> the same shape; zero for none."""
-    return edges / edges.sum(-1, keepdim=True).clamp(min=1)
-
-
-class GraphTransformer(nn.Module):
-    r"""Graph transformer convolution (Shi et al. 2021, https://arxiv.org/abs/2009.03509), heads concatenated.
-
-    .. math:: x_i' = W_1 x_i + b_1 + \big\Vert_{head} \sum_j softmax_j(q_i^\top k_j / \sqrt{out}) v_j
-
-    Shapes:
-        x [dialogue, node, dim], edges [dialogue, node, other node] -> [dialogue, node, heads * out].
-    """
-
-    def __init__(self, dim: int, out: int, *, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value, self.root = (nn.Linear(dim, heads * out) for _ in range(4))
-
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        """Attend to the neighbours; a node without any keeps its own part alone."""
-        q, k, v = (
-            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection in (self.query, self.key, self.value)
-        )
-        some = edges.any(-1, keepdim=True)
-        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=(edges | ~some)[:, None])
-        return self.root(x) + heard.transpose(1, 2).flatten(2) * some
-
-
-class MatchingAttention(nn.Module):
-    """Bilinear attention weights softmax_j(q_i W x_j / sqrt(dim)), as DialogueRNN and DialogueGCN match utterances.
-
-    Not in the papers: the scale, and the identity as W's first value, so that turns begin by attending to their like.
-    Without these the weights are first uniform over a dialogue and soon, since Adam moves all of W at once, one-hot.
-
-    Shapes:
-        query [batch, target, query], source [batch, source, dim], allowed [batch or 1, target, source]
-        -> weights [batch, target, source]; zero for a query without an allowed source.
-    """
-
-    def __init__(self, query: int, dim: int) -> None:
-        super().__init__()
-        self.match = nn.Linear(query, dim, bias=False)
-        nn.init.eye_(self.match.weight)
-
-    def forward(self, query: Tensor, source: Tensor, allowed: Tensor) -> Tensor:
-        """Weights over the ``allowed`` places of ``source``."""
-        return masked_softmax(self.match(query) @ source.mT * source.shape[-1] ** -0.5, allowed)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import UtteranceEncoder
+from mer_bench.fusion.layers import Encoders
 
 
 class LowRankFusion(nn.Module):
@@ -71,11 +71,9 @@ class LowRank(FusionModule):
         dropout: float = 0.15,
     ) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.fusion = LowRankFusion(len(self.dims), hidden, num_classes, rank)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        return self.fusion([encode(batch.features[name]) for name, encode in self.encoders.items()])
+        return self.fusion(self.encoders(batch).unbind())

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import BidirectionalRNN, UtteranceEncoder, masked_softmax
+from mer_bench.fusion.graphs import text_context
+from mer_bench.fusion.layers import Encoders, masked_softmax
 
 
 class Hypergraph(nn.Module):
@@ -142,17 +143,11 @@ class M3Net(FusionModule):
         turns: int = 128,
     ) -> None:
         super().__init__(dims, num_classes)
-        if hidden % 2:
-            raise ValueError(f"hidden {hidden} is not even: the BiGRU has two directions")
         if hypergraph_layers == frequency_layers == 0:
             raise ValueError("hypergraph_layers and frequency_layers are both 0: one branch has to stay")
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
-        self.text_context, self.speakers = None, None
-        if "text" in self.dims:
-            self.text_context = BidirectionalRNN(nn.GRU, hidden, hidden // 2, layers=2, dropout=dropout)
-            self.speakers = nn.Embedding(speakers, hidden)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
+        self.text_context = text_context(nn.GRU, self.dims, hidden, dropout=dropout)
+        self.speakers = nn.Embedding(speakers, hidden) if "text" in self.dims else None
         self.node = nn.Linear(hidden, hidden)
         self.hypergraph = Hypergraph(len(self.dims), hidden, hypergraph_layers, turns) if hypergraph_layers else None
         self.filters = nn.ModuleList(FrequencyFilter(hidden) for _ in range(frequency_layers))
@@ -163,7 +158,7 @@ class M3Net(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        present = torch.stack([batch.by_dialogue(batch.features[name].mask.any(1)) for name in self.dims])
+        present = batch.by_dialogue(self.present(batch).T).movedim(-1, 0)
         x = self.node(torch.stack([self._utterances(batch, name) for name in self.dims]))
         branches = [] if self.hypergraph is None else [self.hypergraph(x, present)]
         if self.filters:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import TransformerLayer, UtteranceEncoder, masked_mean
+from mer_bench.fusion.layers import Encoders, TransformerLayer, masked_mean
 
 
 def central_moment_discrepancy(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor, moments: int = 5) -> Tensor:
@@ -106,9 +106,7 @@ class MISA(FusionModule):
         super().__init__(dims, num_classes)
         self.similarity, self.difference, self.reconstruction = similarity, difference, reconstruction
         modalities = len(self.dims)
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.shared = nn.Linear(hidden, hidden)
         self.private = nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in self.dims})
         self.decoders = nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in self.dims} if reconstruction else {})
@@ -124,11 +122,11 @@ class MISA(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        return self._classify(*self._subspaces(self._vectors(batch)), self._present(batch))
+        return self._classify(*self._subspaces(self.encoders(batch)), self.present(batch))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, and what keeps shared vectors alike, private ones different and both faithful."""
-        vectors, present = self._vectors(batch), self._present(batch)
+        vectors, present = self.encoders(batch), self.present(batch)
         private, shared = self._subspaces(vectors)
         losses = {"cross_entropy": self.cross_entropy(self._classify(private, shared, present), batch)}
         if self.similarity:
@@ -144,14 +142,6 @@ class MISA(FusionModule):
             errors = torch.stack([decode(sum_) for decode, sum_ in decoded]) - vectors
             losses["reconstruction"] = self.reconstruction * masked_mean(errors.square(), present).mean()
         return losses
-
-    def _present(self, batch: Batch) -> Tensor:
-        """[modality, utterance]."""
-        return torch.stack([batch.features[name].mask.any(1) for name in self.dims])
-
-    def _vectors(self, batch: Batch) -> Tensor:
-        """[modality, utterance, hidden]."""
-        return torch.stack([encode(batch.features[name]) for name, encode in self.encoders.items()])
 
     def _subspaces(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Private and shared vectors [modality, utterance, hidden]."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import AngularGraph, BidirectionalRNN, DeepGraphConvolution, DialogueEncoder
+from mer_bench.fusion.graphs import AngularGraph, DeepGraphConvolution, DialogueEncoder, text_context
 
 
 class PartyGRU(nn.Module):
@@ -111,15 +111,11 @@ class MMDFN(FusionModule):
         dropout: float = 0.4,
     ) -> None:
         super().__init__(dims, num_classes)
-        if hidden % 2:
-            raise ValueError(f"width {hidden} is not divisible by 2 directions")
         self.across_weight = across_weight
         multiples = {"text": text_speaker, "audio": audio_speaker, "vision": vision_speaker}
         self.multiples = {side: multiples[name] for side, name in enumerate(self.dims) if multiples[name]}
         self.encoder = DialogueEncoder(self.dims, hidden, dropout=dropout)
-        self.text_context = (
-            BidirectionalRNN(nn.GRU, hidden, hidden // 2, layers=2, dropout=dropout) if "text" in self.dims else None
-        )
+        self.text_context = text_context(nn.GRU, self.dims, hidden, dropout=dropout)
         self.party = (
             PartyGRU(hidden, hidden // 2, layers=2, parties=parties, dropout=dropout) if self.multiples else None
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import AngularGraph, BidirectionalRNN, DeepGraphConvolution, DialogueEncoder
+from mer_bench.fusion.graphs import AngularGraph, DeepGraphConvolution, DialogueEncoder, text_context
 
 
 class MMGCN(FusionModule):
@@ -64,13 +64,9 @@ class MMGCN(FusionModule):
         speakers: int = 9,
     ) -> None:
         super().__init__(dims, num_classes)
-        if hidden % 2:
-            raise ValueError(f"width {hidden} is not divisible by 2 directions")
         self.across_weight = across_weight
         self.encoder = DialogueEncoder(self.dims, hidden, dropout=dropout)
-        self.text_context = (
-            BidirectionalRNN(nn.LSTM, hidden, hidden // 2, layers=2, dropout=dropout) if "text" in self.dims else None
-        )
+        self.text_context = text_context(nn.LSTM, self.dims, hidden, dropout=dropout)
         self.speakers = nn.Embedding(speakers, hidden) if speaker_embedding else None
         self.start = nn.Linear(hidden, graph)
         self.convolutions = nn.ModuleList(

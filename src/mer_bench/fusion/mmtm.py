@@ -85,5 +85,5 @@ class MMTM(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        present = torch.stack([batch.features[name].mask.any(1) for name in self.dims])
+        present = self.present(batch)
         return self.streams(batch.features).sum(0) / present.sum(0).clamp(min=1)[:, None]

@@ -55,7 +55,7 @@ class Multiplicative(LateProduct):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted sum of the modalities' cross-entropies, averaged over utterances."""
-        logits, present = self.unimodal_logits(batch), self.present(batch)
+        logits, present = self.unimodal_logits(batch), self.counted(batch)
         true = F.one_hot(batch.label, self.num_classes).bool()
         doubt = logits.masked_fill(true, -float("inf")).logsumexp(-1) - logits.logsumexp(-1)  # log(1 - p)
         doubt = doubt * present

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Attention, UtteranceEncoder, sinusoidal_positions
+from mer_bench.fusion.layers import Attention, Encoders, sinusoidal_positions
 
 
 class Interaction(nn.Module):
@@ -174,9 +174,7 @@ class SDT(FusionModule):
             raise ValueError(f"temperature {temperature} is not positive")
         self.student_weight, self.distillation_weight = student_weight, distillation_weight
         self.temperature, self.detach_teacher = temperature, detach_teacher
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.network = SDTNetwork(
             dict.fromkeys(self.dims, hidden),
             num_classes,
@@ -204,7 +202,7 @@ class SDT(FusionModule):
 
     def teacher_and_students(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits [utterance, num_classes] and [utterance, modality, num_classes]."""
-        vectors = {name: batch.by_dialogue(encode(batch.features[name])) for name, encode in self.encoders.items()}
-        present = {name: batch.by_dialogue(batch.features[name].mask.any(1)) for name in self.dims}
+        vectors = dict(zip(self.dims, map(batch.by_dialogue, self.encoders(batch)), strict=True))
+        present = dict(zip(self.dims, map(batch.by_dialogue, self.present(batch)), strict=True))
         teacher, students = self.network(vectors, present, batch.by_dialogue(batch.speaker))
         return batch.flatten(teacher), batch.flatten(students)

@@ -13,14 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from mer_bench.batch import Batch
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import (
-    Attention,
-    BidirectionalRNN,
-    UtteranceEncoder,
-    masked_mean,
-    masked_softmax,
-    window,
-)
+from mer_bench.fusion.graphs import window
+from mer_bench.fusion.layers import Attention, BidirectionalRNN, Encoders, masked_mean, masked_softmax, perceptron
 
 
 class Enhancement(nn.Module):
@@ -283,9 +277,7 @@ class SyncTVA(FusionModule):
             raise unknown("fusion", fusion, FUSIONS)
         self.graphs, (past, future) = variants[graph]
 
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.text_context = BidirectionalRNN(nn.GRU, hidden, hidden // 2) if "text" in self.dims else None
         self.speakers = nn.Embedding(speakers, hidden)
         self.enhancements = nn.ModuleList(Enhancement(hidden) for _ in range(modalities if enhancement else 0))
@@ -303,13 +295,11 @@ class SyncTVA(FusionModule):
         )
         self.graph_norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(modalities if self.graphs else 0))
         self.fusion = FUSIONS[fusion](modalities, hidden, dropout)
-        self.head = nn.Sequential(
-            nn.Linear(self.fusion.width, hidden), nn.ReLU(), nn.Dropout(head_dropout), nn.Linear(hidden, num_classes)
-        )
+        self.head = perceptron(self.fusion.width, hidden, num_classes, dropout=head_dropout)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        present = torch.stack([batch.by_dialogue(batch.features[name].mask.any(1)) for name in self.dims])
+        present = batch.by_dialogue(self.present(batch).T).movedim(-1, 0)
         h = torch.stack([self._utterances(batch, name) for name in self.dims])  # [modality, dialogue, turn, hidden]
         if self.enhancements:
             h = torch.stack([enhance(h[m], present[m]) for m, enhance in enumerate(self.enhancements)])

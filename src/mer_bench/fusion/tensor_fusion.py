@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import UtteranceEncoder
+from mer_bench.fusion.layers import Encoders
 
 
 def outer_product(vectors: Sequence[Tensor]) -> Tensor:
@@ -59,13 +59,11 @@ class TensorFusion(FusionModule):
         post_fusion_dropout: float = 0.15,
     ) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = nn.ModuleDict(
-            {name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         widths = [(hidden + 1) ** len(self.dims), *post_fusion]
         hidden_layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
         self.head = nn.Sequential(nn.Dropout(post_fusion_dropout), *hidden_layers, nn.Linear(widths[-1], num_classes))
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        return self.head(outer_product([encode(batch.features[name]) for name, encode in self.encoders.items()]))
+        return self.head(outer_product(self.encoders(batch).unbind()))

@@ -1,0 +1,133 @@
+"""Word vectors from a local text file: GloVe, or word2vec's text format.
+
+Pennington et al., "GloVe: Global Vectors for Word Representation", EMNLP 2014.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import click
+import numpy as np
+
+from data_prep.extract import EMPTY, FloatArray, Unreadable
+from mer_bench.errors import Misuse
+from mer_bench.files import sha256
+
+RULE = "words, contractions split as in the Penn Treebank, single marks; as written, else in lower case"
+TOKEN = re.compile(r"\w+(?=n't\b)|n't\b|'(?:s|m|re|ve|ll|d)\b|\w+|[^\w\s]", re.IGNORECASE)
+
+
+def tokens(text: str) -> list[str]:
+    """The words and marks of a text: ``Don't go.`` is ``Do n't go .``, as GloVe's own corpora were cut.
+
+    Word characters in a row are one token, every other character but white space is one; ``n't``, ``'s``, ``'m``,
+    ``'re``, ``'ve``, ``'ll`` and ``'d`` are tokens of their own.
+    """
+    return TOKEN.findall(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+
+
+class WordVectors:
+    """The vectors of the words that some texts use, streamed out of a file of millions.
+
+    A token's vector is that of its own spelling, or else of its lower case; a token with neither is left out.
+
+    Args:
+        file: Lines ``word v1 ... vd`` in UTF-8; a first line ``words d``, as word2vec writes it, is passed over.
+        texts: All that will be encoded.
+    """
+
+    def __init__(self, file: Path, texts: Iterable[str]) -> None:
+        self.file = file
+        self.name, self.short = file.stem, file.stem.lower()
+        self.counts = Counter(token for text in texts for token in tokens(text))
+
+    @property
+    def revision(self) -> str:
+        """Sixteen hex digits of the file's sha256."""
+        return sha256(self.file)[:16]
+
+    def parameters(self) -> int:
+        """Numbers in the whole file."""
+        return self._read[1]
+
+    def vector(self, token: str) -> FloatArray | None:
+        """The vector [dim] of a token, or None if it has none."""
+        found = self._read[0]
+        return found.get(token, found.get(token.lower()))
+
+    @cached_property
+    def _read(self) -> tuple[dict[str, FloatArray], int]:
+        """(vectors by word, numbers in the file); says aloud what the file lacks."""
+        found, size = read_vectors(self.file, {*self.counts, *(token.lower() for token in self.counts)})
+        lacking = Counter({t: n for t, n in self.counts.items() if t not in found and t.lower() not in found})
+        if lacking:
+            share = 100 * lacking.total() / self.counts.total()
+            often = ", ".join(f"{token} {count:,}" for token, count in lacking.most_common(8))
+            click.echo(
+                f"{self.name}: no vector for {lacking.total():,} of {self.counts.total():,} tokens ({share:.1f} %), "
+                f"{len(lacking):,} different ones, left out: {often}{', ...' if len(lacking) > 8 else ''}",
+                err=True,
+            )
+        return found, size
+
+
+def read_vectors(file: Path, words: set[str]) -> tuple[dict[str, FloatArray], int]:
+    """Vectors [dim] of ``words`` as far as ``file`` has them, and how many numbers it holds in all.
+
+    Raises:
+        Misuse: a line is not a word and as many numbers as the others have; it is named by its number.
+    """
+    wanted = {word.encode(): word for word in words}
+    found: dict[str, FloatArray] = {}
+    dim = lines = 0
+    try:
+        with file.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                line = line.rstrip()
+                fields = line.count(b" ")
+                if not line or (number == 1 and fields == 1):
+                    continue  # word2vec's header
+                dim, lines = dim or fields, lines + 1
+                if fields < max(dim, 1):
+                    raise ValueError(f"line {number:,} holds {fields:,} numbers instead of {max(dim, 1):,}")
+                # a few words of the large GloVe files hold spaces: the numbers are the last dim fields
+                word, *values = line.split(b" ", 1) if fields == dim else line.rsplit(b" ", dim)
+                known = wanted.get(word)
+                if lines > 1 and (known is None or known in found):
+                    continue
+                vector = _numbers(b" ".join(values))
+                if len(vector) != dim or not np.isfinite(vector).all():
+                    raise ValueError(f"line {number:,} ({word.decode(errors='replace')}) lacks {dim:,} finite numbers")
+                if known is not None:
+                    found[known] = vector
+    except (OSError, ValueError) as error:
+        raise Misuse(f"{file} is not a file of word vectors ('word v1 ... vd'): {error}") from error
+    if not found:
+        raise Misuse(f"{file} has vectors of {dim} numbers for {lines:,} words, but for none that the transcripts use")
+    return found, lines * dim
+
+
+def _numbers(text: bytes) -> FloatArray:
+    """The numbers in ``text``, or none if it holds anything else."""
+    try:
+        return np.array(text.split(), np.float64).astype(np.float32)
+    except ValueError:
+        return EMPTY
+
+
+def encode_words(texts: Sequence[str], vectors: WordVectors, *, pooling: str) -> list[FloatArray | Unreadable]:
+    """The vectors [tokens, dim] of each text's known tokens, or their mean [1, dim]."""
+    out: list[FloatArray | Unreadable] = []
+    for text in texts:
+        known = [vector for token in tokens(text) if (vector := vectors.vector(token)) is not None]
+        if not known:
+            out.append(Unreadable("none of its words has a vector"))
+            continue
+        frames = np.stack(known)
+        out.append(frames.mean(axis=0, keepdims=True) if pooling == "mean" else frames)
+    return out

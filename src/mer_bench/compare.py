@@ -1,0 +1,106 @@
+"""Two methods side by side: paired test, gain by class, and the utterances on which they part. Never needs torch."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mer_bench.errors import Misuse, unknown
+from mer_bench.metrics import f1
+from mer_bench.records import RunRecord
+from mer_bench.report import Row, Table, markdown, tables
+from mer_bench.statistics import Difference, difference
+from mer_bench.table import FILE, read_table
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The best row of each of two methods in one table; no ``difference`` where one of them lacks a complete seed."""
+
+    table: Table
+    first: Row
+    second: Row
+    difference: Difference | None  #: first less second
+
+
+def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str | None = None) -> list[Comparison]:
+    """Every table in which both methods have a row.
+
+    Raises:
+        Misuse: there is none, or nothing is recorded of a method.
+    """
+    known = sorted({record.spec.method for record in records})
+    for name in (first, second):
+        if name not in known:
+            raise unknown("method among the records", name, known)
+    found = []
+    for table in tables(records):
+        rows = [next((row for row in table.rows if row.method == name), None) for name in (first, second)]
+        if dataset in (None, table.first.spec.dataset) and rows[0] and rows[1]:
+            both = [table.evidence.get(row) for row in rows if row]
+            tested = difference(both[0], both[1]) if both[0] and both[1] and rows[0] is not rows[1] else None
+            found.append(Comparison(table, rows[0], rows[1], tested))
+    if not found:
+        where = f" of {dataset}" if dataset else ""
+        raise Misuse(f"no table{where} holds both {first!r} and {second!r}: they were not run on the same features")
+    return found
+
+
+def describe(found: Comparison, root: Path, show: int) -> str:
+    """A comparison as text; utterances with their ids where the corpus is prepared below ``root``.
+
+    Args:
+        found: What to describe.
+        root: Folder of the prepared corpora.
+        show: How many utterances to list, drawn at random.
+    """
+    first, second, classes = found.first, found.second, found.table.first.classes
+    parts = [f"{found.table.title}: {first.label} against {second.label}\n"]
+    if found.difference:
+        d = found.difference
+        parts.append(
+            f"weighted F1 {first.score('weighted_f1')} against {second.score('weighted_f1')}: {100 * d.effect:+.1f} "
+            f"points, 95 % interval {100 * d.low:+.1f} to {100 * d.high:+.1f}, p = {d.p:.3f} (paired; not corrected "
+            "for other comparisons)\n"
+        )
+    else:
+        parts.append("no test: a method lacks a complete seed\n")
+    scores = [100 * f1(row.pooled).mean(0) for row in (first, second)]
+    lines = [(name, f"{a:.1f}", f"{b:.1f}", f"{a - b:+.1f}") for name, a, b in zip(classes, *scores, strict=True)]
+    parts.append(markdown([("F1", first.method, second.method, "gain"), *lines], "<>>>"))
+    parts.append(_disagreements(found, root, show))
+    return "\n".join(parts)
+
+
+def _disagreements(found: Comparison, root: Path, show: int) -> str:
+    """How often the usual predictions over seeds differ, and on which utterances."""
+    mine, yours = _usual_predictions(found.first), _usual_predictions(found.second)
+    shared = sorted(mine.keys() & yours.keys())
+    differ = [row for row in shared if mine[row] != yours[row]]
+    text = f"they differ on {len(differ):,} of {len(shared):,} utterances (the usual prediction over seeds)\n"
+    folder = root / found.table.first.spec.dataset
+    if not differ or not show or not (folder / FILE).is_file():
+        return text
+    table, classes = read_table(folder), found.table.first.classes
+    if shared[-1] >= len(table):
+        return f"{text}{folder / FILE} is not the table that the runs were made on: no utterance is shown\n"
+    chosen = np.random.default_rng(0).permutation(differ)[:show]
+    lines = [
+        (table["id"][row], table["emotion"][row], classes[mine[row]], classes[yours[row]], table["text"][row][:60])
+        for row in sorted(int(row) for row in chosen)
+    ]
+    head = ("utterance", "emotion", found.first.method, found.second.method, "text")
+    return f"{text}\n{markdown([head, *lines], '<<<<<')}"
+
+
+def _usual_predictions(row: Row) -> dict[int, int]:
+    """Table row -> the class that most seeds predict there; of equals, the one of the lowest seed."""
+    votes: dict[int, list[int]] = defaultdict(list)
+    for record in sorted(row.records, key=lambda record: record.spec.seed):
+        for index, predicted in zip(record.test_index, record.test_predictions, strict=True):
+            votes[index].append(predicted)
+    return {index: Counter(given).most_common(1)[0][0] for index, given in votes.items()}
