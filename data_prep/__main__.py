@@ -1,14 +1,14 @@
 """``python -m data_prep ravdess|iemocap|meld --raw PATH``: one corpus, everything its files allow.
 
 ``download ravdess|meld`` fetches the files first. Further commands add feature sets to a prepared corpus: ``audio``,
-``text``, ``import``, ``pack``.
+``vision``, ``text``, ``import``, ``pack``.
 """
 
 from __future__ import annotations
 
 import click
 
-from data_prep import audio, download, iemocap, import_features, import_pack, meld, ravdess, text
+from data_prep import audio, download, iemocap, import_features, import_pack, meld, ravdess, text, vision
 
 
 @click.group(help=(__doc__ or "").replace("``", ""))
@@ -22,6 +22,7 @@ for command in (
     meld.main,
     text.text_command,
     audio.audio_command,
+    vision.vision_command,
     import_features.main,
     import_pack.main,
     download.main,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from data_prep.extract import Clip
 from mer_bench.table import read_table
@@ -33,3 +34,50 @@ def audio_clips(corpus: Path, raw: Path) -> list[Clip]:
     """
     table = read_table(corpus)
     return [Clip(name, raw / media if media else None) for name, media in zip(table["id"], table["media"], strict=True)]
+
+
+#: seconds within MELD's clips that were cut minutes too long, inferred from their neighbours' times: the first begins
+#: with an utterance of two seconds and has seven words; the second ends where the next one begins, and has three
+MELD_SPANS = {"test_dia38_utt4": (0.0, 5.0), "test_dia220_utt0": (231.0, None)}
+
+
+def vision_clips(corpus: Path, raw: Path, *, marked_side: str = "left") -> list[Clip]:
+    """Each utterance's video, and which part of it shows the speaker while she speaks.
+
+    RAVDESS: the take's audio-video or else its video-only file. IEMOCAP: the dialogue's video, between the utterance's
+    times, one half of the picture. MELD and others: the file that the table names; MELD's times count from the
+    beginning of the episode, not of the clip.
+
+    Args:
+        corpus: Folder of the utterance table; its name says which corpus it is.
+        raw: What the user calls RAW.
+        marked_side: The half of IEMOCAP's picture with the actor who wears the motion capture's markers. The
+            dialogue's name says who that is: in ``Ses01F_impro01`` it is the woman. IEMOCAP's documentation does not
+            tell the side. Public code that cuts the speakers out by windows set by eye takes the left for the actor
+            with markers (IoannisKansizoglou/Iemocap-preprocess, ``find_speaker``, and others after it); some takes it
+            for the woman in every dialogue, which agrees in half of them. Look at a contact sheet.
+    """
+    from data_prep import ravdess
+
+    table, name = read_table(corpus), corpus.resolve().name
+    rows: Any = table.itertuples()
+    if name == "ravdess":
+        files = ravdess.find_files(raw)
+        return [Clip(take, files.get((take, "01", ".mp4"), files.get((take, "02", ".mp4")))) for take in table["id"]]
+    folder = media_folder(corpus, raw)
+    if name != "iemocap":
+        return [
+            Clip(row.id, folder / row.media if row.media else None, "", *MELD_SPANS.get(row.id, (0.0, None)))
+            for row in rows
+        ]
+    other = {"left": "right", "right": "left"}[marked_side]
+    return [
+        Clip(
+            row.id,
+            folder / f"Session{row.session}" / "dialog" / "avi" / "DivX" / f"{row.dialogue}.avi",
+            start=row.start,
+            end=row.end,
+            half=marked_side if row.speaker[-1] == row.dialogue[5] else other,
+        )
+        for row in rows
+    ]

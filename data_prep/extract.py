@@ -40,6 +40,7 @@ FloatArray = npt.NDArray[Any]
 
 EMPTY = np.empty((0, 0), np.float32)
 MISSING = "missing.csv"  #: in the folder of a feature set: which utterances it lacks, and why
+REMARKS = "remarks.csv"  #: likewise: which of those it has are not quite what they should be
 
 
 class Unreadable(Exception):
@@ -48,6 +49,14 @@ class Unreadable(Exception):
 
 class Incomplete(Exception):
     """``--strict`` and a feature set that lacks utterances; it is stored all the same."""
+
+
+@dataclass(frozen=True)
+class Remarked:
+    """Features of an utterance that the user should be told something about, such as that no face was found."""
+
+    values: FloatArray
+    remark: str
 
 
 @dataclass(frozen=True)
@@ -107,15 +116,15 @@ class Extractor:
         recipe: Its identity.
         decode: From one clip to what ``encode`` takes. It runs in worker processes, hence is a function of a module, or
             a ``partial`` of one. :class:`Unreadable`, OSError, ValueError and RuntimeError say that the clip is bad.
-        encode: From a list of such to one array [time, dim] each, in order, or the :class:`Unreadable` that says why
-            there is none.
+        encode: From a list of such to one array [time, dim] each, in order, :class:`Remarked` or not, or the
+            :class:`Unreadable` that says why there is none.
         parameters: The extractor's frozen parameters; called only if there is work to do.
         batch_size: Utterances that are encoded together, which is also what a kill may cost.
     """
 
     recipe: Recipe
     decode: Callable[[Clip], Any]
-    encode: Callable[[list[Any]], Sequence[FloatArray | Unreadable]]
+    encode: Callable[[list[Any]], Sequence[FloatArray | Remarked | Unreadable]]
     parameters: Callable[[], int] = lambda: 0
     batch_size: int = 32
 
@@ -153,6 +162,7 @@ def extract(
             shutil.rmtree(journal.folder)  # what is wrong may be put right before the next call
             raise Misuse(f"{recipe.name}: not one of {len(clips):,} utterances could be read: {journal.missing[0][1]}")
         report_unread(recipe.name, journal.missing)
+        report_unread(recipe.name, journal.remarks, what="made, with a remark, for")
         return journal.sequences()
 
     spec = store(
@@ -163,15 +173,16 @@ def extract(
         parameters=extractor.parameters,
         force=force,
     )
-    listed = corpus / recipe.name / MISSING
+    folder = corpus / recipe.name
     if journal.folder.is_dir():
-        if journal.missing:
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([("id", "reason"), *journal.missing])
-            write_atomic(listed, text.getvalue())
+        for name, lines in ((MISSING, journal.missing), (REMARKS, journal.remarks)):
+            if lines:
+                text = io.StringIO()
+                csv.writer(text, lineterminator="\n").writerows([("id", "reason"), *lines])
+                write_atomic(folder / name, text.getvalue())
         shutil.rmtree(journal.folder)
-    if strict and listed.is_file():
-        raise Incomplete(f"{recipe.name} is stored, but lacks utterances: see {listed}")
+    if strict and (folder / MISSING).is_file():
+        raise Incomplete(f"{recipe.name} is stored, but lacks utterances: see {folder / MISSING}")
     return spec
 
 
@@ -231,6 +242,7 @@ class Journal:
         self.folder, self.dtype = folder, np.dtype(dtype)
         self.shapes: list[tuple[int, int]] = []  # [time, dim] of each utterance that is done
         self.missing: list[tuple[str, str]] = []  # (id, reason)
+        self.remarks: list[tuple[str, str]] = []  # (id, remark)
 
     @property
     def frames(self) -> int:
@@ -257,12 +269,12 @@ class Journal:
             file.truncate(sum(time * dim for time, dim in self.shapes) * self.dtype.itemsize)
 
     def append(self, done: Sequence[tuple[str, FloatArray, str]]) -> None:
-        """Keep (id, array [time, dim], reason why it is empty or "") of the next utterances."""
+        """Keep (id, array [time, dim], reason why it is empty, remark or "") of the next utterances."""
         arrays = [np.ascontiguousarray(array, self.dtype) for _, array, _ in done]
         with (self.folder / "values").open("ab") as file:
             for array in arrays:
                 file.write(array.data)
-        rows = [(name, *array.shape, reason) for (name, _, reason), array in zip(done, arrays, strict=True)]
+        rows = [(name, *array.shape, words) for (name, _, words), array in zip(done, arrays, strict=True)]
         with (self.folder / "lines").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         for row in rows:
@@ -274,10 +286,10 @@ class Journal:
             for time, dim in self.shapes:
                 yield np.fromfile(file, self.dtype, time * dim).reshape(time, dim)
 
-    def _note(self, name: str, time: int, dim: int, reason: str) -> None:
+    def _note(self, name: str, time: int, dim: int, words: str) -> None:
         self.shapes.append((time, dim))
-        if reason:
-            self.missing.append((name, reason))
+        if words:
+            (self.remarks if time else self.missing).append((name, words))
 
 
 # --- the stream -------------------------------------------------------------------------------------------------------
@@ -332,9 +344,9 @@ def decode_all(decode: Callable[[Clip], Any], clips: Iterable[Clip], workers: in
 
 
 def encode_batch(
-    encode: Callable[[list[Any]], Sequence[FloatArray | Unreadable]], batch: Sequence[tuple[Clip, Any]]
+    encode: Callable[[list[Any]], Sequence[FloatArray | Remarked | Unreadable]], batch: Sequence[tuple[Clip, Any]]
 ) -> list[tuple[str, FloatArray, str]]:
-    """(id, array, reason why it is empty or "") of each clip; one that cannot be encoded does not take others along."""
+    """(id, array, reason why it is empty, remark or "") of each; one that cannot be encoded takes no others along."""
     sound = [item for _, item in batch if not isinstance(item, Unreadable)]
     outcomes: list[Any]
     try:
@@ -344,7 +356,10 @@ def encode_batch(
     encoded = iter(outcomes)
     done: list[tuple[str, FloatArray, str]] = []
     for clip, item in batch:
-        outcome = item if isinstance(item, Unreadable) else next(encoded)
+        remark: str = ""
+        outcome: Any = item if isinstance(item, Unreadable) else next(encoded)
+        if isinstance(outcome, Remarked):
+            outcome, remark = outcome.values, outcome.remark
         if not isinstance(outcome, Unreadable) and not len(outcome):
             outcome = Unreadable("there is nothing in it")
         if not isinstance(outcome, Unreadable) and not np.isfinite(outcome).all():
@@ -352,7 +367,7 @@ def encode_batch(
         if isinstance(outcome, Unreadable):
             done.append((clip.id, EMPTY, str(outcome).replace(str(clip.path), "the file")))
         else:
-            done.append((clip.id, outcome, ""))
+            done.append((clip.id, outcome, remark))
     return done
 
 
@@ -400,9 +415,9 @@ def fingerprint(paths: Iterable[Path], root: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
-def report_unread(name: str, reasons: Sequence[tuple[str, str]], shown: int = 5) -> None:
-    """Say aloud how many utterances stay without this modality, and why, naming ``shown`` of them for each reason."""
+def report_unread(name: str, reasons: Sequence[tuple[str, str]], shown: int = 5, *, what: str = "missing for") -> None:
+    """Say aloud for how many utterances each reason holds, naming ``shown`` of them: by default, why they lack it."""
     for reason, count in Counter(reason for _, reason in reasons).most_common():
         ids = [i for i, r in reasons if r == reason]
         more = ", ..." if count > shown else ""
-        click.echo(f"{name}: missing for {count:,} utterances: {reason} ({', '.join(ids[:shown])}{more})", err=True)
+        click.echo(f"{name}: {what} {count:,} utterances: {reason} ({', '.join(ids[:shown])}{more})", err=True)
