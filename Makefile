@@ -22,12 +22,12 @@ YES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help bench data download test lint unit smoke leaderboard check verify list clean
+.PHONY: help bench data download test lint unit smoke leaderboard plots check verify list clean
 
 help:  ## this text
 	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
 	@echo; echo "Variables of make bench, each optional:"
-	@echo "  DATASET    simulated (default), ravdess, iemocap or meld: the suite benchmarks/DATASET.toml"
+	@echo "  DATASET    simulated (default), ravdess, iemocap, meld, diagnostic ...: the suite benchmarks/DATASET.toml"
 	@echo "  METHODS    only these methods of the suite, e.g. METHODS='cfn_sr tacfn'"
 	@echo "  SEEDS      these seeds instead of the suite's, e.g. SEEDS='0 1 2'"
 	@echo "  EPOCHS     this many epochs instead of the suite's"
@@ -76,6 +76,9 @@ leaderboard: .venv/base  ## regenerate leaderboard.md and the tables of README.m
 	$(BIN)/mer-bench leaderboard --results "$(RESULTS)"
 	$(BIN)/python -m mer_bench.readme
 
+plots: .venv/report  ## draw every table of the leaderboard into benchmarks/plots
+	$(BIN)/mer-bench plots --results "$(RESULTS)"
+
 check: .venv/base  ## fail if leaderboard.md is not what the records give
 	$(BIN)/mer-bench leaderboard --check
 
@@ -96,6 +99,6 @@ clean:  ## remove the environment and what was built (not data, not results)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-.venv/dev .venv/prep .venv/wandb: .venv/%: pyproject.toml | .venv/base
+.venv/dev .venv/prep .venv/report .venv/wandb: .venv/%: pyproject.toml | .venv/base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@
