@@ -29,6 +29,7 @@ from mer_bench.fusion.mmtm import TransferModule
 from mer_bench.fusion.msaf import SplitAttention
 from mer_bench.fusion.sdt import SDTNetwork
 from mer_bench.fusion.sync_tva import FUSIONS
+from mer_bench.run import count_flops
 
 CLASSES = 4
 SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
@@ -266,6 +267,13 @@ def test_eight_samples_are_overfitted(name: str) -> None:
             if accuracy == 1:
                 break
     assert accuracy == 1
+
+
+@each_method
+def test_the_operations_of_a_forward_pass_can_be_counted(name: str) -> None:
+    module = build(name, widest(name))
+    batch = random_batch(module.dims, context=module.context)
+    assert (count_flops(module, batch) > 0) == (module.num_parameters > 0)
 
 
 @each_method

@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from torch.utils.flop_counter import FlopCounterMode
 
+from mer_bench.batch import Batch
 from mer_bench.datasets import DATASETS
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.encoders import ResNeXt3D
@@ -231,9 +232,14 @@ def build_trainer(
 def flops_per_utterance(method: FusionModule, datamodule: EmotionDataModule) -> int:
     """Floating-point operations of a forward pass on the first test batch, per utterance, as torch counts them."""
     datamodule.setup("test")  # after ddp_spawn and ddp_fork only the children have done so
-    batch = next(iter(datamodule.test_dataloader())).to(method.device)
+    return count_flops(method, next(iter(datamodule.test_dataloader())).to(method.device))
+
+
+def count_flops(method: FusionModule, batch: Batch) -> int:
+    """Floating-point operations of a forward pass per utterance of ``batch``."""
     method.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # with gradients: without, torch's counter stumbles over a view of a parameter that enters a module
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         method(batch)
     return int(counter.get_total_flops() // len(batch))
 
