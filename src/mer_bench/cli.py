@@ -10,12 +10,15 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from mer_bench import __version__
 from mer_bench.errors import Misuse, unknown
+
+if TYPE_CHECKING:
+    from mer_bench.records import RunRecord
 
 RESULTS = Path("benchmarks/results")
 LEADERBOARD = Path("leaderboard.md")
@@ -179,12 +182,8 @@ def leaderboard(check: bool, output: Path | None, results: Path) -> None:
 def plots(formats: tuple[str, ...], output: Path, results: Path) -> None:
     """Draw every table: ranking, F1 by class, confusion, F1 against parameters, learning curves."""
     from mer_bench import plots as pictures
-    from mer_bench.records import load_records
 
-    records, problems = load_records(results)
-    for problem in problems:
-        click.echo(f"warning: {problem}", err=True)
-    made = pictures.write(records, output, formats)
+    made = pictures.write(_records(results), output, formats)
     click.echo(f"{len(made)} pictures in {output}")
 
 
@@ -198,12 +197,8 @@ def plots(formats: tuple[str, ...], output: Path, results: Path) -> None:
 def compare(first: str, second: str, dataset: str | None, show: int, root: Path, results: Path) -> None:
     """Where the methods FIRST and SECOND differ: paired test, gain by class, and utterances if the corpus is there."""
     from mer_bench import compare as comparison
-    from mer_bench.records import load_records
 
-    records, problems = load_records(results)
-    for problem in problems:
-        click.echo(f"warning: {problem}", err=True)
-    for found in comparison.compare(records, first, second, dataset):
+    for found in comparison.compare(_records(results), first, second, dataset):
         click.echo(comparison.describe(found, root, show))
 
 
@@ -284,6 +279,16 @@ def _fail(message: str, code: int) -> NoReturn:
 def _nearest_command(message: str) -> str:
     found = re.match(r"No such command ['\"]([^'\"]*)", message)
     return str(unknown("command", found[1], cli.commands)) if found else message
+
+
+def _records(results: Path) -> list[RunRecord]:
+    """All readable records; a warning for each that is not."""
+    from mer_bench.records import load_records
+
+    records, problems = load_records(results)
+    for problem in problems:
+        click.echo(f"warning: {problem}", err=True)
+    return records
 
 
 def _leaderboard(results: Path) -> Path:

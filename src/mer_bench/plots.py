@@ -35,7 +35,7 @@ def ranking(table: Table) -> Figure | None:
     figure, axes = _figure(8, 1.2 + 0.28 * len(rows))
     for place, row in enumerate(rows):
         low, high = (100 * bound for bound in table.evidence[row].interval)
-        tied = row.ranked and (row not in table.behind or table.behind[row][1] >= 0.05)
+        tied = row.ranked and table.tied(row)
         colour = MARK if row.ranked else FAINT
         axes.plot([low, high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
         score = 100 * table.evidence[row].score

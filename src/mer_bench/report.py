@@ -176,6 +176,10 @@ class Table:
         found = [difference(self.evidence[ranked[0]], self.evidence[row]) for row in others]
         return dict(zip(others, zip(found, holm([one.p for one in found]), strict=True), strict=True))
 
+    def tied(self, row: Row) -> bool:
+        """Whether a competing row is not shown to be behind the best one; the best one is not behind itself."""
+        return row not in self.behind or self.behind[row][1] >= 1 - LEVEL
+
     @cached_property
     def support(self) -> npt.NDArray[np.int64]:
         """Test utterances of each class, over all folds."""
@@ -472,8 +476,8 @@ def _behind(table: Table, row: Row) -> str:
     """How far a row is behind the best one, and whether it is tied with it."""
     if row not in table.behind:
         return "–"
-    found, p = table.behind[row]
-    tied = " ≈" if p >= 1 - LEVEL else ""
+    found, _ = table.behind[row]
+    tied = " ≈" if table.tied(row) else ""
     return f"{100 * found.effect:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f}){tied}"
 
 
