@@ -95,9 +95,8 @@ def test_the_runs_are_the_product_of_rows_folds_and_seeds(tmp_path: Path, root: 
 
 def test_a_suite_of_several_datasets_runs_each_row_on_each(tmp_path: Path, root: Path) -> None:
     names = ("simulated-unique-text", "simulated-synergy")
-    text = (
-        changed('"simulated-iemocap"', str(list(names))).replace('"six"', '"plain"').replace('"session5"', '"official"')
-    )
+    text = changed('"simulated-iemocap"', str(list(names)))
+    text = text.replace('"six"', '"plain"').replace('"session5"', '"independent"')
     suite = read_suite(write(tmp_path, text))
     assert suite.datasets == names
     assert len(suite.rows) == 7

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mer_bench.diagnostic import heat_map
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.metrics import f1, weighted_f1
@@ -148,12 +149,17 @@ def write(records: Sequence[RunRecord], folder: Path, formats: Sequence[str] = (
                 "axes.spines.right": False, "axes.edgecolor": FAINT}  # fmt: skip
     made = []
     with matplotlib.rc_context(settings):
-        for table in tables(records):
+        found = tables(records)
+        for table in found:
             for kind, draw in PLOTS.items():
                 figure = draw(table)
                 for suffix in formats if figure else ():
                     made.append(folder / f"{slug(table)}-{kind}.{suffix}")
                     _save(figure, made[-1])
+        picture = heat_map(found)
+        for suffix in formats if picture else ():
+            made.append(folder / f"diagnostic.{suffix}")
+            _save(picture, made[-1])
     for path in {path for suffix in formats for path in folder.glob(f"*.{suffix}")} - set(made):
         path.unlink()
     return made

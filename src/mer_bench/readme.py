@@ -1,31 +1,43 @@
-"""The generated parts of README.md: ``python -m mer_bench.readme`` rewrites what stands between its marks.
+"""The generated parts of the pages: ``python -m mer_bench.readme`` rewrites what stands between their marks.
 
-``<!-- methods -->`` ... ``<!-- end -->`` holds the table of methods, ``<!-- table: TITLE -->`` ... ``<!-- end -->`` the
-head of the leaderboard's table of that title.
+``<!-- KIND -->`` or ``<!-- KIND: ARGUMENT -->`` ... ``<!-- end -->`` holds what :data:`BLOCKS` has for the kind. In
+README.md these are the table of methods and heads of the leaderboard's tables, in docs/simulated.md what is known of
+the corpora and what the methods attain on them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from mer_bench import report
+from mer_bench import diagnostic, report
 from mer_bench.files import write_atomic
 from mer_bench.records import RunRecord, load_records
+from mer_bench.simulated_tables import presets
 from mer_bench.suite import describe_methods
 
-BLOCK = re.compile(r"(<!-- (methods|table: (.+?)) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = (Path("README.md"), Path("docs/simulated.md"))
+MARKED = re.compile(r"(<!-- (\w+)(?:: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
+
+#: kind -> what stands there, from all records and the mark's argument
+BLOCKS: Mapping[str, Callable[[Sequence[RunRecord], str], str]] = {
+    "methods": lambda records, argument: methods(),
+    "table": report.excerpt,
+    "presets": lambda records, argument: presets(),
+    "shares": lambda records, argument: diagnostic.shares(report.tables(records)),
+    "answers": lambda records, argument: diagnostic.answers(report.tables(records)),
+}
 
 
-def fill(text: str, records: Sequence[RunRecord]) -> str:
-    """``text`` with every marked part made anew."""
+def fill(text: str, records: Sequence[RunRecord], kinds: Collection[str] = BLOCKS) -> str:
+    """``text`` with every marked part of these kinds made anew."""
 
     def block(found: re.Match[str]) -> str:
-        content = methods() if found[2] == "methods" else report.excerpt(records, found[3])
-        return f"{found[1]}\n{content}\n{found[4]}"
+        mark, kind, argument, end = found.groups()
+        return f"{mark}\n{BLOCKS[kind](records, argument or '')}\n{end}" if kind in kinds else found[0]
 
-    return BLOCK.sub(block, text)
+    return MARKED.sub(block, text)
 
 
 def methods() -> str:
@@ -40,10 +52,10 @@ def methods() -> str:
 
 
 def main() -> None:
-    """Rewrite README.md of the working directory."""
-    path = Path("README.md")
+    """Rewrite the pages of the working directory."""
     records, _ = load_records(Path("benchmarks/results"))
-    write_atomic(path, fill(path.read_text(encoding="utf-8"), records))
+    for page in PAGES:
+        write_atomic(page, fill(page.read_text(encoding="utf-8"), records))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ PROTOCOLS = {
     "loso": (5, "leave one session out: each session is the test set once; validation is a fixed list of the "
                 "training sessions' dialogues."),
     "official": (1, "the corpus's own train, validation and test split; speakers occur in several of them."),
+    "independent": (1, "training, validation and test dialogues drawn independently from one model; no speaker occurs "
+                       "in two dialogues."),
 }  # fmt: skip
 
 HEAD = """\
@@ -198,17 +200,23 @@ class Table:
         known = (record.attainable for record in self.records if record.attainable)
         return next(known, {}).get(self.track, {})
 
-    def attained(self, row: Row) -> str:
+    def share(self, row: Row) -> float | None:
         """Share of what all the table's modalities allow that a row gains over always saying the largest class.
 
-        Of the accuracy: without information none exceeds the largest class's, while guessing gains weighted F1.
+        Of the accuracy: without information none exceeds the largest class's, while guessing gains weighted F1. None
+        where what is attainable, or what the largest class gives, is not known.
         """
         best = self.attainable.get("+".join(sorted((name for name, _, _ in self.features), key=_rank)))
         chance = next((other for other in self.rows if other.method == "majority" and other.complete), None)
         if best is None or chance is None or not row.complete:
-            return "–"
+            return None
         floor, score = (float(SCORES["accuracy"](each.pooled).mean()) for each in (chance, row))
-        return f"{100 * (score - floor) / (best['accuracy'] - floor):.0f} %"
+        return (score - floor) / (best["accuracy"] - floor)
+
+    def attained(self, row: Row) -> str:
+        """:meth:`share` as the tables print it."""
+        share = self.share(row)
+        return "–" if share is None else f"{100 * share:.0f} %"
 
     def seeds(self, row: Row) -> str:
         """How many seeds stand behind a row, and what is missing."""

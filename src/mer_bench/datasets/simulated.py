@@ -361,7 +361,7 @@ class Diagnostic(Simulated):
 
     modalities = THREE
     label_sets = {"plain": {emotion: emotion for emotion in PLAIN}}
-    protocols = {"official": 1}
+    protocols = {"independent": 1}
     default_features = {name: f"simulated-{name}" for name in THREE}
 
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:

@@ -1,16 +1,10 @@
-"""The table of presets in docs/simulated.md: ``python -m mer_bench.datasets.simulated_table`` rewrites it."""
+"""What is known of every simulated corpus, as Markdown tables for docs/simulated.md: information and best scores."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 from mer_bench.datasets.simulated import PRESETS
 from mer_bench.datasets.simulated_truth import truth
-from mer_bench.files import write_atomic
 from mer_bench.report import markdown
-
-BLOCK = re.compile(r"(<!-- presets -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def presets() -> str:
@@ -52,18 +46,3 @@ def presets() -> str:
 
 def _score(rates: dict[str, float]) -> str:
     return f"{100 * rates['weighted_f1']:.1f} ({100 * rates['accuracy']:.1f})"
-
-
-def fill(text: str) -> str:
-    """``text`` with the tables between its marks made anew."""
-    return BLOCK.sub(lambda found: f"{found[1]}\n{presets()}\n{found[2]}", text)
-
-
-def main() -> None:
-    """Rewrite docs/simulated.md of the working directory."""
-    path = Path("docs/simulated.md")
-    write_atomic(path, fill(path.read_text(encoding="utf-8")))
-
-
-if __name__ == "__main__":
-    main()

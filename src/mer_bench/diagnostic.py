@@ -1,0 +1,202 @@
+"""What each method attains of each kind of information, and what its parts add, from diagnostic records.
+
+Needs numpy, never torch; the picture needs matplotlib. docs/simulated.md shows both tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mer_bench.report import REFERENCES, Row, Table, markdown
+from mer_bench.statistics import difference, holm, resample
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PROTOCOL = "independent"  #: the diagnostic corpora have it and no other corpus
+PREFIX = "simulated-"
+#: In this order; other corpora of the protocol follow by name.
+CORPORA = (
+    "redundant", "unique-text", "unique-audio", "unique-vision", "synergy", "mixed", "unreliable", "context",
+    "irrelevant",
+)  # fmt: skip
+NOTHING = "Nothing is recorded yet: `make bench DATASET=diagnostic`.\n"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method on the diagnostic corpora: corpus -> share of what its track allows there (see ``Table.share``)."""
+
+    label: str
+    method: str
+    track: str
+    shares: Mapping[str, float]
+
+    @property
+    def mean(self) -> float:
+        """Over the corpora on which it was run."""
+        return float(np.mean(list(self.shares.values())))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method's row with these options and the fewest others, on ``modalities`` (none given: the table's)."""
+
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    modalities: tuple[str, ...] = ()
+
+    def find(self, table: Table) -> Row | None:
+        """The row in a table, if it has one with a complete seed and its clusters."""
+        wanted = self.modalities or tuple(sorted(name for name, _, _ in table.features))
+        rows = [
+            row
+            for row in table.rows
+            if row.method == self.method
+            and row.counts is not None
+            and sorted(row.modalities) == sorted(wanted)
+            and self.options.items() <= row.records[0].spec.options.items()
+        ]
+        return min(rows, key=lambda row: len(row.records[0].spec.options), default=None)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What ``part`` adds: ``whole`` less ``without``, on every corpus that has both rows."""
+
+    part: str
+    whole: Variant
+    without: Variant
+
+
+CFN_SR, TACFN, SYNC_TVA = Variant("cfn_sr"), Variant("tacfn"), Variant("sync_tva")
+#: Sync-TVA with nothing beside its graph that could carry context or join modalities before the classifier.
+BARE, TWO = {"enhancement": False, "fusion": "concat"}, ("audio", "vision")
+ALONE = {"window_past": 0, "window_future": 0}  #: self-loops are the only edges
+QUESTIONS = (
+    Question("CFN-SR, all of it, over concatenation", CFN_SR, Variant("early_concat")),
+    Question("CFN-SR's cross-modal blocks", CFN_SR, Variant("cfn_sr", {"cross_modal": False})),
+    Question("TACFN, all of it, over concatenation", TACFN, Variant("early_concat")),
+    Question("TACFN's self-attention, which selects", TACFN, Variant("tacfn", {"self_attention": False})),
+    Question("TACFN's splice, which guides", TACFN, Variant("tacfn", {"splice": False})),
+    Question("Sync-TVA's graphs", SYNC_TVA, Variant("sync_tva", {"graph": "none"})),
+    Question("their edges across turns", SYNC_TVA, Variant("sync_tva", {"graph": "same_utterance"})),
+    Question("their edges across modalities", SYNC_TVA, Variant("sync_tva", {"graph": "within"})),
+    Question("the graph alone", Variant("sync_tva", BARE, TWO), Variant("sync_tva", {**BARE, "graph": "none"}, TWO)),
+    Question("its edges across turns", Variant("sync_tva", BARE, TWO),
+             Variant("sync_tva", {**BARE, "graph": "same_utterance"}, TWO)),
+    Question("its edges across modalities", Variant("sync_tva", BARE, TWO),
+             Variant("sync_tva", {**BARE, "graph": "within"}, TWO)),
+    Question("its parameters", Variant("sync_tva", {**BARE, "graph": "within", **ALONE}, TWO),
+             Variant("sync_tva", {**BARE, "graph": "none"}, TWO)),
+)  # fmt: skip
+
+
+def collect(found: Sequence[Table]) -> list[Line]:
+    """The lines of the diagnostic tables: by track, best mean first; of rows of one method, those on most corpora.
+
+    Methods on one modality read utterances, so they stand in that track alone.
+    """
+    shares: dict[tuple[str, str, str], dict[str, float]] = {}
+    for table in _diagnostic(found):
+        for row in table.rows:
+            share = table.share(row)
+            if share is not None and row.method != "majority":
+                alone = f" ({' + '.join(row.modalities)})" if len(row.modalities) < len(table.features) else ""
+                track = "utterance" if row.method in REFERENCES else table.track
+                line = shares.setdefault((track, row.method, row.label + alone), {})
+                line.setdefault(_corpus(table), share)  # of rows that differ in training alone, the best
+    most: dict[str, int] = {}
+    for (_, method, _), line in shares.items():
+        most[method] = max(most.get(method, 0), len(line))
+    lines = [
+        Line(label, method, track, line) for (track, method, label), line in shares.items() if len(line) == most[method]
+    ]
+    return sorted(lines, key=lambda line: (line.track != "utterance", -len(line.shares), -line.mean, line.label))
+
+
+def heat_map(found: Sequence[Table]) -> Figure | None:
+    """Method x kind of information: percentages of the attainable, light to dark; None without diagnostic records."""
+    from matplotlib.figure import Figure
+
+    lines = collect(found)
+    if not lines:
+        return None
+    corpora = _corpora(lines)
+    figure = Figure(figsize=(3.4 + 0.72 * len(corpora), 1.4 + 0.24 * len(lines)), layout="constrained")
+    axes = figure.add_subplot()
+    values = np.array([[100 * line.shares.get(corpus, np.nan) for corpus in corpora] for line in lines])
+    axes.imshow(np.ma.masked_invalid(values), cmap="Greys", vmin=0, vmax=125, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        text = "–" if np.isnan(value) else f"{value:.0f}"
+        axes.text(j, i, text, ha="center", va="center", color="white" if value > 70 else "black")
+    change = [place for place in range(1, len(lines)) if lines[place].track != lines[place - 1].track]
+    for place in change:
+        axes.axhline(place - 0.5, color="black", linewidth=1.5)
+    axes.set_xticks(range(len(corpora)), [corpus.replace("-", "\n") for corpus in corpora])
+    axes.set_yticks(range(len(lines)), [line.label for line in lines])
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    below = "; below the line: methods that read dialogues, of what these allow" if change else ""
+    axes.set_xlabel(f"% of the attainable accuracy above chance{below}")
+    return figure
+
+
+def shares(found: Sequence[Table]) -> str:
+    """The heat map as a Markdown table."""
+    lines = collect(found)
+    if not lines:
+        return NOTHING
+    corpora = _corpora(lines)
+    body = [
+        (line.label, line.track, *(f"{100 * line.shares[c]:.0f}" if c in line.shares else "–" for c in corpora),
+         f"{100 * line.mean:.0f}" if len(line.shares) == len(corpora) else "–")
+        for line in lines
+    ]  # fmt: skip
+    return markdown([("Method", "Track", *corpora, "mean"), *body], "<<" + ">" * (len(corpora) + 1))
+
+
+def answers(found: Sequence[Table]) -> str:
+    """What each part of :data:`QUESTIONS` adds on each corpus, in points of weighted F1, as a Markdown table.
+
+    Intervals are 95 % bootstrap intervals over dialogues and seeds; p-values are Holm-corrected over the corpora of a
+    part.
+    """
+    body = []
+    for question in QUESTIONS:
+        tested = []
+        for table in sorted(_diagnostic(found), key=lambda table: _rank(_corpus(table))):
+            whole, without = question.whole.find(table), question.without.find(table)
+            if whole and without and whole.counts is not None and without.counts is not None:
+                gain = difference(resample(whole.counts, stream=0), resample(without.counts, stream=1))
+                tested.append((table, whole, without, gain))
+        corrected = holm([each.p for *_, each in tested])
+        body += [
+            (question.part, _corpus(table), whole.score("weighted_f1"), without.score("weighted_f1"),
+             f"{100 * each.effect:+.1f}", f"{100 * each.low:+.1f} to {100 * each.high:+.1f}", f"{p:.3f}",
+             f"{whole.parameters - without.parameters:+,}")
+            for (table, whole, without, each), p in zip(tested, corrected, strict=True)
+        ]  # fmt: skip
+    head = ("Part", "Corpus", "With", "Without", "Adds", "95 % interval", "p", "Parameters")
+    return markdown([head, *body], "<<>>>>>>") if body else NOTHING
+
+
+def _diagnostic(found: Sequence[Table]) -> list[Table]:
+    return [table for table in found if table.first.simulated and table.first.spec.protocol == PROTOCOL]
+
+
+def _corpus(table: Table) -> str:
+    return table.first.spec.dataset.removeprefix(PREFIX)
+
+
+def _rank(corpus: str) -> tuple[int, str]:
+    return CORPORA.index(corpus) if corpus in CORPORA else len(CORPORA), corpus
+
+
+def _corpora(lines: Sequence[Line]) -> list[str]:
+    return sorted({corpus for line in lines for corpus in line.shares}, key=_rank)
