@@ -48,6 +48,31 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
 
 
+# The linear floor
+
+
+def test_linear_is_a_regression_on_each_features_mean_and_log_deviation() -> None:
+    batch = random_batch(context="utterance", missing=MISSING)
+    module = build("linear").train()
+    module(batch)  # learns the scales: of all rows that have the modality, utterance by utterance
+    found = module.eval()(batch).detach().numpy()
+    blocks = []
+    for name in MODALITIES:
+        values, mask = batch.features[name].values.numpy().astype(np.float64), batch.features[name].mask.numpy()
+        rows = np.zeros((len(batch), 2 * DIMS[name]))
+        real = [row for row in range(len(batch)) if mask[row].any()]
+        for row in real:
+            frames = values[row][mask[row]]
+            spread = np.log((np.sqrt(frames.var(0) + 1e-6) + 0.05) / 0.55) if len(frames) > 1 else 0 * frames[0]
+            rows[row] = np.concatenate([frames.mean(0), spread])
+        scale = rows[real].std(0)
+        scale[scale <= 1e-4] = 1
+        rows[real] = ((rows[real] - rows[real].mean(0)) / scale).clip(-6, 6)
+        blocks.append(rows)
+    weight, bias = module.head.weight.detach().numpy(), module.head.bias.detach().numpy()
+    np.testing.assert_allclose(found, np.concatenate(blocks, 1) @ weight.T + bias, rtol=1e-3, atol=1e-5)
+
+
 # Late fusion
 
 

@@ -24,7 +24,7 @@ from mer_bench.metrics import SCORES, f1
 from mer_bench.records import RunRecord, RunSpec, Training, load_records
 from mer_bench.statistics import LEVEL, RESAMPLES, Difference, Evidence, difference, holm, resample
 
-REFERENCES = ("majority", "unimodal")  #: stand in every table that their features fit, whatever its track
+REFERENCES = ("majority", "unimodal", "linear")  #: in every table that their features fit, whatever its track
 ORDER = ("text", "audio", "vision")  #: of modalities in a label
 MARKS = {"baseline": " °", "reconstruction": " †"}
 
@@ -58,8 +58,9 @@ How to read it:
 - The epoch is chosen on validation, never on test; a protocol without validation says so under its table.
 - "2/3 seeds" means that other rows of the table have three. A seed counts once all its folds are there; a row without
   such a seed is unranked, and its *italic* scores are pooled over what exists.
-- † marks a reconstruction: the paper does not determine the method. ° marks a baseline. Rows that read one modality
-  (`unimodal`) or none (`majority`) have no rank: they are what fusion must beat.
+- † marks a reconstruction: the paper does not determine the method. ° marks a baseline. What fusion must beat has no
+  rank: one modality alone (`unimodal`), the largest class (`majority`), and a linear model of each feature's mean and
+  deviation over the utterance (`linear`).
 """
 
 NO_RECORDS = "No run is recorded yet: `make bench` makes some, on simulated corpora where no real one is prepared.\n"

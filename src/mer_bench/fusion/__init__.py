@@ -17,6 +17,7 @@ from mer_bench.fusion.graph_mfn import GraphMFN
 from mer_bench.fusion.graph_smile import GraphSmile
 from mer_bench.fusion.late_average import LateAverage
 from mer_bench.fusion.late_product import LateProduct
+from mer_bench.fusion.linear import Linear
 from mer_bench.fusion.lmf_mult import LMFMulT
 from mer_bench.fusion.lmr_cbt import LMRCBT
 from mer_bench.fusion.low_rank import LowRank
@@ -44,6 +45,7 @@ METHODS: dict[str, type[FusionModule]] = {
     # Floors and single modalities
     "majority": Majority,
     "unimodal": Unimodal,
+    "linear": Linear,
     # Decision level
     "late_average": LateAverage,
     "late_product": LateProduct,

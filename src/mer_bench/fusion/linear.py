@@ -1,0 +1,38 @@
+"""A linear model of each feature's mean and deviation: the floor that a fusion method must pass to have learnt much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mer_bench.batch import Batch
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import Standardization, centre, masked_deviation, masked_mean
+
+
+class Linear(FusionModule):
+    """Multinomial regression on the standardised statistics of all modalities side by side.
+
+    Args:
+        dims: Width of each modality.
+        num_classes: Number of emotions.
+    """
+
+    provenance = "baseline"
+
+    def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
+        super().__init__(dims, num_classes)
+        self.standardize = nn.ModuleDict({name: Standardization(2 * dim) for name, dim in self.dims.items()})
+        self.head = nn.Linear(2 * sum(self.dims.values()), num_classes)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [utterance, num_classes]; a missing modality adds nothing."""
+        return self.head(torch.cat([self._describe(name, batch) for name in self.dims], -1))
+
+    def _describe(self, name: str, batch: Batch) -> Tensor:
+        values, mask = batch.features[name].values, batch.features[name].mask
+        real = mask.any(1)
+        statistics = torch.cat([masked_mean(values, mask), masked_deviation(centre(values, mask), mask)], -1)
+        return self.standardize[name](statistics, real) * real[:, None]
