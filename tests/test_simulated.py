@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -44,9 +46,30 @@ def draw(dials: Dials, rows: int = 40_000) -> tuple[Array, Array]:
 
 def plug_in(shown: Array, emotion: Array) -> float:
     """Bits that discrete columns tell about the emotion together, estimated from counts."""
-    _, number = np.unique(shown, axis=0, return_inverse=True)
-    joint = pd.crosstab(emotion, number.reshape(-1)).to_numpy() / len(emotion)
-    return information(joint)
+    digits = shown - shown.min()
+    columns, number = np.unique(digits @ (digits.max() + 1) ** np.arange(shown.shape[1]), return_inverse=True)
+    joint = np.bincount(emotion * len(columns) + number).astype(float)
+    joint = np.pad(joint, (0, -len(joint) % len(columns))).reshape(-1, len(columns))
+    return information(joint[joint.any(1)] / len(emotion))
+
+
+@pytest.fixture
+def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Truth without its decomposition, which takes longest and has tests of its own."""
+    monkeypatch.setattr(simulated_truth, "decompose", lambda _: Atoms(0, 0, 0, 0))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Preset -> the folder that holds it, generated once."""
+
+    @cache
+    def folder(name: str) -> Path:
+        made = tmp_path_factory.mktemp(name)
+        simulate(made, PRESETS[name])
+        return made
+
+    return folder
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------------
@@ -58,12 +81,12 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_same_seed_gives_the_same_bytes_on_any_machine(tmp_path: Path, name: str) -> None:
-    simulate(tmp_path, PRESETS[name])
+def test_the_same_seed_gives_the_same_bytes_on_any_machine(corpus: Callable[[str], Path], name: str) -> None:
+    folder = corpus(name)
     digest = hashlib.sha256()
-    for path in sorted(tmp_path.rglob("*")):
+    for path in sorted(folder.rglob("*")):
         if path.is_file():
-            digest.update(path.relative_to(tmp_path).as_posix().encode() + path.read_bytes())
+            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     assert digest.hexdigest() == GOLDEN[name]
 
 
@@ -95,10 +118,10 @@ def test_symbols_are_drawn_from_the_distribution_that_truth_is_computed_with() -
     assert chi2 == pytest.approx(some.sum(), abs=5 * np.sqrt(2 * some.sum()))
 
 
+@pytest.mark.usefixtures("plainly")
 @pytest.mark.parametrize("name", PRESETS)
 def test_stored_information_is_what_counts_of_symbols_show(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulated_truth, "_attainable", lambda *_: {})
-    monkeypatch.setattr(simulated_truth, "decompose", lambda _: Atoms(0, 0, 0, 0))  # has tests of its own
     dials = PRESETS[name]
     known = truth(dials)
     form = FORMS[dials.form]
@@ -111,6 +134,7 @@ def test_stored_information_is_what_counts_of_symbols_show(name: str, monkeypatc
     assert sum(known["evidence"].values()) == pytest.approx(known["information"]["+".join(dials.modalities)], abs=1e-4)
 
 
+@pytest.mark.usefixtures("plainly")
 def test_shuffling_a_modality_removes_exactly_its_information() -> None:
     dials = PRESETS["simulated-mixed"]
     known = truth(dials)["information"]
@@ -207,6 +231,7 @@ def by_hand(dials: Dials, columns: tuple[int, ...]) -> float:
     return float(sum(weights.max() for weights in seen.values()))
 
 
+@pytest.mark.usefixtures("plainly")
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_bayes_accuracy_is_what_enumeration_by_hand_gives(missing: float) -> None:
     evidence = {"text=audio=vision": 0.1, "text=audio": 0.1, "text": 0.2, "audio+vision": 0.2, "text+audio+vision": 0.2}
@@ -272,6 +297,7 @@ def test_emotions_are_drawn_from_the_chain_that_posteriors_assume() -> None:
     assert expected == pytest.approx([0.65, 0.25, 0.05, 0.05])
 
 
+@pytest.mark.usefixtures("plainly")
 def test_context_helps_only_where_emotions_last() -> None:
     known = truth(PRESETS["simulated-context"])["attainable"]["plain"]
     alone, whole = known["utterance"]["text"], known["dialogue"]["text"]
@@ -282,6 +308,7 @@ def test_context_helps_only_where_emotions_last() -> None:
     assert still["utterance"] == still["dialogue"]
 
 
+@pytest.mark.usefixtures("plainly")
 def test_without_inertia_the_sample_of_dialogues_gives_the_exact_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulated_truth, "ORDERS", 24)
     dials = replace(PRESETS["simulated-meld"], inertia=0.0, contagion=0.0)
@@ -315,15 +342,6 @@ def pooled(folder: Path, name: str) -> tuple[list[Array], Array]:
     return np.split(np.asarray(opened.values, np.float64), opened.offsets[1:-1]), opened.offsets
 
 
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("corpora")
-    for name in ("unique-text", "synergy"):
-        (folder / name).mkdir()
-        simulate(folder / name, PRESETS[f"simulated-{name}"])
-    return folder
-
-
 def linear(folder: Path, name: str) -> float:
     """Test accuracy of least squares on one modality's mean over time."""
     table = pd.read_csv(folder / "utterances.csv", keep_default_na=False)
@@ -335,12 +353,15 @@ def linear(folder: Path, name: str) -> float:
     return float(((x[test] @ weights).argmax(1) == number[test]).mean())
 
 
-def test_linear_decoders_reach_the_unimodal_bayes_rate_on_unique_and_chance_on_synergy(corpora: Path) -> None:
+def test_linear_decoders_reach_the_unimodal_bayes_rate_on_unique_and_chance_on_synergy(
+    corpus: Callable[[str], Path],
+) -> None:
     error = np.sqrt(0.8 * 0.2 / 1200)
-    assert linear(corpora / "unique-text", "text") == pytest.approx(0.8125, abs=4 * error)
-    assert linear(corpora / "unique-text", "audio") == pytest.approx(0.25, abs=4 * error)
+    unique = corpus("simulated-unique-text")
+    assert linear(unique, "text") == pytest.approx(0.8125, abs=4 * error)
+    assert linear(unique, "audio") == pytest.approx(0.25, abs=4 * error)
     for name in THREE:
-        assert linear(corpora / "synergy", name) == pytest.approx(0.25, abs=4 * error)
+        assert linear(corpus("simulated-synergy"), name) == pytest.approx(0.25, abs=4 * error)
 
 
 @pytest.mark.parametrize("name", ["simulated-ravdess", "simulated-iemocap", "simulated-irrelevant"])
@@ -362,20 +383,24 @@ def test_an_ideal_observer_reads_nearly_every_symbol_from_the_frames(name: str) 
     # with equal streams the difference between two drawings is the symbol alone
     whole = frames(np.arange(rows) % kinds, span=1.0)
     direction = np.stack([(whole[kind] - silent[kind]).mean(0) for kind in range(kinds)])
+
+    @cache
+    def kernels(length: int) -> Array:
+        """The whitened shape of a run at each place: [place, time]."""
+        run = max(1, round(dials.span * length))
+        after = np.arange(length) - np.arange(length - run + 1)[:, None]
+        return whiten(((after >= 0) & (after < run)).astype(np.float64).T).T
+
+    def whiten(x: Array) -> Array:
+        return np.concatenate([x[:1] * np.sqrt(1 - memory**2), x[1:] - memory * x[:-1]])
+
     wrong = 0
     for each, symbol in zip(frames(symbols), symbols, strict=True):
-        run = max(1, round(dials.span * len(each)))
-        noise = each - offset
-        starts = len(each) - run + 1
-        best, found = np.log(starts * kinds), -1  # the prior of a symbol at one place against that of none
-        for start in range(starts):
-            shape = np.zeros(len(each))
-            shape[start : start + run] = 1
-            kernel = np.concatenate([shape[:1] * np.sqrt(1 - memory**2), shape[1:] - memory * shape[:-1]])
-            white = np.concatenate([noise[:1] * np.sqrt(1 - memory**2), noise[1:] - memory * noise[:-1]])
-            gain = ((kernel @ white) @ direction.T - (kernel @ kernel) * dials.signal**2 / 2) / (1 - memory**2)
-            if gain.max() > best:
-                best, found = gain.max(), int(gain.argmax())
+        kernel = kernels(len(each))
+        power = (kernel**2).sum(1, keepdims=True) * dials.signal**2 / 2
+        gain = (kernel @ whiten(each - offset) @ direction.T - power) / (1 - memory**2)
+        # the prior of a symbol at one place against that of none
+        found = gain.max(0).argmax() if gain.max() > np.log(gain.size) else -1
         wrong += found != symbol
     assert wrong / rows < 0.01
 
@@ -418,6 +443,7 @@ def test_label_sets_give_classes_the_shares_that_the_corpora_have(tmp_path: Path
     )
 
 
+@pytest.mark.usefixtures("plainly")
 def test_scores_of_the_best_rule_match_the_metrics_on_a_drawn_corpus() -> None:
     dials = diagnostic({"text": 0.6, "text+audio": 0.2}, noise=0.1)
     shown, emotion = draw(dials, 100_000)
