@@ -401,7 +401,7 @@ ABLATIONS: list[tuple[str, dict[str, Any]]] = [
     ("tacfn", {"encoder": "convolution"}),
     ("tacfn", {"self_attention": False, "splice": False, "residual": False}),
     ("sync_tva", {"enhancement": False}),
-    *(("sync_tva", {"graph": graph}) for graph in ("pairwise", "same_utterance", "full", "joint", "none")),
+    *(("sync_tva", {"graph": graph}) for graph in ("pairwise", "same_utterance", "full", "joint", "within", "none")),
     *(("sync_tva", {"fusion": fusion}) for fusion in FUSIONS),
     ("sync_tva", {"enhancement": False, "graph": "none", "fusion": "concat"}),
     ("mmgcn", {"speaker_embedding": False}),

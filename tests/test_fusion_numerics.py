@@ -23,7 +23,7 @@ from mer_bench.fusion.tensor_fusion import TensorFusion, outer_product
 
 DIMS = {"text": 6, "audio": 5, "vision": 4}
 FRAMES = {"text": 3, "audio": 5, "vision": 4}
-GRAPHS = ("pairwise", "same_utterance", "full", "joint", "none")
+GRAPHS = ("pairwise", "same_utterance", "full", "joint", "within", "none")
 SMALL = {
     TensorFusion: {"hidden": 4},
     LowRank: {"hidden": 4},
@@ -222,6 +222,21 @@ def test_sync_tva_variants_are_independent_of_padding(graph: str, fusion: str) -
     model = build(SyncTVA, graph=graph, fusion=fusion, enhancement=graph != "joint")
     content = dialogues([3, 6], absent=0.2)
     torch.testing.assert_close(model(batch(content)), model(batch(content, extra=4)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("graph", "hears"),
+    [("pairwise", (True, True)), ("same_utterance", (True, False)), ("within", (False, True))],
+)
+def test_sync_tva_graphs_carry_what_their_edges_say(graph: str, hears: tuple[bool, bool]) -> None:
+    """Whether turn 1 of the first modality hears turn 1 of the second, and turn 2 of the first."""
+    model = build(SyncTVA, graph=graph)
+    h, present = torch.randn(3, 1, 4, 16), torch.ones(3, 1, 4, dtype=torch.bool)
+    before = model._messages(h, present)
+    for place, heard in zip(((1, 0, 1), (0, 0, 2)), hears, strict=True):
+        other = h.clone()
+        other[place] += 1
+        assert torch.equal(model._messages(other, present)[0, 0, 1], before[0, 0, 1]) != heard
 
 
 @pytest.mark.parametrize("method", SMALL)
