@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from test_compare import record
 
-from mer_bench.diagnostic import NOTHING, answers, collect, heat_map, shares
+from mer_bench.datasets.simulated import THREE
+from mer_bench.diagnostic import CORPORA, NOTHING, QUESTIONS, answers, collect, heat_map, shares
+from mer_bench.fusion import METHODS
 from mer_bench.records import RunRecord
 from mer_bench.report import tables
+from mer_bench.suite import read_suite
 
 #: Of 60 utterances of three equal classes and 0.8 as the best possible accuracy, 20 are chance and 48 all there is.
 BEST = {"utterance": {"text": {"accuracy": 0.8, "weighted_f1": 0.8}}, "dialogue": {"text": {"accuracy": 0.9}}}
@@ -102,6 +105,26 @@ def test_a_part_adds_the_difference_between_the_rows_with_and_without_it() -> No
     assert graphs[7] == "+300"
     assert across[:2] == ["their edges across modalities", "context"]
     assert (across[4], float(across[6])) == ("+0.0", 1.0)
+
+
+def test_the_suites_run_every_method_and_all_that_questions_ask_about() -> None:
+    suites = {path.stem: read_suite(path) for path in Path(__file__).parents[1].glob("benchmarks/diagnostic*.toml")}
+    assert {row.method for row in suites["diagnostic"].rows} == set(METHODS)
+    assert [name.removeprefix("simulated-") for name in suites["diagnostic"].datasets] == list(CORPORA)
+    rows = [row for suite in suites.values() for row in suite.rows]
+    for question in QUESTIONS:
+        training = []
+        for variant in (question.whole, question.without):
+            found = [
+                row
+                for row in rows
+                if row.method == variant.method
+                and set(row.features) == set(variant.modalities or THREE)
+                and variant.options.items() <= row.options.items()
+            ]
+            assert found, variant
+            training.append(found[0].training)
+        assert training[0] == training[1], question
 
 
 def test_the_picture_has_every_number_and_equal_records_give_equal_bytes(tmp_path: Path) -> None:

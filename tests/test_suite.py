@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from mer_bench.datasets import DATASETS
+from mer_bench.datasets import DATASETS, simulated
 from mer_bench.errors import Misuse
 from mer_bench.features import read_spec
 from mer_bench.fusion import METHODS
@@ -37,8 +37,12 @@ SHIPPED = sorted((Path(__file__).parent.parent / "benchmarks").glob("*.toml"))
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Simulated corpora that are small, and without what is known of them: only their form matters here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulated, "PLAIN_DIALOGUES", {"train": 8, "validation": 2, "test": 2})
+        patch.setattr(simulated, "truth", lambda _: {})
+        yield tmp_path_factory.mktemp("data")
 
 
 def write(folder: Path, text: str = GOOD) -> Path:
