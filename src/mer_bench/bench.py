@@ -61,16 +61,14 @@ def bench(specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, console: C
     """
     queue = missing(specs, places.results, places.measures)
     console = console or Console(stderr=True)
-    again = sum(spec.path(places.results).is_file() for spec in queue)
-    measuring = f", {again} of them to measure {' and '.join(places.measures)}" if again else ""
+    lacking = sum(spec.path(places.results).is_file() for spec in queue)
+    measuring = f", {lacking} of them to measure {' and '.join(places.measures)}" if lacking else ""
     console.print(f"{len(specs)} runs: {len(specs) - len(queue)} recorded, {len(queue)} to do{measuring}")
-    for strategy in sorted({spec.strategy for spec in specs}):
-        sharded = [spec for spec in specs if spec.strategy == strategy]
-        skipped = sorted(set(places.measures) - measurable(sharded[0], places.measures))
-        if skipped:
-            console.print(
-                f"{' and '.join(skipped)}: not measured under strategy {strategy!r}, which shards the weights"
-            )
+    skipped = {
+        (spec.strategy, name) for spec in specs for name in {*places.measures} - measurable(spec, places.measures)
+    }
+    for strategy, name in sorted(skipped):
+        console.print(f"{name} is not measured under strategy {strategy!r}, which shards the weights")
     if not queue:
         return []
     failed: list[RunSpec] = []
