@@ -25,7 +25,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mer_bench.errors import Misuse
-from mer_bench.records import RunRecord, RunSpec, measurable, measured, read_record, write_failure, write_record
+from mer_bench.records import (
+    RunRecord,
+    RunSpec,
+    measurable,
+    measured,
+    read_record,
+    skipped,
+    write_failure,
+    write_record,
+)
 
 
 @dataclass(frozen=True)
@@ -64,11 +73,8 @@ def bench(specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, console: C
     lacking = sum(spec.path(places.results).is_file() for spec in queue)
     measuring = f", {lacking} of them to measure {' and '.join(places.measures)}" if lacking else ""
     console.print(f"{len(specs)} runs: {len(specs) - len(queue)} recorded, {len(queue)} to do{measuring}")
-    skipped = {
-        (spec.strategy, name) for spec in specs for name in {*places.measures} - measurable(spec, places.measures)
-    }
-    for strategy, name in sorted(skipped):
-        console.print(f"{name} is not measured under strategy {strategy!r}, which shards the weights")
+    for sentence in skipped(specs, places.measures):
+        console.print(sentence)
     if not queue:
         return []
     failed: list[RunSpec] = []
