@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -286,31 +287,9 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @download_option
 @backend_option
 @force_option
-def main(
-    raw: Path,
-    out: Path,
-    unpack: Path | None,
-    gemaps: Path | None,
-    community: Path | None,
-    partial: bool,
-    encoder: str,
-    download: bool,
-    backend: str,
-    force: bool,
-) -> None:
+def main(raw: Path, out: Path, **options: Any) -> None:
     """IEMOCAP: utterance table, community labels, text states, GeMAPS, MFCC."""
-    prepare(
-        raw,
-        out,
-        unpack=unpack,
-        gemaps=gemaps,
-        community=community,
-        encoder=encoder,
-        download=download,
-        backend=backend,
-        partial=partial,
-        force=force,
-    )
+    prepare(raw, out, **options)
 
 
 if __name__ == "__main__":

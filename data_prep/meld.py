@@ -9,6 +9,7 @@ import io
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 import pandas as pd
@@ -266,27 +267,9 @@ def prepare(
 @download_option
 @backend_option
 @force_option
-def main(
-    raw: Path,
-    out: Path,
-    unpack: Path | None,
-    partial: bool,
-    encoder: str,
-    download: bool,
-    backend: str,
-    force: bool,
-) -> None:
+def main(raw: Path, out: Path, **options: Any) -> None:
     """MELD: utterance table, sentiment labels, text states, MFCC."""
-    prepare(
-        raw,
-        out,
-        unpack=unpack,
-        encoder=encoder,
-        download=download,
-        backend=backend,
-        partial=partial,
-        force=force,
-    )
+    prepare(raw, out, **options)
 
 
 if __name__ == "__main__":

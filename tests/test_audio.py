@@ -227,7 +227,7 @@ def test_mfcc_equals_librosas_default() -> None:
 
 def test_unknown_names_list_the_choices(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="did you mean 'librosa'"):
-        mfcc.mfcc_function("librossa")
+        mfcc.mfcc({}, backend="librossa")
     with pytest.raises(Misuse, match="did you mean 'logmel'"):
         extract_audio(tmp_path, tmp_path, "log-mel")
     with pytest.raises(Misuse, match="did you mean 'functionals'"):
