@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
@@ -24,7 +25,17 @@ import pandas as pd
 
 from data_prep.archives import unpack_all
 from data_prep.audio import extract_mfcc
-from data_prep.cli import Command, backend_option, force_option, out_option, raw_option, unpack_option
+from data_prep.cli import (
+    Command,
+    Order,
+    backend_option,
+    carry_out,
+    features_option,
+    force_option,
+    out_option,
+    raw_option,
+    unpack_option,
+)
 from data_prep.extract import (
     EMPTY,
     Clip,
@@ -329,8 +340,12 @@ def prepare(
     partial: bool = False,
     backend: str = "torchaudio",
     force: bool = False,
-) -> None:
-    """Everything that the files and zips below ``raw`` allow: table, MFCC, landmarks."""
+) -> tuple[Path, Path]:
+    """Everything that the files and zips below ``raw`` allow: table, MFCC, landmarks.
+
+    Returns:
+        The folder of the table, and the one to read its media from.
+    """
     raw = unpack_all(raw, ARCHIVES, unpack)
     table = utterances(raw, partial=partial)
     corpus = out / "ravdess"
@@ -341,6 +356,7 @@ def prepare(
         click.echo("mfcc: skipped, there is no audio below " + str(raw))
     if not extract_landmarks(corpus, raw, force=force):
         click.echo("landmarks: skipped, there are none (see data_prep/README.md: Zenodo record 3255102)")
+    return corpus, raw
 
 
 @click.command("ravdess", cls=Command)
@@ -349,10 +365,11 @@ def prepare(
 @unpack_option
 @click.option("--partial", is_flag=True, help="Accept a subset of the 1,440 takes.")
 @backend_option
+@features_option
 @force_option
-def main(raw: Path, out: Path, **options: Any) -> None:
+def main(raw: Path, out: Path, orders: Sequence[Order], **options: Any) -> None:
     """RAVDESS: utterance table, MFCC, facial landmarks."""
-    prepare(raw, out, **options)
+    carry_out(orders, *prepare(raw, out, **options))
 
 
 if __name__ == "__main__":
