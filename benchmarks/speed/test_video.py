@@ -85,6 +85,6 @@ def compare(benchmark: Any, clips: list[Clip], extractor: Any, rounds: int = 3) 
     def extract() -> None:
         extractor.encode([extractor.decode(clip) for clip in clips])
 
-    benchmark.pedantic(extract, rounds=rounds, warmup_rounds=1)
+    benchmark.pedantic(extract, rounds=rounds, warmup_rounds=int(rounds > 1))
     speed = CLIPS / benchmark.stats.stats.median
     benchmark.extra_info |= {"clips/s": speed, "of the decoder's": speed / BARE["video"] if BARE else None}
