@@ -477,9 +477,6 @@ def test_every_extractor_reads_every_kind_of_file(name: str, corpus: tuple[Path,
     assert result.exit_code == 0, result.output
     (folder,) = (path for path in table.iterdir() if path.is_dir())
     spec = verify_features(folder)
-    found = dict(
-        zip(sorted([*REASONS, "silent", "sound", "video"]), np.diff(open_features(folder).offsets), strict=False)
-    )
     ids = pd.read_csv(table / "utterances.csv")["id"]
     found = dict(zip(ids, np.diff(open_features(folder).offsets).tolist(), strict=True))
     assert {i for i, frames in found.items() if not frames} == set(REASONS)
@@ -516,10 +513,10 @@ def test_speech_sets_say_what_they_are(corpus: tuple[Path, Path], small: Path) -
     assert "'nobody/none' is not on this machine" in refused(*base[:-3], "nobody/none")
 
 
-def test_worker_processes_decode_the_same(corpus: tuple[Path, Path]) -> None:
+def test_a_worker_process_decodes_the_same(corpus: tuple[Path, Path]) -> None:
     table, raw = corpus
     values = []
-    for workers in (0, 2):
+    for workers in (0, 1):
         extract_audio(table, raw, "mfcc", workers=workers, force=True)
         values.append(np.array(open_features(table / "mfcc").values))
     np.testing.assert_array_equal(*values)

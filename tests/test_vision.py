@@ -351,7 +351,7 @@ def ravdess(tmp_path: Path) -> tuple[Path, Path]:
 def test_frames_are_the_faces_that_the_landmarks_tell(ravdess: tuple[Path, Path]) -> None:
     folder, raw = ravdess
     sheet = folder.parent / "sheet.png"
-    result = run("frames", "--table", folder, "--raw", raw, "--frames", 6, "--side", 32, "--margin", 0, "--workers", 2,
+    result = run("frames", "--table", folder, "--raw", raw, "--frames", 6, "--side", 32, "--margin", 0, "--workers", 1,
                  "--contact-sheet", sheet)  # fmt: skip
     assert result.exit_code == 0, result.output
     spec = verify_features(folder / "frames")
