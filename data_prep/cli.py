@@ -108,7 +108,7 @@ features_option = click.option(
     "orders",
     callback=read_orders,
     default="",
-    help="Further sets, as commands separated by semicolons: 'audio egemaps; vision frames --side 112'.",
+    help="Further sets, as commands separated by semicolons: 'audio logmel; vision frames --side 112'.",
 )
 backend_option = click.option(
     "--backend", type=click.Choice(["torchaudio", "librosa"]), default="torchaudio", show_default=True
