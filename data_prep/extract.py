@@ -21,7 +21,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -313,7 +313,8 @@ def decode_all(decode: Callable[[Clip], Any], clips: Iterable[Clip], workers: in
     """What ``decode`` makes of each clip, in order, or the :class:`Unreadable` that it ended in.
 
     No more than four clips a worker are decoded ahead. A decoder that takes its process down with it (a damaged video
-    can) costs that clip alone.
+    can) breaks the whole pool: the clips that were on their way are then decoded one by one, until it does so again and
+    is known; it costs that clip alone.
     """
     attempt = partial(_attempt, decode)
     if not workers:
@@ -321,23 +322,26 @@ def decode_all(decode: Callable[[Clip], Any], clips: Iterable[Clip], workers: in
         return
     rest, pool = iter(clips), _pool(workers)
     waiting: deque[tuple[Clip, Future[Any]]] = deque()
+    suspects = 0  # of the next clips, which are decoded one by one
     try:
         while True:
-            waiting.extend((clip, _submit(pool, attempt, clip)) for clip in islice(rest, 4 * workers - len(waiting)))
+            ahead = 1 if suspects else 4 * workers
+            waiting.extend((clip, _submit(pool, attempt, clip)) for clip in islice(rest, ahead - len(waiting)))
             if not waiting:
                 return
             clip, future = waiting.popleft()
             try:
                 result = future.result()
-            except BrokenProcessPool:  # by this clip, or by one of those behind it
+                suspects = max(suspects - 1, 0)
+            except BrokenProcessPool:
                 pool.shutdown(cancel_futures=True)
-                with _pool(1) as alone:
-                    try:
-                        result = _submit(alone, attempt, clip).result()
-                    except BrokenProcessPool:
-                        result = Unreadable("the decoder crashed")
                 pool = _pool(workers)
-                waiting = deque((clip, _submit(pool, attempt, clip)) for clip, _ in waiting)
+                if not suspects:  # it was this clip, or one of those behind it
+                    suspects = 1 + len(waiting)
+                    rest = chain([clip], [other for other, _ in waiting], rest)
+                    waiting.clear()
+                    continue
+                result, suspects = Unreadable("the decoder crashed"), 0
             yield result
     finally:
         pool.shutdown(cancel_futures=True)

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.extract import fingerprint
+from data_prep import ravdess
 from data_prep.video import Pixels
-from mer_bench.files import sha256
 
 Boxes = npt.NDArray[np.float64]
 
@@ -31,38 +30,20 @@ EVERY, LINES = 3, 360  #: a face is looked for in each third frame, decoded at t
 @cache
 def _tracked(raw: Path) -> tuple[dict[str, Path], dict[str, npt.NDArray[np.int16]]]:
     """RAVDESS's tracking files by take, and the packed ones, read once in each process."""
-    from data_prep import ravdess
-
-    files = ravdess.find_files(raw)
-    tracked = {take: path for (take, _, suffix), path in sorted(files.items(), reverse=True) if suffix == ".csv"}
-    return tracked, ravdess.read_packed(raw)
+    return ravdess.tracking_files(raw), ravdess.read_packed(raw)
 
 
 def landmarks(raw: Path, take: str) -> npt.NDArray[Any] | None:
     """The 68 points [frame, 68, 2] that RAVDESS's makers tracked in a take, in pixels of the video; None without."""
-    from data_prep import ravdess
-
     tracked, packed = _tracked(raw)
     return ravdess.read_tracking(tracked[take]) if take in tracked else packed.get(take)
-
-
-def landmark_source(raw: Path) -> str:
-    """What identifies the landmark files below ``raw``; empty if there are none."""
-    from data_prep import ravdess
-
-    tracked = [path for (_, _, suffix), path in ravdess.find_files(raw).items() if suffix == ".csv"]
-    packed = ravdess.find_packed(raw)
-    parts = [fingerprint(tracked, raw) if tracked else "", sha256(packed)[:16] if packed else ""]
-    return "+".join(filter(None, parts))
 
 
 def landmark_boxes(points: npt.NDArray[Any], numbers: npt.NDArray[np.int64]) -> Boxes:
     """Bounding boxes of the points in the frames of these numbers; the last frames may lack a row of points."""
     xy = points[np.minimum(numbers, len(points) - 1)].astype(np.float64)
-    flat = xy.reshape(len(xy), -1)
-    bad = ~np.isfinite(flat).all(axis=1) | (flat == 0).all(axis=1)
     boxes = np.concatenate([xy.min(axis=1), xy.max(axis=1)], axis=1)
-    boxes[bad] = np.nan
+    boxes[~ravdess.shows_face(xy)] = np.nan
     return boxes
 
 

@@ -108,10 +108,8 @@ class FrozenModel:
 
     @cached_property
     def device(self) -> Any:
-        """The GPU if there is one, else the CPU."""
-        import torch
-
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        """Where the model runs, see :func:`device`."""
+        return device()
 
     @cached_property
     def model(self) -> Any:
@@ -132,6 +130,13 @@ class FrozenModel:
     def parameters(self) -> int:
         """Number of frozen parameters."""
         return sum(p.numel() for p in self.model.parameters())
+
+
+def device() -> Any:
+    """The GPU if there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def library() -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -19,9 +20,12 @@ from data_prep.archives import unpack_all
 from data_prep.audio import extract_mfcc
 from data_prep.cli import (
     Command,
+    Order,
     backend_option,
+    carry_out,
     download_option,
     encoder_option,
+    features_option,
     force_option,
     out_option,
     raw_option,
@@ -247,8 +251,12 @@ def prepare(
     backend: str = "torchaudio",
     partial: bool = False,
     force: bool = False,
-) -> None:
-    """Everything that the files in and beside ``raw`` allow: table, labels, text states, GeMAPS, MFCC."""
+) -> tuple[Path, Path]:
+    """Everything that the files in and beside ``raw`` allow: table, labels, text states, GeMAPS, MFCC.
+
+    Returns:
+        The folder of the table, and the one to read its media from.
+    """
     raw = unpack_all(raw, ARCHIVES, unpack)
     root, corpus = find_root(raw), out / "iemocap"
     table = utterances(root, partial=partial)
@@ -270,6 +278,7 @@ def prepare(
         click.echo(f"mfcc: skipped, there is no Session*/sentences/wav below {root}")
     for pooling in ("mean", "tokens"):
         extract_text(corpus, encoder=encoder, pooling=pooling, download=download, force=force)
+    return corpus, raw
 
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -285,32 +294,11 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @encoder_option
 @download_option
 @backend_option
+@features_option
 @force_option
-def main(
-    raw: Path,
-    out: Path,
-    unpack: Path | None,
-    gemaps: Path | None,
-    community: Path | None,
-    partial: bool,
-    encoder: str,
-    download: bool,
-    backend: str,
-    force: bool,
-) -> None:
+def main(raw: Path, out: Path, orders: Sequence[Order], **options: Any) -> None:
     """IEMOCAP: utterance table, community labels, text states, GeMAPS, MFCC."""
-    prepare(
-        raw,
-        out,
-        unpack=unpack,
-        gemaps=gemaps,
-        community=community,
-        encoder=encoder,
-        download=download,
-        backend=backend,
-        partial=partial,
-        force=force,
-    )
+    carry_out(orders, *prepare(raw, out, **options))
 
 
 if __name__ == "__main__":

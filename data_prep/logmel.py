@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -39,10 +41,16 @@ def logmel(source: dict[str, Any], *, mels: int = 80) -> Extractor:
             **source,
         },
     )
+    return Extractor(recipe, decode_audio, partial(encode_logmel, mels=mels))
+
+
+def encode_logmel(clips: Sequence[FloatArray], *, mels: int) -> list[FloatArray]:
+    """The log mel spectrum of each clip's samples, see :func:`logmel_function`."""
     compute = logmel_function(mels)
-    return Extractor(recipe, decode_audio, lambda samples: [compute(one) for one in samples])
+    return [compute(samples) for samples in clips]
 
 
+@cache
 def logmel_function(mels: int) -> Any:
     """The function samples -> log mel spectrum [1 + samples // 160, mels]."""
     import torch

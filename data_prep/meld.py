@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import pandas as pd
@@ -17,9 +19,12 @@ from data_prep.archives import unpack_all
 from data_prep.audio import extract_mfcc
 from data_prep.cli import (
     Command,
+    Order,
     backend_option,
+    carry_out,
     download_option,
     encoder_option,
+    features_option,
     force_option,
     out_option,
     raw_option,
@@ -235,8 +240,12 @@ def prepare(
     backend: str = "torchaudio",
     partial: bool = False,
     force: bool = False,
-) -> None:
-    """Everything that the files and tarballs below ``raw`` allow: table, sentiment labels, text states, MFCC."""
+) -> tuple[Path, Path]:
+    """Everything that the files and tarballs below ``raw`` allow: table, sentiment labels, text states, MFCC.
+
+    Returns:
+        The folder of the table, and the one to read its media from.
+    """
     raw = unpack_all(raw, ARCHIVES, unpack)
     corpus = out / "meld"
     table, sentiment = utterances(raw, partial=partial)
@@ -255,6 +264,7 @@ def prepare(
         click.echo(f"mfcc: skipped, there are no clips (train_splits/*.mp4 ...) below {raw}")
     for pooling in ("mean", "tokens"):
         extract_text(corpus, encoder=encoder, pooling=pooling, download=download, force=force)
+    return corpus, raw
 
 
 @click.command("meld", cls=Command)
@@ -265,28 +275,11 @@ def prepare(
 @encoder_option
 @download_option
 @backend_option
+@features_option
 @force_option
-def main(
-    raw: Path,
-    out: Path,
-    unpack: Path | None,
-    partial: bool,
-    encoder: str,
-    download: bool,
-    backend: str,
-    force: bool,
-) -> None:
+def main(raw: Path, out: Path, orders: Sequence[Order], **options: Any) -> None:
     """MELD: utterance table, sentiment labels, text states, MFCC."""
-    prepare(
-        raw,
-        out,
-        unpack=unpack,
-        encoder=encoder,
-        download=download,
-        backend=backend,
-        partial=partial,
-        force=force,
-    )
+    carry_out(orders, *prepare(raw, out, **options))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +15,7 @@ from data_prep.media import RATE, decode_audio, load_audio
 from mer_bench.errors import unknown
 
 N_FFT, HOP, N_MELS = 2048, 512, 128  #: librosa's defaults, at any rate
+BACKENDS = ("torchaudio", "librosa")
 CFN_SR_RATE, CFN_SR_OFFSET, CFN_SR_SECONDS = 44_100, 0.5, 2.45
 
 
@@ -24,6 +25,9 @@ def mfcc(source: dict[str, Any], *, backend: str = "torchaudio") -> Extractor:
     Args:
         source: See :func:`data_prep.media.provenance`.
         backend: ``torchaudio`` (2.5 times faster) or ``librosa``.
+
+    Raises:
+        Misuse: there is no such backend.
     """
     return _extractor("mfcc", RATE, 40, backend, decode_audio, source)
 
@@ -68,7 +72,8 @@ def _extractor(
     decode: Callable[[Clip], FloatArray],
     settings: dict[str, Any],
 ) -> Extractor:
-    compute = mfcc_function(backend, rate, n_mfcc)
+    if backend not in BACKENDS:
+        raise unknown("MFCC backend", backend, BACKENDS)
     recipe = Recipe(
         name=name,
         modality="audio",
@@ -85,22 +90,24 @@ def _extractor(
             **settings,
         },
     )
-    return Extractor(recipe, decode, lambda samples: [compute(one) for one in samples])
+    return Extractor(recipe, decode, partial(encode_mfcc, backend=backend, rate=rate, n_mfcc=n_mfcc))
 
 
+def encode_mfcc(clips: Sequence[FloatArray], *, backend: str, rate: int, n_mfcc: int) -> list[FloatArray]:
+    """The MFCC of each clip's samples, see :func:`mfcc_function`."""
+    compute = mfcc_function(backend, rate, n_mfcc)
+    return [compute(samples) for samples in clips]
+
+
+@cache
 def mfcc_function(backend: str, rate: int = RATE, n_mfcc: int = 40) -> Callable[[FloatArray], FloatArray]:
     """The function samples -> MFCC [1 + samples // 512, n_mfcc] of one backend.
 
     Both compute in float64 and round at the end, so that the values depend on neither the backend nor the machine:
     rounding inside float32 alone moves the first coefficient by 1e-3.
-
-    Raises:
-        Misuse: there is no such backend.
     """
     if backend == "librosa":
         return partial(_with_librosa, rate=rate, n_mfcc=n_mfcc)
-    if backend != "torchaudio":
-        raise unknown("MFCC backend", backend, ("torchaudio", "librosa"))
     import torch
 
     torchaudio = torchaudio_cpu.load()

@@ -17,7 +17,7 @@ import pandas as pd
 
 from data_prep import cli
 from data_prep.extract import Clip, Extractor, FloatArray, Recipe, Remarked, Unreadable, extract, fingerprint
-from data_prep.ravdess import normalise
+from data_prep.ravdess import held, normalise
 from mer_bench.errors import unknown
 from mer_bench.features import FeatureSpec
 from mer_bench.table import read_table
@@ -99,10 +99,7 @@ def decode(clip: Clip, *, columns: tuple[str, ...], least: float, gaps: str) -> 
         return features
     if gaps == "drop":
         return Remarked(features[good], "frames without a face were left out")
-    last = np.maximum.accumulate(np.where(good, np.arange(len(good)), -1))
-    return Remarked(
-        features[np.where(last < 0, np.argmax(good), last)], "frames without a face repeat the last with one"
-    )
+    return Remarked(features[held(good)], "frames without a face repeat the last with one")
 
 
 def csv_clips(corpus: Path, raw: Path) -> list[Clip]:

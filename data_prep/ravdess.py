@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from functools import partial
+from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -23,7 +25,17 @@ import pandas as pd
 
 from data_prep.archives import unpack_all
 from data_prep.audio import extract_mfcc
-from data_prep.cli import Command, backend_option, force_option, out_option, raw_option, unpack_option
+from data_prep.cli import (
+    Command,
+    Order,
+    backend_option,
+    carry_out,
+    features_option,
+    force_option,
+    out_option,
+    raw_option,
+    unpack_option,
+)
 from data_prep.extract import (
     EMPTY,
     Clip,
@@ -213,6 +225,18 @@ def read_tracking(path: Path) -> npt.NDArray[np.float64]:
     return values.reshape(-1, 68, 2)
 
 
+def shows_face(points: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which frames of [frame, 68, 2] show a face: where there is none, all points are zero, or some are not finite."""
+    good: npt.NDArray[np.bool_] = np.isfinite(points).all(axis=(1, 2)) & (points != 0).any(axis=(1, 2))
+    return good
+
+
+def held(good: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """For each frame the number of the last good one up to it, or of the first one after it; one of them is good."""
+    last = np.maximum.accumulate(np.where(good, np.arange(len(good)), -1))
+    return np.where(last < 0, np.argmax(good), last)
+
+
 def normalise(xy: npt.NDArray[np.number]) -> FloatArray:
     """Pixels [time, 68, 2] to [time, 140]: the face's shape (x_0, y_0, x_1, y_1, ...), then how the head moves.
 
@@ -220,16 +244,14 @@ def normalise(xy: npt.NDArray[np.number]) -> FloatArray:
     median distance between them, which a blink or one badly tracked frame does not move. That takes out the head's own
     movement, which carries emotion too, so four columns keep it: the midpoint's x and y from its median in the clip,
     the distance between the eyes (all in that unit), and their slope in radians. Nothing depends on where in the
-    picture the face is or how large it is. Frames without a face (all zero, or not finite) repeat the
-    last good frame before them, or the first one after; a clip with no good frame comes back empty.
+    picture the face is or how large it is. Frames without a face repeat the last with one before them, or the first
+    after; a clip without any comes back empty.
     """
     points = xy.astype(np.float64)
-    flat = points.reshape(len(points), 136)
-    good = np.isfinite(flat).all(axis=1) & (flat != 0).any(axis=1)
+    good = shows_face(points)
     if not good.any():
         return EMPTY
-    last_good = np.maximum.accumulate(np.where(good, np.arange(len(points)), -1))
-    points = points[np.where(last_good < 0, np.argmax(good), last_good)]
+    points = points[held(good)]
     left, right = points[:, LEFT_EYE].mean(axis=1), points[:, RIGHT_EYE].mean(axis=1)  # [time, 2]
     middle, across = (left + right) / 2, right - left
     distance = np.linalg.norm(across, axis=1)
@@ -259,13 +281,24 @@ def decode_landmarks(packed: dict[str, npt.NDArray[np.int16]], clip: Clip) -> Fl
     return frames
 
 
+def tracking_files(raw: Path) -> dict[str, Path]:
+    """The tracking CSV of each take that has one: its audio-video file's, or else its video-only file's."""
+    files = sorted(find_files(raw).items(), reverse=True)  # of a take's files the first is taken last, and stays
+    return {take: path for (take, _, suffix), path in files if suffix == ".csv"}
+
+
+def landmark_source(raw: Path) -> str:
+    """What identifies the landmark files below ``raw``; empty if there are none."""
+    tracked = [path for (_, _, suffix), path in find_files(raw).items() if suffix == ".csv"]
+    packed = find_packed(raw)
+    parts = (fingerprint(tracked, raw) if tracked else "", sha256(packed)[:16] if packed else "")
+    return "+".join(filter(None, parts))
+
+
 def landmark_clips(table: pd.DataFrame, raw: Path) -> list[Clip]:
     """Each take's tracking CSV, if it has one."""
-    files = find_files(raw)
-    return [
-        Clip(take, next((files[take, m, ".csv"] for m in ("01", "02") if (take, m, ".csv") in files), None))
-        for take in table["id"]
-    ]
+    files = tracking_files(raw)
+    return [Clip(take, files.get(take)) for take in table["id"]]
 
 
 def extract_landmarks(corpus: Path, raw: Path, *, force: bool = False) -> bool:
@@ -277,11 +310,9 @@ def extract_landmarks(corpus: Path, raw: Path, *, force: bool = False) -> bool:
         Whether there is any landmark file below ``raw``.
     """
     table = read_table(corpus)
-    tracked = [path for (_, _, suffix), path in find_files(raw).items() if suffix == ".csv"]
-    packed = find_packed(raw)
-    if not tracked and packed is None:
+    source = landmark_source(raw)
+    if not source:
         return False
-    source = fingerprint(tracked, raw) if tracked else ""
     recipe = Recipe(
         name="landmarks",
         modality="vision",
@@ -292,10 +323,11 @@ def extract_landmarks(corpus: Path, raw: Path, *, force: bool = False) -> bool:
             "points": 68,
             "shape": "origin midway between the eyes, eyes level, unit their median distance in the clip",
             "head": "x, y, distance and slope of the eyes",
-            "source": "+".join(filter(None, [source, sha256(packed)[:16] if packed else ""])),
+            "source": source,
         },
     )
-    extractor = Extractor(recipe, partial(decode_landmarks, read_packed(raw)), list)
+    packed = cache(lambda: read_packed(raw))  # read if there is work to do
+    extractor = Extractor(recipe, lambda clip: decode_landmarks(packed(), clip), list)
     extract(corpus, extractor, landmark_clips(table, raw), force=force)
     return True
 
@@ -308,8 +340,12 @@ def prepare(
     partial: bool = False,
     backend: str = "torchaudio",
     force: bool = False,
-) -> None:
-    """Everything that the files and zips below ``raw`` allow: table, MFCC, landmarks."""
+) -> tuple[Path, Path]:
+    """Everything that the files and zips below ``raw`` allow: table, MFCC, landmarks.
+
+    Returns:
+        The folder of the table, and the one to read its media from.
+    """
     raw = unpack_all(raw, ARCHIVES, unpack)
     table = utterances(raw, partial=partial)
     corpus = out / "ravdess"
@@ -320,6 +356,7 @@ def prepare(
         click.echo("mfcc: skipped, there is no audio below " + str(raw))
     if not extract_landmarks(corpus, raw, force=force):
         click.echo("landmarks: skipped, there are none (see data_prep/README.md: Zenodo record 3255102)")
+    return corpus, raw
 
 
 @click.command("ravdess", cls=Command)
@@ -328,10 +365,11 @@ def prepare(
 @unpack_option
 @click.option("--partial", is_flag=True, help="Accept a subset of the 1,440 takes.")
 @backend_option
+@features_option
 @force_option
-def main(raw: Path, out: Path, unpack: Path | None, partial: bool, backend: str, force: bool) -> None:
+def main(raw: Path, out: Path, orders: Sequence[Order], **options: Any) -> None:
     """RAVDESS: utterance table, MFCC, facial landmarks."""
-    prepare(raw, out, unpack=unpack, partial=partial, backend=backend, force=force)
+    carry_out(orders, *prepare(raw, out, **options))
 
 
 if __name__ == "__main__":

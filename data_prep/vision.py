@@ -13,11 +13,12 @@ from typing import Any
 import click
 import numpy as np
 
-from data_prep import cli, faces, video
+from data_prep import cli, faces, hub, video
 from data_prep.clips import vision_clips
 from data_prep.extract import Clip, Extractor, FloatArray, Recipe, Remarked, Unreadable, extract, fingerprint
-from data_prep.hub import FrozenModel, library
+from data_prep.hub import FrozenModel
 from data_prep.openface import openface_command
+from data_prep.ravdess import landmark_source
 from data_prep.video import Pixels
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import FeatureSpec
@@ -40,6 +41,11 @@ class Crops:
 
     pixels: Pixels  #: [frame, side, side, 3]
     remark: str = ""
+
+    @property
+    def rows(self) -> Pixels:
+        """The pixels as features: [frame, 3 * side * side], channel first."""
+        return self.pixels.transpose(0, 3, 1, 2).reshape(len(self.pixels), -1)
 
     def told(self, features: FloatArray) -> FloatArray | Remarked:
         """The clip's features together with what is to be said of its pixels."""
@@ -144,7 +150,7 @@ def frames(look: Look) -> Extractor:
     )
 
     def encode(clips: list[Crops]) -> list[FloatArray | Remarked]:
-        return [clip.told(clip.pixels.transpose(0, 3, 1, 2).reshape(len(clip.pixels), -1)) for clip in clips]
+        return [clip.told(clip.rows) for clip in clips]
 
     return Extractor(recipe, look, encode, batch_size=16)
 
@@ -183,7 +189,7 @@ def image(
         revision=frozen.revision,
         layer=f"{pooling} of " + ("last hidden state" if layer is None else f"hidden state {layer}"),
         frame_rate=look.fps,
-        settings=look.settings | {"library": library()},
+        settings=look.settings | {"library": hub.library()},
     )
     return Extractor(
         recipe,
@@ -292,7 +298,7 @@ def clip3d(look: Look, *, checkpoint: Path, tokens: bool = False, stem_relu: boo
         raise Misuse("the 3D ResNeXt sees a clip as a number of frames: pass --frames instead of --fps")
     network = ResNeXt3D(3 * look.side**2, frames=look.count, stem_relu=stem_relu).eval()
     load_weights(network, checkpoint)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = hub.device()
     recipe = Recipe(
         name="resnext3d-tokens" if tokens else "resnext3d",
         modality="vision",
@@ -304,8 +310,7 @@ def clip3d(look: Look, *, checkpoint: Path, tokens: bool = False, stem_relu: boo
 
     @torch.inference_mode()
     def encode(clips: list[Crops]) -> list[FloatArray | Remarked]:
-        values = np.stack([clip.pixels.transpose(0, 3, 1, 2).reshape(len(clip.pixels), -1) for clip in clips])
-        pixels = torch.from_numpy(values).to(device).float()
+        pixels = torch.from_numpy(np.stack([clip.rows for clip in clips])).to(device).float()
         sequence = PaddedSequence(pixels, torch.ones(pixels.shape[:2], dtype=torch.bool, device=device))
         found = network.to(device).tokens(sequence)
         vectors = found.values if tokens else network.pool(sequence, found)[:, None]
@@ -349,7 +354,7 @@ def extract_vision(
         **look: Further arguments of :class:`Look`.
     """
     clips = vision_clips(table, raw, marked_side=marked_side)
-    tracked = faces.landmark_source(raw) if face in (None, "landmarks") and table.resolve().name == "ravdess" else ""
+    tracked = landmark_source(raw) if face in (None, "landmarks") and table.resolve().name == "ravdess" else ""
     if face == "landmarks" and not tracked:
         raise Misuse(f"there are no landmark files for {table} below {raw}: pass --faces detect or none")
     face = face or ("landmarks" if tracked else "detect")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from recordings import contain, tone
 
 from data_prep import egemaps, media, mfcc, speech, torchaudio_cpu
 from data_prep.__main__ import main
@@ -27,36 +28,7 @@ av = pytest.importorskip("av")
 soundfile = pytest.importorskip("soundfile")
 librosa = pytest.importorskip("librosa")
 
-
-def tone(seconds: float, rate: int, hertz: float = 440.0, amplitude: float = 0.3) -> np.ndarray:
-    return (amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
-
-
-def contain(path: Path, channels: np.ndarray, rate: int, codec: str, *, video: bool = False) -> Path:
-    """Write samples [channels, samples] (none at all with no channel) and perhaps a black picture into a container."""
-    options = {"movflags": "faststart"} if path.suffix in (".m4a", ".mov") else {}  # the index first
-    with av.open(str(path), "w", options=options) as container:
-        picture = container.add_stream("mpeg4", rate=25) if video else None
-        if picture:
-            picture.width = picture.height = 32
-            picture.pix_fmt = "yuv420p"
-        if len(channels):
-            sound = container.add_stream(codec, rate=rate)
-            sound.layout = "stereo" if len(channels) == 2 else "mono"
-        if picture:
-            for _ in range(25):
-                black = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
-                container.mux(picture.encode(black))
-            container.mux(picture.encode())
-        if len(channels):
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(channels), "fltp", sound.layout.name)
-            frame.sample_rate = rate
-            size = sound.codec_context.frame_size or 1024
-            fit = av.AudioResampler(sound.format.name, sound.layout.name, rate, frame_size=size)
-            for part in [*fit.resample(frame), *fit.resample(None)]:
-                container.mux(sound.encode(part))
-            container.mux(sound.encode())
-    return path
+BLACK = np.zeros((25, 32, 32, 3), np.uint8)
 
 
 def prepared(corpus: Path, files: dict[str, Path], root: Path) -> Path:
@@ -102,7 +74,7 @@ def test_sound_of_any_container_rate_and_channels_becomes_16_khz_mono(
 ) -> None:
     path, wave = tmp_path / name, tone(1.0, rate)
     if codec:
-        contain(path, np.stack([wave] * channels), rate, codec, video=name.endswith("mp4"))
+        contain(path, np.stack([wave] * channels), rate, codec, pictures=BLACK if name.endswith("mp4") else ())
     else:
         soundfile.write(path, np.stack([wave] * channels, axis=1), rate)
     samples = media.load_audio(path)
@@ -155,11 +127,17 @@ def damaged(folder: Path, kind: str) -> Path:
         return path
     if kind.startswith("half"):  # with the index at its end, in the middle of a packet, and between two
         path = folder / f"a.{kind[-3:]}"
-        contain(path, wave, 16_000, "pcm_s16le" if kind.endswith("mov") else "aac", video=kind.endswith("mp4"))
+        contain(
+            path,
+            wave,
+            16_000,
+            "pcm_s16le" if kind.endswith("mov") else "aac",
+            pictures=BLACK if kind.endswith("mp4") else (),
+        )
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         return path
     if kind == "no audio track":
-        return contain(folder / "a.mp4", np.empty((0, 0)), 16_000, "", video=True)
+        return contain(folder / "a.mp4", np.empty((0, 0)), 16_000, "", pictures=BLACK)
     if kind == "not finite":
         soundfile.write(folder / "a.wav", np.full(100, np.nan), 16_000, subtype="FLOAT")
         return folder / "a.wav"
@@ -227,7 +205,7 @@ def test_mfcc_equals_librosas_default() -> None:
 
 def test_unknown_names_list_the_choices(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="did you mean 'librosa'"):
-        mfcc.mfcc_function("librossa")
+        mfcc.mfcc({}, backend="librossa")
     with pytest.raises(Misuse, match="did you mean 'logmel'"):
         extract_audio(tmp_path, tmp_path, "log-mel")
     with pytest.raises(Misuse, match="did you mean 'functionals'"):
@@ -473,9 +451,9 @@ def corpus(tmp_path: Path) -> tuple[Path, Path]:
     raw = tmp_path / "raw"
     raw.mkdir()
     soundfile.write(raw / "sound.wav", tone(1.2, 48_000), 48_000)
-    contain(raw / "video.mp4", np.stack([tone(1.0, 48_000)] * 2), 48_000, "aac", video=True)
+    contain(raw / "video.mp4", np.stack([tone(1.0, 48_000)] * 2), 48_000, "aac", pictures=BLACK)
     contain(raw / "silent.m4a", np.zeros((1, 44_100), np.float32), 44_100, "aac")
-    contain(raw / "mute.mp4", np.empty((0, 0)), 0, "", video=True)
+    contain(raw / "mute.mp4", np.empty((0, 0)), 0, "", pictures=BLACK)
     (raw / "broken.wav").write_bytes(b"RIFF")
     files = {path.stem: path for path in sorted(raw.iterdir())} | {"absent": raw / "absent.wav"}
     return prepared(tmp_path / "data", files, raw), raw
@@ -499,9 +477,6 @@ def test_every_extractor_reads_every_kind_of_file(name: str, corpus: tuple[Path,
     assert result.exit_code == 0, result.output
     (folder,) = (path for path in table.iterdir() if path.is_dir())
     spec = verify_features(folder)
-    found = dict(
-        zip(sorted([*REASONS, "silent", "sound", "video"]), np.diff(open_features(folder).offsets), strict=False)
-    )
     ids = pd.read_csv(table / "utterances.csv")["id"]
     found = dict(zip(ids, np.diff(open_features(folder).offsets).tolist(), strict=True))
     assert {i for i, frames in found.items() if not frames} == set(REASONS)
@@ -538,10 +513,10 @@ def test_speech_sets_say_what_they_are(corpus: tuple[Path, Path], small: Path) -
     assert "'nobody/none' is not on this machine" in refused(*base[:-3], "nobody/none")
 
 
-def test_worker_processes_decode_the_same(corpus: tuple[Path, Path]) -> None:
+def test_a_worker_process_decodes_the_same(corpus: tuple[Path, Path]) -> None:
     table, raw = corpus
     values = []
-    for workers in (0, 2):
+    for workers in (0, 1):
         extract_audio(table, raw, "mfcc", workers=workers, force=True)
         values.append(np.array(open_features(table / "mfcc").values))
     np.testing.assert_array_equal(*values)

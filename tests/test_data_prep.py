@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from recordings import save_encoder
 
 from data_prep import iemocap, meld, ravdess, text
 from data_prep.__main__ import main
@@ -379,26 +380,7 @@ def test_bad_meld_is_one_sentence(friends: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BERT of 8 dimensions with a vocabulary of letters."""
-    pytest.importorskip("transformers")
-    from data_prep.torchaudio_cpu import load
-
-    load()
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizer
-
-    folder = tmp_path_factory.mktemp("encoders") / "tiny"
-    folder.mkdir()
-    letters = "abcdefghijklmnopqrstuvwxyz.,'?!"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
-    BertModel(config).save_pretrained(folder)
-    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
+    return save_encoder(tmp_path_factory.mktemp("encoders") / "tiny")
 
 
 def test_text_states_do_not_depend_on_the_batch(encoder: Path) -> None:

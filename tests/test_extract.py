@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep import extract as engine
 from data_prep.extract import MISSING, Clip, Extractor, Incomplete, Journal, Recipe, Unreadable, decode_all, extract
 from mer_bench.errors import Misuse
 from mer_bench.features import open_features, verify_features
@@ -65,12 +66,15 @@ def test_order_is_the_tables_and_bad_clips_are_missing(tmp_path: Path, workers: 
     verify_features(folder / "counts")
 
 
-def test_a_decoder_that_takes_its_process_down_costs_one_clip() -> None:
+def test_a_decoder_that_takes_its_process_down_costs_one_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools, usual = [], engine._pool
+    monkeypatch.setattr(engine, "_pool", lambda workers: pools.append(usual(workers)) or pools[-1])
     clips = [Clip(f"u{i}", text="crash" if i in (1, 5) else "") for i in range(9)]
     found = list(decode_all(decode, clips, workers=2))
     assert [str(x) if isinstance(x, Unreadable) else x[0, 0] for x in found] == [
         "the decoder crashed" if i in (1, 5) else i for i in range(9)
     ]
+    assert len(pools) == 5, "two for each crash"
 
 
 def test_decoding_runs_only_a_little_ahead() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from recordings import draw_face, track
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("decord")
@@ -279,25 +280,6 @@ def test_iemocap_shows_the_speaker_between_the_utterances_times(tmp_path: Path) 
 # --- faces ------------------------------------------------------------------------------------------------------------
 
 
-def draw_face(picture: np.ndarray, x: float, y: float, half: float) -> None:
-    """A face that the cascade finds: hair, skin, sockets with eyes and brows, nose, mouth."""
-
-    def blot(dx: float, dy: float, across: float, down: float, grey: int) -> None:
-        centre = (int(x + dx * half), int(y + dy * half))
-        axes = (max(1, int(across * half)), max(1, int(down * half)))
-        cv2.ellipse(picture, centre, axes, 0, 0, 360, (grey,) * 3, -1, cv2.LINE_AA)
-
-    blot(0, -0.1, 1.0, 1.35, 60)
-    blot(0, 0.1, 0.85, 1.15, 190)
-    for side in (-1, 1):
-        blot(side * 0.38, -0.12, 0.22, 0.13, 90)
-        blot(side * 0.38, -0.12, 0.1, 0.08, 30)
-        blot(side * 0.38, -0.32, 0.25, 0.05, 60)
-    blot(0, 0.15, 0.1, 0.3, 215)
-    blot(0, 0.42, 0.16, 0.05, 120)
-    blot(0, 0.72, 0.32, 0.09, 90)
-
-
 def test_the_detector_finds_a_face_and_nothing_where_there_is_none() -> None:
     pictures = np.full((3, 240, 320, 3), 235, np.uint8)
     draw_face(pictures[0], 100, 110, 60)
@@ -346,15 +328,6 @@ def points_around(x: float, y: float, half: float) -> np.ndarray:
     return np.stack([x + half * np.cos(angle), y + half * np.sin(angle)], axis=1)
 
 
-def track(path: Path, points: np.ndarray, **columns: Any) -> None:
-    """A FacialTracking CSV: headers with a space, as OpenFace writes them."""
-    frame = pd.DataFrame({"frame": np.arange(1, len(points) + 1), "confidence": 0.98, "success": 1, **columns})
-    named = {f" {axis}_{k}": points[:, k, i] for i, axis in enumerate("xy") for k in range(68)}
-    frame = frame.rename(columns=lambda name: f" {name}").rename(columns={" frame": "frame"})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.concat([frame, pd.DataFrame(named)], axis=1).to_csv(path, index=False)
-
-
 @pytest.fixture
 def ravdess(tmp_path: Path) -> tuple[Path, Path]:
     """Table and raw folder of four takes: a disc that moves; one whose tracking fails midway; without; truncated."""
@@ -378,7 +351,7 @@ def ravdess(tmp_path: Path) -> tuple[Path, Path]:
 def test_frames_are_the_faces_that_the_landmarks_tell(ravdess: tuple[Path, Path]) -> None:
     folder, raw = ravdess
     sheet = folder.parent / "sheet.png"
-    result = run("frames", "--table", folder, "--raw", raw, "--frames", 6, "--side", 32, "--margin", 0, "--workers", 2,
+    result = run("frames", "--table", folder, "--raw", raw, "--frames", 6, "--side", 32, "--margin", 0, "--workers", 1,
                  "--contact-sheet", sheet)  # fmt: skip
     assert result.exit_code == 0, result.output
     spec = verify_features(folder / "frames")
