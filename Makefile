@@ -18,6 +18,7 @@ CORPUS ?= auto
 MER_DATA ?= data
 RESULTS ?= benchmarks/results
 RAW ?=
+FEATURES ?=
 OUT ?=
 YES ?=
 BIN := .venv/bin
@@ -41,7 +42,8 @@ help:  ## this text
 	@echo "  CORPUS     auto (default: a simulated stand-in where the corpus is absent), real or simulated"
 	@echo "  MER_DATA   folder of the prepared corpora (default data)"
 	@echo "  RESULTS    folder of the records (default benchmarks/results)"
-	@echo "Variables of make data: DATASET, RAW (the corpus as you obtained it), MER_DATA"
+	@echo "Variables of make data: DATASET, RAW (the corpus as you obtained it), MER_DATA, FEATURES (further sets, such as"
+	@echo "  FEATURES='audio logmel; vision frames --side 112')"
 	@echo "Variables of make download: DATASET, OUT (default downloads/DATASET), YES=1 (accept the licence unasked)"
 
 bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb)  ## run what the suite lacks, rewrite the leaderboard
@@ -51,7 +53,8 @@ bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb)  ## run what the s
 
 data: .venv/prep  ## prepare a corpus: make data DATASET=ravdess RAW=<folder>
 	@test -n "$(RAW)" || { echo "error: make data needs RAW=<the corpus as you obtained it>; see data_prep/README.md" >&2; exit 2; }
-	$(BIN)/python -m data_prep $(DATASET) --raw "$(RAW)" --out "$(MER_DATA)"
+	$(BIN)/python -m data_prep $(DATASET) --raw "$(RAW)" --out "$(MER_DATA)" \
+	  $(if $(FEATURES),--features "$(FEATURES)")
 
 download: .venv/prep  ## fetch a corpus: make download DATASET=ravdess (or meld)
 	$(BIN)/python -m data_prep download $(DATASET) $(if $(OUT),--out "$(OUT)") $(if $(YES),--yes)
