@@ -14,13 +14,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_compare import record
 
 from mer_bench import page, report
 from mer_bench.errors import Misuse
-from mer_bench.records import RunRecord, RunSpec, write_record
+from mer_bench.records import RunRecord, RunSpec, Training, write_record
 from mer_bench.statistics import difference
 from mer_bench.suite import read_suite
 
@@ -263,12 +264,30 @@ def test_the_command_of_a_row_trains_that_row(file: str, monkeypatch: pytest.Mon
         assert shlex.split(single)[:3] == ["mer-bench", "run", "--spec"]
 
 
-def test_a_row_that_no_suite_holds_has_the_command_of_its_training_alone() -> None:
-    (row, *_) = report.tables(made())[0].rows
-    assert row.training.epochs == 30
-    ((name, line),) = page.commands(row, page.read_recipes(ROOT / "benchmarks"), Path("somewhere/results"))
-    assert name == "One training of it"
-    assert "--spec somewhere/results/meld/a/" in line
+def test_a_row_that_no_suite_holds_has_the_command_of_its_training_alone(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(
+        'dataset = "meld"\nlabel_set = "seven"\nprotocol = "official"\nseeds = [0]\ntraining = { epochs = 3 }\n'
+        '[[table]]\nfeatures = { text = "minilm" }\noptions = { dropout = 0.1, other = 1 }\n'
+        'methods = [{ name = "a", options = { hidden = 8 }, training = { batch_size = 4 } }]\n'
+    )
+    (tmp_path / "notes.toml").write_text("dataset = 3")
+    recipes = page.read_recipes(tmp_path)
+
+    def lines(**spec: Any) -> list[str]:
+        run = record("a", 0, [])
+        held = {"label_set": "seven", "options": {"hidden": 8, "dropout": 0.1}, "training": Training(3, 4)}
+        ((row, *_),) = [table.rows for table in report.tables([replace(run, spec=replace(run.spec, **held | spec))])]
+        return [line for _, line in page.commands(row, recipes, Path("some where"))]
+
+    whole, single = lines()
+    assert whole.startswith(f"mer-bench bench {tmp_path}/own.toml --methods a --seeds 0 --corpus real --results ")
+    assert "--spec 'some where/meld/a/seven-official-text-fold1-seed0-" in single
+    for change in (
+        {"dataset": "other"}, {"label_set": "three"}, {"protocol": "loso"}, {"method": "b"}, {"training": Training(3)},
+        {"options": {"hidden": 9, "dropout": 0.1}}, {"options": {"hidden": 8, "dropout": 0.2}}, {"options": {}},
+        {"features": {"text": "glove"}},
+    ):  # fmt: skip
+        assert len(lines(**change)) == 1, change
 
 
 def test_scores_by_seed_and_class_are_those_of_the_row() -> None:
