@@ -229,10 +229,9 @@ def page(
         from markupsafe import Markup
     except ModuleNotFoundError as error:
         raise Misuse("the report needs jinja2: pip install 'mer-bench[report]'") from error
-    ordered = sorted(records, key=lambda record: record.spec.sha256)
-    numbered = list(enumerate(tables(ordered), 1))
+    numbered = list(enumerate(tables(records), 1))
     recipes = read_recipes(suites)
-    pictures, across = draw(ordered)
+    pictures, across = draw(records)
     script = (HERE / "page.js").read_text(encoding="utf-8")
     quoted = load_published() if published is None else published
     environment = Environment(
@@ -247,7 +246,7 @@ def page(
             )
         ],
         numbered=numbered,
-        records=len(ordered),
+        records=len(records),
         published={name: _quoted(quoted, name) for name in sorted({one.dataset for one in quoted})},
         published_preface=PUBLISHED.replace("*", "").replace("\n", " ").strip(),
         modalities=sorted({reads(row) for _, table in numbered for row in table.rows}),
