@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ from mer_bench.records import RunRecord
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
-playwright = pytest.importorskip("playwright.sync_api")
+required = os.environ.get("MER_BENCH_BROWSER") == "required"
+playwright = (import_module if required else pytest.importorskip)("playwright.sync_api")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 WRONG = {"a": [7], "b": [7, 20, 40], "zeta": list(range(0, 60, 5)), "majority": list(range(20, 60))}
