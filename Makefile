@@ -24,7 +24,7 @@ YES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help bench data download test lint unit smoke leaderboard plots check verify list clean
+.PHONY: help bench data download test lint unit smoke leaderboard plots report check verify list clean
 
 help:  ## this text
 	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -83,6 +83,9 @@ leaderboard: .venv/base  ## regenerate leaderboard.md and the tables of README.m
 
 plots: .venv/report  ## draw every table of the leaderboard into benchmarks/plots
 	$(BIN)/mer-bench plots --results "$(RESULTS)"
+
+report: .venv/report  ## write build/report.html: one page to sort, filter and compare, with pictures and provenance
+	$(BIN)/mer-bench report --results "$(RESULTS)"
 
 check: .venv/base  ## fail if leaderboard.md is not what the records give
 	$(BIN)/mer-bench leaderboard --check

@@ -204,6 +204,25 @@ def plots(formats: tuple[str, ...], output: Path, results: Path) -> None:
     click.echo(f"{len(made)} pictures in {output}")
 
 
+@cli.command("report")
+@click.option("--output", type=Path, default=Path("build/report.html"), show_default=True)
+@click.option(
+    "--suites",
+    type=Path,
+    default=Path("benchmarks"),
+    show_default=True,
+    help="Suites that the commands on the page name.",
+)
+@results_option
+def report_(output: Path, suites: Path, results: Path) -> None:
+    """Write one HTML page of all records: tables to sort and filter, pictures, provenance, two methods compared."""
+    from mer_bench import page
+
+    for problem in page.write(results, output, suites):
+        click.echo(f"warning: {problem}", err=True)
+    click.echo(output)
+
+
 @cli.command()
 @click.argument("first")
 @click.argument("second")

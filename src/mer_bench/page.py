@@ -1,0 +1,545 @@
+"""Records -> one HTML page that needs nothing else: tables to sort and filter, pictures, provenance, pairs of methods.
+
+A pure function of the records and the suites, so equal records give equal bytes. Needs numpy, jinja2 and matplotlib,
+never torch. ``page.html`` is the template, ``page.css`` its looks, ``page.js`` what moves. A column is a line in
+:data:`COLUMNS`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shlex
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mer_bench import plots
+from mer_bench.errors import Misuse
+from mer_bench.files import write_atomic
+from mer_bench.metrics import SCORES, f1, precision, recall
+from mer_bench.records import RunRecord, Training, load_records
+from mer_bench.report import (
+    MARKS,
+    ORDER,
+    PROTOCOLS,
+    PUBLISHED,
+    SIMULATED,
+    Published,
+    Row,
+    Table,
+    load_published,
+    tables,
+)
+from mer_bench.statistics import LEVEL, RESAMPLES, Difference, difference
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+HERE = Path(__file__).parent
+AGAIN = "build/again"  #: where the commands of the page write, so that they train anew beside the committed records
+DRAWN = 25  #: points below the best interval's end that the drawn intervals may reach
+NAMES = {"weighted_f1": "Weighted F1", "accuracy": "Accuracy", "macro_f1": "Macro F1", "uar": "UAR"}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An interval drawn in a cell; places are percentages of the cell's width."""
+
+    low: float
+    high: float
+    score: float
+    best: float  #: the best row's score, a line through all rows
+    filled: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a column says of a row: its text, what it sorts by (None = unknown, always last), what hovering adds."""
+
+    text: str
+    value: float | str | None = None
+    small: str = ""
+    tip: str = ""
+    bar: Bar | None = None
+
+
+UNKNOWN = Cell("–")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of every table that has something to say in it."""
+
+    name: str
+    help: str
+    cell: Callable[[Table, Row], Cell]
+    kind: str = "number"  #: numbers stand right
+    falling: bool = True  #: the first press sorts from the largest value
+
+
+def _rank(table: Table, row: Row) -> Cell:
+    if not row.ranked:
+        return UNKNOWN
+    rank = [other for other in table.rows if other.ranked].index(row) + 1
+    return Cell(str(rank), rank)
+
+
+def _method(table: Table, row: Row) -> Cell:
+    scores = 100 * f1(row.pooled).mean(0)
+    lines = [
+        f"{name}  {score:.1f}" for name, score, n in zip(table.first.classes, scores, table.support, strict=True) if n
+    ]
+    mark = MARKS.get(row.records[0].provenance, "")
+    options = row.label.removeprefix(row.method).removesuffix(mark).strip()
+    return Cell(row.method + mark, row.label.lower(), options, "\n".join(["F1 by class", *lines]))
+
+
+def _reads(table: Table, row: Row) -> Cell:
+    return Cell(reads(row), reads(row))
+
+
+def _score(name: str, *, spread: bool = False) -> Callable[[Table, Row], Cell]:
+    def cell(table: Table, row: Row) -> Cell:
+        values = 100 * SCORES[name](row.pooled)
+        deviation = f"± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+        seeds = [f"seed {seed}  {value:.2f}" for seed, value in zip(complete_seeds(table, row), values, strict=False)]
+        tip = "\n".join([f"{NAMES[name]} {values.mean():.2f} {deviation}".rstrip(), *seeds])
+        return Cell(f"{values.mean():.2f}", float(values.mean()), deviation if spread else "", tip)
+
+    return cell
+
+
+def _interval(table: Table, row: Row) -> Cell:
+    if row not in table.evidence:
+        return UNKNOWN
+    low, high = (100 * bound for bound in table.evidence[row].interval)
+    best = next((each for other, each in table.evidence.items() if other.ranked), table.evidence[row])
+    bottom = 100 * best.interval[1] - DRAWN  # a row far below would squeeze the rest
+    if low < bottom:
+        return Cell(f"{low:.1f} to {high:.1f}", low)
+    drawn = [
+        100 * bound for each in table.evidence.values() for bound in each.interval if 100 * each.interval[0] >= bottom
+    ]
+
+    def place(at: float) -> float:
+        return round(100 * (at - min(drawn)) / max(max(drawn) - min(drawn), 1e-9), 2)
+
+    score = place(100 * table.evidence[row].score)
+    bar = Bar(place(low), place(high), score, place(100 * best.score), filled=row.ranked and table.tied(row))
+    return Cell(f"{low:.1f} to {high:.1f}", low, bar=bar)
+
+
+def _behind(table: Table, row: Row) -> Cell:
+    if row not in table.behind:
+        return Cell("best", 0.0) if row.ranked and row in table.evidence else UNKNOWN
+    found, p = table.behind[row]
+    tip = f"{points(found)}\nHolm-corrected {p_value(p)}"
+    return Cell(f"{100 * found.effect:.1f}", 100 * found.effect, "≈ tied" if table.tied(row) else "", tip)
+
+
+def _attained(table: Table, row: Row) -> Cell:
+    text = table.attained(row)
+    return Cell(text, float(text.split()[0])) if text[0].isdigit() or text[0] == "-" else UNKNOWN
+
+
+def _parameters(table: Table, row: Row) -> Cell:
+    return Cell(short(row.parameters), row.parameters, tip=f"{row.parameters:,} trainable parameters")
+
+
+def _fusion(table: Table, row: Row) -> Cell:
+    if row.encoder_parameters is None:
+        return UNKNOWN
+    count = row.parameters - row.encoder_parameters
+    return Cell(short(count), count, tip=f"{row.fusion_parameters} outside the unimodal encoders")
+
+
+def _flops(table: Table, row: Row) -> Cell:
+    count = float(np.mean([record.flops_per_utterance for record in row.records]))
+    return Cell(short(count), count, tip=f"{count:,.0f} for an utterance") if count else UNKNOWN
+
+
+def _seconds(table: Table, row: Row) -> Cell:
+    seconds = [record.seconds for record in row.records]
+    devices = ", ".join(sorted({record.device for record in row.records}))
+    tip = f"{len(seconds)} trainings, {sum(seconds):,.0f} s in all\non {devices}"
+    return Cell(f"{np.mean(seconds):,.1f}", float(np.mean(seconds)), tip=tip)
+
+
+def _seeds(table: Table, row: Row) -> Cell:
+    return Cell(table.seeds(row), row.complete + len(row.partial) / 1000)
+
+
+COLUMNS = (
+    Column("Rank", "By weighted F1. Rows that read one modality or none, and rows without a complete seed, have none.",
+           _rank, falling=False),
+    Column("Method", "With the options that are not its defaults. † reconstruction: the paper does not determine the "
+           "method. ° baseline.", _method, "text", falling=False),
+    Column("Reads", "Its modalities.", _reads, "text", falling=False),
+    Column(NAMES["weighted_f1"], "F1 averaged over classes, each weighted by its utterances: the primary score. Mean ± "
+           "standard deviation (n - 1) over seeds.", _score("weighted_f1", spread=True)),
+    Column("95 % interval", f"Of weighted F1; drawn for rows within {DRAWN} points of the best. The line is the best "
+           "row's score, a filled dot the best row or one tied with it.", _interval),
+    Column("Behind best", "Points of weighted F1 behind the best row. ≈ tied: not shown to be behind it "
+           f"(Holm-corrected p of {1 - LEVEL:.2f} or more).", _behind, falling=False),
+    Column(NAMES["accuracy"], "Share of utterances that are right.", _score("accuracy")),
+    Column(NAMES["macro_f1"], "F1 averaged over classes, all alike.", _score("macro_f1")),
+    Column(NAMES["uar"], "Unweighted average recall.", _score("uar")),
+    Column("Attained", "Share of what the modalities allow that the row gains over the largest class; of simulated "
+           "corpora alone.", _attained),
+    Column("Parameters", "Trainable, unimodal encoders included.", _parameters, falling=False),
+    Column("Fusion", "Trainable parameters outside the unimodal encoders.", _fusion, falling=False),
+    Column("FLOPs", "Of the forward pass of one utterance, as torch counts them.", _flops, falling=False),
+    Column("Seconds", "Of one training, mean; comparable only on one device.", _seconds, falling=False),
+    Column("Seeds", "Complete seeds, of those that other rows have.", _seeds),
+)  # fmt: skip
+
+
+def columns(table: Table) -> list[Column]:
+    """The columns in which a table has anything to say."""
+    return [column for column in COLUMNS if any(column.cell(table, row) != UNKNOWN for row in table.rows)]
+
+
+def page(
+    records: Sequence[RunRecord],
+    *,
+    results: Path = Path("benchmarks/results"),
+    suites: Path = Path("benchmarks"),
+    published: Sequence[Published] | None = None,
+) -> str:
+    """The whole page; independent of the order of ``records``.
+
+    Args:
+        records: All runs.
+        results: Where the commands that reproduce a run find its record.
+        suites: Folder of the suite files that commands name.
+        published: Numbers to quote; None = those that come with the package.
+
+    Raises:
+        Misuse: jinja2 or matplotlib is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+        from markupsafe import Markup
+    except ModuleNotFoundError as error:
+        raise Misuse("the report needs jinja2: pip install 'mer-bench[report]'") from error
+    numbered = list(enumerate(tables(records), 1))
+    recipes = read_recipes(suites)
+    pictures, across = draw(records)
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    quoted = load_published() if published is None else published
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html").render(
+        sections=[
+            (heading, preface, [(number, table) for number, table in numbered if table.first.simulated == simulated])
+            for heading, preface, simulated in (
+                ("Real corpora", "", False),
+                ("Simulated corpora", SIMULATED.replace("*", "").replace("\n", " ").strip(), True),
+            )
+        ],
+        numbered=numbered,
+        records=len(records),
+        published={name: _quoted(quoted, name) for name in sorted({one.dataset for one in quoted})},
+        published_preface=PUBLISHED.replace("*", "").replace("\n", " ").strip(),
+        modalities=sorted({reads(row) for _, table in numbered for row in table.rows}),
+        pairs={f"t{number}": pairs(table) for number, table in numbered},
+        pictures=pictures,
+        across=across,
+        all_columns=COLUMNS,
+        columns=columns,
+        reads=reads,
+        sets=sets,
+        headline=headline,
+        facts=facts,
+        classes=by_class,
+        scores=by_seed,
+        provenance=provenance,
+        runs=lambda row: sorted(row.records, key=lambda record: (record.spec.seed, record.spec.fold)),
+        commands=lambda row: commands(row, recipes, results),
+        where=lambda record: record.spec.path(results).as_posix(),
+        slug=plots.slug,
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )  # fmt: skip
+
+
+def write(results: Path, target: Path, suites: Path = Path("benchmarks")) -> list[str]:
+    """Write the page of all records below ``results``; returns a sentence for each unreadable record."""
+    records, problems = load_records(results)
+    write_atomic(target, page(records, results=results, suites=suites))
+    return problems
+
+
+# What the page says of a table
+
+
+def headline(table: Table) -> dict[str, str]:
+    """The best method, how many are tied with it, the best single modality, and what fusion gains over it."""
+    best = next((row for row in table.rows if row.ranked), None)
+    single = next((row for row in table.rows if row.complete and len(row.modalities) == 1), None)
+    tied = sum(table.tied(row) for row in table.behind)
+    fused = next((row for row in table.evidence if row.ranked and len(row.modalities) > 1), None)
+    gain = None
+    if fused and single in table.evidence:
+        gain = difference(table.evidence[fused], table.evidence[single])
+    return {
+        "best": f"{best.label}, {_mean(best)}" if best else "–",
+        "tied": f"{tied} of {len(table.behind)}" if table.behind else "–",
+        "single": f"{single.modalities[0]}, {_mean(single)}" if single else "–",
+        "gain": points(gain) if gain else "–",
+    }
+
+
+def facts(table: Table) -> Iterator[tuple[str, str]]:
+    """What stands under a table: protocol, counts, features, how intervals were made."""
+    protocol = table.first.spec.protocol
+    yield "Protocol", f"{protocol}: {PROTOCOLS[protocol][1]}" if protocol in PROTOCOLS else protocol
+    spans = []
+    for split in ("train", "validation", "test"):
+        counts = sorted({record.rows.get(split, 0) for record in table.records})
+        spans.append(f"{split} " + "–".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1]))))
+    folds = f", for each of {table.folds} folds; {table.support.sum():,} tested in all" if table.folds > 1 else ""
+    yield "Utterances", ", ".join(spans) + folds
+    for modality, name, digest in sets(table):
+        known = next((record.features[modality] for record in table.records if modality in record.features), {})
+        origin = ", ".join(str(known[key]) for key in ("extractor", "revision", "layer") if known.get(key))
+        size = f"{known.get('dim', '?')} wide, {known.get('parameters') or 0:,} frozen parameters"
+        yield f"Features, {modality}", f"{name}: {origin or 'extractor unknown'}; {size}; sha256 {digest}"
+    if table.attainable:
+        best = "; ".join(
+            f"{part.replace('+', ' + ')} {100 * each['weighted_f1']:.1f} ({100 * each['accuracy']:.1f})"
+            for part, each in table.attainable.items()
+        )
+        yield "Best possible", f"weighted F1 (accuracy) in expectation: {best}"
+    if table.evidence:
+        cluster = "actors" if table.first.spec.dataset.endswith("ravdess") else "dialogues"
+        seeds = "seeds" if any(row.complete > 1 for row in table.evidence) else "no seeds, since there is but one"
+        yield "Intervals and tests", f"bootstrap over {cluster} and {seeds}, {RESAMPLES:,} resamples"
+
+
+def pairs(table: Table) -> dict[str, Any]:
+    """What the compare view needs: F1 by class of each row, and the paired difference of each two rows.
+
+    Differences are [effect, low, high, p] in points, the row less every later one, in the order of the rows; None where
+    one of the two has no complete seed.
+    """
+    present = [index for index, count in enumerate(table.support) if count]
+    known = [table.evidence.get(row) for row in table.rows]
+    found = []
+    for place, a in enumerate(known):
+        for b in known[place + 1 :]:
+            one = difference(a, b) if a and b and np.array_equal(a.support, b.support) else None
+            found.append(one and [round(100 * part, 3) for part in (one.effect, one.low, one.high)] + [round(one.p, 4)])
+    return {
+        "classes": [table.first.classes[index] for index in present],
+        "support": [int(table.support[index]) for index in present],
+        "f1": [[round(100 * float(score), 2) for score in f1(row.pooled).mean(0)[present]] for row in table.rows],
+        "scores": [_mean(row) for row in table.rows],
+        "names": [f"{row.label} ({reads(row)})" for row in table.rows],
+        "methods": [row.method for row in table.rows],
+        "dataset": table.first.spec.dataset,
+        "pairs": found,
+    }
+
+
+def sets(table: Table) -> list[tuple[str, str, str]]:
+    """Modality, name and hash of each feature set."""
+    return sorted(table.features, key=lambda feature: _place(feature[0]))
+
+
+# What the page says of a row
+
+
+def reads(row: Row) -> str:
+    """The modalities of a row in words."""
+    return " + ".join(row.modalities) or "none"
+
+
+def complete_seeds(table: Table, row: Row) -> list[int]:
+    """The seeds that were trained on every fold, in the order of ``row.pooled``."""
+    folds: dict[int, set[int]] = {}
+    for record in row.records:
+        folds.setdefault(record.spec.seed, set()).add(record.spec.fold)
+    return [seed for seed, found in sorted(folds.items()) if len(found) == table.folds]
+
+
+def by_class(table: Table, row: Row) -> list[tuple[str, str, str, str, str]]:
+    """Class, utterances, precision, recall and F1, means over seeds."""
+    scores = [100 * score(row.pooled).mean(0) for score in (precision, recall, f1)]
+    return [
+        (name, f"{count:,}", f"{a:.1f}", f"{b:.1f}", f"{c:.1f}")
+        for name, count, a, b, c in zip(table.first.classes, table.support, *scores, strict=True)
+        if count
+    ]
+
+
+def by_seed(table: Table, row: Row) -> list[tuple[str, ...]]:
+    """Every score of every complete seed; of an incomplete row one line, of what exists."""
+    seeds: Sequence[object] = complete_seeds(table, row) or ["incomplete"]
+    values = [100 * score(row.pooled) for score in SCORES.values()]
+    return [(str(seed), *(f"{value[place]:.2f}" for value in values)) for place, seed in enumerate(seeds)]
+
+
+def provenance(row: Row) -> Iterator[tuple[str, str]]:
+    """How a row's records came about."""
+    first = row.records[0]
+    spec = first.spec
+    yield "Method", f"{spec.method}, version {spec.version}, {first.provenance}, {first.context} context"
+    yield "Options", ", ".join(f"{name} = {value}" for name, value in sorted(spec.options.items())) or "the defaults"
+    yield (
+        "Training",
+        ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in asdict(row.training).items()),
+    )
+    for modality in sorted(spec.features, key=_place):
+        yield (
+            f"Features, {modality}",
+            f"{spec.features[modality]}, sha256 {spec.features_sha256.get(modality, 'unknown')}",
+        )
+    software = {", ".join(f"{name} {version}" for name, version in sorted(r.versions.items())) for r in row.records}
+    yield "Software", "; ".join(sorted(software - {""})) or "not recorded"
+    yield "Device", ", ".join(sorted({record.device for record in row.records}))
+    memory = max(record.peak_memory_mib for record in row.records)
+    yield (
+        "Cost",
+        f"{sum(r.seconds for r in row.records):,.0f} s for {len(row.records)} trainings, peak {memory:,.0f} MiB",
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a suite file says of one method in one of its tables."""
+
+    file: Path
+    datasets: tuple[str, ...]
+    label_set: str
+    protocol: str
+    features: Mapping[str, str]
+    method: str
+    common: Mapping[str, Any]  #: options of which each method takes those that it has
+    options: Mapping[str, Any]
+    training: Training
+
+    def gives(self, record: RunRecord) -> bool:
+        """Whether the suite, run today, trains what the record holds."""
+        spec = record.spec
+        return (
+            spec.dataset in self.datasets
+            and (spec.label_set, spec.protocol, spec.method) == (self.label_set, self.protocol, self.method)
+            and spec.features.items() <= self.features.items()
+            and self.options.items() <= spec.options.items() <= {**self.common, **self.options}.items()
+            and spec.training == self.training
+        )
+
+
+def read_recipes(folder: Path) -> list[Recipe]:
+    """What the suites in ``folder`` train, read without torch; a file that is no suite is passed over."""
+    found = []
+    for file in sorted(folder.glob("*.toml")):
+        try:
+            suite = tomllib.loads(file.read_text(encoding="utf-8"))
+            shared = replace(Training(), **suite.get("training", {}))
+            datasets = suite["dataset"] if isinstance(suite["dataset"], list) else [suite["dataset"]]
+            for table in suite["table"]:
+                usual = replace(shared, **table.get("training", {}))
+                for entry in table["methods"]:
+                    method: dict[str, Any] = {"name": entry} if isinstance(entry, str) else entry
+                    found.append(Recipe(
+                        file, tuple(datasets), suite["label_set"], suite["protocol"], table["features"], method["name"],
+                        table.get("options", {}), method.get("options", {}),
+                        replace(usual, **method.get("training", {})),
+                    ))  # fmt: skip
+        except (KeyError, TypeError, ValueError, AttributeError):
+            continue
+    return found
+
+
+def commands(row: Row, recipes: Sequence[Recipe], results: Path) -> Iterator[tuple[str, str]]:
+    """Command lines that train a row again: all of it where a suite holds it, and one of its trainings."""
+    first = min(row.records, key=lambda record: (record.spec.seed, record.spec.fold))
+    recipe = next((each for each in recipes if all(each.gives(record) for record in row.records)), None)
+    if recipe:
+        seeds = " ".join(str(seed) for seed in sorted({record.spec.seed for record in row.records}))
+        words = ["mer-bench", "bench", recipe.file.as_posix(), "--methods", row.method, "--seeds", seeds]
+        words += ["--results", AGAIN] if first.simulated else ["--corpus", "real", "--results", AGAIN]
+        yield "The row", shlex.join(words)
+    spec = first.spec.path(results).as_posix()
+    yield "One training of it", shlex.join(["mer-bench", "run", "--spec", spec, "--results", AGAIN])
+
+
+# Pictures
+
+
+def draw(records: Sequence[RunRecord]) -> tuple[dict[str, list[tuple[str, Markup]]], list[tuple[str, Markup]]]:
+    """The pictures of every table by its slug, and those that belong to no single table; each with its caption."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {path.stem: path for path in plots.write(records, Path(folder))}
+        drawn = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
+    found: dict[str, list[tuple[str, Markup]]] = {}
+    for name in (plots.slug(table) for table in tables(records)):
+        found[name] = []
+        for kind, picture in plots.PLOTS.items():
+            if f"{name}-{kind}" in drawn:
+                caption = (picture.__doc__ or kind).splitlines()[0]
+                found[name].append((caption, inline(drawn.pop(f"{name}-{kind}"), f"{name}-{kind}", caption)))
+    return found, [(name, inline(svg, name, name)) for name, svg in sorted(drawn.items())]
+
+
+def inline(svg: str, name: str, caption: str) -> Markup:
+    """An SVG file as an element of the page: its ids made unique, without header, comments, metadata and styles."""
+    from markupsafe import Markup, escape
+
+    svg = re.sub(
+        r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL
+    )
+    prefix = hashlib.sha256(name.encode()).hexdigest()[:8]
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>p{prefix}-", svg)
+    svg = re.sub(r"\n\s*", "\n", svg)
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1))
+
+
+# Typography
+
+
+def points(found: Difference) -> str:
+    """A difference with its interval, in points."""
+    low, high = (f"{100 * bound:+.1f}".replace("-", "−") for bound in (found.low, found.high))
+    return f"{100 * found.effect:+.1f}".replace("-", "−") + f" ({low} to {high})"
+
+
+def p_value(p: float) -> str:
+    """A p-value in words."""
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+
+
+def short(count: float) -> str:
+    """A large number with three digits and its prefix: 1.30 M."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= 0.9995 * size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:.0f}"
+
+
+def _quoted(published: Sequence[Published], dataset: str) -> list[Published]:
+    chosen = (one for one in published if one.dataset == dataset)
+    return sorted(chosen, key=lambda one: (one.method.lower(), one.protocol, one.metric, one.source, one.value))
+
+
+def _mean(row: Row) -> str:
+    return f"{100 * SCORES['weighted_f1'](row.pooled).mean():.2f}"
+
+
+def _place(modality: str) -> tuple[int, str]:
+    return ORDER.index(modality) if modality in ORDER else len(ORDER), modality
+
+
+def _value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
