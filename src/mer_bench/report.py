@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mer_bench import ablation
 from mer_bench.errors import unknown
 from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1
 from mer_bench.records import RunRecord, RunSpec, Training, load_records
-from mer_bench.statistics import LEVEL, RESAMPLES, Difference, Evidence, difference, holm, resample
+from mer_bench.statistics import LEVEL, RESAMPLES, Difference, Evidence, Friedman, difference, friedman, holm, resample
 
 REFERENCES = ("majority", "unimodal")  #: stand in every table that their features fit, whatever its track
 ORDER = ("text", "audio", "vision")  #: of modalities in a label
@@ -119,6 +120,11 @@ class Row:
     counts: npt.NDArray[np.int64] | None = None
     records: tuple[RunRecord, ...] = ()
 
+    @property
+    def options(self) -> Mapping[str, object]:
+        """Of the method, as far as they differ from its defaults."""
+        return self.records[0].spec.options
+
     @cached_property
     def order(self) -> tuple[bool, float, str, tuple[str, ...], str]:
         """Complete rows first, best first, then by name."""
@@ -151,6 +157,7 @@ class Table:
     folds: int
     rows: Sequence[Row]
     records: Sequence[RunRecord]
+    ablations: Mapping[Row, Row] = field(default_factory=dict)  #: method without a part -> the whole, among ``rows``
 
     @property
     def first(self) -> RunRecord:
@@ -167,6 +174,19 @@ class Table:
         """What is known of each row's weighted F1, best first."""
         known = [row for row in self.rows if row.counts is not None]
         return {row: resample(row.counts, stream=stream) for stream, row in enumerate(known) if row.counts is not None}
+
+    @cached_property
+    def change(self) -> dict[Row, tuple[Difference, float]]:
+        """What each ablation gains on the whole method, with the p-value corrected for the method's ablations."""
+        changes: dict[Row, dict[Row, Difference]] = defaultdict(dict)
+        for stream, (row, whole) in enumerate(self.ablations.items(), len(self.rows)):
+            if whole in self.evidence and row.counts is not None:
+                changes[whole][row] = difference(resample(row.counts, stream=stream), self.evidence[whole])
+        corrected = {}
+        for found in changes.values():
+            p_values = holm([one.p for one in found.values()])
+            corrected.update({row: (one, p) for (row, one), p in zip(found.items(), p_values, strict=True)})
+        return corrected
 
     @cached_property
     def behind(self) -> dict[Row, tuple[Difference, float]]:
@@ -212,7 +232,7 @@ class Table:
 
     def seeds(self, row: Row) -> str:
         """How many seeds stand behind a row, and what is missing."""
-        wanted = max(other.complete + len(other.partial) for other in self.rows)
+        wanted = max(other.complete + len(other.partial) for other in (*self.rows, *self.ablations))
         text = f"{row.complete}" if row.complete == wanted else f"{row.complete}/{wanted} seeds"
         if not row.partial:
             return text
@@ -250,6 +270,7 @@ def leaderboard(records: Sequence[RunRecord], published: Sequence[Published] | N
         if chosen:
             parts += [f"## {heading}\n", preface, _headline(chosen)]
             parts += [_section(number, table) for number, table in chosen]
+            parts.append(_over_tables([table for _, table in chosen]))
     superseded = Counter(f"{r.spec.method} version {r.spec.version}" for r in _superseded(records))
     if superseded:
         runs = ", ".join(f"{count} of {name}" for name, count in sorted(superseded.items()))
@@ -264,7 +285,7 @@ def main_table(records: Sequence[RunRecord], dataset: str) -> str:
     for table in (table for table in tables(records) if table.first.spec.dataset == dataset):
         rows = [
             (row.label, _join(row.modalities), row.score("weighted_f1"), row.score("accuracy"), table.seeds(row))
-            for row in table.rows
+            for row in (*table.rows, *table.ablations)
         ]
         padded = _pad([("method", "modalities", "weighted F1", "accuracy", "seeds"), *rows], "<<>><")
         title = table.title + (" (simulated)" if table.first.simulated else "")
@@ -355,7 +376,17 @@ def _table(features: FeatureMap, track: str, records: Sequence[RunRecord]) -> Ta
         spec = record.spec
         runs[spec.method, _modalities(spec), _options(spec), astuple(spec.training)].append(record)
     rows = sorted((_row(group, folds) for group in runs.values()), key=lambda row: row.order)
-    return Table(features, track, folds, rows, records)
+    whole = {row: _whole(row, rows) for row in rows}
+    ablations = {row: of for row, of in whole.items() if of}
+    return Table(features, track, folds, [row for row in rows if row not in ablations], records, ablations)
+
+
+def _whole(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The row of the whole method, all else equal, if ``row`` is an ablation of it."""
+    part, options = ablation.split(row.method, row.options)
+    key = (row.method, options, row.modalities, row.training)
+    found = (r for r in rows if part and (r.method, r.options, r.modalities, r.training) == key)
+    return next(found, None)
 
 
 def _row(records: Sequence[RunRecord], folds: int) -> Row:
@@ -400,7 +431,73 @@ def _options(spec: RunSpec) -> str:
     return f" ({pairs})" if pairs else ""
 
 
+# Methods over several tables
+
+
+@dataclass(frozen=True)
+class Across:
+    """The methods that all tables of a track rank, over those tables; no ``test`` on fewer than three of either."""
+
+    track: str
+    simulated: bool
+    tables: tuple[Table, ...]
+    methods: tuple[str, ...]  #: best mean rank first where there is a test, else by name
+    test: Friedman | None
+
+    @property
+    def text(self) -> str:
+        """What the test found, in one or two sentences."""
+        over = f"over {len(self.tables)} tables of {len({table.first.spec.dataset for table in self.tables})} corpora"
+        if self.test is None:
+            return f"{len(self.methods)} methods {over}: a test over tables needs three of each."
+        ranks = ", ".join(f"{name} {rank:.2f}" for name, rank in zip(self.methods, self.test.ranks, strict=True))
+        p = f"p = {self.test.p:.3f}" if self.test.p >= 0.001 else "p < 0.001"
+        return (
+            f"{len(self.methods)} methods {over}: Friedman chi² = {self.test.chi2:.2f}, df = {self.test.df}, {p}; "
+            f"critical difference of mean ranks (Nemenyi, 5 %) {self.test.critical:.2f}. Mean ranks: {ranks}."
+        )
+
+
+def across(found: Sequence[Table]) -> list[Across]:
+    """Each track over its tables that rank at least three methods; simulated corpora never beside real ones.
+
+    A method is represented by the row that reads all of the table's modalities; of several, never chosen by their
+    scores, the one with most seeds, then the first by label.
+    """
+    groups: dict[tuple[bool, str], list[tuple[Table, dict[str, Row]]]] = defaultdict(list)
+    for table in found:
+        rows = [row for row in table.rows if row.ranked and len(row.modalities) == len(table.features)]
+        rows.sort(key=lambda row: (-row.complete, row.label, repr(row.training)))
+        chosen = {row.method: row for row in reversed(rows)}
+        if len(chosen) >= 3:
+            groups[table.first.simulated, table.track].append((table, chosen))
+    return [_across(track, simulated, group) for (simulated, track), group in sorted(groups.items(), reverse=True)]
+
+
+def _across(track: str, simulated: bool, group: Sequence[tuple[Table, Mapping[str, Row]]]) -> Across:
+    methods = sorted(set.intersection(*(set(rows) for _, rows in group)))
+    tables = tuple(table for table, _ in group)
+    if min(len(methods), len(tables)) < 3:
+        return Across(track, simulated, tables, tuple(methods), None)
+    scores = np.array([[SCORES["weighted_f1"](rows[name].pooled).mean() for name in methods] for _, rows in group])
+    test = friedman(scores)
+    ranks, names = zip(*sorted(zip(test.ranks, methods, strict=True)), strict=True)
+    return Across(track, simulated, tables, names, replace(test, ranks=ranks))
+
+
 # Tables -> Markdown
+
+
+def _over_tables(chosen: Sequence[Table]) -> str:
+    """Which methods are better over several tables; nothing where no track has two."""
+    lines = [f"{part.track.capitalize()} track, {part.text}" for part in across(chosen) if len(part.tables) > 1]
+    if not lines:
+        return ""
+    lines.append(
+        "A block is a table that ranks at least three methods, a method is in if all of them rank it. Few tables make "
+        "a weak test, and tables of one corpus share its test utterances, so that p is then too small."
+    )
+    return f"### Over several tables\n\n{_bullets(lines, ())}"
 
 
 def _headline(chosen: Sequence[tuple[int, Table]]) -> str:
@@ -460,8 +557,32 @@ def _section(number: int, table: Table) -> str:
         f"### {number}. {table.title}\n",
         markdown([[name for name, _, _ in columns], *scores], "".join(side for _, side, _ in columns)),
         markdown([classes, *by_class, total], "<<" + ">" * len(present)),
+        *_ablations(table),
         _bullets(_notes(table, usual), footnotes),
     ])  # fmt: skip
+
+
+def _ablations(table: Table) -> Iterator[str]:
+    """What is lost where a part of a method is taken out; below the whole method, in the order of their scores."""
+    lines = []
+    for whole in (row for row in table.rows if row in table.ablations.values()):
+        lines.append((whole.label, "", whole.score("weighted_f1"), "", f"{whole.parameters:,}", table.seeds(whole)))
+        for row in (row for row, of in table.ablations.items() if of is whole):
+            lines.append((
+                "", ablation.split(row.method, row.options)[0], row.score("weighted_f1"), _change(table, row),
+                f"{row.parameters:,}", table.seeds(row),
+            ))  # fmt: skip
+    if lines:
+        head = ("Ablations", "Changed", "Weighted F1", "Against the whole", "Parameters", "Seeds")
+        yield markdown([head, *lines], "<<>>><")
+
+
+def _change(table: Table, row: Row) -> str:
+    if row not in table.change:
+        return "–"
+    found, p = table.change[row]
+    tied = " ≈" if p >= 1 - LEVEL else ""
+    return f"{100 * found.effect:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f}){tied}"
 
 
 def _interval(table: Table, row: Row) -> str:
@@ -525,6 +646,11 @@ def _notes(table: Table, usual: Training) -> Iterator[str]:
             "that are tied with the best (Holm-corrected p of 0.05 or more)."
         )
         yield from _gain(table)
+    if table.ablations:
+        yield (
+            "Ablations take a part out of a method and are never ranked; ≈ marks those not shown to differ from the "
+            "whole (paired, Holm-corrected over the method's ablations)."
+        )
     if table.counts_encoders:
         yield "*Fusion* counts the parameters outside the unimodal encoders; – where they were not counted apart."
     if table.track == "dialogue":

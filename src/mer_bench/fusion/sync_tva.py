@@ -226,7 +226,8 @@ class SyncTVA(FusionModule):
         num_classes: Number of emotions.
         enhancement: Whether there is MSDE.
         graph: ``pairwise``; ``same_utterance`` (only its edges and self-loops); ``full`` (no window: memory grows with
-            the square of the dialogue's length); ``joint`` (one graph of all modalities); ``none``.
+            the square of the dialogue's length); ``joint`` (one graph of all modalities); ``within`` (a graph for each
+            modality, no edge between two); ``none``.
         fusion: ``cross_attention`` (CAF), ``concat``, ``add`` or ``gated`` (a gated sum).
         window_past: Turns before an utterance that its node and its cross-attention see (5 suits MELD).
         window_future: Turns after it, likewise.
@@ -269,6 +270,7 @@ class SyncTVA(FusionModule):
             "same_utterance": (pairs, (0, 0)),
             "full": (pairs, (None, None)),
             "joint": ([tuple(range(modalities))], self.window),
+            "within": ([(m,) for m in range(modalities)], self.window),
             "none": ([], self.window),
         }
         if graph not in variants:
