@@ -562,29 +562,6 @@ def _section(number: int, table: Table) -> str:
     ])  # fmt: skip
 
 
-def _ablations(table: Table) -> Iterator[str]:
-    """What is lost where a part of a method is taken out; below the whole method, in the order of their scores."""
-    lines = []
-    for whole in (row for row in table.rows if row in table.ablations.values()):
-        lines.append((whole.label, "", whole.score("weighted_f1"), "", f"{whole.parameters:,}", table.seeds(whole)))
-        for row in (row for row, of in table.ablations.items() if of is whole):
-            lines.append((
-                "", ablation.split(row.method, row.options)[0], row.score("weighted_f1"), _change(table, row),
-                f"{row.parameters:,}", table.seeds(row),
-            ))  # fmt: skip
-    if lines:
-        head = ("Ablations", "Changed", "Weighted F1", "Against the whole", "Parameters", "Seeds")
-        yield markdown([head, *lines], "<<>>><")
-
-
-def _change(table: Table, row: Row) -> str:
-    if row not in table.change:
-        return "–"
-    found, p = table.change[row]
-    tied = " ≈" if p >= 1 - LEVEL else ""
-    return f"{100 * found.effect:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f}){tied}"
-
-
 def _interval(table: Table, row: Row) -> str:
     """Where a row's weighted F1 lies with 95 % confidence."""
     if row not in table.evidence:
@@ -670,6 +647,29 @@ def _difference(training: Training, usual: Training) -> str:
         if value != asdict(usual)[name]
     ]
     return f"Trained with {', '.join(changed)}." if changed else ""
+
+
+def _ablations(table: Table) -> Iterator[str]:
+    """What is lost where a part of a method is taken out; below the whole method, in the order of their scores."""
+    lines = []
+    for whole in (row for row in table.rows if row in table.ablations.values()):
+        lines.append((whole.label, "", whole.score("weighted_f1"), "", f"{whole.parameters:,}", table.seeds(whole)))
+        for row in (row for row, of in table.ablations.items() if of is whole):
+            lines.append((
+                "", ablation.split(row.method, row.options)[0], row.score("weighted_f1"), _change(table, row),
+                f"{row.parameters:,}", table.seeds(row),
+            ))  # fmt: skip
+    if lines:
+        head = ("Ablations", "Changed", "Weighted F1", "Against the whole", "Parameters", "Seeds")
+        yield markdown([head, *lines], "<<>>><")
+
+
+def _change(table: Table, row: Row) -> str:
+    if row not in table.change:
+        return "–"
+    found, p = table.change[row]
+    tied = " ≈" if p >= 1 - LEVEL else ""
+    return f"{100 * found.effect:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f}){tied}"
 
 
 def _published(published: Sequence[Published]) -> str:
