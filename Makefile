@@ -12,6 +12,7 @@ DEVICES ?= 1
 STRATEGY ?= auto
 NUM_NODES ?= 1
 JOBS ?= 1
+MEASURE ?=
 LOGGER ?= csv
 CORPUS ?= auto
 MER_DATA ?= data
@@ -35,6 +36,7 @@ help:  ## this text
 	@echo "  STRATEGY   as Lightning names it: auto (default), ddp, ddp_spawn, fsdp, deepspeed ..."
 	@echo "  NUM_NODES  machines of one run (default 1)"
 	@echo "  JOBS       runs side by side (default 1)"
+	@echo "  MEASURE    beside the score: literature (best test epoch), robustness, efficiency; several in quotes"
 	@echo "  LOGGER     csv (default), wandb (offline unless you are logged in) or none"
 	@echo "  CORPUS     auto (default: a simulated stand-in where the corpus is absent), real or simulated"
 	@echo "  MER_DATA   folder of the prepared corpora (default data)"
@@ -45,7 +47,7 @@ help:  ## this text
 bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb)  ## run what the suite lacks, rewrite the leaderboard
 	$(BIN)/mer-bench bench benchmarks/$(DATASET).toml --methods "$(METHODS)" --seeds "$(SEEDS)" \
 	  $(if $(EPOCHS),--epochs $(EPOCHS)) --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) \
-	  --jobs $(JOBS) --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"
+	  --jobs $(JOBS) --measure "$(MEASURE)" --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"
 
 data: .venv/prep  ## prepare a corpus: make data DATASET=ravdess RAW=<folder>
 	@test -n "$(RAW)" || { echo "error: make data needs RAW=<the corpus as you obtained it>; see data_prep/README.md" >&2; exit 2; }

@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from torch.utils.flop_counter import FlopCounterMode
 
+from mer_bench import measure
 from mer_bench.batch import Batch
 from mer_bench.datasets import DATASETS
 from mer_bench.datasets.base import EmotionDataModule
@@ -44,7 +46,13 @@ Notify = Callable[[int, Mapping[str, float]], None]  #: epoch, the latest scores
 
 
 def run(
-    spec: RunSpec, root: Path, *, logger: str = "csv", log_folder: Path = Path("runs"), notify: Notify | None = None
+    spec: RunSpec,
+    root: Path,
+    *,
+    logger: str = "csv",
+    log_folder: Path = Path("runs"),
+    notify: Notify | None = None,
+    measures: Collection[str] = (),
 ) -> RunRecord | None:
     """Train and score one spec.
 
@@ -54,6 +62,7 @@ def run(
         logger: "csv", "wandb" or "none".
         log_folder: Where loggers write.
         notify: Called after every epoch.
+        measures: What to measure beside the score, see ``records.MEASURES``; nothing else of the record depends on it.
 
     Returns:
         The record; None on every process but the first of a distributed run.
@@ -75,18 +84,33 @@ def run(
         warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
         folder = Path(name)
         keeper = _Keeper(folder, notify)
-        trainer = build_trainer(spec, datamodule, folder, keeper, _logger(logger, spec, log_folder))
+        literature = measure.Literature(folder)
+        callbacks = [keeper, literature] if "literature" in measures else [keeper]
+        trainer = build_trainer(spec, datamodule, folder, callbacks, _logger(logger, spec, log_folder))
         checkpoint = None
         if method.num_parameters:
             trainer.fit(method, datamodule=datamodule)
-            assert isinstance(trainer.checkpoint_callback, ModelCheckpoint)
-            checkpoint = trainer.checkpoint_callback.best_model_path
+            written = _best(trainer)
+            checkpoint = folder / written.name if (folder / written.name).exists() else written
         elif datamodule.has_validation:
             trainer.validate(method, datamodule=datamodule, verbose=False)
         trainer.test(method, datamodule=datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
         if not trainer.is_global_zero:
             return None
         curve, matrices, index, predicted = keeper.read()
+        by_epoch, aside = literature.read()
+        flops = flops_per_utterance(method, datamodule)
+        seconds, peak = time.perf_counter() - started - aside, _peak_memory_mib()
+        datamodule.trainer = None  # this process alone reads the test set from here on
+        method.to(trainer.strategy.root_device)
+        robustness = efficiency = None
+        with trainer.precision_plugin.forward_context():
+            if "robustness" in measures:
+                _load(method, datamodule, checkpoint)
+                robustness = measure.robustness(method, datamodule)
+            if "efficiency" in measures:
+                efficiency = measure.efficiency(method, datamodule)
+    test_confusion = confusion_matrix(datamodule.labels[index], predicted, datamodule.num_classes).tolist()
     scores = [entry[MONITOR] for entry in curve if MONITOR in entry]
     best = int(np.argmax(np.asarray(scores, np.float32))) if scores else max(len(curve) - 1, 0)
     return RunRecord(
@@ -109,7 +133,7 @@ def run(
         },
         rows={split: len(rows) for split, rows in datamodule.rows.items()},
         validation_confusion=matrices[best] if matrices else None,
-        test_confusion=confusion_matrix(datamodule.labels[index], predicted, datamodule.num_classes).tolist(),
+        test_confusion=test_confusion,
         test_by_cluster=by_cluster(datamodule, index, predicted).tolist(),
         test_index=index.tolist(),
         test_predictions=predicted.tolist(),
@@ -117,15 +141,43 @@ def run(
         best_epoch=best,
         parameters=method.num_parameters,
         encoder_parameters=method.encoder_parameters,
-        flops_per_utterance=flops_per_utterance(method, datamodule),
-        seconds=round(time.perf_counter() - started, 2),
-        peak_memory_mib=round(_peak_memory_mib(), 1),
+        flops_per_utterance=flops,
+        seconds=round(seconds, 2),
+        peak_memory_mib=round(peak, 1),
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         versions={
             "python": ".".join(map(str, sys.version_info[:3])),
             **{name: version(name) for name in ("mer-bench", "torch", "lightning", "torchmetrics", "numpy")},
         },
+        # without training there is no epoch to choose
+        literature=(by_epoch or [test_confusion]) if "literature" in measures else None,
+        robustness=robustness,
+        efficiency=efficiency,
     )
+
+
+def time_again(record: RunRecord, root: Path) -> RunRecord:
+    """The same record with its efficiency measured on this machine: that needs no training."""
+    torch.set_num_threads(THREADS)
+    spec = record.spec
+    datamodule = build_datamodule(spec, root)
+    datamodule.setup("test")
+    method = build_method(spec, datamodule.dims, datamodule.num_classes)
+    # a Trainer knows which device and which precision the run would have
+    trainer = L.Trainer(
+        accelerator="auto", devices=1, deterministic=True, precision=spec.training.precision, logger=False,  # type: ignore[arg-type]
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    method.to(trainer.strategy.root_device)
+    with trainer.precision_plugin.forward_context():
+        return replace(record, efficiency=measure.efficiency(method, datamodule))
+
+
+def _load(method: FusionModule, datamodule: EmotionDataModule, checkpoint: Path | None) -> None:
+    """Give the method what the test had: strategies that spawn processes leave the parent's as it was."""
+    method.class_counts.copy_(datamodule.class_counts)
+    if checkpoint is not None:
+        method.load_state_dict(torch.load(checkpoint, map_location=method.device, weights_only=True)["state_dict"])
 
 
 def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
@@ -198,13 +250,13 @@ def options_of(method: type[FusionModule]) -> dict[str, Any]:
 
 
 def build_trainer(
-    spec: RunSpec, datamodule: EmotionDataModule, folder: Path, keeper: Callback, logger: Logger | None
+    spec: RunSpec, datamodule: EmotionDataModule, folder: Path, watchers: Sequence[Callback], logger: Logger | None
 ) -> L.Trainer:
     """The Trainer of a run; checkpoints live in a temporary folder."""
     training = spec.training
     monitor = MONITOR if datamodule.has_validation else None
     callbacks: list[Callback] = [
-        keeper,
+        *watchers,
         ModelCheckpoint(folder, "best", monitor=monitor, mode="max" if monitor else "min", save_weights_only=True),
     ]
     if monitor and training.patience:
@@ -258,6 +310,8 @@ class _Keeper(Callback):
 
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._write(trainer, module)
+        if trainer.world_size > 1:
+            self._share(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.state.fn == "validate":
@@ -281,10 +335,27 @@ class _Keeper(Callback):
         if self.notify and trainer.is_global_zero:
             self.notify(len(module.curve), module.curve[-1] if module.curve else {})
 
+    def _share(self, trainer: L.Trainer) -> None:
+        """Put the chosen weights, which the first process has written, into every process's own folder.
+
+        Processes on other machines do not see its folder. A checkpoint that is itself a folder (of shards, as DeepSpeed
+        writes) stays where it is: it needs a file system that the machines share.
+        """
+        best = _best(trainer)
+        content = trainer.strategy.broadcast(best.read_bytes() if trainer.is_global_zero and best.is_file() else b"")
+        if content and not trainer.is_global_zero:
+            (self.folder / best.name).write_bytes(content)
+
     def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, FusionModule)
         if trainer.is_global_zero:
             (self.folder / "curve.json").write_text(json.dumps([module.curve, module.validation_matrices]))
+
+
+def _best(trainer: L.Trainer) -> Path:
+    """The checkpoint of the chosen epoch, where the first process wrote it."""
+    assert isinstance(trainer.checkpoint_callback, ModelCheckpoint)
+    return Path(trainer.checkpoint_callback.best_model_path)
 
 
 def _logger(name: str, spec: RunSpec, folder: Path) -> Logger | None:
