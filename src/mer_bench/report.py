@@ -447,7 +447,8 @@ class Across:
     @property
     def text(self) -> str:
         """What the test found, in one or two sentences."""
-        over = f"over {len(self.tables)} tables of {len({table.first.spec.dataset for table in self.tables})} corpora"
+        corpora = len({table.first.spec.dataset for table in self.tables})
+        over = f"over {len(self.tables)} tables of {f'{corpora} corpora' if corpora > 1 else 'one corpus'}"
         if self.test is None:
             return f"{len(self.methods)} methods {over}: a test over tables needs three of each."
         ranks = ", ".join(f"{name} {rank:.2f}" for name, rank in zip(self.methods, self.test.ranks, strict=True))
@@ -563,7 +564,7 @@ def _section(number: int, table: Table) -> str:
     ])  # fmt: skip
 
 
-def _seeds_with(table: Table, row: Row, measure: str) -> list[list[RunRecord]]:
+def seeds_with(table: Table, row: Row, measure: str) -> list[list[RunRecord]]:
     """The records, one a fold, of each complete seed of a row that has the measure in every fold."""
     seeds: dict[int, dict[int, RunRecord]] = defaultdict(dict)
     for record in row.records:
@@ -572,14 +573,15 @@ def _seeds_with(table: Table, row: Row, measure: str) -> list[list[RunRecord]]:
     return [folds for folds in whole if all(getattr(record, measure) is not None for record in folds)]
 
 
-def _f1_over(
+def f1_over(
     seeds: Sequence[Sequence[RunRecord]], matrix: Callable[[RunRecord], npt.ArrayLike]
 ) -> npt.NDArray[np.float64]:
     """Weighted F1 of each seed; the folds' matrices are summed first."""
     return SCORES["weighted_f1"](np.stack([np.sum([np.asarray(matrix(r)) for r in folds], 0) for folds in seeds]))
 
 
-def _best_test_epoch(record: RunRecord) -> npt.NDArray[np.int64]:
+def best_test_epoch(record: RunRecord) -> npt.NDArray[np.int64]:
+    """Confusion matrix of the epoch that is best on the test set."""
     epochs = np.array(record.literature, np.int64)
     return epochs[np.argmax(SCORES["weighted_f1"](epochs))]
 
@@ -588,9 +590,9 @@ def _literature(table: Table) -> str:
     """What choosing the epoch on the test set would have been worth to each row."""
     lines, worth = [], []
     for row in table.rows:
-        if seeds := _seeds_with(table, row, "literature"):
-            honest = _f1_over(seeds, lambda record: record.test_confusion)
-            habit = _f1_over(seeds, _best_test_epoch)
+        if seeds := seeds_with(table, row, "literature"):
+            honest = f1_over(seeds, lambda record: record.test_confusion)
+            habit = f1_over(seeds, best_test_epoch)
             worth.append(100 * (habit.mean() - honest.mean()))
             lines.append((row.label, _join(row.modalities), _spread(honest), _spread(habit), f"{worth[-1]:+.2f}"))
     if not lines:
@@ -611,9 +613,9 @@ def _robustness(table: Table) -> str:
     conditions += [("missing", rate) for rate in ("0.3", "0.5", "0.7")] + [("noise", level) for level in ("10", "0")]
     lines = []
     for row in table.rows:
-        seeds = _seeds_with(table, row, "robustness") if row.modalities else []
+        seeds = seeds_with(table, row, "robustness") if row.modalities else []
         if seeds:
-            whole = _f1_over(seeds, lambda record: record.test_confusion)
+            whole = f1_over(seeds, lambda record: record.test_confusion)
             cells = [_kept(seeds, kind, level, whole) for kind, level in conditions]
             lines.append((row.label, _join(row.modalities), _spread(whole), *cells))
     if not lines:
@@ -631,7 +633,7 @@ def _robustness(table: Table) -> str:
 def _kept(seeds: Sequence[Sequence[RunRecord]], kind: str, level: str, whole: npt.NDArray[np.float64]) -> str:
     if any(level not in (record.robustness or {}).get(kind, {}) for folds in seeds for record in folds):
         return "–"
-    left = _f1_over(seeds, lambda record: (record.robustness or {})[kind][level])
+    left = f1_over(seeds, lambda record: (record.robustness or {})[kind][level])
     return f"{100 * left.mean() / whole.mean():.0f} %" if whole.mean() else "–"
 
 
