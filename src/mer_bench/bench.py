@@ -25,7 +25,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mer_bench.errors import Misuse
-from mer_bench.records import RunRecord, RunSpec, measurable, measured, read_record, write_failure, write_record
+from mer_bench.records import (
+    RunRecord,
+    RunSpec,
+    measurable,
+    measured,
+    read_record,
+    skipped,
+    write_failure,
+    write_record,
+)
 
 
 @dataclass(frozen=True)
@@ -61,16 +70,11 @@ def bench(specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, console: C
     """
     queue = missing(specs, places.results, places.measures)
     console = console or Console(stderr=True)
-    again = sum(spec.path(places.results).is_file() for spec in queue)
-    measuring = f", {again} of them to measure {' and '.join(places.measures)}" if again else ""
+    lacking = sum(spec.path(places.results).is_file() for spec in queue)
+    measuring = f", {lacking} of them to measure {' and '.join(places.measures)}" if lacking else ""
     console.print(f"{len(specs)} runs: {len(specs) - len(queue)} recorded, {len(queue)} to do{measuring}")
-    for strategy in sorted({spec.strategy for spec in specs}):
-        sharded = [spec for spec in specs if spec.strategy == strategy]
-        skipped = sorted(set(places.measures) - measurable(sharded[0], places.measures))
-        if skipped:
-            console.print(
-                f"{' and '.join(skipped)}: not measured under strategy {strategy!r}, which shards the weights"
-            )
+    for sentence in skipped(specs, places.measures):
+        console.print(sentence)
     if not queue:
         return []
     failed: list[RunSpec] = []

@@ -128,9 +128,12 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, jobs: int, 
 def run(spec_file: Path | None, dataset: str | None, method: str | None, features: tuple[str, ...], label_set: str | None,
         protocol: str | None, fold: int, seed: int, options: tuple[str, ...], training: tuple[str, ...], root: Path,
         results: Path, logger: str, logs: Path, devices: int, strategy: str, num_nodes: int, measures: tuple[str, ...]) -> None:  # fmt: skip
-    """Run one training and write its record (also if there is one already)."""
+    """Run one training and write its record, also if there is one already.
+
+    --measure efficiency needs no training where there is a record that lacks nothing else.
+    """
     from mer_bench.bench import Places, run_and_record
-    from mer_bench.records import RunSpec, Training, check_measures
+    from mer_bench.records import RunSpec, Training, check_measures, skipped
     from mer_bench.suite import one_run
 
     asked = check_measures(_words(" ".join(measures)))
@@ -159,6 +162,8 @@ def run(spec_file: Path | None, dataset: str | None, method: str | None, feature
             strategy=strategy,
             num_nodes=num_nodes,
         )
+    for sentence in skipped([spec], asked):
+        click.echo(f"warning: {sentence}", err=True)
     path = run_and_record(spec, Places(root, results, logger, logs, asked))
     if path is not None:
         click.echo(path)

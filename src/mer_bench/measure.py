@@ -119,7 +119,7 @@ class Disturbances:
         self.standardised = [name for name in MODALITIES if name in standardised]
         generator = np.random.default_rng(SEED)
         shape = (rows, len(MODALITIES))  # a column for each modality, whether or not the run has it
-        self.lots = torch.from_numpy(generator.random(shape)).to(device)
+        self.lots = torch.from_numpy(generator.random(shape, np.float32)).to(device)
         bank = generator.standard_normal(1 << 20, np.float32)
         self.bank = torch.from_numpy(bank).to(device)
         self.start = torch.from_numpy(generator.integers(0, len(bank), shape)).to(device)
@@ -172,8 +172,8 @@ class Disturbances:
         sequence = batch.features[name]
         _, time, dim = sequence.values.shape
         start = self.start[batch.index, MODALITIES.index(name)]
-        places = start[:, None] + torch.arange(time * dim, device=start.device)
-        drawn = self.bank[places % len(self.bank)].reshape(sequence.values.shape)
+        ring = self.bank.repeat(2 + time * dim // len(self.bank))
+        drawn = ring.unfold(0, time * dim, 1)[start].reshape(sequence.values.shape)
         return drawn.masked_fill(~sequence.mask[..., None], 0)
 
 

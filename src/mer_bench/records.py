@@ -122,6 +122,13 @@ def measurable(spec: RunSpec, measures: Iterable[str]) -> set[str]:
     return {name for name in measures if whole or name == "efficiency"}
 
 
+def skipped(specs: Iterable[RunSpec], measures: Iterable[str]) -> list[str]:
+    """One sentence for each of ``measures`` that some of the runs cannot take."""
+    wanted = set(measures)
+    found = {(spec.strategy, name) for spec in specs for name in wanted - measurable(spec, wanted)}
+    return [f"{name} is not measured under strategy {s!r}, which shards the weights" for s, name in sorted(found)]
+
+
 def measured(record: RunRecord) -> set[str]:
     """What was measured on demand."""
     return {name for name in MEASURES if getattr(record, name) is not None}

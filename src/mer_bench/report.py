@@ -647,7 +647,7 @@ def _cost(table: Table) -> str:
         latency = np.median([1000 * each["latency_seconds"] for _, each in timed])
         speed = np.median([each["throughput_utterances"] / each["throughput_seconds"] for _, each in timed])
         frozen = sum(facts.get("parameters", 0) for facts in timed[0][0].features.values() if row.modalities)
-        devices |= {f"{each['device']} ({each['threads']} threads)" for _, each in timed}
+        devices |= {f"{each['device']} ({each['threads']} thread{'s' * (each['threads'] > 1)})" for _, each in timed}
         lines.append((
             row.label, _join(row.modalities), f"{row.parameters:,}", row.fusion_parameters, f"{frozen:,}",
             f"{np.median([record.flops_per_utterance for record, _ in timed]) / 1e6:,.2f}", f"{latency:,.2f}",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import numpy as np
@@ -42,6 +42,7 @@ MONITOR = "val/weighted_f1"
 #: when their number changes.
 THREADS = 1
 
+T = TypeVar("T")
 Notify = Callable[[int, Mapping[str, float]], None]  #: epoch, the latest scores by name
 
 
@@ -102,14 +103,12 @@ def run(
         flops = flops_per_utterance(method, datamodule)
         seconds, peak = time.perf_counter() - started - aside, _peak_memory_mib()
         datamodule.trainer = None  # this process alone reads the test set from here on
-        method.to(trainer.strategy.root_device)
         robustness = efficiency = None
-        with trainer.precision_plugin.forward_context():
-            if "robustness" in measures:
-                _load(method, datamodule, checkpoint)
-                robustness = measure.robustness(method, datamodule)
-            if "efficiency" in measures:
-                efficiency = measure.efficiency(method, datamodule)
+        if "robustness" in measures:
+            _load(method, datamodule, checkpoint)
+            robustness = _on_device(measure.robustness, method, datamodule, trainer)
+        if "efficiency" in measures:
+            efficiency = _on_device(measure.efficiency, method, datamodule, trainer)
     test_confusion = confusion_matrix(datamodule.labels[index], predicted, datamodule.num_classes).tolist()
     scores = [entry[MONITOR] for entry in curve if MONITOR in entry]
     best = int(np.argmax(np.asarray(scores, np.float32))) if scores else max(len(curve) - 1, 0)
@@ -168,9 +167,18 @@ def time_again(record: RunRecord, root: Path) -> RunRecord:
         accelerator="auto", devices=1, deterministic=True, precision=spec.training.precision, logger=False,  # type: ignore[arg-type]
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    method.to(trainer.strategy.root_device)
+    return replace(record, efficiency=_on_device(measure.efficiency, method, datamodule, trainer))
+
+
+def _on_device(
+    what: Callable[[FusionModule, EmotionDataModule], T],
+    method: FusionModule,
+    datamodule: EmotionDataModule,
+    trainer: L.Trainer,
+) -> T:
+    """Measure on the device and in the precision that the trainer uses."""
     with trainer.precision_plugin.forward_context():
-        return replace(record, efficiency=measure.efficiency(method, datamodule))
+        return what(method.to(trainer.strategy.root_device), datamodule)
 
 
 def _load(method: FusionModule, datamodule: EmotionDataModule, checkpoint: Path | None) -> None:
