@@ -176,12 +176,18 @@ class Table:
         return {row: resample(row.counts, stream=stream) for stream, row in enumerate(known) if row.counts is not None}
 
     @cached_property
+    def ablated(self) -> dict[Row, Evidence]:
+        """What is known of each ablation's weighted F1."""
+        streams = enumerate(self.ablations, len(self.rows))
+        return {row: resample(row.counts, stream=stream) for stream, row in streams if row.counts is not None}
+
+    @cached_property
     def change(self) -> dict[Row, tuple[Difference, float]]:
         """What each ablation gains on the whole method, with the p-value corrected for the method's ablations."""
         changes: dict[Row, dict[Row, Difference]] = defaultdict(dict)
-        for stream, (row, whole) in enumerate(self.ablations.items(), len(self.rows)):
-            if whole in self.evidence and row.counts is not None:
-                changes[whole][row] = difference(resample(row.counts, stream=stream), self.evidence[whole])
+        for row, whole in self.ablations.items():
+            if whole in self.evidence and row in self.ablated:
+                changes[whole][row] = difference(self.ablated[row], self.evidence[whole])
         corrected = {}
         for found in changes.values():
             p_values = holm([one.p for one in found.values()])
