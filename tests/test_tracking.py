@@ -50,6 +50,7 @@ def offline_run(folder: Path, made: RunRecord) -> dict[str, Any]:
 
 
 def stored(folder: Path) -> dict[str, Any]:
+    wandb.teardown()  # its service writes until it is told to end
     (run,) = folder.glob("wandb/offline-run-*")
     tables = {path.name.split("_")[0]: json.loads(path.read_text()) for path in run.rglob("*.table.json")}
     (log,) = run.glob("run-*.wandb")

@@ -136,7 +136,7 @@ def learning(table: Table) -> Figure | None:
         axes.plot(range(1, length + 1), mean, label=row.method, **_style(place))
     spread = max(later) - min(later)
     axes.set_ylim(min(later) - 0.05 * spread - 0.1, max(later) + 0.05 * spread + 0.1)  # the first epochs fall below
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation weighted F1, mean over seeds and folds")
     axes.grid(color="#dddddd", linewidth=0.6)
@@ -175,8 +175,8 @@ def robustness(table: Table) -> Figure | None:
         if seeds := seeds_with(table, row, "robustness"):
             whole = f1_over(seeds, lambda record: record.test_confusion).mean()
             for kind, curves in kept.items():
-                levels = [(record.robustness or {}).get(kind, {}) for folds in seeds for record in folds]
-                shared = [level for level in levels[0] if all(level in other for other in levels)]
+                held = [(record.robustness or {}).get(kind, {}) for folds in seeds for record in folds]
+                shared = [level for level in held[0] if all(level in other for other in held)]
                 if shared and whole:
                     curves[row] = {level: 100 * _left(seeds, kind, level) / whole for level in shared}
     kept = {kind: curves for kind, curves in kept.items() if curves}
@@ -210,7 +210,7 @@ def critical_difference(found: Across) -> Figure | None:
     test = found.test
     if test is None:
         return None
-    groups = []
+    groups: list[tuple[int, int]] = []
     for first, rank in enumerate(test.ranks):  # each longest run of methods that are near enough
         last = max(place for place, other in enumerate(test.ranks) if other - rank <= test.critical)
         if last > first and (not groups or last > groups[-1][1]):
@@ -351,7 +351,13 @@ def _label(
             dx = (radius + here.width / scale / 2) * np.cos(angle)
             dy = (radius + here.height / scale / 2) * np.sin(angle)
             box = here.translated(dx * scale, dy * scale)
-            if not (box.count_overlaps(taken) or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1):
+            if not (
+                box.count_overlaps(taken)
+                or box.x0 < frame.x0
+                or box.x1 > frame.x1
+                or box.y0 < frame.y0
+                or box.y1 > frame.y1
+            ):
                 break
         note.set_position((dx, dy))
         taken.append(box)
