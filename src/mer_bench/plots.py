@@ -351,13 +351,8 @@ def _label(
             dx = (radius + here.width / scale / 2) * np.cos(angle)
             dy = (radius + here.height / scale / 2) * np.sin(angle)
             box = here.translated(dx * scale, dy * scale)
-            if not (
-                box.count_overlaps(taken)
-                or box.x0 < frame.x0
-                or box.x1 > frame.x1
-                or box.y0 < frame.y0
-                or box.y1 > frame.y1
-            ):
+            inside = box.x0 >= frame.x0 and box.x1 <= frame.x1 and box.y0 >= frame.y0 and box.y1 <= frame.y1
+            if inside and not box.count_overlaps(taken):
                 break
         note.set_position((dx, dy))
         taken.append(box)
