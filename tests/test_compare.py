@@ -85,3 +85,15 @@ def test_methods_that_cannot_be_compared_are_one_sentence() -> None:
         compare(RECORDS, "aa", "b")
     with pytest.raises(Misuse, match="no table of iemocap holds both 'a' and 'b'"):
         compare(RECORDS, "a", "b", "iemocap")
+
+
+def test_rows_are_found_by_their_label_ablations_included(tmp_path: Path) -> None:
+    def part(seed: int) -> RunRecord:
+        made = record("cfn_sr", seed, [7, 20, 40])
+        return replace(made, spec=replace(made.spec, options={"residual": False}), provenance="reconstruction")
+
+    records = [*(record("cfn_sr", seed, [7]) for seed in range(3)), *(part(seed) for seed in range(3))]
+    (found,) = compare(records, "cfn_sr", "cfn_sr (residual=false)")
+    assert found.difference is not None
+    assert found.difference.effect == pytest.approx(2 / 60, abs=0.003)
+    assert "cfn_sr against cfn_sr (residual=false) †" in describe(found, tmp_path, 0)

@@ -397,7 +397,7 @@ ABLATIONS: list[tuple[str, dict[str, Any]]] = [
     ("cfn_sr", {"self_attention": False, "residual": False, "scale": True}),
     *(("tacfn", {switch: False}) for switch in ("self_attention", "splice", "residual")),
     ("tacfn", {"scale": True}),
-    ("tacfn", {"directions": "all"}),
+    *(("tacfn", {"directions": directions}) for directions in ("all", "reverse", "none")),
     ("tacfn", {"encoder": "convolution"}),
     ("tacfn", {"self_attention": False, "splice": False, "residual": False}),
     ("sync_tva", {"enhancement": False}),

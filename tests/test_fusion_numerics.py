@@ -176,7 +176,7 @@ def naive_graph_attention(layer: GraphAttention, x: Tensor, present: Tensor) -> 
     return result
 
 
-@pytest.mark.parametrize("sides", [2, 3])
+@pytest.mark.parametrize("sides", [1, 2, 3])
 @pytest.mark.parametrize("window", [(2, 1), (0, 0), (9, 9), (None, None)])
 def test_graph_attention_is_the_naive_loop(window: tuple[int | None, int | None], sides: int) -> None:
     layer = GraphAttention(2, sides, 8, heads=2, past=window[0], future=window[1], dropout=0.0)

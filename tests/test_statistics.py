@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from mer_bench.metrics import SCORES
-from mer_bench.statistics import Evidence, difference, holm, resample
+from mer_bench.statistics import Evidence, difference, friedman, holm, resample
 
 Counts = npt.NDArray[np.int64]
 CLASSES = 4
@@ -108,3 +108,43 @@ def test_equal_counts_give_equal_numbers() -> None:
 def test_holm_corrects_step_by_step() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+
+
+#: AUC of C4.5, with m tuned, with cf tuned, with both tuned on 14 corpora: Demsar (JMLR 7, 2006), table 6, as ranks
+DEMSAR = [
+    (4, 3, 2, 1), (1, 2, 3, 4), (4, 1, 2, 3), (4, 1, 3, 2), (4, 2, 3, 1), (1, 2.5, 4, 2.5), (3, 2, 4, 1),
+    (2.5, 2.5, 4, 1), (4, 3, 2, 1), (2.5, 2.5, 2.5, 2.5), (4, 2.5, 1, 2.5), (3, 2, 4, 1), (4, 1, 2, 3), (3, 1, 4, 2),
+]  # fmt: skip
+
+
+def test_friedman_and_the_critical_difference_are_those_of_a_worked_example() -> None:
+    found = friedman(-np.array(DEMSAR, np.float64))
+    assert found.ranks == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)  # as printed
+    assert found.critical == pytest.approx(1.25, abs=5e-3)
+    ties = 6 + 6 + 60 + 6  # sum of t^3 - t; the paper's 9.28 is not corrected for them
+    assert found.chi2 * (1 - ties / (14 * (4**3 - 4))) == pytest.approx(9.28, abs=5e-3)
+    assert (found.df, found.blocks) == (3, 14)
+    assert found.p == pytest.approx(0.0167, abs=5e-4)  # the upper tail of chi-square(3) at 10.23
+
+
+def test_the_critical_difference_agrees_with_nemenyi_s_test_of_another_library() -> None:
+    posthocs = pytest.importorskip("scikit_posthocs")
+    scores = np.random.default_rng(8).normal(np.linspace(0, 1.5, 6), 1, (12, 6))
+    found = friedman(scores)
+    apart = np.abs(np.subtract.outer(found.ranks, found.ranks)) > found.critical
+    np.testing.assert_array_equal(apart, posthocs.posthoc_nemenyi_friedman(scores).to_numpy() < 0.05)
+    assert apart.any()
+    assert not apart.all()
+
+
+def test_methods_that_rank_alike_differ_in_at_most_five_percent_of_draws() -> None:
+    generator = np.random.default_rng(9)
+    p = np.array([friedman(generator.normal(size=(8, 5))).p for _ in range(400)])
+    assert 0.015 <= (p < 0.05).mean() <= 0.075
+
+
+def test_equal_scores_are_no_difference_and_few_blocks_no_test() -> None:
+    assert (friedman(np.ones((3, 4))).chi2, friedman(np.ones((3, 4))).p) == (0, 1)
+    for shape in ((2, 5), (5, 2)):
+        with pytest.raises(ValueError, match="needs three of each"):
+            friedman(np.zeros(shape))

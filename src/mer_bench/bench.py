@@ -134,7 +134,13 @@ def run_and_record(spec: RunSpec, places: Places, notify: Any = None) -> Path | 
         notify=notify,
         measures=wanted | known,
     )
-    return None if record is None else write_record(record, places.results)
+    if record is None:
+        return None
+    if places.logger == "wandb":
+        from mer_bench import tracking
+
+        tracking.finish(record)
+    return write_record(record, places.results)
 
 
 def _earlier(spec: RunSpec, results: Path) -> RunRecord | None:

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a run failed or a check found a difference, 2 misuse, 130 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -82,6 +83,7 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, jobs: int, 
     from mer_bench import report
     from mer_bench import suite as suites
     from mer_bench.records import check_measures, load_records
+    from mer_bench.tracking import GROUP
 
     asked = check_measures(_words(" ".join(measures)))
     chosen = suites.read_suite(suite, methods=_words(methods), seeds=_numbers("--seeds", seeds), epochs=epochs)
@@ -98,6 +100,8 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, jobs: int, 
     specs = chosen.specs(root, devices=devices, strategy=strategy, num_nodes=num_nodes)
     suites.validate(specs, root)
     places = benches.Places(root, results, logger, logs, check_measures((*chosen.measures, *asked)))
+    if logger == "wandb":
+        os.environ.setdefault(GROUP, suite.stem)  # workers inherit it
     failed = benches.bench(specs, places, jobs=jobs)
     target = target or _leaderboard(results)
     for problem in report.write(results, target):
@@ -197,7 +201,7 @@ def leaderboard(check: bool, output: Path | None, results: Path) -> None:
 @click.option("--output", type=Path, default=Path("benchmarks/plots"), show_default=True)
 @results_option
 def plots(formats: tuple[str, ...], output: Path, results: Path) -> None:
-    """Draw every table: ranking, F1 by class, confusion, F1 against parameters, learning curves."""
+    """Draw every table: ranking, F1 by class, confusion, cost, learning, robustness; and tracks over their tables."""
     from mer_bench import plots as pictures
 
     made = pictures.write(_records(results), output, formats)
@@ -236,6 +240,16 @@ def compare(first: str, second: str, dataset: str | None, show: int, root: Path,
 
     for found in comparison.compare(_records(results), first, second, dataset):
         click.echo(comparison.describe(found, root, show))
+
+
+@cli.command()
+@logs_option
+def sync(logs: Path) -> None:
+    """Upload the wandb runs that were made offline (LOGGER=wandb logs offline unless you are logged in)."""
+    from mer_bench import tracking
+
+    count = tracking.sync(logs)
+    click.echo(f"{count} runs uploaded" if count else f"nothing to upload in {logs / 'wandb'}")
 
 
 @cli.command()

@@ -12,7 +12,7 @@ import numpy as np
 from mer_bench.errors import Misuse, unknown
 from mer_bench.metrics import f1
 from mer_bench.records import RunRecord
-from mer_bench.report import Row, Table, markdown, tables
+from mer_bench.report import MARKS, Row, Table, markdown, tables
 from mer_bench.statistics import Difference, difference
 from mer_bench.table import FILE, read_table
 
@@ -28,26 +28,34 @@ class Comparison:
 
 
 def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str | None = None) -> list[Comparison]:
-    """Every table in which both methods have a row.
+    """Every table in which both have a row: methods, or rows as the leaderboard labels them, ablations included.
 
     Raises:
         Misuse: there is none, or nothing is recorded of a method.
     """
-    known = sorted({record.spec.method for record in records})
+    all_tables = tables(records)
+    methods = sorted({record.spec.method for record in records})
     for name in (first, second):
-        if name not in known:
-            raise unknown("method among the records", name, known)
+        if not any(_row(table, name) for table in all_tables):
+            raise unknown("method among the records", name, methods)
     found = []
-    for table in tables(records):
-        rows = [next((row for row in table.rows if row.method == name), None) for name in (first, second)]
-        if dataset in (None, table.first.spec.dataset) and rows[0] and rows[1]:
-            both = [table.evidence.get(row) for row in rows if row]
-            tested = difference(both[0], both[1]) if both[0] and both[1] and rows[0] is not rows[1] else None
-            found.append(Comparison(table, rows[0], rows[1], tested))
+    for table in all_tables:
+        one, other = _row(table, first), _row(table, second)
+        if dataset in (None, table.first.spec.dataset) and one and other:
+            known = table.evidence | table.ablated
+            both = one in known and other in known and one is not other
+            found.append(Comparison(table, one, other, difference(known[one], known[other]) if both else None))
     if not found:
         where = f" of {dataset}" if dataset else ""
         raise Misuse(f"no table{where} holds both {first!r} and {second!r}: they were not run on the same features")
     return found
+
+
+def _row(table: Table, name: str) -> Row | None:
+    """The row whose label, without its mark, is ``name``, else the best row of the method of that name."""
+    rows = (*table.rows, *table.ablations)
+    labelled = (row for row in rows if row.label.rstrip("".join(MARKS.values())) == name)
+    return next(labelled, None) or next((row for row in rows if row.method == name), None)
 
 
 def describe(found: Comparison, root: Path, show: int) -> str:

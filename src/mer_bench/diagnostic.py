@@ -55,7 +55,7 @@ class Variant:
         wanted = self.modalities or tuple(sorted(name for name, _, _ in table.features))
         rows = [
             row
-            for row in table.rows
+            for row in (*table.rows, *table.ablations)
             if row.method == self.method
             and row.counts is not None
             and sorted(row.modalities) == sorted(wanted)

@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mer_bench import ablation
 from mer_bench.errors import unknown
 from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1
 from mer_bench.records import RunRecord, RunSpec, Training, load_records
-from mer_bench.statistics import LEVEL, RESAMPLES, Difference, Evidence, difference, holm, resample
+from mer_bench.statistics import LEVEL, RESAMPLES, Difference, Evidence, Friedman, difference, friedman, holm, resample
 
 REFERENCES = ("majority", "unimodal", "linear")  #: in every table that their features fit, whatever its track
 ORDER = ("text", "audio", "vision")  #: of modalities in a label
@@ -122,6 +123,11 @@ class Row:
     counts: npt.NDArray[np.int64] | None = None
     records: tuple[RunRecord, ...] = ()
 
+    @property
+    def options(self) -> Mapping[str, object]:
+        """Of the method, as far as they differ from its defaults."""
+        return self.records[0].spec.options
+
     @cached_property
     def order(self) -> tuple[bool, float, str, tuple[str, ...], str]:
         """Complete rows first, best first, then by name."""
@@ -154,6 +160,7 @@ class Table:
     folds: int
     rows: Sequence[Row]
     records: Sequence[RunRecord]
+    ablations: Mapping[Row, Row] = field(default_factory=dict)  #: method without a part -> the whole, among ``rows``
 
     @property
     def first(self) -> RunRecord:
@@ -170,6 +177,25 @@ class Table:
         """What is known of each row's weighted F1, best first."""
         known = [row for row in self.rows if row.counts is not None]
         return {row: resample(row.counts, stream=stream) for stream, row in enumerate(known) if row.counts is not None}
+
+    @cached_property
+    def ablated(self) -> dict[Row, Evidence]:
+        """What is known of each ablation's weighted F1."""
+        streams = enumerate(self.ablations, len(self.rows))
+        return {row: resample(row.counts, stream=stream) for stream, row in streams if row.counts is not None}
+
+    @cached_property
+    def change(self) -> dict[Row, tuple[Difference, float]]:
+        """What each ablation gains on the whole method, with the p-value corrected for the method's ablations."""
+        changes: dict[Row, dict[Row, Difference]] = defaultdict(dict)
+        for row, whole in self.ablations.items():
+            if whole in self.evidence and row in self.ablated:
+                changes[whole][row] = difference(self.ablated[row], self.evidence[whole])
+        corrected = {}
+        for found in changes.values():
+            p_values = holm([one.p for one in found.values()])
+            corrected.update({row: (one, p) for (row, one), p in zip(found.items(), p_values, strict=True)})
+        return corrected
 
     @cached_property
     def behind(self) -> dict[Row, tuple[Difference, float]]:
@@ -221,7 +247,7 @@ class Table:
 
     def seeds(self, row: Row) -> str:
         """How many seeds stand behind a row, and what is missing."""
-        wanted = max(other.complete + len(other.partial) for other in self.rows)
+        wanted = max(other.complete + len(other.partial) for other in (*self.rows, *self.ablations))
         text = f"{row.complete}" if row.complete == wanted else f"{row.complete}/{wanted} seeds"
         if not row.partial:
             return text
@@ -259,6 +285,7 @@ def leaderboard(records: Sequence[RunRecord], published: Sequence[Published] | N
         if chosen:
             parts += [f"## {heading}\n", preface, _headline(chosen)]
             parts += [_section(number, table) for number, table in chosen]
+            parts.append(_over_tables([table for _, table in chosen]))
     superseded = Counter(f"{r.spec.method} version {r.spec.version}" for r in _superseded(records))
     if superseded:
         runs = ", ".join(f"{count} of {name}" for name, count in sorted(superseded.items()))
@@ -273,7 +300,7 @@ def main_table(records: Sequence[RunRecord], dataset: str) -> str:
     for table in (table for table in tables(records) if table.first.spec.dataset == dataset):
         rows = [
             (row.label, _join(row.modalities), row.score("weighted_f1"), row.score("accuracy"), table.seeds(row))
-            for row in table.rows
+            for row in (*table.rows, *table.ablations)
         ]
         padded = _pad([("method", "modalities", "weighted F1", "accuracy", "seeds"), *rows], "<<>><")
         title = table.title + (" (simulated)" if table.first.simulated else "")
@@ -364,7 +391,17 @@ def _table(features: FeatureMap, track: str, records: Sequence[RunRecord]) -> Ta
         spec = record.spec
         runs[spec.method, _modalities(spec), _options(spec), astuple(spec.training)].append(record)
     rows = sorted((_row(group, folds) for group in runs.values()), key=lambda row: row.order)
-    return Table(features, track, folds, rows, records)
+    whole = {row: _whole(row, rows) for row in rows}
+    ablations = {row: of for row, of in whole.items() if of}
+    return Table(features, track, folds, [row for row in rows if row not in ablations], records, ablations)
+
+
+def _whole(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The row of the whole method, all else equal, if ``row`` is an ablation of it."""
+    part, options = ablation.split(row.method, row.options)
+    key = (row.method, options, row.modalities, row.training)
+    found = (r for r in rows if part and (r.method, r.options, r.modalities, r.training) == key)
+    return next(found, None)
 
 
 def _row(records: Sequence[RunRecord], folds: int) -> Row:
@@ -409,7 +446,74 @@ def _options(spec: RunSpec) -> str:
     return f" ({pairs})" if pairs else ""
 
 
+# Methods over several tables
+
+
+@dataclass(frozen=True)
+class Across:
+    """The methods that all tables of a track rank, over those tables; no ``test`` on fewer than three of either."""
+
+    track: str
+    simulated: bool
+    tables: tuple[Table, ...]
+    methods: tuple[str, ...]  #: best mean rank first where there is a test, else by name
+    test: Friedman | None
+
+    @property
+    def text(self) -> str:
+        """What the test found, in one or two sentences."""
+        corpora = len({table.first.spec.dataset for table in self.tables})
+        over = f"over {len(self.tables)} tables of {f'{corpora} corpora' if corpora > 1 else 'one corpus'}"
+        if self.test is None:
+            return f"{len(self.methods)} methods {over}: a test over tables needs three of each."
+        ranks = ", ".join(f"{name} {rank:.2f}" for name, rank in zip(self.methods, self.test.ranks, strict=True))
+        p = f"p = {self.test.p:.3f}" if self.test.p >= 0.001 else "p < 0.001"
+        return (
+            f"{len(self.methods)} methods {over}: Friedman chi² = {self.test.chi2:.2f}, df = {self.test.df}, {p}; "
+            f"critical difference of mean ranks (Nemenyi, 5 %) {self.test.critical:.2f}. Mean ranks: {ranks}."
+        )
+
+
+def across(found: Sequence[Table]) -> list[Across]:
+    """Each track over its tables that rank at least three methods; simulated corpora never beside real ones.
+
+    A method is represented by the row that reads all of the table's modalities; of several, never chosen by their
+    scores, the one with most seeds, then the first by label.
+    """
+    groups: dict[tuple[bool, str], list[tuple[Table, dict[str, Row]]]] = defaultdict(list)
+    for table in found:
+        rows = [row for row in table.rows if row.ranked and len(row.modalities) == len(table.features)]
+        rows.sort(key=lambda row: (-row.complete, row.label, repr(row.training)))
+        chosen = {row.method: row for row in reversed(rows)}
+        if len(chosen) >= 3:
+            groups[table.first.simulated, table.track].append((table, chosen))
+    return [_across(track, simulated, group) for (simulated, track), group in sorted(groups.items(), reverse=True)]
+
+
+def _across(track: str, simulated: bool, group: Sequence[tuple[Table, Mapping[str, Row]]]) -> Across:
+    methods = sorted(set.intersection(*(set(rows) for _, rows in group)))
+    tables = tuple(table for table, _ in group)
+    if min(len(methods), len(tables)) < 3:
+        return Across(track, simulated, tables, tuple(methods), None)
+    scores = np.array([[SCORES["weighted_f1"](rows[name].pooled).mean() for name in methods] for _, rows in group])
+    test = friedman(scores)
+    ranks, names = zip(*sorted(zip(test.ranks, methods, strict=True)), strict=True)
+    return Across(track, simulated, tables, names, replace(test, ranks=ranks))
+
+
 # Tables -> Markdown
+
+
+def _over_tables(chosen: Sequence[Table]) -> str:
+    """Which methods are better over several tables; nothing where no track has two."""
+    lines = [f"{part.track.capitalize()} track, {part.text}" for part in across(chosen) if len(part.tables) > 1]
+    if not lines:
+        return ""
+    lines.append(
+        "A block is a table that ranks at least three methods, a method is in if all of them rank it. Few tables make "
+        "a weak test, and tables of one corpus share its test utterances, so that p is then too small."
+    )
+    return f"### Over several tables\n\n{_bullets(lines, ())}"
 
 
 def _headline(chosen: Sequence[tuple[int, Table]]) -> str:
@@ -469,12 +573,13 @@ def _section(number: int, table: Table) -> str:
         f"### {number}. {table.title}\n",
         markdown([[name for name, _, _ in columns], *scores], "".join(side for _, side, _ in columns)),
         markdown([classes, *by_class, total], "<<" + ">" * len(present)),
+        *_ablations(table),
         _bullets(_notes(table, usual), footnotes),
         *(part for part in (_literature(table), _robustness(table), _cost(table)) if part),
     ])  # fmt: skip
 
 
-def _seeds_with(table: Table, row: Row, measure: str) -> list[list[RunRecord]]:
+def seeds_with(table: Table, row: Row, measure: str) -> list[list[RunRecord]]:
     """The records, one a fold, of each complete seed of a row that has the measure in every fold."""
     seeds: dict[int, dict[int, RunRecord]] = defaultdict(dict)
     for record in row.records:
@@ -483,14 +588,15 @@ def _seeds_with(table: Table, row: Row, measure: str) -> list[list[RunRecord]]:
     return [folds for folds in whole if all(getattr(record, measure) is not None for record in folds)]
 
 
-def _f1_over(
+def f1_over(
     seeds: Sequence[Sequence[RunRecord]], matrix: Callable[[RunRecord], npt.ArrayLike]
 ) -> npt.NDArray[np.float64]:
     """Weighted F1 of each seed; the folds' matrices are summed first."""
     return SCORES["weighted_f1"](np.stack([np.sum([np.asarray(matrix(r)) for r in folds], 0) for folds in seeds]))
 
 
-def _best_test_epoch(record: RunRecord) -> npt.NDArray[np.int64]:
+def best_test_epoch(record: RunRecord) -> npt.NDArray[np.int64]:
+    """Confusion matrix of the epoch that is best on the test set."""
     epochs = np.array(record.literature, np.int64)
     return epochs[np.argmax(SCORES["weighted_f1"](epochs))]
 
@@ -499,9 +605,9 @@ def _literature(table: Table) -> str:
     """What choosing the epoch on the test set would have been worth to each row."""
     lines, worth = [], []
     for row in table.rows:
-        if seeds := _seeds_with(table, row, "literature"):
-            honest = _f1_over(seeds, lambda record: record.test_confusion)
-            habit = _f1_over(seeds, _best_test_epoch)
+        if seeds := seeds_with(table, row, "literature"):
+            honest = f1_over(seeds, lambda record: record.test_confusion)
+            habit = f1_over(seeds, best_test_epoch)
             worth.append(100 * (habit.mean() - honest.mean()))
             lines.append((row.label, _join(row.modalities), _spread(honest), _spread(habit), f"{worth[-1]:+.2f}"))
     if not lines:
@@ -522,9 +628,9 @@ def _robustness(table: Table) -> str:
     conditions += [("missing", rate) for rate in ("0.3", "0.5", "0.7")] + [("noise", level) for level in ("10", "0")]
     lines = []
     for row in table.rows:
-        seeds = _seeds_with(table, row, "robustness") if row.modalities else []
+        seeds = seeds_with(table, row, "robustness") if row.modalities else []
         if seeds:
-            whole = _f1_over(seeds, lambda record: record.test_confusion)
+            whole = f1_over(seeds, lambda record: record.test_confusion)
             cells = [_kept(seeds, kind, level, whole) for kind, level in conditions]
             lines.append((row.label, _join(row.modalities), _spread(whole), *cells))
     if not lines:
@@ -542,7 +648,7 @@ def _robustness(table: Table) -> str:
 def _kept(seeds: Sequence[Sequence[RunRecord]], kind: str, level: str, whole: npt.NDArray[np.float64]) -> str:
     if any(level not in (record.robustness or {}).get(kind, {}) for folds in seeds for record in folds):
         return "–"
-    left = _f1_over(seeds, lambda record: (record.robustness or {})[kind][level])
+    left = f1_over(seeds, lambda record: (record.robustness or {})[kind][level])
     return f"{100 * left.mean() / whole.mean():.0f} %" if whole.mean() else "–"
 
 
@@ -637,6 +743,11 @@ def _notes(table: Table, usual: Training) -> Iterator[str]:
             "that are tied with the best (Holm-corrected p of 0.05 or more)."
         )
         yield from _gain(table)
+    if table.ablations:
+        yield (
+            "Ablations take a part out of a method and are never ranked; ≈ marks those not shown to differ from the "
+            "whole (paired, Holm-corrected over the method's ablations)."
+        )
     if table.counts_encoders:
         yield "*Fusion* counts the parameters outside the unimodal encoders; – where they were not counted apart."
     if table.track == "dialogue":
@@ -656,6 +767,29 @@ def _difference(training: Training, usual: Training) -> str:
         if value != asdict(usual)[name]
     ]
     return f"Trained with {', '.join(changed)}." if changed else ""
+
+
+def _ablations(table: Table) -> Iterator[str]:
+    """What is lost where a part of a method is taken out; below the whole method, in the order of their scores."""
+    lines = []
+    for whole in (row for row in table.rows if row in table.ablations.values()):
+        lines.append((whole.label, "", whole.score("weighted_f1"), "", f"{whole.parameters:,}", table.seeds(whole)))
+        for row in (row for row, of in table.ablations.items() if of is whole):
+            lines.append((
+                "", ablation.split(row.method, row.options)[0], row.score("weighted_f1"), _change(table, row),
+                f"{row.parameters:,}", table.seeds(row),
+            ))  # fmt: skip
+    if lines:
+        head = ("Ablations", "Changed", "Weighted F1", "Against the whole", "Parameters", "Seeds")
+        yield markdown([head, *lines], "<<>>><")
+
+
+def _change(table: Table, row: Row) -> str:
+    if row not in table.change:
+        return "–"
+    found, p = table.change[row]
+    tied = " ≈" if p >= 1 - LEVEL else ""
+    return f"{100 * found.effect:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f}){tied}"
 
 
 def _published(published: Sequence[Published]) -> str:

@@ -45,6 +45,18 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Friedman:
+    """Friedman's test that methods rank alike in every block, and Nemenyi's critical difference of mean ranks."""
+
+    ranks: tuple[float, ...]  #: mean rank of each method, 1 = best; equal scores share their ranks' mean
+    chi2: float  #: corrected for ties
+    df: int
+    p: float
+    critical: float  #: mean ranks that are further apart differ, at :data:`LEVEL` for all pairs at once
+    blocks: int
+
+
+@dataclass(frozen=True)
 class Difference:
     """How much better one method is than another on the same test utterances, with its 95 % interval and p-value."""
 
@@ -92,6 +104,29 @@ def holm(p_values: Sequence[float]) -> list[float]:
     from statsmodels.stats.multitest import multipletests
 
     return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
+
+
+def friedman(scores: Floats) -> Friedman:
+    """Whether some methods rank higher than others over several blocks (Demsar, JMLR 7, 2006).
+
+    The p-value is that of the chi-square distribution, the usual one; of few blocks it is somewhat too large.
+
+    Args:
+        scores: [block, method], higher is better; blocks are independent of each other.
+
+    Raises:
+        ValueError: fewer than three blocks or methods: there is nothing to test.
+    """
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range
+
+    blocks, methods = scores.shape
+    if min(blocks, methods) < 3:
+        raise ValueError(f"{blocks} blocks and {methods} methods; Friedman's test needs three of each")
+    ranks = rankdata(-scores, axis=1).mean(0)
+    equal = (scores == scores[:, :1]).all()  # nothing but ties: the statistic is 0 / 0
+    chi2, p = (0.0, 1.0) if equal else friedmanchisquare(*scores.T)
+    critical = studentized_range.ppf(LEVEL, methods, np.inf) * np.sqrt(methods * (methods + 1) / (12 * blocks))
+    return Friedman(tuple(map(float, ranks)), float(chi2), methods - 1, float(p), float(critical), blocks)
 
 
 def _tails(values: Floats) -> tuple[float, float]:

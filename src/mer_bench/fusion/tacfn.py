@@ -41,7 +41,8 @@ class TACFN(FusionModule):
         dropout: Before the output layer and, with convolutions, in the encoders.
         encoder: "projection" (a linear map a frame, pooled by their mean) or "convolution" (the shared encoder, in
             place of the 3D ResNeXt-50 and the MFCC CNN of the paper's RAVDESS form).
-        directions: "paper" (two modalities: audio, or else the first, guides the other; three: all), or "all".
+        directions: "paper" (two modalities: audio, or else the first, guides the other; three: all), "all", or as an
+            ablation "reverse" (audio, or else the first, is guided by the others and guides none) or "none".
         self_attention: Ablation switch: without it the last token itself guides.
         splice: Ablation switch: without it the weights depend on the target alone.
         residual: Ablation switch: without it the reweighted tokens replace the target's.
@@ -71,16 +72,18 @@ class TACFN(FusionModule):
         super().__init__(dims, num_classes)
         if encoder not in ENCODERS:
             raise unknown("encoder", encoder, ENCODERS)
-        if directions not in ("paper", "all"):
-            raise unknown("directions", directions, ("paper", "all"))
         names = tuple(self.dims)
-        one_way = directions == "paper" and len(names) == 2
         guide = "audio" if "audio" in names else names[0]
-        self.guides = {
-            target: tuple(name for name in names if name != target)
-            for target in names
-            if not (one_way and target == guide)
+        others = tuple(name for name in names if name != guide)
+        targets = {
+            "paper": others if len(names) == 2 else names,
+            "all": names,
+            "reverse": (guide,),
+            "none": (),
         }
+        if directions not in targets:
+            raise unknown("directions", directions, targets)
+        self.guides = {target: tuple(name for name in names if name != target) for target in targets[directions]}
         self.encoders = nn.ModuleDict(
             {name: ENCODERS[encoder](dim, hidden, dropout) for name, dim in self.dims.items()}
         )
