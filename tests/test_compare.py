@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mer_bench.compare import compare, describe
+from mer_bench.compare import claims, compare, describe
 from mer_bench.errors import Misuse
 from mer_bench.metrics import confusion_matrix
 from mer_bench.records import RunRecord, RunSpec, Training
@@ -97,3 +97,16 @@ def test_rows_are_found_by_their_label_ablations_included(tmp_path: Path) -> Non
     assert found.difference is not None
     assert found.difference.effect == pytest.approx(2 / 60, abs=0.003)
     assert "cfn_sr against cfn_sr (residual=false) †" in describe(found, tmp_path, 0)
+
+
+def test_a_claim_holds_is_turned_round_or_is_not_shown() -> None:
+    wrong = {"early_concat": [], "unimodal": range(0, 60, 2), "cfn_sr": range(0, 60, 3), "tacfn": [7]}
+    records = [record(method, seed, list(rows)) for method, rows in wrong.items() for seed in range(3)]
+    imagined = [replace(each, simulated=True, spec=replace(each.spec, dataset="simulated-meld")) for each in records]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in claims(records + imagined).splitlines()[2:]]
+    assert [(line[0].split()[0], line[1], line[-1]) for line in lines] == [
+        ("Simple", "meld", "holds"),
+        ("CFN-SR's", "meld", "the reverse holds"),
+        ("TACFN's", "meld", "not shown"),
+        ("TACFN", "meld", "holds"),
+    ]

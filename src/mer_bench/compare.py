@@ -13,7 +13,7 @@ from mer_bench.errors import Misuse, unknown
 from mer_bench.metrics import f1
 from mer_bench.records import RunRecord
 from mer_bench.report import MARKS, Row, Table, markdown, tables
-from mer_bench.statistics import Difference, difference
+from mer_bench.statistics import LEVEL, Difference, difference, holm
 from mer_bench.table import FILE, read_table
 
 
@@ -56,6 +56,38 @@ def _row(table: Table, name: str) -> Row | None:
     rows = (*table.rows, *table.ablations)
     labelled = (row for row in rows if row.label.rstrip("".join(MARKS.values())) == name)
     return next(labelled, None) or next((row for row in rows if row.method == name), None)
+
+
+#: What the papers say, or take for granted -> the two methods that it sets against each other.
+CLAIMS = (
+    ("Simple fusion beats the best single modality", "early_concat", "unimodal"),
+    ("CFN-SR's cross-modal block beats concatenation", "cfn_sr", "early_concat"),
+    ("TACFN's cross-modal blocks beat concatenation", "tacfn", "early_concat"),
+    ("TACFN beats CFN-SR", "tacfn", "cfn_sr"),
+    ("Sync-TVA beats a recurrent context without graphs", "sync_tva", "bc_lstm"),
+    ("Sync-TVA's graphs beat MMGCN's", "sync_tva", "mmgcn"),
+)
+
+
+def claims(records: Sequence[RunRecord]) -> str:
+    """Each of :data:`CLAIMS` on every real corpus that can tell, as a Markdown table; Holm-corrected over its rows."""
+    names = {record.spec.method for record in records}
+    found = [
+        (text, one)
+        for text, first, second in CLAIMS
+        if {first, second} <= names
+        for one in compare(records, first, second)
+        if not one.table.first.simulated
+    ]
+    tested = [(text, one, one.difference) for text, one in found if one.difference]
+    corrected = holm([each.p for *_, each in tested])
+    lines = [
+        (text, one.table.first.spec.dataset, ", ".join(sorted(name for _, name, _ in one.table.features)),
+         f"{100 * each.effect:+.1f}", f"{100 * each.low:+.1f} to {100 * each.high:+.1f}", f"{p:.3f}",
+         "not shown" if p >= 1 - LEVEL else "holds" if each.effect > 0 else "the reverse holds")
+        for (text, one, each), p in zip(tested, corrected, strict=True)
+    ]  # fmt: skip
+    return markdown([("Claim", "Corpus", "Features", "Points", "95 % interval", "p", "Here"), *lines], "<<<>>><")
 
 
 def describe(found: Comparison, root: Path, show: int) -> str:

@@ -1,7 +1,7 @@
 """The generated parts of the pages: ``python -m mer_bench.readme`` rewrites what stands between their marks.
 
 ``<!-- KIND -->`` or ``<!-- KIND: ARGUMENT -->`` ... ``<!-- end -->`` holds what :data:`BLOCKS` has for the kind. In
-README.md these are the table of methods and heads of the leaderboard's tables, in docs/simulated.md what is known of
+README.md these are the table of methods, heads of the leaderboard's tables and the papers' claims tested, in docs/simulated.md what is known of
 the corpora and what the methods attain on them.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from mer_bench import diagnostic, report
+from mer_bench.compare import claims
 from mer_bench.files import write_atomic
 from mer_bench.records import RunRecord, load_records
 from mer_bench.simulated_tables import presets
@@ -24,6 +25,7 @@ MARKED = re.compile(r"(<!-- (\w+)(?:: (.+?))? -->\n).*?(<!-- end -->)", re.DOTAL
 BLOCKS: Mapping[str, Callable[[Sequence[RunRecord], str], str]] = {
     "methods": lambda records, argument: methods(),
     "table": report.excerpt,
+    "claims": lambda records, argument: claims(records),
     "presets": lambda records, argument: presets(),
     "shares": lambda records, argument: diagnostic.shares(report.tables(records)),
     "answers": lambda records, argument: diagnostic.answers(report.tables(records)),
