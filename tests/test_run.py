@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -395,3 +396,48 @@ def test_ddp_fork_with_an_odd_number_of_batches_counts_every_utterance_once(
     training = {"epochs": 1, "batch_size": 12}  # evaluation takes 48, 48 and 24
     record = train(spec_of(root, training=training, devices=2, strategy="ddp_fork"), root)
     assert_two_devices_evaluate_all_once(record, evaluated)
+
+
+NODE = """
+import os, sys, tempfile
+from pathlib import Path
+import lightning as L
+
+test = L.Trainer.test
+
+def noted(trainer, *args, ckpt_path, **rest):
+    path = Path(ckpt_path).resolve()
+    # what another machine would lack; the first one reads its own
+    assert path.is_relative_to(Path(os.environ["TMPDIR"]).resolve()), f"{path} is on the other machine"
+    return test(trainer, *args, ckpt_path=ckpt_path, **rest)
+
+L.Trainer.test = noted
+from mer_bench.cli import main
+main()
+"""
+
+
+def test_on_two_machines_each_loads_the_chosen_weights_from_its_own_folder(root: Path, tmp_path: Path) -> None:
+    spec = spec_of(root, training={"epochs": 2, "learning_rate": 2e-3}, num_nodes=2, strategy="ddp")
+    (tmp_path / "spec.json").write_text(json.dumps(asdict(spec)), encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    nodes = []
+    for rank in ("0", "1"):
+        (tmp_path / rank / "tmp").mkdir(parents=True)
+        line = [sys.executable, "-c", NODE, "run", "--spec", tmp_path / "spec.json", "--data", root]
+        line += ["--results", tmp_path / rank / "results", "--logger", "none"]
+        place = {"TMPDIR": str(tmp_path / rank / "tmp"), "NODE_RANK": rank}
+        nodes.append(subprocess.Popen(list(map(str, line)), env={**os.environ, **shared, **place}, text=True,
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))  # fmt: skip
+    try:
+        said = [node.communicate(timeout=200)[1] for node in nodes]
+    finally:
+        for node in nodes:
+            node.kill()
+    assert [node.returncode for node in nodes] == [0, 0], said[0][-3000:] + said[1][-3000:]
+    record = read_record(spec.path(tmp_path / "0" / "results"))
+    assert len(record.test_predictions) == record.rows["test"]
+    assert not (tmp_path / "1" / "results").exists()

@@ -79,8 +79,8 @@ def run(
         checkpoint = None
         if method.num_parameters:
             trainer.fit(method, datamodule=datamodule)
-            assert isinstance(trainer.checkpoint_callback, ModelCheckpoint)
-            checkpoint = trainer.checkpoint_callback.best_model_path
+            best = _best(trainer)
+            checkpoint = folder / best.name if (folder / best.name).exists() else best
         elif datamodule.has_validation:
             trainer.validate(method, datamodule=datamodule, verbose=False)
         trainer.test(method, datamodule=datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
@@ -258,6 +258,8 @@ class _Keeper(Callback):
 
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._write(trainer, module)
+        if trainer.world_size > 1:
+            self._share(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.state.fn == "validate":
@@ -281,10 +283,27 @@ class _Keeper(Callback):
         if self.notify and trainer.is_global_zero:
             self.notify(len(module.curve), module.curve[-1] if module.curve else {})
 
+    def _share(self, trainer: L.Trainer) -> None:
+        """Put the chosen weights, which the first process has written, into every process's own folder.
+
+        Processes on other machines do not see its folder. A checkpoint that is itself a folder (of shards, as DeepSpeed
+        writes) stays where it is: it needs a file system that the machines share.
+        """
+        best = _best(trainer)
+        content = trainer.strategy.broadcast(best.read_bytes() if trainer.is_global_zero and best.is_file() else b"")
+        if content and not trainer.is_global_zero:
+            (self.folder / best.name).write_bytes(content)
+
     def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, FusionModule)
         if trainer.is_global_zero:
             (self.folder / "curve.json").write_text(json.dumps([module.curve, module.validation_matrices]))
+
+
+def _best(trainer: L.Trainer) -> Path:
+    """The checkpoint of the chosen epoch, where the first process wrote it."""
+    assert isinstance(trainer.checkpoint_callback, ModelCheckpoint)
+    return Path(trainer.checkpoint_callback.best_model_path)
 
 
 def _logger(name: str, spec: RunSpec, folder: Path) -> Logger | None:
