@@ -12,6 +12,9 @@ DEVICES ?= 1
 STRATEGY ?= auto
 NUM_NODES ?= 1
 JOBS ?= 1
+PRECISION ?=
+SHARD ?=
+CLUSTER ?=
 LOGGER ?= csv
 CORPUS ?= auto
 MER_DATA ?= data
@@ -34,7 +37,10 @@ help:  ## this text
 	@echo "  DEVICES    devices of one run (default 1); with more, set STRATEGY"
 	@echo "  STRATEGY   as Lightning names it: auto (default), ddp, ddp_spawn, fsdp, deepspeed ..."
 	@echo "  NUM_NODES  machines of one run (default 1)"
+	@echo "  PRECISION  as Lightning names it, e.g. bf16-mixed (default: the suite's)"
 	@echo "  JOBS       runs side by side (default 1)"
+	@echo "  SHARD      only this share of the runs, e.g. SHARD=3/10; see docs/many_machines.md"
+	@echo "  CLUSTER    run on Ray: local (JOBS side by side) or ray://HOST:PORT"
 	@echo "  LOGGER     csv (default), wandb (offline unless you are logged in) or none"
 	@echo "  CORPUS     auto (default: a simulated stand-in where the corpus is absent), real or simulated"
 	@echo "  MER_DATA   folder of the prepared corpora (default data)"
@@ -42,9 +48,10 @@ help:  ## this text
 	@echo "Variables of make data: DATASET, RAW (the corpus as you obtained it), MER_DATA"
 	@echo "Variables of make download: DATASET, OUT (default downloads/DATASET), YES=1 (accept the licence unasked)"
 
-bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb)  ## run what the suite lacks, rewrite the leaderboard
+bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb) $(if $(CLUSTER),.venv/cluster)  ## run what the suite lacks, rewrite the leaderboard
 	$(BIN)/mer-bench bench benchmarks/$(DATASET).toml --methods "$(METHODS)" --seeds "$(SEEDS)" \
-	  $(if $(EPOCHS),--epochs $(EPOCHS)) --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) \
+	  $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PRECISION),--precision $(PRECISION)) \
+	  $(if $(SHARD),--shard $(SHARD)) $(if $(CLUSTER),--cluster $(CLUSTER)) --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) \
 	  --jobs $(JOBS) --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"
 
 data: .venv/prep  ## prepare a corpus: make data DATASET=ravdess RAW=<folder>
@@ -99,6 +106,6 @@ clean:  ## remove the environment and what was built (not data, not results)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-.venv/dev .venv/prep .venv/report .venv/wandb: .venv/%: pyproject.toml | .venv/base
+.venv/dev .venv/prep .venv/report .venv/wandb .venv/cluster: .venv/%: pyproject.toml | .venv/base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@

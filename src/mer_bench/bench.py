@@ -43,8 +43,12 @@ def missing(specs: Sequence[RunSpec], results: Path) -> list[RunSpec]:
     return [spec for spec in specs if not spec.path(results).is_file()]
 
 
-def bench(specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, console: Console | None = None) -> list[RunSpec]:
+def bench(
+    specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, cluster: str = "", console: Console | None = None
+) -> list[RunSpec]:
     """Run every spec that has no record in ``jobs`` worker processes; returns the specs that failed.
+
+    With ``cluster`` the workers are those of Ray, see :mod:`mer_bench.cluster`.
 
     A worker writes its record itself and outlives neither this process nor Ctrl-C, so that a killed bench loses the
     runs in flight and nothing else. A run whose worker dies (out of memory, say) is tried once more.
@@ -56,7 +60,11 @@ def bench(specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, console: C
         return []
     failed: list[RunSpec] = []
     suspects: list[RunSpec] = []  # in flight when a worker died; each is tried again with no other beside it
-    with _Display(console, len(queue), jobs) as display:
+    with Display(console, len(queue), jobs) as display:
+        if cluster:
+            from mer_bench.cluster import run_all
+
+            return run_all(queue, places, cluster, jobs=jobs, display=display)
         while queue or suspects:
             again = not queue
             todo, width = (suspects, 1) if again else (queue, jobs)
@@ -97,7 +105,7 @@ def run_and_record(spec: RunSpec, places: Places, notify: Any = None) -> Path | 
     return None if record is None else write_record(record, places.results)
 
 
-class _Display:
+class Display:
     """Live progress: runs done, time left, and the epoch and validation score of each current run."""
 
     def __init__(self, console: Console, total: int, jobs: int) -> None:
@@ -115,7 +123,7 @@ class _Display:
         self.suite = self.progress.add_task("suite", total=total, score="")
         self.tasks: dict[str, Any] = {}
 
-    def __enter__(self) -> _Display:
+    def __enter__(self) -> Display:
         self.progress.start()
         return self
 
@@ -129,12 +137,14 @@ class _Display:
         )
 
     def started(self, spec: RunSpec) -> None:
+        """Show a run that begins."""
         label = f"{spec.method} {'+'.join(spec.features)} fold {spec.fold} seed {spec.seed}"
         if spec.sha256 in self.tasks:  # a second try
             self.progress.remove_task(self.tasks[spec.sha256])
         self.tasks[spec.sha256] = self.progress.add_task(label, total=spec.training.epochs, score="")
 
     def update(self) -> None:
+        """Show what the workers have told."""
         while not self.messages.empty():
             key, epoch, scores = self.messages.get()
             if key in self.tasks:
@@ -143,7 +153,9 @@ class _Display:
                 self.progress.update(self.tasks[key], completed=epoch, score=text)
 
     def finished(self, spec: RunSpec, reason: str | None, results: Path) -> None:
-        self.progress.remove_task(self.tasks.pop(spec.sha256))
+        """Show, and note beside the records, that a run is done or why it failed."""
+        if spec.sha256 in self.tasks:
+            self.progress.remove_task(self.tasks.pop(spec.sha256))
         self.progress.advance(self.suite)
         label = f"{spec.method} {spec.name}"
         if reason is None:
