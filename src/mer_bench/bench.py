@@ -159,8 +159,10 @@ class Display:
         self.progress.advance(self.suite)
         label = f"{spec.method} {spec.name}"
         if reason is None:
-            record = read_record(spec.path(results))
-            text = f"done   {label}: {record.seconds:.0f} s, epoch {record.best_epoch + 1}"
+            text = f"done   {label}, recorded by the first machine"
+            if spec.path(results).is_file():
+                record = read_record(spec.path(results))
+                text = f"done   {label}: {record.seconds:.0f} s, epoch {record.best_epoch + 1}"
             self.console.print(text, highlight=False, soft_wrap=True)
             return
         try:

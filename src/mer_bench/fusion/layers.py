@@ -149,9 +149,11 @@ class Standardization(nn.Module):
         """Learn from the rows (in training), then standardise them."""
         if self.training:
             rows = values.detach().double() * real[:, None]
-            self.count += real.sum()
-            self.total += rows.sum(0)
-            self.squares += rows.square().sum(0)
+            sums = (real.sum(), rows.sum(0), rows.square().sum(0))
+            for seen, more in zip((self.count, self.total, self.squares), sums, strict=True):
+                if torch.distributed.is_available() and torch.distributed.is_initialized():
+                    torch.distributed.all_reduce(more)  # the rows of all devices
+                seen.add_(more)
         count = self.count.clamp(min=1)
         mean = self.total / count
         deviation = (self.squares / count - mean.square()).clamp(min=0).sqrt()
