@@ -25,7 +25,7 @@ YES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help bench data download test lint unit smoke leaderboard plots check verify list clean
+.PHONY: help bench data download test lint unit smoke leaderboard plots check verify speed list clean
 
 help:  ## this text
 	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -91,6 +91,9 @@ check: .venv/base  ## fail if leaderboard.md is not what the records give
 
 verify: .venv/base  ## recompute the hashes of the prepared features
 	$(BIN)/mer-bench verify --data "$(MER_DATA)"
+
+speed: .venv/dev  ## what an epoch, a start and a leaderboard cost: benchmarks/speed/README.md
+	$(BIN)/python -m benchmarks.speed
 
 list: .venv/base  ## methods and datasets
 	$(BIN)/mer-bench list methods

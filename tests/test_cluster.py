@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.speed.scaling import workers
 from mer_bench import bench as benches
 from mer_bench.cli import main
 from mer_bench.records import load_records, read_record
@@ -202,26 +203,6 @@ def start(root: Path, results: Path, log: Path) -> subprocess.Popen[bytes]:
             stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
-
-
-def workers(pid: int) -> list[int]:
-    """Descendants of ``pid`` that are at work on a run: Ray titles a worker by its task."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if (folder / "cmdline").read_bytes().startswith(b"ray::_attempt") and pid in ancestors(folder.name):
-                found.append(int(folder.name))
-        except OSError:  # it has ended meanwhile
-            continue
-    return found
-
-
-def ancestors(pid: str) -> list[int]:
-    found = []
-    while pid != "0":
-        pid = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
-        found.append(int(pid))
-    return found
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
