@@ -15,6 +15,7 @@ JOBS ?= 1
 PRECISION ?=
 SHARD ?=
 CLUSTER ?=
+MEASURE ?=
 LOGGER ?= csv
 CORPUS ?= auto
 MER_DATA ?= data
@@ -41,6 +42,7 @@ help:  ## this text
 	@echo "  JOBS       runs side by side (default 1)"
 	@echo "  SHARD      only this share of the runs, e.g. SHARD=3/10; see docs/many_machines.md"
 	@echo "  CLUSTER    run on Ray: local (JOBS side by side) or ray://HOST:PORT"
+	@echo "  MEASURE    beside the score: literature (best test epoch), robustness, efficiency; several in quotes"
 	@echo "  LOGGER     csv (default), wandb (offline unless you are logged in) or none"
 	@echo "  CORPUS     auto (default: a simulated stand-in where the corpus is absent), real or simulated"
 	@echo "  MER_DATA   folder of the prepared corpora (default data)"
@@ -51,8 +53,9 @@ help:  ## this text
 bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb) $(if $(CLUSTER),.venv/cluster)  ## run what the suite lacks, rewrite the leaderboard
 	$(BIN)/mer-bench bench benchmarks/$(DATASET).toml --methods "$(METHODS)" --seeds "$(SEEDS)" \
 	  $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PRECISION),--precision $(PRECISION)) \
-	  $(if $(SHARD),--shard $(SHARD)) $(if $(CLUSTER),--cluster $(CLUSTER)) --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) \
-	  --jobs $(JOBS) --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"
+	  $(if $(SHARD),--shard $(SHARD)) $(if $(CLUSTER),--cluster $(CLUSTER)) --jobs $(JOBS) \
+	  --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) --measure "$(MEASURE)" \
+	  --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"
 
 data: .venv/prep  ## prepare a corpus: make data DATASET=ravdess RAW=<folder>
 	@test -n "$(RAW)" || { echo "error: make data needs RAW=<the corpus as you obtained it>; see data_prep/README.md" >&2; exit 2; }

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -338,6 +338,67 @@ def test_a_record_replaces_the_note_of_an_earlier_failure(stage: Places) -> None
     assert note(unlucky, stage).is_file()
     assert perform([unlucky], stage)[0] == []
     assert not note(unlucky, stage).exists()
+
+
+def test_a_record_that_lacks_a_measure_is_replaced_only_by_one_that_has_it(stage: Places) -> None:
+    asking = replace(stage, measures=("robustness",))
+    whole, lacking, bad = spec("works", 1), spec("works", 2), spec("raises")
+    assert perform([whole, lacking], stage)[0] == []
+    record = read_record(whole.path(stage.results))
+    write_record(replace(record, robustness={}), stage.results)
+    before = write_record(replace(record, spec=bad), stage.results).read_bytes()
+    failed, said = perform([whole, lacking, bad], asking)
+    assert "3 runs: 1 recorded, 2 to do, 2 of them to measure robustness" in said
+    assert failed == [bad]
+    assert bad.path(stage.results).read_bytes() == before
+    assert tries(stage, whole) == 1
+    assert tries(stage, lacking) == 2
+    assert "predictions differ" not in said
+
+
+def test_a_warning_says_when_a_record_is_replaced_by_one_with_other_predictions(stage: Places) -> None:
+    one = spec("works")
+    assert perform([one], stage)[0] == []
+    record = read_record(one.path(stage.results))
+    write_record(replace(record, test_predictions=[1]), stage.results)
+    failed, said = perform([one], replace(stage, measures=("literature",)))
+    assert failed == []
+    assert said.count(f"warning works {one.name}: 1 predictions differ from the record that this one replaces") == 1
+    assert read_record(one.path(stage.results)) == record
+
+
+def test_what_a_strategy_cannot_measure_is_said_once_and_not_waited_for(stage: Places) -> None:
+    sharded = [replace(spec("works", seed), strategy="fsdp", devices=2) for seed in range(2)]
+    asking = replace(stage, measures=("literature", "robustness"))
+    _, said = perform(sharded, asking)
+    for name in asking.measures:
+        assert said.count(f"{name} is not measured under strategy 'fsdp', which shards the weights\n") == 1
+    assert missing(sharded, stage.results, asking.measures) == []
+
+
+def test_the_command_measures_what_the_suite_and_the_option_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ground = Ground(tmp_path / "suite.toml", tmp_path / "data", tmp_path / "results")
+    ground.suite.write_text('measure = ["literature"]\n' + SUITE, encoding="utf-8")
+    asked: list[tuple[str, ...]] = []
+    valid = "valid are literature, robustness, efficiency"
+
+    def note_down(specs: object, places: Places, **_: object) -> list[RunSpec]:
+        asked.append(places.measures)
+        return []
+
+    monkeypatch.setattr(benches, "bench", note_down)
+    assert bench_here(ground, monkeypatch, "--measure", "efficiency, literature", "--measure", "robustness") == 0
+    assert bench_here(ground, monkeypatch, "--measure", "") == 0  # as make says it when MEASURE is not set
+    assert asked == [("literature", "efficiency", "robustness"), ("literature",)]
+    capsys.readouterr()
+    assert bench_here(ground, monkeypatch, "--measure", "robustnes") == 2
+    assert capsys.readouterr().err == f"error: unknown measure 'robustnes': did you mean 'robustness'? {valid}\n"
+    ground.suite.write_text('measure = ["literatur"]\n' + SUITE, encoding="utf-8")
+    assert bench_here(ground, monkeypatch) == 2
+    expected = f"error: unknown measure in suite {ground.suite} 'literatur': did you mean 'literature'? {valid}\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_jobs_run_side_by_side(stage: Places) -> None:

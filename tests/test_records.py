@@ -15,10 +15,13 @@ import pytest
 from mer_bench.errors import Misuse
 from mer_bench.files import new_folder, write_atomic
 from mer_bench.records import (
+    MEASURES,
     RunRecord,
     RunSpec,
     Training,
+    check_measures,
     load_records,
+    measured,
     read_record,
     training_fields,
     write_failure,
@@ -163,6 +166,29 @@ def test_a_record_from_before_encoders_were_counted_still_loads(tmp_path: Path) 
     del content["encoder_parameters"]
     path.write_text(json.dumps(content), encoding="utf-8")
     assert read_record(path) == replace(RECORD, encoder_parameters=None)
+
+
+def test_measures_are_optional_and_survive_a_file(tmp_path: Path) -> None:
+    measures: dict[str, Any] = {
+        "literature": [[[1, 0, 0], [0, 0, 1], [1, 0, 0]]],
+        "robustness": {"missing": {"0.1": [[1, 0, 0], [1, 0, 0], [1, 0, 0]]}},
+        "efficiency": {"device": "cpu", "threads": 1, "latency_seconds": 0.001, "latency_utterances": 1},
+    }
+    assert tuple(measures) == MEASURES
+    path = write_record(replace(RECORD, **measures), tmp_path)
+    assert read_record(path) == replace(RECORD, **measures)
+    assert measured(read_record(path)) == set(MEASURES)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({k: v for k, v in content.items() if k not in measures}), encoding="utf-8")
+    assert read_record(path) == RECORD  # one from before there were measures
+    assert measured(RECORD) == set()
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("litrature", "literature"), ("speed", None)])
+def test_a_measure_that_does_not_exist_is_one_sentence(name: str, nearest: str | None) -> None:
+    assert check_measures(["robustness", "robustness"]) == ("robustness",)
+    with pytest.raises(Misuse, match=f"unknown measure '{name}'.*{nearest or ', '.join(MEASURES)}"):
+        check_measures([name])
 
 
 def tampered(path: Path, change: dict[str, Any], spec: dict[str, Any]) -> None:

@@ -286,6 +286,77 @@ def test_parameters_outside_the_encoders_stand_beside_all_where_they_were_counte
     assert "Fusion" not in report.leaderboard([make("b")]).partition("## Published")[0].partition("### 1.")[2]
 
 
+def block(page: str, head: str) -> dict[str, list[str]]:
+    """Rows of the one table whose first heading is ``head``, by their first cell."""
+    lines = page.splitlines()
+    (start,) = [number for number, text in enumerate(lines) if text.startswith(f"| {head} ")]
+    rows = {}
+    for text in lines[start + 2 :]:
+        if not text.startswith("|"):
+            break
+        rows[cells(text)[0]] = cells(text)[1:]
+    return rows
+
+
+def test_the_habit_of_the_best_test_epoch_is_priced_and_never_ranks() -> None:
+    epochs = [_right(12), _right(24), _right(18)]
+    plain = [make("a", s, f, protocol="p", hits=h) for s in range(2) for f, h in enumerate((18, 12))]
+    plain += [make("b", 0, f, protocol="p", hits=15) for f in range(2)]
+    habit = [replace(record, literature=epochs) for record in plain[:4]]
+    page, honest = report.leaderboard(habit + plain[4:]), report.leaderboard(plain)
+    assert score_rows(page) == score_rows(honest)
+    assert "Literature" not in honest
+    before, after = (float(100 * SCORES["weighted_f1"](np.array(_right(h)))) for h in (15, 24))
+    expected = ["text + audio", f"{before:.2f} ± 0.00", f"{after:.2f} ± 0.00", f"{after - before:+.2f}"]
+    assert block(page, "Literature") == {"a": expected}  # b has not been measured
+    assert line(page, "*Optimistic*, never ranked").endswith(f"on average {after - before:.1f}.")
+
+
+def test_the_habit_is_priced_on_the_seeds_that_have_it_in_every_fold() -> None:
+    records = [make("a", s, f, protocol="p", hits=15 + s) for s in range(3) for f in range(2)]
+    chosen = {(0, 0), (0, 1), (1, 0)}  # one seed wholly, one by half
+    records = [replace(r, literature=[_right(21)]) if (r.spec.seed, r.spec.fold) in chosen else r for r in records]
+    f1 = [f"{100 * SCORES['weighted_f1'](np.array(_right(hits))):.2f}" for hits in (15, 21)]
+    assert block(report.leaderboard(records), "Literature")["a"][1:3] == f1
+
+
+def test_what_is_kept_without_retraining_is_a_share_of_the_weighted_f1() -> None:
+    half, none = _right(15), _right(0)
+    found = {"only": {"audio": none, "text": half}, "missing": {"0.3": half, "0.5": half, "0.7": half},
+             "noise": {"20": half, "10": half, "0": none}}  # fmt: skip
+    records = [replace(make("a", s, hits=30), robustness=found) for s in range(2)]
+    alone = make("unimodal", modalities=("text",), hits=30)
+    records.append(replace(alone, robustness={"noise": {"10": half, "0": half}}))
+    records.append(replace(make("majority", hits=30), robustness=found))
+    page = report.leaderboard([*records, make("b")])
+    kept = f"{100 * SCORES['weighted_f1'](np.array(half)):.0f} %"
+    rows = block(page, "Kept")
+    head = cells(line(page, "| Kept"))[3:]
+    assert head == ["Only text", "Only audio", "Missing 0.3", "Missing 0.5", "Missing 0.7", "Noise 10 dB", "Noise 0 dB"]
+    assert rows["a"][2:] == [kept, "0 %", kept, kept, kept, kept, "0 %"]
+    assert rows["unimodal"][2:] == ["–"] * 5 + [kept] * 2
+    assert set(rows) == {"a", "unimodal"}  # the majority class reads nothing that could be missing
+    assert "| Kept" not in report.leaderboard([make("a"), make("b")])
+
+
+def test_costs_stand_in_a_table_of_their_own_with_the_device() -> None:
+    def timed(record: RunRecord, latency: float) -> RunRecord:
+        times = {"latency_seconds": latency, "latency_utterances": 1, "throughput_seconds": 0.004,
+                 "throughput_utterances": 32, "device": "Processor X", "threads": 1}  # fmt: skip
+        return replace(record, efficiency=times, encoder_parameters=123_000, flops_per_utterance=2_500_000)
+
+    records = [timed(make("a", seed), latency) for seed, latency in enumerate((0.001, 0.002, 0.009))]
+    page = report.leaderboard([*records, make("b")])
+    assert block(page, "Cost") == {
+        "a": ["text + audio", "123,456", "456", "45,426,432", "2.50", "2.00", "8,000", "13", "99"]
+    }
+    assert line(page, "Never ranked.").endswith("on Processor X (1 thread).")
+    assert score_rows(page) == score_rows(
+        report.leaderboard([*(replace(r, efficiency=None) for r in records), make("b")])
+    )
+    assert "| Cost" not in report.leaderboard([make("a"), make("b")])
+
+
 def test_the_headline_sets_the_best_method_against_the_best_single_modality() -> None:
     records = [make("a", hits=20), make("unimodal", modalities=("text",), hits=25), make("majority", hits=29)]
     found = cells(line(report.leaderboard(records), "| a", "(text)"))

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -25,42 +25,65 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mer_bench.errors import Misuse
-from mer_bench.records import RunSpec, read_record, write_failure, write_record
+from mer_bench.records import (
+    RunRecord,
+    RunSpec,
+    measurable,
+    measured,
+    read_record,
+    skipped,
+    write_failure,
+    write_record,
+)
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where a bench reads and writes, and how it logs."""
+    """Where a bench reads and writes, how it logs, and what its records hold beside their scores."""
 
     root: Path
     results: Path
     logger: str = "csv"
     log_folder: Path = Path("runs")
+    measures: tuple[str, ...] = ()
 
 
-def missing(specs: Sequence[RunSpec], results: Path) -> list[RunSpec]:
-    """The specs without a record."""
-    return [spec for spec in specs if not spec.path(results).is_file()]
+def missing(specs: Sequence[RunSpec], results: Path, measures: Collection[str] = ()) -> list[RunSpec]:
+    """The specs without a record, or whose record lacks one of the ``measures`` that the run can take.
+
+    Raises:
+        Misuse: a record that has to be looked into is not readable.
+    """
+    return [spec for spec in specs if not _complete(spec, results, measures)]
+
+
+def _complete(spec: RunSpec, results: Path, measures: Collection[str]) -> bool:
+    path, wanted = spec.path(results), measurable(spec, measures)
+    return path.is_file() and (not wanted or wanted <= measured(read_record(path)))
 
 
 def bench(
     specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, cluster: str = "", console: Console | None = None
 ) -> list[RunSpec]:
-    """Run every spec that has no record in ``jobs`` worker processes; returns the specs that failed.
+    """Run every spec whose record is missing or lacks a measure, in ``jobs`` workers; returns the specs that failed.
 
     With ``cluster`` the workers are those of Ray, see :mod:`mer_bench.cluster`.
 
     A worker writes its record itself and outlives neither this process nor Ctrl-C, so that a killed bench loses the
     runs in flight and nothing else. A run whose worker dies (out of memory, say) is tried once more.
     """
-    queue = missing(specs, places.results)
+    queue = missing(specs, places.results, places.measures)
     console = console or Console(stderr=True)
-    console.print(f"{len(specs)} runs: {len(specs) - len(queue)} recorded, {len(queue)} to do")
+    lacking = sum(spec.path(places.results).is_file() for spec in queue)
+    measuring = f", {lacking} of them to measure {' and '.join(places.measures)}" if lacking else ""
+    console.print(f"{len(specs)} runs: {len(specs) - len(queue)} recorded, {len(queue)} to do{measuring}")
+    for sentence in skipped(specs, places.measures):
+        console.print(sentence)
     if not queue:
         return []
     failed: list[RunSpec] = []
     suspects: list[RunSpec] = []  # in flight when a worker died; each is tried again with no other beside it
-    with Display(console, len(queue), jobs) as display:
+    with Display(console, len(queue), jobs, places.results) as display:
         if cluster:
             from mer_bench.cluster import run_all
 
@@ -80,14 +103,14 @@ def bench(
                     for future in done:
                         reason = future.result()
                         spec = running.pop(future)
-                        display.finished(spec, reason, places.results)
+                        display.finished(spec, reason)
                         if reason is not None:
                             failed.append(spec)
             except BrokenProcessPool:
                 for spec in running.values():
                     if again:
                         failed.append(spec)
-                        display.finished(spec, "the worker process died twice (out of memory?)", places.results)
+                        display.finished(spec, "the worker process died twice (out of memory?)")
                     else:
                         suspects.append(spec)
             finally:
@@ -98,18 +121,53 @@ def bench(
 
 
 def run_and_record(spec: RunSpec, places: Places, notify: Any = None) -> Path | None:
-    """Run one spec and write its record; None on every process but the first of a distributed run."""
-    from mer_bench.run import run  # torch is imported by the processes that train, not by the one that shows progress
+    """Run one spec and write its record; None on every process but the first of a distributed run.
 
-    record = run(spec, places.root, logger=places.logger, log_folder=places.log_folder, notify=notify)
+    With several machines only the measures that are asked for count: all must agree, and one alone has the earlier
+    record.
+    """
+    earlier = earlier_record(spec, places.results) if spec.num_nodes == 1 else None
+    record = run_anew(spec, places, earlier, notify)
     return None if record is None else write_record(record, places.results)
+
+
+def run_anew(spec: RunSpec, places: Places, earlier: RunRecord | None = None, notify: Any = None) -> RunRecord | None:
+    """Run one spec; None on every process but the first of a distributed run.
+
+    What the ``earlier`` record of the run has measured is measured again. One that lacks its speed alone is not trained
+    again.
+    """
+    # torch is imported by the processes that train, not by the one that shows progress
+    from mer_bench.run import run, time_again
+
+    known = measured(earlier) if earlier else set()
+    wanted = measurable(spec, places.measures)
+    if earlier and wanted - known == {"efficiency"}:
+        return time_again(earlier, places.root)
+    return run(
+        spec,
+        places.root,
+        logger=places.logger,
+        log_folder=places.log_folder,
+        notify=notify,
+        measures=wanted | known,
+    )
+
+
+def earlier_record(spec: RunSpec, results: Path) -> RunRecord | None:
+    """The record that a run will replace, if there is a readable one."""
+    try:
+        return read_record(spec.path(results))
+    except Misuse:
+        return None
 
 
 class Display:
     """Live progress: runs done, time left, and the epoch and validation score of each current run."""
 
-    def __init__(self, console: Console, total: int, jobs: int) -> None:
-        self.console, self.jobs = console, jobs
+    def __init__(self, console: Console, total: int, jobs: int, results: Path) -> None:
+        self.console, self.jobs, self.results = console, jobs, results
+        self.replaced: dict[str, RunRecord | None] = {}
         self.messages: Any = multiprocessing.get_context("spawn").Queue()
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -142,6 +200,7 @@ class Display:
         if spec.sha256 in self.tasks:  # a second try
             self.progress.remove_task(self.tasks[spec.sha256])
         self.tasks[spec.sha256] = self.progress.add_task(label, total=spec.training.epochs, score="")
+        self.replaced[spec.sha256] = earlier_record(spec, self.results)
 
     def update(self) -> None:
         """Show what the workers have told."""
@@ -152,21 +211,28 @@ class Display:
                 text = "" if score is None else f"validation weighted F1 {100 * score:.1f}"
                 self.progress.update(self.tasks[key], completed=epoch, score=text)
 
-    def finished(self, spec: RunSpec, reason: str | None, results: Path) -> None:
+    def finished(self, spec: RunSpec, reason: str | None) -> None:
         """Show, and note beside the records, that a run is done or why it failed."""
         if spec.sha256 in self.tasks:
             self.progress.remove_task(self.tasks.pop(spec.sha256))
+        earlier = self.replaced.pop(spec.sha256, None)
         self.progress.advance(self.suite)
         label = f"{spec.method} {spec.name}"
+        if reason is None and not spec.path(self.results).is_file():
+            self.console.print(f"done   {label}, recorded by the first machine", highlight=False, soft_wrap=True)
+            return
         if reason is None:
-            text = f"done   {label}, recorded by the first machine"
-            if spec.path(results).is_file():
-                record = read_record(spec.path(results))
-                text = f"done   {label}: {record.seconds:.0f} s, epoch {record.best_epoch + 1}"
+            record = read_record(spec.path(self.results))
+            text = f"done   {label}: {record.seconds:.0f} s, epoch {record.best_epoch + 1}"
             self.console.print(text, highlight=False, soft_wrap=True)
+            if earlier and earlier.test_predictions != record.test_predictions:
+                pairs = zip(earlier.test_predictions, record.test_predictions, strict=False)
+                changed = sum(old != new for old, new in pairs)
+                text = f"{label}: {changed} predictions differ from the record that this one replaces (other versions?)"
+                self.console.print(f"[yellow]warning[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
             return
         try:
-            where = f" ({write_failure(spec, results, reason)})"
+            where = f" ({write_failure(spec, self.results, reason)})"
         except Misuse as error:  # a full disk must not stop the runs that may still fit
             where = f" ({error})"
         last = reason.strip().splitlines()[-1]
@@ -225,6 +291,7 @@ def _work_distributed(spec: RunSpec, places: Places) -> str | None:
         command = [sys.executable, "-m", "mer_bench", "run", "--spec", file.name]
         command += ["--data", str(places.root), "--results", str(places.results)]
         command += ["--logger", places.logger, "--logs", str(places.log_folder)]
+        command += ["--measure", " ".join(places.measures)]
         global _distributed
         signal.signal(signal.SIGTERM, _end)
         _distributed = subprocess.Popen(

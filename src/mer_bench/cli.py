@@ -40,12 +40,20 @@ devices_option = click.option("--devices", type=click.IntRange(1), default=1, sh
 strategy_option = click.option(
     "--strategy", default="auto", show_default=True, help="As Lightning names it: ddp, fsdp..."
 )
+measure_option = click.option(
+    "--measure",
+    "measures",
+    multiple=True,
+    metavar="NAME",
+    help="Beside the score: literature, robustness, efficiency; repeatable.",
+)
 nodes_option = click.option("--num-nodes", type=click.IntRange(1), default=1, show_default=True)
 
 
 def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every command which trains has."""
-    shared = (data_option, results_option, logger_option, logs_option, devices_option, strategy_option, nodes_option)
+    shared = (data_option, results_option, logger_option, logs_option, devices_option, strategy_option, nodes_option,
+              measure_option)  # fmt: skip
     for option in reversed(shared):
         command = option(command)
     return command
@@ -69,14 +77,16 @@ def cli() -> None:
 @click.option("--corpus", type=click.Choice(["auto", "real", "simulated"]), default="auto", show_default=True)
 @click.option("--leaderboard", "target", type=Path, help="Leaderboard to rewrite. [default: see leaderboard]")
 @training_options
-def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: str | None, jobs: int, shard: str, cluster: str,
-          corpus: str, target: Path | None, root: Path, results: Path, logger: str, logs: Path, devices: int, strategy: str, num_nodes: int) -> None:  # fmt: skip
+def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: str | None, jobs: int, shard: str,
+          cluster: str, corpus: str, target: Path | None, root: Path, results: Path, logger: str, logs: Path, devices: int,
+          strategy: str, num_nodes: int, measures: tuple[str, ...]) -> None:  # fmt: skip
     """Run what SUITE (a TOML file) lacks, then rewrite the leaderboard."""
     from mer_bench import bench as benches
     from mer_bench import report
     from mer_bench import suite as suites
-    from mer_bench.records import load_records
+    from mer_bench.records import check_measures, load_records
 
+    asked = check_measures(_words(" ".join(measures)))
     part = _shard(shard)
     chosen = suites.read_suite(
         suite, methods=_words(methods), seeds=_numbers("--seeds", seeds), epochs=epochs, precision=precision
@@ -94,7 +104,8 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: 
     specs = chosen.specs(root, devices=devices, strategy=strategy, num_nodes=num_nodes)
     suites.validate(specs, root)
     specs = specs[part]
-    failed = benches.bench(specs, benches.Places(root, results, logger, logs), jobs=jobs, cluster=cluster)
+    places = benches.Places(root, results, logger, logs, check_measures((*chosen.measures, *asked)))
+    failed = benches.bench(specs, places, jobs=jobs, cluster=cluster)
     target = target or _leaderboard(results)
     for problem in report.write(results, target):
         click.echo(f"warning: {problem}", err=True)
@@ -123,12 +134,16 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: 
 @training_options
 def run(spec_file: Path | None, dataset: str | None, method: str | None, features: tuple[str, ...], label_set: str | None,
         protocol: str | None, fold: int, seed: int, options: tuple[str, ...], training: tuple[str, ...], root: Path,
-        results: Path, logger: str, logs: Path, devices: int, strategy: str, num_nodes: int) -> None:  # fmt: skip
-    """Run one training and write its record (also if there is one already)."""
+        results: Path, logger: str, logs: Path, devices: int, strategy: str, num_nodes: int, measures: tuple[str, ...]) -> None:  # fmt: skip
+    """Run one training and write its record, also if there is one already.
+
+    --measure efficiency needs no training where there is a record that lacks nothing else.
+    """
     from mer_bench.bench import Places, run_and_record
-    from mer_bench.records import RunSpec, Training
+    from mer_bench.records import RunSpec, Training, check_measures, skipped
     from mer_bench.suite import one_run
 
+    asked = check_measures(_words(" ".join(measures)))
     if spec_file is not None:
         try:
             content = json.loads(spec_file.read_text(encoding="utf-8"))
@@ -154,7 +169,9 @@ def run(spec_file: Path | None, dataset: str | None, method: str | None, feature
             strategy=strategy,
             num_nodes=num_nodes,
         )
-    path = run_and_record(spec, Places(root, results, logger, logs))
+    for sentence in skipped([spec], asked):
+        click.echo(f"warning: {sentence}", err=True)
+    path = run_and_record(spec, Places(root, results, logger, logs, asked))
     if path is not None:
         click.echo(path)
 

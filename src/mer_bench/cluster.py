@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mer_bench.bench import Display, Places
+from mer_bench.bench import Display, Places, earlier_record, run_anew
 from mer_bench.errors import Misuse
 from mer_bench.records import RunRecord, RunSpec, write_record
 
@@ -44,7 +44,10 @@ def run_all(queue: Sequence[RunSpec], places: Places, address: str, *, jobs: int
         share = min(1.0, has.get("GPU", 0) / max(has.get("CPU", 1), 1))
         attempt = ray.remote(num_cpus=1, num_gpus=int(share * 1000) / 1000, max_retries=RETRIES)(_attempt)
         there = replace(places, root=places.root.resolve(), log_folder=places.log_folder.resolve())
-        running = {attempt.remote(spec, there): spec for spec in queue}
+        running = {}
+        for spec in queue:
+            earlier = display.replaced[spec.sha256] = earlier_record(spec, places.results)
+            running[attempt.remote(spec, there, earlier)] = spec
         while running:
             done, _ = ray.wait(list(running), timeout=1)
             for reference in done:
@@ -54,7 +57,7 @@ def run_all(queue: Sequence[RunSpec], places: Places, address: str, *, jobs: int
                 except ray.exceptions.RayError as error:
                     result = f"the worker was lost {RETRIES + 1} times: {str(error).splitlines()[0]}"
                 reason = _write(result, places)
-                display.finished(spec, reason, places.results)
+                display.finished(spec, reason)
                 if reason is not None:
                     failed.append(spec)
     finally:
@@ -80,12 +83,10 @@ def _connect(address: str, jobs: int) -> Any:
     return ray
 
 
-def _attempt(spec: RunSpec, places: Places) -> RunRecord | str:
+def _attempt(spec: RunSpec, places: Places, earlier: RunRecord | None) -> RunRecord | str:
     """In a worker: the record, or why there is none."""
-    from mer_bench.run import run
-
     try:
-        record = run(spec, places.root, logger=places.logger, log_folder=places.log_folder)
+        record = run_anew(spec, places, earlier)
         assert record is not None  # one device: this is the first process
         return record
     except Misuse as error:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mer_bench.errors import Misuse
+from mer_bench.errors import Misuse, unknown
 from mer_bench.files import write_atomic
 
 
@@ -95,6 +95,43 @@ class RunRecord:
     #: track -> modalities, "audio+text" -> Bayes-optimal accuracy and weighted F1; of simulated corpora alone
     attainable: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    # Measured on demand, see mer_bench.measure; None = not measured. None of them ever ranks.
+    #: ``test_confusion`` after each epoch: what the habit of choosing the epoch on the test set would have had
+    literature: list[list[list[int]]] | None = None
+    #: kind of disturbance -> its level -> ``test_confusion`` of the same weights under it
+    robustness: Mapping[str, Mapping[str, list[list[int]]]] | None = None
+    #: median seconds and utterances of a forward pass (latency_*, throughput_*), with device and threads
+    efficiency: Mapping[str, Any] | None = None
+
+
+MEASURES = ("literature", "robustness", "efficiency")  #: fields of a record that are measured on demand
+
+
+def check_measures(names: Iterable[str], where: str = "") -> tuple[str, ...]:
+    """The names, each once; raises Misuse for one that is no measure."""
+    found = tuple(dict.fromkeys(names))
+    for name in found:
+        if name not in MEASURES:
+            raise unknown(f"measure{where}", str(name), MEASURES)
+    return found
+
+
+def measurable(spec: RunSpec, measures: Iterable[str]) -> set[str]:
+    """Those of ``measures`` that a run can take: a strategy that shards the weights leaves nobody with all of them."""
+    whole = spec.strategy == "auto" or spec.strategy.startswith("ddp")
+    return {name for name in measures if whole or name == "efficiency"}
+
+
+def skipped(specs: Iterable[RunSpec], measures: Iterable[str]) -> list[str]:
+    """One sentence for each of ``measures`` that some of the runs cannot take."""
+    wanted = set(measures)
+    found = {(spec.strategy, name) for spec in specs for name in wanted - measurable(spec, wanted)}
+    return [f"{name} is not measured under strategy {s!r}, which shards the weights" for s, name in sorted(found)]
+
+
+def measured(record: RunRecord) -> set[str]:
+    """What was measured on demand."""
+    return {name for name in MEASURES if getattr(record, name) is not None}
 
 
 def write_record(record: RunRecord, results: Path) -> Path:

@@ -10,10 +10,11 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import numpy as np
@@ -24,6 +25,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from torch.utils.flop_counter import FlopCounterMode
 
+from mer_bench import measure
 from mer_bench.batch import Batch
 from mer_bench.datasets import DATASETS
 from mer_bench.datasets.base import EmotionDataModule
@@ -40,11 +42,18 @@ MONITOR = "val/weighted_f1"
 #: when their number changes.
 THREADS = 1
 
+T = TypeVar("T")
 Notify = Callable[[int, Mapping[str, float]], None]  #: epoch, the latest scores by name
 
 
 def run(
-    spec: RunSpec, root: Path, *, logger: str = "csv", log_folder: Path = Path("runs"), notify: Notify | None = None
+    spec: RunSpec,
+    root: Path,
+    *,
+    logger: str = "csv",
+    log_folder: Path = Path("runs"),
+    notify: Notify | None = None,
+    measures: Collection[str] = (),
 ) -> RunRecord | None:
     """Train and score one spec.
 
@@ -54,6 +63,7 @@ def run(
         logger: "csv", "wandb" or "none".
         log_folder: Where loggers write.
         notify: Called after every epoch.
+        measures: What to measure beside the score, see ``records.MEASURES``; nothing else of the record depends on it.
 
     Returns:
         The record; None on every process but the first of a distributed run.
@@ -75,18 +85,31 @@ def run(
         warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
         folder = Path(name)
         keeper = _Keeper(folder, notify)
-        trainer = build_trainer(spec, datamodule, folder, keeper, _logger(logger, spec, log_folder))
+        literature = measure.Literature(folder)
+        callbacks = [keeper, literature] if "literature" in measures else [keeper]
+        trainer = build_trainer(spec, datamodule, folder, callbacks, _logger(logger, spec, log_folder))
         checkpoint = None
         if method.num_parameters:
             trainer.fit(method, datamodule=datamodule)
-            best = _best(trainer)
-            checkpoint = folder / best.name if (folder / best.name).exists() else best
+            written = _best(trainer)
+            checkpoint = folder / written.name if (folder / written.name).exists() else written
         elif datamodule.has_validation:
             trainer.validate(method, datamodule=datamodule, verbose=False)
         trainer.test(method, datamodule=datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
         if not trainer.is_global_zero:
             return None
         curve, matrices, index, predicted = keeper.read()
+        by_epoch, aside = literature.read()
+        flops = flops_per_utterance(method, datamodule)
+        seconds, peak = time.perf_counter() - started - aside, _peak_memory_mib()
+        datamodule.trainer = None  # this process alone reads the test set from here on
+        robustness = efficiency = None
+        if "robustness" in measures:
+            _load(method, datamodule, checkpoint)
+            robustness = _on_device(measure.robustness, method, datamodule, trainer)
+        if "efficiency" in measures:
+            efficiency = _on_device(measure.efficiency, method, datamodule, trainer)
+    test_confusion = confusion_matrix(datamodule.labels[index], predicted, datamodule.num_classes).tolist()
     scores = [entry[MONITOR] for entry in curve if MONITOR in entry]
     best = int(np.argmax(np.asarray(scores, np.float32))) if scores else max(len(curve) - 1, 0)
     return RunRecord(
@@ -109,7 +132,7 @@ def run(
         },
         rows={split: len(rows) for split, rows in datamodule.rows.items()},
         validation_confusion=matrices[best] if matrices else None,
-        test_confusion=confusion_matrix(datamodule.labels[index], predicted, datamodule.num_classes).tolist(),
+        test_confusion=test_confusion,
         test_by_cluster=by_cluster(datamodule, index, predicted).tolist(),
         test_index=index.tolist(),
         test_predictions=predicted.tolist(),
@@ -117,15 +140,52 @@ def run(
         best_epoch=best,
         parameters=method.num_parameters,
         encoder_parameters=method.encoder_parameters,
-        flops_per_utterance=flops_per_utterance(method, datamodule),
-        seconds=round(time.perf_counter() - started, 2),
-        peak_memory_mib=round(_peak_memory_mib(), 1),
+        flops_per_utterance=flops,
+        seconds=round(seconds, 2),
+        peak_memory_mib=round(peak, 1),
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         versions={
             "python": ".".join(map(str, sys.version_info[:3])),
             **{name: version(name) for name in ("mer-bench", "torch", "lightning", "torchmetrics", "numpy")},
         },
+        # without training there is no epoch to choose
+        literature=(by_epoch or [test_confusion]) if "literature" in measures else None,
+        robustness=robustness,
+        efficiency=efficiency,
     )
+
+
+def time_again(record: RunRecord, root: Path) -> RunRecord:
+    """The same record with its efficiency measured on this machine: that needs no training."""
+    torch.set_num_threads(THREADS)
+    spec = record.spec
+    datamodule = build_datamodule(spec, root)
+    datamodule.setup("test")
+    method = build_method(spec, datamodule.dims, datamodule.num_classes)
+    # a Trainer knows which device and which precision the run would have
+    trainer = L.Trainer(
+        accelerator="auto", devices=1, deterministic=True, precision=spec.training.precision, logger=False,  # type: ignore[arg-type]
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    return replace(record, efficiency=_on_device(measure.efficiency, method, datamodule, trainer))
+
+
+def _on_device(
+    what: Callable[[FusionModule, EmotionDataModule], T],
+    method: FusionModule,
+    datamodule: EmotionDataModule,
+    trainer: L.Trainer,
+) -> T:
+    """Measure on the device and in the precision that the trainer uses."""
+    with trainer.precision_plugin.forward_context():
+        return what(method.to(trainer.strategy.root_device), datamodule)
+
+
+def _load(method: FusionModule, datamodule: EmotionDataModule, checkpoint: Path | None) -> None:
+    """Give the method what the test had: strategies that spawn processes leave the parent's as it was."""
+    method.class_counts.copy_(datamodule.class_counts)
+    if checkpoint is not None:
+        method.load_state_dict(torch.load(checkpoint, map_location=method.device, weights_only=True)["state_dict"])
 
 
 def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
@@ -198,13 +258,13 @@ def options_of(method: type[FusionModule]) -> dict[str, Any]:
 
 
 def build_trainer(
-    spec: RunSpec, datamodule: EmotionDataModule, folder: Path, keeper: Callback, logger: Logger | None
+    spec: RunSpec, datamodule: EmotionDataModule, folder: Path, watchers: Sequence[Callback], logger: Logger | None
 ) -> L.Trainer:
     """The Trainer of a run; checkpoints live in a temporary folder."""
     training = spec.training
     monitor = MONITOR if datamodule.has_validation else None
     callbacks: list[Callback] = [
-        keeper,
+        *watchers,
         ModelCheckpoint(folder, "best", monitor=monitor, mode="max" if monitor else "min", save_weights_only=True),
     ]
     if monitor and training.patience:

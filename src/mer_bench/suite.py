@@ -1,7 +1,8 @@
 """Suites: a TOML file -> the list of its runs, all validated before anything trains; runs what is missing.
 
-A suite names a dataset (or several that share all else), a label set, a protocol, seeds, training options, and one or
-more tables, each with its feature sets and methods. Its runs are the product of datasets, methods, folds and seeds.
+A suite names a dataset (or several that share all else), a label set, a protocol, seeds, training options, what to
+measure, and one or more tables, each with its feature sets and methods. Its runs are the product of datasets, methods,
+folds and seeds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mer_bench.errors import Misuse, unknown
 from mer_bench.features import MODALITIES, read_spec
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
-from mer_bench.records import RunSpec, Training, training_fields
+from mer_bench.records import RunSpec, Training, check_measures, training_fields
 from mer_bench.run import build_datamodule, build_method, check_pixels, options_of
 from mer_bench.table import FILE
 
@@ -47,6 +48,7 @@ class Suite:
     protocol: str
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
+    measures: tuple[str, ...] = ()  #: on demand, see ``records.MEASURES``
 
     def specs(self, root: Path, *, devices: int = 1, strategy: str = "auto", num_nodes: int = 1) -> list[RunSpec]:
         """The product of rows, seeds and folds; seeds go outside, so that every row is there early.
@@ -112,6 +114,7 @@ def read_suite(
             "protocol": str,
             "seeds": list,
             "training": dict,
+            "measure": list,
             "table": list,
         },
         where,
@@ -133,6 +136,7 @@ def read_suite(
     chosen = tuple(seeds or content["seeds"])
     if not chosen or any(type(seed) is not int or seed < 0 for seed in chosen) or len(set(chosen)) < len(chosen):
         raise Misuse(f"{where}: seeds are different whole numbers from 0 on, not {list(chosen)}")
+    measures = check_measures(content.get("measure", []), f" in {where}")
     shared = _training(Training(), content.get("training", {}), f"{where}, [training]")
     rows = [
         row
@@ -154,7 +158,7 @@ def read_suite(
     if precision is not None:
         rows = [replace(row, training=replace(row.training, precision=precision)) for row in rows]
     unique = list({_key(row): row for row in rows}.values())  # a reference row listed in two tables is one row
-    return Suite(tuple(datasets), content["label_set"], content["protocol"], chosen, tuple(unique))
+    return Suite(tuple(datasets), content["label_set"], content["protocol"], chosen, tuple(unique), measures)
 
 
 def stand_in(suite: Suite) -> Suite:

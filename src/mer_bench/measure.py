@@ -1,0 +1,219 @@
+"""What a run can measure beside its score: the best test epoch, robustness without retraining, and speed.
+
+Nothing here takes part in training, selection or ranking: the random state is left as it was found, and the same run
+gives the same predictions with and without. Scores are stored as confusion matrices, times as seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.benchmark import Timer
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.datasets.base import EmotionDataModule
+from mer_bench.features import MODALITIES
+from mer_bench.fusion.base import FusionModule
+
+RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  #: at which an utterance loses a modality
+DECIBELS = (20, 10, 0)  #: signal to noise; the signal of standardised features is 1
+THROUGHPUT_BATCH = 32  #: utterances
+SEED = 20_080  #: of what is dropped and of the noise, whatever the seed of the run
+
+Matrices = dict[str, dict[str, list[list[int]]]]  #: kind of disturbance -> its level -> confusion matrix
+
+
+class Literature(Callback):
+    """Counts test predictions after every epoch, the field's usual habit; nobody reads them before training has ended.
+
+    The matrices go into a file on the first process, as the only way that works under every strategy.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "literature.json"
+        self.matrices: list[list[list[int]]] = []
+        self.seconds = 0.0
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Count on the weights that this epoch's validation has seen; every device takes its share."""
+        assert isinstance(module, FusionModule)
+        started = time.perf_counter()
+        counts = MulticlassConfusionMatrix(module.num_classes, validate_args=False).to(module.device)
+        modes = [(part, part.training) for part in module.modules()]
+        module.eval()
+        with isolate_rng(), torch.no_grad(), trainer.precision_plugin.forward_context():
+            for batch in trainer.datamodule.test_dataloader():  # type: ignore[attr-defined]
+                batch = batch.to(module.device)
+                counts.update(module(batch).argmax(1), batch.label)
+        for part, mode in modes:
+            part.training = mode
+        self.matrices.append(counts.compute().tolist())
+        self.seconds += time.perf_counter() - started
+
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write what was counted."""
+        if trainer.is_global_zero:
+            self.path.write_text(json.dumps([self.matrices, self.seconds]))
+
+    def read(self) -> tuple[list[list[list[int]]], float]:
+        """One confusion matrix an epoch, and the seconds that counting took; none where nothing was trained."""
+        matrices, seconds = json.loads(self.path.read_text()) if self.path.is_file() else ([], 0.0)
+        return matrices, seconds
+
+
+def robustness(method: FusionModule, datamodule: EmotionDataModule) -> Matrices:
+    """Confusion matrices of the test set, seen through each disturbance of :meth:`Disturbances.of`.
+
+    Args:
+        method: With the weights that the test used, on the device to use.
+        datamodule: Set up, without a trainer: one process reads the whole test set.
+    """
+    standardised = [name for name, opened in datamodule.features.items() if not opened.spec.integer]
+    disturbances = Disturbances(len(datamodule.table), standardised, method.device)
+    classes = method.num_classes
+    counts: dict[tuple[str, str], Tensor] = defaultdict(
+        lambda: torch.zeros(classes**2, dtype=torch.long, device=method.device)
+    )
+    method.eval()
+    with torch.no_grad():
+        for batch in datamodule.test_dataloader():
+            batch = batch.to(method.device)
+            for kind, level, disturbed in disturbances.of(batch):
+                pairs = batch.label * classes + method(disturbed).argmax(1)
+                counts[kind, level] += torch.bincount(pairs, minlength=classes**2)
+    matrices: Matrices = defaultdict(dict)
+    for (kind, level), flat in counts.items():
+        matrices[kind][level] = flat.reshape(classes, classes).tolist()
+    return dict(matrices)
+
+
+class Disturbances:
+    """Transforms a batch into what is left of it; an utterance is treated alike in every batch and by every method.
+
+    What happens to an utterance depends on its row of the table alone, and a higher rate drops all that a lower one
+    drops: curves are smooth and methods are compared on the same losses.
+
+    Args:
+        rows: Of the utterance table.
+        standardised: Modalities to add noise to; their features have deviation 1 over the training frames. Pixels are
+            not standardised and stay without.
+        device: Of the batches.
+    """
+
+    def __init__(self, rows: int, standardised: Collection[str], device: torch.device | str = "cpu") -> None:
+        self.standardised = [name for name in MODALITIES if name in standardised]
+        generator = np.random.default_rng(SEED)
+        shape = (rows, len(MODALITIES))  # a column for each modality, whether or not the run has it
+        self.lots = torch.from_numpy(generator.random(shape, np.float32)).to(device)
+        bank = generator.standard_normal(1 << 20, np.float32)
+        self.bank = torch.from_numpy(bank).to(device)
+        self.start = torch.from_numpy(generator.integers(0, len(bank), shape)).to(device)
+
+    def of(self, batch: Batch) -> Iterator[tuple[str, str, Batch]]:
+        """Kind, level and batch of each disturbance.
+
+        ``only``
+            Every proper subset of the modalities, "audio+text"; the others are missing.
+        ``missing``
+            Each modality of each utterance is missing at the rate, "0.3", independently; one that the utterance has is
+            always left, so that with few modalities less is missing than the rate says.
+        ``noise``, ``noise audio``
+            Gaussian noise at a signal-to-noise ratio of so many dB, "10", on all modalities or on one.
+        """
+        names = [name for name in MODALITIES if name in batch.features]
+        for size in range(1, len(names)):
+            for chosen in combinations(names, size):
+                yield "only", "+".join(sorted(chosen)), self.only(batch, chosen)
+        if len(names) > 1:
+            for rate in RATES:
+                yield "missing", f"{rate:g}", self.missing(batch, rate)
+        noisy = [name for name in self.standardised if name in names]
+        sounds = {name: self._noise(batch, name) for name in noisy}
+        for kind, struck in {"noise": noisy, **{f"noise {n}": [n] for n in noisy if len(names) > 1}}.items():
+            for decibels in DECIBELS if struck else ():
+                sigma = 10 ** (-decibels / 20)
+                features = {
+                    name: PaddedSequence(s.values + sigma * sounds[name], s.mask) if name in struck else s
+                    for name, s in batch.features.items()
+                }
+                yield kind, f"{decibels}", replace(batch, features=features)
+
+    def only(self, batch: Batch, chosen: Collection[str]) -> Batch:
+        """The batch with the modalities ``chosen`` alone; the others are masked as missing ones are."""
+        return replace(batch, features={n: s if n in chosen else _without(s) for n, s in batch.features.items()})
+
+    def missing(self, batch: Batch, rate: float) -> Batch:
+        """The batch with each modality of each utterance missing at ``rate``, but never the last one."""
+        names = list(batch.features)
+        lots = self.lots[batch.index][:, [MODALITIES.index(name) for name in names]]
+        present = torch.stack([batch.features[name].mask.any(1) for name in names], 1)
+        last = lots.masked_fill(~present, -1).max(1, keepdim=True).values
+        keep = (lots >= rate) | (lots == last)
+        features = {n: _without(s, ~keep[:, column]) for column, (n, s) in enumerate(batch.features.items())}
+        return replace(batch, features=features)
+
+    def _noise(self, batch: Batch, name: str) -> Tensor:
+        """Standard Gaussian noise [utterance, time, dim]; an utterance's begins at its own place of one long draw."""
+        sequence = batch.features[name]
+        _, time, dim = sequence.values.shape
+        start = self.start[batch.index, MODALITIES.index(name)]
+        ring = self.bank.repeat(2 + time * dim // len(self.bank))
+        drawn = ring.unfold(0, time * dim, 1)[start].reshape(sequence.values.shape)
+        return drawn.masked_fill(~sequence.mask[..., None], 0)
+
+
+def _without(sequence: PaddedSequence, lost: Tensor | None = None) -> PaddedSequence:
+    """The sequences of the utterances ``lost`` [utterance], or of all, turned into missing ones."""
+    if lost is None:
+        return PaddedSequence(torch.zeros_like(sequence.values), torch.zeros_like(sequence.mask))
+    return PaddedSequence(sequence.values.masked_fill(lost[:, None, None], 0), sequence.mask & ~lost[:, None])
+
+
+def efficiency(method: FusionModule, datamodule: EmotionDataModule) -> dict[str, Any]:
+    """Median seconds of a forward pass in inference mode, features already on the device; weights do not matter.
+
+    Latency is that of one utterance of median length, or of one dialogue where the method reads dialogues; throughput
+    that of :data:`THROUGHPUT_BATCH` utterances around the median, or of as few whole dialogues as hold them.
+    """
+    loader = datamodule.test_dataloader()
+    groups, sizes = loader.dataset.groups, loader.sampler.sizes  # type: ignore[attr-defined]
+    order = np.argsort(sizes, kind="stable")
+    middle = len(order) // 2
+    outwards = order[np.argsort(np.abs(np.arange(len(order)) - middle), kind="stable")]
+    held = np.cumsum([len(groups[number]) for number in outwards])
+    several = outwards[: 1 + int(np.searchsorted(held, THROUGHPUT_BATCH))]
+    found: dict[str, Any] = {"device": device_name(method.device), "threads": torch.get_num_threads()}
+    method.eval()
+    with torch.inference_mode():
+        for name, chosen in (("latency", outwards[:1]), ("throughput", several)):
+            batch = datamodule.collate([groups[number] for number in chosen]).to(method.device)
+            timer = Timer("method(batch)", globals={"method": method, "batch": batch}, num_threads=found["threads"])
+            timer.timeit(2)
+            found[f"{name}_seconds"] = timer.blocked_autorange(min_run_time=0.2).median
+            found[f"{name}_utterances"] = len(batch)
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """What a device is called; a processor by its model."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8", errors="replace").splitlines() if facts.is_file() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()
