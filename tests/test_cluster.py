@@ -206,7 +206,7 @@ def start(root: Path, results: Path, log: Path) -> subprocess.Popen[bytes]:
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 200
+    end = time.monotonic() + 500  # a busy machine starts Ray in minutes
     while not condition():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < end, log.read_text()
@@ -214,7 +214,7 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes]
 
 
 @needs_ray
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_cluster_loses_no_run_when_a_worker_is_killed_and_gives_the_records_of_one_process(
     root: Path, tmp_path: Path
 ) -> None:
@@ -223,7 +223,7 @@ def test_a_cluster_loses_no_run_when_a_worker_is_killed_and_gives_the_records_of
     try:
         wait_until(lambda: load_records(results)[0] and workers(process.pid), process, log)
         os.kill(workers(process.pid)[0], signal.SIGKILL)
-        assert process.wait(200) == 0, log.read_text()
+        assert process.wait(500) == 0, log.read_text()
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -237,7 +237,7 @@ def test_a_cluster_loses_no_run_when_a_worker_is_killed_and_gives_the_records_of
 
 
 @needs_ray
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_ctrl_c_on_a_cluster_keeps_what_is_finished_and_leaves_no_worker(root: Path, tmp_path: Path) -> None:
     results, log = tmp_path / "results", tmp_path / "log"
     process = start(root, results, log)
