@@ -12,6 +12,9 @@ DEVICES ?= 1
 STRATEGY ?= auto
 NUM_NODES ?= 1
 JOBS ?= 1
+PRECISION ?=
+SHARD ?=
+CLUSTER ?=
 MEASURE ?=
 LOGGER ?= csv
 CORPUS ?= auto
@@ -24,7 +27,7 @@ YES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help bench data download test lint unit smoke leaderboard plots report check verify list clean
+.PHONY: help bench data download test lint unit smoke leaderboard plots report check verify speed list clean
 
 help:  ## this text
 	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -36,7 +39,10 @@ help:  ## this text
 	@echo "  DEVICES    devices of one run (default 1); with more, set STRATEGY"
 	@echo "  STRATEGY   as Lightning names it: auto (default), ddp, ddp_spawn, fsdp, deepspeed ..."
 	@echo "  NUM_NODES  machines of one run (default 1)"
+	@echo "  PRECISION  as Lightning names it, e.g. bf16-mixed (default: the suite's)"
 	@echo "  JOBS       runs side by side (default 1)"
+	@echo "  SHARD      only this share of the runs, e.g. SHARD=3/10; see docs/many_machines.md"
+	@echo "  CLUSTER    run on Ray: local (JOBS side by side) or ray://HOST:PORT"
 	@echo "  MEASURE    beside the score: literature (best test epoch), robustness, efficiency; several in quotes"
 	@echo "  LOGGER     csv (default), wandb (offline unless you are logged in) or none"
 	@echo "  CORPUS     auto (default: a simulated stand-in where the corpus is absent), real or simulated"
@@ -46,10 +52,12 @@ help:  ## this text
 	@echo "  FEATURES='audio logmel; vision frames --side 112')"
 	@echo "Variables of make download: DATASET, OUT (default downloads/DATASET), YES=1 (accept the licence unasked)"
 
-bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb)  ## run what the suite lacks, rewrite the leaderboard
+bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb) $(if $(CLUSTER),.venv/cluster)  ## run what the suite lacks, rewrite the leaderboard
 	$(BIN)/mer-bench bench benchmarks/$(DATASET).toml --methods "$(METHODS)" --seeds "$(SEEDS)" \
-	  $(if $(EPOCHS),--epochs $(EPOCHS)) --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) \
-	  --jobs $(JOBS) --measure "$(MEASURE)" --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"
+	  $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PRECISION),--precision $(PRECISION)) \
+	  $(if $(SHARD),--shard $(SHARD)) $(if $(CLUSTER),--cluster $(CLUSTER)) --jobs $(JOBS) \
+	  --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) --measure "$(MEASURE)" \
+	  --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"
 
 data: .venv/prep  ## prepare a corpus: make data DATASET=ravdess RAW=<folder>
 	@test -n "$(RAW)" || { echo "error: make data needs RAW=<the corpus as you obtained it>; see data_prep/README.md" >&2; exit 2; }
@@ -93,6 +101,9 @@ check: .venv/base  ## fail if leaderboard.md is not what the records give
 verify: .venv/base  ## recompute the hashes of the prepared features
 	$(BIN)/mer-bench verify --data "$(MER_DATA)"
 
+speed: .venv/dev  ## what an epoch, a start and a leaderboard cost: benchmarks/speed/README.md
+	$(BIN)/python -m benchmarks.speed
+
 list: .venv/base  ## methods and datasets
 	$(BIN)/mer-bench list methods
 	$(BIN)/mer-bench list datasets --data "$(MER_DATA)"
@@ -107,6 +118,6 @@ clean:  ## remove the environment and what was built (not data, not results)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-.venv/dev .venv/prep .venv/report .venv/wandb: .venv/%: pyproject.toml | .venv/base
+.venv/dev .venv/prep .venv/report .venv/wandb .venv/cluster: .venv/%: pyproject.toml | .venv/base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@

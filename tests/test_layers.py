@@ -229,6 +229,17 @@ def test_standardization_is_that_of_all_training_rows_and_of_no_other() -> None:
     assert_close(standardize(rows, real), expected.clamp(-6, 6))  # evaluation has taught it nothing
 
 
+@pytest.mark.parametrize("width", [512, 1023, 1024, 1537])
+def test_standardization_of_many_columns_is_bit_for_bit_that_of_all_at_once(width: int) -> None:
+    rows, real = torch.randn(50, width), torch.rand(50) > 0.2
+    standardize = Standardization(width)
+    standardize(rows, real)
+    double = rows.double() * real[:, None]
+    assert torch.equal(standardize.total, double.sum(0))
+    assert torch.equal(standardize.squares, double.square().sum(0))
+    assert standardize.count == real.sum()
+
+
 def test_standardization_changes_nothing_before_it_has_seen_a_training_row() -> None:
     rows = torch.randn(4, 3)
     assert torch.equal(Standardization(3).eval()(rows, torch.ones(4, dtype=torch.bool)), rows)

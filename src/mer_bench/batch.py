@@ -89,4 +89,6 @@ def gather(values: Tensor, offsets: Tensor, rows: Tensor) -> PaddedSequence:
     mask = steps < length[:, None]
     index = (start[:, None] + steps).masked_fill(~mask, 0)
     padded = values.index_select(0, index.flatten()).reshape(*index.shape, -1)
-    return PaddedSequence(padded.masked_fill_(~mask[..., None], 0).float(), mask)
+    if not mask.all():
+        padded.masked_fill_(~mask[..., None], 0)
+    return PaddedSequence(padded.float(), mask)

@@ -62,8 +62,12 @@ def _complete(spec: RunSpec, results: Path, measures: Collection[str]) -> bool:
     return path.is_file() and (not wanted or wanted <= measured(read_record(path)))
 
 
-def bench(specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, console: Console | None = None) -> list[RunSpec]:
+def bench(
+    specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, cluster: str = "", console: Console | None = None
+) -> list[RunSpec]:
     """Run every spec whose record is missing or lacks a measure, in ``jobs`` workers; returns the specs that failed.
+
+    With ``cluster`` the workers are those of Ray, see :mod:`mer_bench.cluster`.
 
     A worker writes its record itself and outlives neither this process nor Ctrl-C, so that a killed bench loses the
     runs in flight and nothing else. A run whose worker dies (out of memory, say) is tried once more.
@@ -79,7 +83,11 @@ def bench(specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, console: C
         return []
     failed: list[RunSpec] = []
     suspects: list[RunSpec] = []  # in flight when a worker died; each is tried again with no other beside it
-    with _Display(console, len(queue), jobs, places.results) as display:
+    with Display(console, len(queue), jobs, places.results) as display:
+        if cluster:
+            from mer_bench.cluster import run_all
+
+            return run_all(queue, places, cluster, jobs=jobs, display=display)
         while queue or suspects:
             again = not queue
             todo, width = (suspects, 1) if again else (queue, jobs)
@@ -115,17 +123,27 @@ def bench(specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, console: C
 def run_and_record(spec: RunSpec, places: Places, notify: Any = None) -> Path | None:
     """Run one spec and write its record; None on every process but the first of a distributed run.
 
-    What an earlier record of the run has measured is measured again. One that lacks its speed alone is not trained
-    again. With several machines only what is asked for counts: all must agree, and one alone has the earlier record.
+    With several machines only the measures that are asked for count: all must agree, and one alone has the earlier
+    record.
+    """
+    earlier = earlier_record(spec, places.results) if spec.num_nodes == 1 else None
+    record = run_anew(spec, places, earlier, notify)
+    return None if record is None else write_record(record, places.results)
+
+
+def run_anew(spec: RunSpec, places: Places, earlier: RunRecord | None = None, notify: Any = None) -> RunRecord | None:
+    """Run one spec; None on every process but the first of a distributed run.
+
+    What the ``earlier`` record of the run has measured is measured again. One that lacks its speed alone is not trained
+    again.
     """
     # torch is imported by the processes that train, not by the one that shows progress
     from mer_bench.run import run, time_again
 
-    earlier = _earlier(spec, places.results) if spec.num_nodes == 1 else None
     known = measured(earlier) if earlier else set()
     wanted = measurable(spec, places.measures)
     if earlier and wanted - known == {"efficiency"}:
-        return write_record(time_again(earlier, places.root), places.results)
+        return time_again(earlier, places.root)
     record = run(
         spec,
         places.root,
@@ -134,16 +152,14 @@ def run_and_record(spec: RunSpec, places: Places, notify: Any = None) -> Path | 
         notify=notify,
         measures=wanted | known,
     )
-    if record is None:
-        return None
-    if places.logger == "wandb":
+    if record is not None and places.logger == "wandb":
         from mer_bench import tracking
 
         tracking.finish(record)
-    return write_record(record, places.results)
+    return record
 
 
-def _earlier(spec: RunSpec, results: Path) -> RunRecord | None:
+def earlier_record(spec: RunSpec, results: Path) -> RunRecord | None:
     """The record that a run will replace, if there is a readable one."""
     try:
         return read_record(spec.path(results))
@@ -151,7 +167,7 @@ def _earlier(spec: RunSpec, results: Path) -> RunRecord | None:
         return None
 
 
-class _Display:
+class Display:
     """Live progress: runs done, time left, and the epoch and validation score of each current run."""
 
     def __init__(self, console: Console, total: int, jobs: int, results: Path) -> None:
@@ -170,7 +186,7 @@ class _Display:
         self.suite = self.progress.add_task("suite", total=total, score="")
         self.tasks: dict[str, Any] = {}
 
-    def __enter__(self) -> _Display:
+    def __enter__(self) -> Display:
         self.progress.start()
         return self
 
@@ -184,13 +200,15 @@ class _Display:
         )
 
     def started(self, spec: RunSpec) -> None:
+        """Show a run that begins."""
         label = f"{spec.method} {'+'.join(spec.features)} fold {spec.fold} seed {spec.seed}"
         if spec.sha256 in self.tasks:  # a second try
             self.progress.remove_task(self.tasks[spec.sha256])
         self.tasks[spec.sha256] = self.progress.add_task(label, total=spec.training.epochs, score="")
-        self.replaced[spec.sha256] = _earlier(spec, self.results)
+        self.replaced[spec.sha256] = earlier_record(spec, self.results)
 
     def update(self) -> None:
+        """Show what the workers have told."""
         while not self.messages.empty():
             key, epoch, scores = self.messages.get()
             if key in self.tasks:
@@ -199,10 +217,15 @@ class _Display:
                 self.progress.update(self.tasks[key], completed=epoch, score=text)
 
     def finished(self, spec: RunSpec, reason: str | None) -> None:
-        self.progress.remove_task(self.tasks.pop(spec.sha256))
-        earlier = self.replaced.pop(spec.sha256)
+        """Show, and note beside the records, that a run is done or why it failed."""
+        if spec.sha256 in self.tasks:
+            self.progress.remove_task(self.tasks.pop(spec.sha256))
+        earlier = self.replaced.pop(spec.sha256, None)
         self.progress.advance(self.suite)
         label = f"{spec.method} {spec.name}"
+        if reason is None and not spec.path(self.results).is_file():
+            self.console.print(f"done   {label}, recorded by the first machine", highlight=False, soft_wrap=True)
+            return
         if reason is None:
             record = read_record(spec.path(self.results))
             text = f"done   {label}: {record.seconds:.0f} s, epoch {record.best_epoch + 1}"

@@ -71,13 +71,16 @@ def cli() -> None:
 @click.option("--methods", default="", help="Only these methods of the suite, separated by commas or spaces.")
 @click.option("--seeds", default="", help="These seeds instead of the suite's, e.g. '0 1 2'.")
 @click.option("--epochs", type=click.IntRange(1), help="This many epochs instead of the suite's.")
+@click.option("--precision", help="As Lightning names it, e.g. bf16-mixed, instead of the suite's.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs side by side.")
+@click.option("--shard", default="", metavar="I/N", help="Only the I-th of N shares of the runs, e.g. 3/10.")
+@click.option("--cluster", default="", metavar="ADDRESS", help="Run on Ray: local (--jobs side by side) or ray://HOST:PORT.")  # fmt: skip
 @click.option("--corpus", type=click.Choice(["auto", "real", "simulated"]), default="auto", show_default=True)
 @click.option("--leaderboard", "target", type=Path, help="Leaderboard to rewrite. [default: see leaderboard]")
 @training_options
-def bench(suite: Path, methods: str, seeds: str, epochs: int | None, jobs: int, corpus: str, target: Path | None,
-          root: Path, results: Path, logger: str, logs: Path, devices: int, strategy: str, num_nodes: int,
-          measures: tuple[str, ...]) -> None:  # fmt: skip
+def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: str | None, jobs: int, shard: str,
+          cluster: str, corpus: str, target: Path | None, root: Path, results: Path, logger: str, logs: Path, devices: int,
+          strategy: str, num_nodes: int, measures: tuple[str, ...]) -> None:  # fmt: skip
     """Run what SUITE (a TOML file) lacks, then rewrite the leaderboard."""
     from mer_bench import bench as benches
     from mer_bench import report
@@ -86,7 +89,10 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, jobs: int, 
     from mer_bench.tracking import GROUP
 
     asked = check_measures(_words(" ".join(measures)))
-    chosen = suites.read_suite(suite, methods=_words(methods), seeds=_numbers("--seeds", seeds), epochs=epochs)
+    part = _shard(shard)
+    chosen = suites.read_suite(
+        suite, methods=_words(methods), seeds=_numbers("--seeds", seeds), epochs=epochs, precision=precision
+    )
     real = [name for name in chosen.datasets if not name.startswith(suites.STAND_IN)]
     absent = [name for name in real if corpus == "simulated" or not suites.is_prepared(name, root)]
     if absent:
@@ -99,10 +105,11 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, jobs: int, 
     suites.prepare(chosen, root)
     specs = chosen.specs(root, devices=devices, strategy=strategy, num_nodes=num_nodes)
     suites.validate(specs, root)
+    specs = specs[part]
     places = benches.Places(root, results, logger, logs, check_measures((*chosen.measures, *asked)))
     if logger == "wandb":
         os.environ.setdefault(GROUP, suite.stem)  # workers inherit it
-    failed = benches.bench(specs, places, jobs=jobs)
+    failed = benches.bench(specs, places, jobs=jobs, cluster=cluster)
     target = target or _leaderboard(results)
     for problem in report.write(results, target):
         click.echo(f"warning: {problem}", err=True)
@@ -354,6 +361,14 @@ def _numbers(option: str, text: str) -> list[int]:
         return [int(word) for word in _words(text)]
     except ValueError as error:
         raise Misuse(f"{option} takes whole numbers such as '0 1 2', not {text!r}") from error
+
+
+def _shard(text: str) -> slice:
+    """Which of the runs: every N-th, from the I-th on, so that each share has its part of every method."""
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text or "1/1")
+    if not found or int(found[1]) > int(found[2]):
+        raise Misuse(f"--shard takes I/N with I from 1 to N, such as 3/10, not {text!r}")
+    return slice(int(found[1]) - 1, None, int(found[2]))
 
 
 def _pairs(option: str, items: tuple[str, ...], parse: Callable[[str], Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The generated parts of the pages: ``python -m mer_bench.readme`` rewrites what stands between their marks.
 
 ``<!-- KIND -->`` or ``<!-- KIND: ARGUMENT -->`` ... ``<!-- end -->`` holds what :data:`BLOCKS` has for the kind. In
-README.md these are the table of methods, heads of the leaderboard's tables and the papers' claims tested, in docs/simulated.md what is known of
-the corpora and what the methods attain on them.
+README.md these are the table of methods, heads of the leaderboard's tables and the papers' claims tested, in
+docs/simulated.md what is known of the corpora and what the methods attain on them.
 """
 
 from __future__ import annotations

@@ -85,9 +85,14 @@ class Suite:
 
 
 def read_suite(
-    path: Path, *, methods: Sequence[str] = (), seeds: Sequence[int] = (), epochs: int | None = None
+    path: Path,
+    *,
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    epochs: int | None = None,
+    precision: str | None = None,
 ) -> Suite:
-    """Read and check a suite file; ``methods``, ``seeds`` and ``epochs`` override it where given.
+    """Read and check a suite file; ``methods``, ``seeds``, ``epochs`` and ``precision`` override it where given.
 
     Raises:
         Misuse: the file is absent or no TOML, a key is unknown or of the wrong type, or a name does not exist.
@@ -150,6 +155,8 @@ def read_suite(
         rows = [replace(row, training=replace(row.training, epochs=epochs)) for row in rows]
         for row in rows:
             _check_training(row.training, "EPOCHS")
+    if precision is not None:
+        rows = [replace(row, training=replace(row.training, precision=precision)) for row in rows]
     unique = list({_key(row): row for row in rows}.values())  # a reference row listed in two tables is one row
     return Suite(tuple(datasets), content["label_set"], content["protocol"], chosen, tuple(unique), measures)
 

@@ -161,8 +161,9 @@ class EmotionDataModule(L.LightningDataModule):
             sequence = gather(torch.from_numpy(opened.values), torch.from_numpy(opened.offsets), rows)
             if not opened.spec.integer:
                 mean, scale = self._statistics[name]
-                values = ((sequence.values - mean) * scale).masked_fill(~sequence.mask[..., None], 0)
-                sequence = type(sequence)(values, sequence.mask)
+                values = sequence.values.sub_(mean).mul_(scale)  # in place: gather has just made them
+                if not sequence.mask.all():
+                    values.masked_fill_(~sequence.mask[..., None], 0)
             features[name] = sequence
         label, speaker = torch.from_numpy(self.labels)[rows], torch.from_numpy(self._speaker)[rows]
         return Batch(features, label, speaker, dialogue, turn, rows, grid)

@@ -126,6 +126,9 @@ class BidirectionalRNN(nn.Module):
         return values
 
 
+BLOCK = 512  #: columns that are summed at once: thousands, in double precision, would not stay in a cache
+
+
 class Standardization(nn.Module):
     """Subtract the mean and divide by the deviation of all training rows seen so far, capped at six deviations.
 
@@ -148,15 +151,19 @@ class Standardization(nn.Module):
     def forward(self, values: Tensor, real: Tensor) -> Tensor:
         """Learn from the rows (in training), then standardise them."""
         if self.training:
-            rows = values.detach().double() * real[:, None]
-            self.count += real.sum()
-            self.total += rows.sum(0)
-            self.squares += rows.square().sum(0)
+            parts = values.detach().tensor_split(tuple(range(BLOCK, values.shape[1] - BLOCK + 1, BLOCK)), 1)
+            blocks = (part.double() * real[:, None] for part in parts)
+            total, squares = zip(*((rows.sum(0), rows.square().sum(0)) for rows in blocks), strict=True)
+            sums = (real.sum(), torch.cat(total), torch.cat(squares))
+            for seen, more in zip((self.count, self.total, self.squares), sums, strict=True):
+                if torch.distributed.is_available() and torch.distributed.is_initialized():
+                    torch.distributed.all_reduce(more)  # the rows of all devices
+                seen.add_(more)
         count = self.count.clamp(min=1)
         mean = self.total / count
         deviation = (self.squares / count - mean.square()).clamp(min=0).sqrt()
         scale = torch.where(deviation > 1e-4, deviation, 1)  # a constant, and whatever came before any training row
-        return ((values - mean.to(values.dtype)) / scale.to(values.dtype)).clamp(-6, 6)
+        return (values - mean.to(values.dtype)).div_(scale.to(values.dtype)).clamp_(-6, 6)
 
 
 class UtteranceEncoder(nn.Module):

@@ -1,0 +1,84 @@
+"""How long a suite of forty runs takes with one worker, with two, and on Ray, also when a worker is killed midway."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+SUITE = """
+dataset = "simulated-ravdess"
+label_set = "eight"
+protocol = "fixed"
+seeds = [0, 1, 2, 3, 4, 5, 6, 7]
+
+[training]
+epochs = {epochs}
+
+[[table]]
+features = {{ audio = "simulated-audio", vision = "simulated-vision" }}
+methods = ["early_concat", "gated", "low_rank", "tensor_fusion", "misa"]
+"""
+RUNS = 40
+
+
+def workers(pid: int) -> list[int]:
+    """Descendants of ``pid`` that are at work on a run: Ray titles a worker by its task."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cmdline").read_bytes().startswith(b"ray::_attempt") and pid in ancestors(folder.name):
+                found.append(int(folder.name))
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def ancestors(pid: str) -> list[int]:
+    """From the parent of ``pid`` to the first process."""
+    found = []
+    while pid != "0":
+        pid = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        found.append(int(pid))
+    return found
+
+
+def bench(root: Path, results: Path, *more: str, kill: bool = False) -> float:
+    """Seconds that the whole command takes; with ``kill`` it loses a worker when half of its runs are recorded."""
+    line = [sys.executable, "-m", "mer_bench", "bench", str(root / "suite.toml"), "--data", str(root)]
+    line += ["--results", str(results), "--logger", "none", *more]
+    start = time.monotonic()
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while kill and process.poll() is None:
+        if len(list(results.glob("*/*/*.json"))) >= RUNS // 2 and (found := workers(process.pid)):
+            os.kill(found[0], signal.SIGKILL)
+            break
+        time.sleep(0.05)
+    _, said = process.communicate()
+    taken = time.monotonic() - start
+    recorded = len(list(results.glob("*/*/*.json")))
+    if process.returncode or recorded != RUNS:
+        raise RuntimeError(f"{recorded} of {RUNS} runs are recorded:\n{said.decode()}")
+    return taken
+
+
+def measure(epochs: int) -> Iterator[tuple[str, float]]:
+    """What and how long, in seconds."""
+    with tempfile.TemporaryDirectory(prefix="mer-bench-scaling-") as folder:
+        root = Path(folder)
+        (root / "suite.toml").write_text(SUITE.format(epochs=epochs), encoding="utf-8")
+        from mer_bench.suite import prepare, read_suite
+
+        prepare(read_suite(root / "suite.toml"), root)
+        for jobs in (1, 2):
+            yield f"JOBS={jobs}", bench(root, root / f"jobs{jobs}", "--jobs", str(jobs))
+        if importlib.util.find_spec("ray"):
+            ray = ("--cluster", "local", "--jobs", "2")
+            yield "Ray, two workers", bench(root, root / "ray", *ray)
+            yield "the same, one killed at half", bench(root, root / "killed", *ray, kill=True)

@@ -1,0 +1,139 @@
+"""The shapes that methods are timed on, and random corpora of these shapes in the store's own format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mer_bench.datasets import DATASETS
+from mer_bench.datasets.base import EmotionDataModule
+from mer_bench.features import write_features
+from mer_bench.fusion import METHODS
+from mer_bench.records import RunSpec, Training
+from mer_bench.table import COLUMNS, write_table
+
+CLASSES = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
+#: mean and deviation of a dialogue's turns, and the longest: IEMOCAP's
+TURNS = (48.4, 17.0, 110)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Training data: so many dialogues of so many utterances together, each modality [frames, width]."""
+
+    dialogues: int
+    utterances: int
+    sizes: Mapping[str, tuple[int, int]]  #: modality -> frames of an utterance, width
+
+    def scaled(self, scale: float) -> Shape:
+        """As many dialogues, and with them utterances, times ``scale``."""
+        return replace(
+            self, dialogues=max(1, round(scale * self.dialogues)), utterances=max(1, round(scale * self.utterances))
+        )
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method on a shape, with the options that give the sizes of the public code's run."""
+
+    method: str
+    shape: Shape
+    batch_size: int
+    public: float  #: CPU-seconds of a training epoch of the authors' code, one thread at 2.5 GHz
+    target: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+def _dialogues(**widths: int) -> Shape:
+    return Shape(120, 5810, {name: (1, width) for name, width in widths.items()})
+
+
+TOKENS = Shape(2717, 2717, {"text": (20, 300), "audio": (20, 74), "vision": (20, 35)})
+CASES: tuple[Case, ...] = (
+    Case("mmgcn", _dialogues(text=100, audio=1582, vision=342), 16, 55.4, 9.0),
+    Case("m3net", _dialogues(text=4096, audio=1582, vision=342), 16, 87.0, 15.0, note="its four text vectors as one"),
+    Case("sdt", _dialogues(text=1024, audio=1582, vision=342), 16, 76.4, 45.0, note="79.7M behind the shared encoders"),
+    Case("dialogue_gcn", _dialogues(text=100), 32, 54.0, 3.0),
+    Case("tensor_fusion", TOKENS, 32, 20.3, 8.0, {"hidden": 51}, note="52³ products, the paper's 129 x 33 x 33"),
+    Case("low_rank", TOKENS, 32, 1.8, 0.5),
+    Case("mult", TOKENS, 32, 34.9, 14.0, {"dim": 50, "heads": 10, "layers": 4, "kernel": 5}),
+    Case("misa", TOKENS, 32, 27.8, 8.0, note="without BERT"),
+    Case("ef_lstm", TOKENS, 32, 4.4, 2.0),
+)
+
+
+class RandomCorpus(EmotionDataModule):
+    """Noise in the shape of a corpus."""
+
+    corpus = "speed"
+    simulated = True
+    modalities = ("text", "audio", "vision")
+    label_sets: ClassVar[Mapping[str, Mapping[str, str]]] = {"six": {name: name for name in CLASSES}}
+    protocols: ClassVar[Mapping[str, int]] = {"split": 1}
+    default_features: ClassVar[Mapping[str, str]] = {}
+    how_to_get = "benchmarks/speed writes it"
+
+    def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
+        return table["split"].to_numpy(str)
+
+
+DATASETS[RandomCorpus.corpus] = RandomCorpus
+
+
+def lengths(dialogues: int, utterances: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Turns of each dialogue, spread as IEMOCAP's around their mean."""
+    if dialogues == utterances:
+        return np.ones(dialogues, np.int64)
+    mean, deviation, longest = (utterances / dialogues / TURNS[0] * value for value in TURNS)
+    turns = rng.normal(mean, deviation, dialogues).clip(2, longest).astype(np.int64)
+    for i in rng.integers(dialogues, size=abs(utterances - turns.sum())):
+        turns[i] = max(1, turns[i] + np.sign(utterances - turns.sum()))
+    return turns
+
+
+def write_corpus(root: Path, shape: Shape) -> None:
+    """Training data of ``shape`` and a tenth as much again for each of validation and test."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for split, share in (("train", 1.0), ("validation", 0.1), ("test", 0.1)):
+        part = shape.scaled(share)
+        for number, turns in enumerate(lengths(part.dialogues, part.utterances, rng)):
+            for turn in range(turns):
+                cell = dict.fromkeys(COLUMNS, "")
+                cell |= {"dialogue": f"{split}{number}", "turn": turn, "split": split, "start": np.nan, "end": np.nan}
+                cell |= {"speaker": rng.choice(["F", "M"]), "emotion": rng.choice(CLASSES)}
+                rows.append(cell | {"id": f"{split}{number}-{turn}"})
+    table = pd.DataFrame(rows)
+    folder = root / RandomCorpus.corpus
+    folder.mkdir(parents=True)
+    write_table(folder, table)
+    for modality, (frames, width) in shape.sizes.items():
+        noise = (rng.standard_normal((frames, width), np.float32) for _ in rows)
+        write_features(folder / modality, noise, ids=table["id"].tolist(), modality=modality, extractor="noise")
+
+
+def spec(case: Case, root: Path, *, epochs: int) -> RunSpec:
+    """The run of a case on the corpus that stands below ``root``."""
+    from mer_bench.features import read_spec
+
+    names = {name: name for name in case.shape.sizes}
+    return RunSpec(
+        dataset=RandomCorpus.corpus,
+        label_set="six",
+        protocol="split",
+        fold=1,
+        features=names,
+        features_sha256={name: read_spec(root / RandomCorpus.corpus / name).sha256 for name in names},
+        method=case.method,
+        version=METHODS[case.method].version,
+        options=case.options,
+        training=Training(epochs=epochs, batch_size=case.batch_size),
+        seed=0,
+    )
