@@ -27,7 +27,7 @@ YES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help bench data download test lint unit smoke leaderboard plots report check verify speed list clean
+.PHONY: help bench data download test lint unit slow smoke leaderboard plots report check verify speed list clean
 
 help:  ## this text
 	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -76,6 +76,9 @@ lint: .venv/dev  ## ruff and mypy
 
 unit: .venv/dev  ## the test suite
 	$(BIN)/python -m pytest
+
+slow: .venv/dev .venv/cluster  ## the tests that take minutes: Ray with a worker killed, two machines in namespaces (root)
+	$(BIN)/python -m pytest -m slow
 
 smoke: .venv/dev  ## a small bench on a simulated corpus, from nothing to a leaderboard, twice: the second finds all done
 	rm -rf build/smoke

@@ -214,6 +214,7 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes]
 
 
 @needs_ray
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_cluster_loses_no_run_when_a_worker_is_killed_and_gives_the_records_of_one_process(
     root: Path, tmp_path: Path
@@ -237,6 +238,7 @@ def test_a_cluster_loses_no_run_when_a_worker_is_killed_and_gives_the_records_of
 
 
 @needs_ray
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ctrl_c_on_a_cluster_keeps_what_is_finished_and_leaves_no_worker(root: Path, tmp_path: Path) -> None:
     results, log = tmp_path / "results", tmp_path / "log"

@@ -97,6 +97,7 @@ def launch(launcher: str, number: int, root: Path, spec: RunSpec, results: Path)
     return [sys.executable, *line], {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": "29512", "NODE_RANK": str(number)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("launcher", ["torchrun", "lightning", "srun"])
 def test_two_machines_score_as_one_device_count_each_utterance_once_and_the_first_alone_records(
