@@ -75,7 +75,7 @@ lint: .venv/dev  ## ruff and mypy
 	$(BIN)/mypy
 
 unit: .venv/dev  ## the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 slow: .venv/dev .venv/cluster  ## the tests that take minutes: Ray with a worker killed, two machines in namespaces (root)
 	$(BIN)/python -m pytest -m slow
