@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
@@ -23,7 +24,7 @@ from mer_bench import page, report
 from mer_bench.errors import Misuse
 from mer_bench.records import RunRecord, RunSpec, Training, write_record
 from mer_bench.statistics import difference
-from mer_bench.suite import read_suite
+from mer_bench.suite import Suite, read_suite
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
@@ -246,14 +247,17 @@ def test_the_command_of_a_row_trains_that_row(file: str, monkeypatch: pytest.Mon
     ]  # fmt: skip
     rows = [row for table in report.tables(runs) for row in table.rows]
     assert rows
+
+    @cache
+    def read(file: str, method: str, seeds: str) -> Suite:
+        return read_suite(Path(file), methods=[method], seeds=[int(seed) for seed in seeds.split()])
+
     for row in rows:
         (_, line), (_, single) = page.commands(row, recipes, Path("benchmarks/results"))
         words = shlex.split(line)
         assert words[:2] == ["mer-bench", "bench"]
         options = dict(zip(words[3::2], words[4::2], strict=True))
-        again = read_suite(
-            Path(words[2]), methods=[options["--methods"]], seeds=[int(s) for s in options["--seeds"].split()]
-        )
+        again = read(words[2], options["--methods"], options["--seeds"])
         spec = row.records[0].spec
         assert spec.dataset in again.datasets
         assert (again.label_set, again.protocol, set(again.seeds)) == (spec.label_set, spec.protocol, set(suite.seeds))
