@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from suites import SUITE
 
 import mer_bench.bench as benches
 from mer_bench.bench import Places, bench, missing
@@ -25,21 +26,6 @@ from mer_bench.records import RunRecord, RunSpec, Training, load_records, read_r
 
 if not Path("/proc/self/stat").is_file():
     pytest.skip("processes are watched through /proc", allow_module_level=True)
-
-SUITE = """
-dataset = "simulated-ravdess"
-label_set = "eight"
-protocol = "folds6"
-seeds = [0]
-
-[training]
-epochs = 2
-learning_rate = 2e-3
-
-[[table]]
-features = { audio = "simulated-audio" }
-methods = [{ name = "unimodal", options = { hidden = 8 } }, "majority"]
-"""
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:

@@ -12,26 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from suites import SUITE
 
 from benchmarks.speed.scaling import workers
 from mer_bench import bench as benches
 from mer_bench.cli import main
 from mer_bench.records import load_records, read_record
-
-SUITE = """
-dataset = "simulated-ravdess"
-label_set = "eight"
-protocol = "folds6"
-seeds = [0]
-
-[training]
-epochs = 2
-learning_rate = 2e-3
-
-[[table]]
-features = { audio = "simulated-audio" }
-methods = [{ name = "unimodal", options = { hidden = 8 } }, "majority"]
-"""
 
 
 @pytest.fixture(scope="module")

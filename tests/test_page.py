@@ -93,7 +93,7 @@ def text() -> str:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without pictures, for tests of the rest."""
-    monkeypatch.setattr(page, "draw", lambda records: ({page.plots.slug(t): [] for t in report.tables(records)}, []))
+    monkeypatch.setattr(page, "draw", lambda found: ({page.plots.slug(table): [] for table in found}, []))
 
 
 def test_every_row_stands_in_its_table_with_the_scores_of_the_leaderboard(text: str) -> None:

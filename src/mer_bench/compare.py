@@ -13,7 +13,7 @@ from mer_bench.errors import Misuse, unknown
 from mer_bench.metrics import f1
 from mer_bench.records import RunRecord
 from mer_bench.report import MARKS, Row, Table, markdown, tables
-from mer_bench.statistics import LEVEL, Difference, difference, holm
+from mer_bench.statistics import Difference, difference, holm, significant
 from mer_bench.table import FILE, read_table
 
 
@@ -38,17 +38,22 @@ def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str 
     for name in (first, second):
         if not any(_row(table, name) for table in all_tables):
             raise unknown("method among the records", name, methods)
-    found = []
-    for table in all_tables:
-        one, other = _row(table, first), _row(table, second)
-        if dataset in (None, table.first.spec.dataset) and one and other:
-            known = table.evidence | table.ablated
-            both = one in known and other in known and one is not other
-            found.append(Comparison(table, one, other, difference(known[one], known[other]) if both else None))
+    chosen = [table for table in all_tables if dataset in (None, table.first.spec.dataset)]
+    found = [one for table in chosen if (one := _compare(table, first, second))]
     if not found:
         where = f" of {dataset}" if dataset else ""
         raise Misuse(f"no table{where} holds both {first!r} and {second!r}: they were not run on the same features")
     return found
+
+
+def _compare(table: Table, first: str, second: str) -> Comparison | None:
+    """The two in one table; None unless it has both."""
+    one, other = _row(table, first), _row(table, second)
+    if not (one and other):
+        return None
+    known = table.evidence | table.ablated
+    both = one in known and other in known and one is not other
+    return Comparison(table, one, other, difference(known[one], known[other]) if both else None)
 
 
 def _row(table: Table, name: str) -> Row | None:
@@ -71,20 +76,14 @@ CLAIMS = (
 
 def claims(records: Sequence[RunRecord]) -> str:
     """Each of :data:`CLAIMS` on every real corpus that can tell, as a Markdown table; Holm-corrected over its rows."""
-    names = {record.spec.method for record in records}
-    found = [
-        (text, one)
-        for text, first, second in CLAIMS
-        if {first, second} <= names
-        for one in compare(records, first, second)
-        if not one.table.first.simulated
-    ]
+    real = [table for table in tables(records) if not table.first.simulated]
+    found = [(text, one) for text, first, second in CLAIMS for table in real if (one := _compare(table, first, second))]
     tested = [(text, one, one.difference) for text, one in found if one.difference]
     corrected = holm([each.p for *_, each in tested])
     lines = [
         (text, one.table.first.spec.dataset, ", ".join(sorted(name for _, name, _ in one.table.features)),
          f"{100 * each.effect:+.1f}", f"{100 * each.low:+.1f} to {100 * each.high:+.1f}", f"{p:.3f}",
-         "not shown" if p >= 1 - LEVEL else "holds" if each.effect > 0 else "the reverse holds")
+         "not shown" if not significant(p) else "holds" if each.effect > 0 else "the reverse holds")
         for (text, one, each), p in zip(tested, corrected, strict=True)
     ]  # fmt: skip
     return markdown([("Claim", "Corpus", "Features", "Points", "95 % interval", "p", "Here"), *lines], "<<<>>><")

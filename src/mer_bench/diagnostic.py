@@ -59,9 +59,9 @@ class Variant:
             if row.method == self.method
             and row.counts is not None
             and sorted(row.modalities) == sorted(wanted)
-            and self.options.items() <= row.records[0].spec.options.items()
+            and self.options.items() <= row.options.items()
         ]
-        return min(rows, key=lambda row: len(row.records[0].spec.options), default=None)
+        return min(rows, key=lambda row: len(row.options), default=None)
 
 
 @dataclass(frozen=True)

@@ -145,8 +145,8 @@ def _behind(table: Table, row: Row) -> Cell:
 
 
 def _attained(table: Table, row: Row) -> Cell:
-    text = table.attained(row)
-    return Cell(text, float(text.split()[0])) if text[0].isdigit() or text[0] == "-" else UNKNOWN
+    share = table.share(row)
+    return UNKNOWN if share is None else Cell(table.attained(row), share)
 
 
 def _parameters(table: Table, row: Row) -> Cell:
@@ -231,7 +231,7 @@ def page(
         raise Misuse("the report needs jinja2: pip install 'mer-bench[report]'") from error
     numbered = list(enumerate(tables(records), 1))
     recipes = read_recipes(suites)
-    pictures, across = draw(records)
+    pictures, across = draw([table for _, table in numbered])
     script = (HERE / "page.js").read_text(encoding="utf-8")
     quoted = load_published() if published is None else published
     environment = Environment(
@@ -284,18 +284,13 @@ def write(results: Path, target: Path, suites: Path = Path("benchmarks")) -> lis
 
 def headline(table: Table) -> dict[str, str]:
     """The best method, how many are tied with it, the best single modality, and what fusion gains over it."""
-    best = next((row for row in table.rows if row.ranked), None)
-    single = next((row for row in table.rows if row.complete and len(row.modalities) == 1), None)
+    best, single = table.best, table.single
     tied = sum(table.tied(row) for row in table.behind)
-    fused = next((row for row in table.evidence if row.ranked and len(row.modalities) > 1), None)
-    gain = None
-    if fused and single in table.evidence:
-        gain = difference(table.evidence[fused], table.evidence[single])
     return {
         "best": f"{best.label}, {_mean(best)}" if best else "–",
         "tied": f"{tied} of {len(table.behind)}" if table.behind else "–",
         "single": f"{single.modalities[0]}, {_mean(single)}" if single else "–",
-        "gain": points(gain) if gain else "–",
+        "gain": points(table.gain[2]) if table.gain else "–",
     }
 
 
@@ -321,9 +316,8 @@ def facts(table: Table) -> Iterator[tuple[str, str]]:
         )
         yield "Best possible", f"weighted F1 (accuracy) in expectation: {best}"
     if table.evidence:
-        cluster = "actors" if table.first.spec.dataset.endswith("ravdess") else "dialogues"
         seeds = "seeds" if any(row.complete > 1 for row in table.evidence) else "no seeds, since there is but one"
-        yield "Intervals and tests", f"bootstrap over {cluster} and {seeds}, {RESAMPLES:,} resamples"
+        yield "Intervals and tests", f"bootstrap over {table.clusters} and {seeds}, {RESAMPLES:,} resamples"
 
 
 def pairs(table: Table) -> dict[str, Any]:
@@ -478,19 +472,19 @@ def commands(row: Row, recipes: Sequence[Recipe], results: Path) -> Iterator[tup
 # Pictures
 
 
-def draw(records: Sequence[RunRecord]) -> tuple[dict[str, list[tuple[str, Markup]]], list[tuple[str, Markup]]]:
+def draw(found: Sequence[Table]) -> tuple[dict[str, list[tuple[str, Markup]]], list[tuple[str, Markup]]]:
     """The pictures of every table by its slug, and those that belong to no single table; each with its caption."""
     with tempfile.TemporaryDirectory() as folder:
-        files = {path.stem: path for path in plots.write(records, Path(folder))}
+        files = {path.stem: path for path in plots.draw(found, Path(folder))}
         drawn = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
-    found: dict[str, list[tuple[str, Markup]]] = {}
-    for name in (plots.slug(table) for table in tables(records)):
-        found[name] = []
+    placed: dict[str, list[tuple[str, Markup]]] = {}
+    for name in (plots.slug(table) for table in found):
+        placed[name] = []
         for kind, picture in plots.PLOTS.items():
             if f"{name}-{kind}" in drawn:
                 caption = (picture.__doc__ or kind).splitlines()[0]
-                found[name].append((caption, inline(drawn.pop(f"{name}-{kind}"), f"{name}-{kind}", caption)))
-    return found, [(name, inline(svg, name, name)) for name, svg in sorted(drawn.items())]
+                placed[name].append((caption, inline(drawn.pop(f"{name}-{kind}"), f"{name}-{kind}", caption)))
+    return placed, [(name, inline(svg, name, name)) for name, svg in sorted(drawn.items())]
 
 
 def inline(svg: str, name: str, caption: str) -> Markup:

@@ -70,7 +70,7 @@ def per_class(table: Table) -> Figure | None:
 
 def confusion(table: Table) -> Figure | None:
     """Where the utterances of each class go under the best row: percentages of the class, summed over seeds."""
-    best = next((row for row in table.rows if row.ranked), None)
+    best = table.best
     if best is None:
         return None
     present = [index for index, support in enumerate(table.support) if support]
@@ -254,6 +254,11 @@ LABELLED = 8  #: rows that are told apart in a picture of curves
 
 
 def write(records: Sequence[RunRecord], folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
+    """:func:`draw` the tables that the records make."""
+    return draw(tables(records), folder, formats)
+
+
+def draw(found: Sequence[Table], folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
     """Draw every picture of every table into ``folder``; returns the files, and removes those of tables that are gone.
 
     Raises:
@@ -267,7 +272,6 @@ def write(records: Sequence[RunRecord], folder: Path, formats: Sequence[str] = (
     settings: Any = {"svg.hashsalt": "mer_bench", "svg.fonttype": "none", "font.size": 8, "axes.spines.top": False,
                 "axes.spines.right": False, "axes.edgecolor": FAINT}  # fmt: skip
     made = []
-    found = tables(records)
     with matplotlib.rc_context(settings):
         figures = [(f"{slug(table)}-{kind}", draw(table)) for table in found for kind, draw in PLOTS.items()]
         for part in across(found):

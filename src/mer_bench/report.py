@@ -23,7 +23,17 @@ from mer_bench.errors import unknown
 from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1
 from mer_bench.records import RunRecord, RunSpec, Training, load_records
-from mer_bench.statistics import LEVEL, RESAMPLES, Difference, Evidence, Friedman, difference, friedman, holm, resample
+from mer_bench.statistics import (
+    RESAMPLES,
+    Difference,
+    Evidence,
+    Friedman,
+    difference,
+    friedman,
+    holm,
+    resample,
+    significant,
+)
 
 REFERENCES = ("majority", "unimodal", "linear")  #: in every table that their features fit, whatever its track
 ORDER = ("text", "audio", "vision")  #: of modalities in a label
@@ -207,7 +217,29 @@ class Table:
 
     def tied(self, row: Row) -> bool:
         """Whether a competing row is not shown to be behind the best one; the best one is not behind itself."""
-        return row not in self.behind or self.behind[row][1] >= 1 - LEVEL
+        return row not in self.behind or not significant(self.behind[row][1])
+
+    @property
+    def best(self) -> Row | None:
+        """The row of rank 1."""
+        return next((row for row in self.rows if row.ranked), None)
+
+    @property
+    def single(self) -> Row | None:
+        """The best single modality that has a complete seed."""
+        return next((row for row in self.rows if row.complete and len(row.modalities) == 1), None)
+
+    @property
+    def gain(self) -> tuple[Row, Row, Difference] | None:
+        """The best fusion, the best single modality, and what the one gains over the other."""
+        fused = next((row for row in self.evidence if row.ranked and len(row.modalities) > 1), None)
+        single = next((row for row in self.evidence if len(row.modalities) == 1), None)
+        return (fused, single, difference(self.evidence[fused], self.evidence[single])) if fused and single else None
+
+    @property
+    def clusters(self) -> str:
+        """What its test utterances are resampled by."""
+        return "actors" if self.first.spec.dataset.endswith("ravdess") else "dialogues"
 
     @cached_property
     def support(self) -> npt.NDArray[np.int64]:
@@ -521,8 +553,7 @@ def _headline(chosen: Sequence[tuple[int, Table]]) -> str:
     lines = []
     for number, table in chosen:
         spec = table.first.spec
-        best = next((row for row in table.rows if row.ranked), None)
-        single = next((row for row in table.rows if row.complete and len(row.modalities) == 1), None)
+        best, single = table.best, table.single
         lines.append((
             str(number), spec.dataset, spec.label_set, spec.protocol, table.track,
             best.label if best else "–", best.score("weighted_f1") if best else "–",
@@ -701,10 +732,8 @@ def _behind(table: Table, row: Row) -> str:
 
 def _gain(table: Table) -> Iterator[str]:
     """What the best fusion gains over the best single modality."""
-    best = next((row for row in table.evidence if row.ranked and len(row.modalities) > 1), None)
-    single = next((row for row in table.evidence if len(row.modalities) == 1), None)
-    if best and single:
-        gain = difference(table.evidence[best], table.evidence[single])
+    if table.gain:
+        best, single, gain = table.gain
         yield (
             f"{best.label} gains {100 * gain.effect:.1f} points of weighted F1 (95 % interval {100 * gain.low:.1f} to "
             f"{100 * gain.high:.1f}) over the best single modality, {single.modalities[0]}."
@@ -736,11 +765,10 @@ def _notes(table: Table, usual: Training) -> Iterator[str]:
         yield "Attained = (accuracy - the majority row's) / (best possible - the majority row's)."
     yield f"Training: {', '.join(f'{_words(name)} {_value(value)}' for name, value in asdict(usual).items())}."
     if table.evidence:
-        cluster = "actors" if table.first.spec.dataset.endswith("ravdess") else "dialogues"
         seeds = "seeds" if any(row.complete > 1 for row in table.evidence) else "no seeds, since there is but one"
         yield (
-            f"Intervals and differences: bootstrap over {cluster} and {seeds}, {RESAMPLES:,} resamples. ≈ marks rows "
-            "that are tied with the best (Holm-corrected p of 0.05 or more)."
+            f"Intervals and differences: bootstrap over {table.clusters} and {seeds}, {RESAMPLES:,} resamples. ≈ marks "
+            "rows that are tied with the best (Holm-corrected p of 0.05 or more)."
         )
         yield from _gain(table)
     if table.ablations:
@@ -788,7 +816,7 @@ def _change(table: Table, row: Row) -> str:
     if row not in table.change:
         return "–"
     found, p = table.change[row]
-    tied = " ≈" if p >= 1 - LEVEL else ""
+    tied = "" if significant(p) else " ≈"
     return f"{100 * found.effect:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f}){tied}"
 
 

@@ -106,6 +106,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
 
 
+def significant(p: float) -> bool:
+    """Whether a p-value, corrected where it is one of a family, says that there is a difference."""
+    return p < 1 - LEVEL
+
+
 def friedman(scores: Floats) -> Friedman:
     """Whether some methods rank higher than others over several blocks (Demsar, JMLR 7, 2006).
 
