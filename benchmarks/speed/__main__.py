@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,17 +31,16 @@ from mer_bench.report import markdown
 
 README = Path(__file__).with_name("README.md")
 RECORDS = 1000
-Rows = list[tuple[str, ...]]
+Row = tuple[str, ...]
 
 
-def cost(arguments: argparse.Namespace) -> str:
+def cost(arguments: argparse.Namespace) -> Iterator[Row]:
     """An epoch through the suite beside a bare loop, the public code and the target."""
-    head = ("Method", "Parameters", "Steps", "Public code", "Target", "Suite", "Bare loop", "Suite / bare")
-    rows: Rows = [head]
+    yield "Method", "Parameters", "Steps", "Public code", "Target", "Suite", "Bare loop", "Suite / bare"
     for case in chosen(arguments):
         found = child(case, "cost", arguments)
         full = arguments.scale == 1
-        rows.append((
+        yield (
             case.method + (f" ({case.note})" if case.note else ""),
             f"{found['parameters']:,}",
             str(found["steps"]),
@@ -49,31 +49,29 @@ def cost(arguments: argparse.Namespace) -> str:
             f"{found['suite']:.2f}",
             f"{found['bare']:.2f}",
             f"{found['suite'] / found['bare']:.2f}",
-        ))  # fmt: skip
-    return caption(arguments) + markdown(rows, "<>>>>>>>")
+        )
 
 
-def memory(arguments: argparse.Namespace) -> str:
+def memory(arguments: argparse.Namespace) -> Iterator[Row]:
     """Peak memory of a run in a fresh process."""
-    rows: Rows = [("Method", "Peak, MiB", "of which before the run")]
+    yield "Method", "Peak, MiB", "of which before the run"
     for case in chosen(arguments):
         found = child(case, "memory", arguments)
-        rows.append((case.method, f"{found['peak']:,.0f}", f"{found['before']:,.0f}"))
-    return caption(arguments) + markdown(rows, "<>>")
+        yield case.method, f"{found['peak']:,.0f}", f"{found['before']:,.0f}"
 
 
-def growth(arguments: argparse.Namespace) -> str:
+def growth(arguments: argparse.Namespace) -> Iterator[Row]:
     """The exponents with which cost grows."""
     axes = ("dialogues", "utterances", "length", "width", "modalities")
-    rows: Rows = [("Method", *(axis.capitalize() for axis in axes))]
+    yield "Method", *(axis.capitalize() for axis in axes)
     for case in chosen(arguments):
         found = child(case, "growth", arguments)
-        rows.append((case.method, *(f"{found[axis]:.2f}" if axis in found else "–" for axis in axes)))
-    return caption(replace_scale(arguments)) + markdown(rows, "<>>>>>")
+        yield case.method, *(f"{found[axis]:.2f}" if axis in found else "–" for axis in axes)
 
 
-def start(arguments: argparse.Namespace) -> str:
+def start(arguments: argparse.Namespace) -> Iterator[Row]:
     """The command line's answers, and a leaderboard of a thousand records."""
+    yield "Command", "Target, s", "Seconds", "CPU-seconds"
     with tempfile.TemporaryDirectory(prefix="mer-bench-speed-") as folder:
         for record in records(RECORDS):
             write_record(record, Path(folder))
@@ -82,23 +80,22 @@ def start(arguments: argparse.Namespace) -> str:
             ("a typo: `mer-bench bnech`", ["bnech"], 0.5),
             (f"`mer-bench leaderboard`, {RECORDS:,} records", ["leaderboard", "--results", folder], 2.0),
         )
-        rows: Rows = [("Command", "Target, s", "Seconds", "CPU-seconds")]
         for name, line, target in lines:
-            taken = [command(line) for _ in range(arguments.epochs + 1)]
-            rows.append((name, f"{target}", *(f"{min(column):.2f}" for column in zip(*taken, strict=True))))
-    return caption(replace_scale(arguments)) + markdown(rows, "<>>>")
+            taken = [command(line) for _ in range(3)]
+            yield name, f"{target}", *(f"{min(column):.2f}" for column in zip(*taken, strict=True))
 
 
-def scale(arguments: argparse.Namespace) -> str:
+def scale(arguments: argparse.Namespace) -> Iterator[Row]:
     """Forty runs over workers."""
-    rows: Rows = [("40 runs", "Seconds")]
-    rows += [(name, f"{seconds:.0f}") for name, seconds in scaling.measure(arguments.epochs)]
-    return caption(replace_scale(arguments)) + markdown(rows, "<>")
+    yield "40 runs", "Seconds"
+    for name, seconds in scaling.measure():
+        yield name, f"{seconds:.0f}"
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], str]] = {
+PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "cost": cost, "memory": memory, "growth": growth, "start": start, "scaling": scale
 }  # fmt: skip
+SCALED = ("cost", "memory")  #: the parts whose sizes --full sets; the others have sizes of their own
 
 
 def chosen(arguments: argparse.Namespace) -> list[Case]:
@@ -107,7 +104,7 @@ def chosen(arguments: argparse.Namespace) -> list[Case]:
 
 def child(case: Case, part: str, arguments: argparse.Namespace) -> dict[str, Any]:
     line = [sys.executable, "-m", "benchmarks.speed.epoch", case.method, "--part", part]
-    line += ["--scale", str(arguments.scale), "--epochs", str(arguments.epochs)]
+    line += ["--scale", str(arguments.scale)]
     print(f"{part} {case.method}", file=sys.stderr, flush=True)
     done = subprocess.run(line, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -161,17 +158,34 @@ def records(count: int) -> Iterator[RunRecord]:
         )  # fmt: skip
 
 
-def caption(arguments: argparse.Namespace) -> str:
+def caption(part: str, arguments: argparse.Namespace) -> str:
     """Where and at what size."""
     gpu = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if gpu else f"{os.cpu_count()} x {processor()}, one thread"
-    sizes = "" if arguments.scale == 1 else f", {arguments.scale:g} of the utterances"
-    return f"{'Seconds' if gpu else 'CPU-seconds'} on {device}; torch {torch.__version__}{sizes}.\n\n"
+    sizes = f", {arguments.scale:g} of the utterances" if part in SCALED and arguments.scale < 1 else ""
+    return f"{'Seconds' if gpu else 'CPU-seconds'} on {device}; torch {torch.__version__}{sizes}."
 
 
-def replace_scale(arguments: argparse.Namespace) -> argparse.Namespace:
-    """The arguments of a part that has sizes of its own."""
-    return argparse.Namespace(**{**vars(arguments), "scale": 1})
+def keep(part: str, rows: Sequence[Row], arguments: argparse.Namespace) -> None:
+    """Put ``rows`` into the part's table of the page; rows that it has of the same machine and size stay."""
+    text = arguments.output.read_text(encoding="utf-8")
+    block = re.compile(rf"(<!-- {part} -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+    found = block.search(text)
+    assert found, f"{arguments.output} has no place for {part}"
+    head, *measured = rows
+    line = caption(part, arguments)
+    if line in found[2]:
+        lines = (line for line in found[2].splitlines() if line.startswith("|"))
+        known = [tuple(cell.strip() for cell in line.strip("| ").split(" | ")) for line in lines][2:]
+    else:
+        known = []
+    by_name = {row[0]: row for row in (*known, *measured)}
+    order = [case.method for case in CASES]
+    named = sorted(
+        by_name.values(), key=lambda row: order.index(name) if (name := row[0].split(" (")[0]) in order else 0
+    )
+    table = markdown([head, *named], "<" + ">" * (len(head) - 1))
+    write_atomic(arguments.output, block.sub(lambda found: f"{found[1]}\n{line}\n\n{table}\n{found[3]}", text))
 
 
 def processor() -> str:
@@ -185,19 +199,20 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--full", dest="scale", action="store_const", const=1.0, default=0.1, help="the whole shapes")
     parser.add_argument("--methods", nargs="*", choices=[case.method for case in CASES])
-    parser.add_argument("--epochs", type=int, default=2, help="measured; the best counts")
     parser.add_argument("--output", type=Path, default=README)
     arguments = parser.parse_args()
     for part in arguments.parts:
         if part not in PARTS:
             parser.error(f"no part {part!r}: {', '.join(PARTS)}")
-    text = README.read_text(encoding="utf-8")
+    if not arguments.output.exists():
+        shutil.copy(README, arguments.output)
     for part in arguments.parts or PARTS:
-        table = PARTS[part](arguments)
-        block = re.compile(rf"(<!-- {part} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text = block.sub(lambda found, table=table: f"{found[1]}\n{table}\n{found[2]}", text)
-        print(table, flush=True)
-    write_atomic(arguments.output, text)
+        measuring = PARTS[part](arguments)
+        rows = [next(measuring)]
+        for row in measuring:  # kept one by one: the next may take minutes
+            print("  ".join(row), flush=True)
+            rows.append(row)
+            keep(part, rows, arguments)
 
 
 if __name__ == "__main__":
