@@ -81,6 +81,7 @@ QUESTIONS = (
     Question("CFN-SR, all of it, over concatenation", CFN_SR, Variant("early_concat")),
     Question("CFN-SR's cross-modal blocks", CFN_SR, Variant("cfn_sr", {"cross_modal": False})),
     Question("TACFN, all of it, over concatenation", TACFN, Variant("early_concat")),
+    Question("TACFN's cross-modal blocks", TACFN, Variant("tacfn", {"directions": "none"})),
     Question("TACFN's self-attention, which selects", TACFN, Variant("tacfn", {"self_attention": False})),
     Question("TACFN's splice, which guides", TACFN, Variant("tacfn", {"splice": False})),
     Question("Sync-TVA's graphs", SYNC_TVA, Variant("sync_tva", {"graph": "none"})),
