@@ -13,6 +13,7 @@ STRATEGY ?= auto
 NUM_NODES ?= 1
 JOBS ?= 1
 PRECISION ?=
+COMPILE ?=
 SHARD ?=
 CLUSTER ?=
 MEASURE ?=
@@ -39,7 +40,8 @@ help:  ## this text
 	@echo "  DEVICES    devices of one run (default 1); with more, set STRATEGY"
 	@echo "  STRATEGY   as Lightning names it: auto (default), ddp, ddp_spawn, fsdp, deepspeed ..."
 	@echo "  NUM_NODES  machines of one run (default 1)"
-	@echo "  PRECISION  as Lightning names it, e.g. bf16-mixed (default: the suite's)"
+	@echo "  PRECISION  as Lightning names it, e.g. bf16-mixed, or tf32 (default: the suite's)"
+	@echo "  COMPILE    1: train through torch.compile"
 	@echo "  JOBS       runs side by side (default 1)"
 	@echo "  SHARD      only this share of the runs, e.g. SHARD=3/10; see docs/many_machines.md"
 	@echo "  CLUSTER    run on Ray: local (JOBS side by side) or ray://HOST:PORT"
@@ -54,7 +56,7 @@ help:  ## this text
 
 bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb) $(if $(CLUSTER),.venv/cluster)  ## run what the suite lacks, rewrite the leaderboard
 	$(BIN)/mer-bench bench benchmarks/$(DATASET).toml --methods "$(METHODS)" --seeds "$(SEEDS)" \
-	  $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PRECISION),--precision $(PRECISION)) \
+	  $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PRECISION),--precision $(PRECISION)) $(if $(COMPILE),--compile) \
 	  $(if $(SHARD),--shard $(SHARD)) $(if $(CLUSTER),--cluster $(CLUSTER)) --jobs $(JOBS) \
 	  --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) --measure "$(MEASURE)" \
 	  --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"

@@ -78,6 +78,7 @@ OTHER_SPEC: dict[str, Any] = {
     "devices": 2,
     "strategy": "ddp",
     "num_nodes": 2,
+    "compile": True,
 }
 OTHER_TRAINING: dict[str, Any] = {
     "epochs": 1,

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -415,6 +416,32 @@ L.Trainer.test = noted
 from mer_bench.cli import main
 main()
 """
+
+
+def test_a_compiled_run_goes_through_the_compiler_and_predicts_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward  # the code generator of the real one takes minutes
+
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
+    plain = spec_of(root)
+    without, through = (train(spec, root) for spec in (plain, replace(plain, compile=True)))
+    assert compiled
+    assert without.test_predictions == through.test_predictions
+    assert without.flops_per_utterance == through.flops_per_utterance > 0
+    assert without.spec.name != through.spec.name
+
+
+def test_tf32_sets_how_torch_multiplies_and_the_next_run_sets_it_back(root: Path) -> None:
+    seen = []
+    for precision in ("tf32", "32-true"):
+        spec = spec_of(root, training={"epochs": 1, "precision": precision})
+        train(spec, root, notify=lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    assert list(dict.fromkeys(seen)) == ["high", "highest"]
 
 
 def test_on_two_machines_each_loads_the_chosen_weights_from_its_own_folder(root: Path, tmp_path: Path) -> None:

@@ -49,12 +49,13 @@ measure_option = click.option(
     help="Beside the score: literature, robustness, efficiency; repeatable.",
 )
 nodes_option = click.option("--num-nodes", type=click.IntRange(1), default=1, show_default=True)
+compile_option = click.option("--compile", is_flag=True, help="Train through torch.compile.")
 
 
 def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every command which trains has."""
     shared = (data_option, results_option, logger_option, logs_option, devices_option, strategy_option, nodes_option,
-              measure_option)  # fmt: skip
+              compile_option, measure_option)  # fmt: skip
     for option in reversed(shared):
         command = option(command)
     return command
@@ -71,7 +72,7 @@ def cli() -> None:
 @click.option("--methods", default="", help="Only these methods of the suite, separated by commas or spaces.")
 @click.option("--seeds", default="", help="These seeds instead of the suite's, e.g. '0 1 2'.")
 @click.option("--epochs", type=click.IntRange(1), help="This many epochs instead of the suite's.")
-@click.option("--precision", help="As Lightning names it, e.g. bf16-mixed, instead of the suite's.")
+@click.option("--precision", help="As Lightning names it, e.g. bf16-mixed, or tf32, instead of the suite's.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs side by side.")
 @click.option("--shard", default="", metavar="I/N", help="Only the I-th of N shares of the runs, e.g. 3/10.")
 @click.option("--cluster", default="", metavar="ADDRESS", help="Run on Ray: local (--jobs side by side) or ray://HOST:PORT.")  # fmt: skip
@@ -80,7 +81,7 @@ def cli() -> None:
 @training_options
 def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: str | None, jobs: int, shard: str,
           cluster: str, corpus: str, target: Path | None, root: Path, results: Path, logger: str, logs: Path, devices: int,
-          strategy: str, num_nodes: int, measures: tuple[str, ...]) -> None:  # fmt: skip
+          strategy: str, num_nodes: int, compile: bool, measures: tuple[str, ...]) -> None:  # fmt: skip
     """Run what SUITE (a TOML file) lacks, then rewrite the leaderboard."""
     from mer_bench import bench as benches
     from mer_bench import report
@@ -103,7 +104,7 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: 
         if corpus == "auto":
             click.echo(ABSENT.format(dataset=name.upper(), root=root, how=how, stand_in=chosen.datasets[0]), err=True)
     suites.prepare(chosen, root)
-    specs = chosen.specs(root, devices=devices, strategy=strategy, num_nodes=num_nodes)
+    specs = chosen.specs(root, devices=devices, strategy=strategy, num_nodes=num_nodes, compile=compile)
     suites.validate(specs, root)
     specs = specs[part]
     places = benches.Places(root, results, logger, logs, check_measures((*chosen.measures, *asked)))
@@ -138,7 +139,8 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: 
 @training_options
 def run(spec_file: Path | None, dataset: str | None, method: str | None, features: tuple[str, ...], label_set: str | None,
         protocol: str | None, fold: int, seed: int, options: tuple[str, ...], training: tuple[str, ...], root: Path,
-        results: Path, logger: str, logs: Path, devices: int, strategy: str, num_nodes: int, measures: tuple[str, ...]) -> None:  # fmt: skip
+        results: Path, logger: str, logs: Path, devices: int, strategy: str, num_nodes: int, compile: bool,
+        measures: tuple[str, ...]) -> None:  # fmt: skip
     """Run one training and write its record, also if there is one already.
 
     --measure efficiency needs no training where there is a record that lacks nothing else.
@@ -172,6 +174,7 @@ def run(spec_file: Path | None, dataset: str | None, method: str | None, feature
             devices=devices,
             strategy=strategy,
             num_nodes=num_nodes,
+            compile=compile,
         )
     for sentence in skipped([spec], asked):
         click.echo(f"warning: {sentence}", err=True)

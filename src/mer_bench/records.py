@@ -28,7 +28,7 @@ class Training:
     gradient_clip: float = 1.0  #: largest gradient norm; 0 = no clipping
     label_smoothing: float = 0.0
     patience: int = 0  #: epochs without a better validation score before stopping; 0 = train to the end
-    precision: str = "32-true"
+    precision: str = "32-true"  #: as Lightning names it, or "tf32"
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,15 @@ class RunSpec:
     devices: int = 1
     strategy: str = "auto"
     num_nodes: int = 1
+    compile: bool = False  #: by torch.compile
 
     @property
     def sha256(self) -> str:
         """Identity of the run."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        facts = asdict(self)
+        if not self.compile:
+            del facts["compile"]  # runs were named before there was a choice
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
     def name(self) -> str:

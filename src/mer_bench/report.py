@@ -295,8 +295,8 @@ def tables(records: Sequence[RunRecord]) -> list[Table]:
     """
     groups: dict[tuple[bool, str, str, str, tuple[str, ...]], list[RunRecord]] = defaultdict(list)
     superseded = {id(record) for record in _superseded(records)}
-    # of runs that differ in devices only, the last counts: the one with the fewest
-    for record in sorted(records, key=lambda r: (-r.spec.num_nodes, -r.spec.devices, r.spec.sha256)):
+    # of runs that differ in devices or compilation only, the last counts: the one with the fewest, uncompiled
+    for record in sorted(records, key=lambda r: (-r.spec.num_nodes, -r.spec.devices, -r.spec.compile, r.spec.sha256)):
         spec = record.spec
         if id(record) not in superseded:
             groups[record.simulated, spec.dataset, spec.label_set, spec.protocol, record.classes].append(record)

@@ -37,6 +37,7 @@ from mer_bench.metrics import confusion_matrix
 from mer_bench.records import RunRecord, RunSpec
 
 MONITOR = "val/weighted_f1"
+TF32 = "tf32"  #: a precision that Lightning has no name for
 
 #: One thread a run: the tensors are small, several runs share a machine, and a sum over threads is not reproducible
 #: when their number changes.
@@ -71,12 +72,14 @@ def run(
     Raises:
         Misuse: the spec does not fit the data or the method.
     """
-    torch.set_num_threads(THREADS)
+    _prepare_torch(spec)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     L.seed_everything(spec.seed, verbose=False)
     datamodule = build_datamodule(spec, root)
     method = build_method(spec, datamodule.dims, datamodule.num_classes)
     check_pixels(method, datamodule)
+    if spec.compile:
+        method.compile(dynamic=True)  # lengths change from batch to batch
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mer-bench-") as name, warnings.catch_warnings():
         # batches are gathered in the main process on purpose; a distributed sampler is ours, see GroupSampler
@@ -157,17 +160,27 @@ def run(
 
 def time_again(record: RunRecord, root: Path) -> RunRecord:
     """The same record with its efficiency measured on this machine: that needs no training."""
-    torch.set_num_threads(THREADS)
     spec = record.spec
+    _prepare_torch(spec)
     datamodule = build_datamodule(spec, root)
     datamodule.setup("test")
     method = build_method(spec, datamodule.dims, datamodule.num_classes)
     # a Trainer knows which device and which precision the run would have
     trainer = L.Trainer(
-        accelerator="auto", devices=1, deterministic=True, precision=spec.training.precision, logger=False,  # type: ignore[arg-type]
+        accelerator="auto", devices=1, deterministic=True, precision=_trainer_precision(spec), logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     return replace(record, efficiency=_on_device(measure.efficiency, method, datamodule, trainer))
+
+
+def _prepare_torch(spec: RunSpec) -> None:
+    torch.set_num_threads(THREADS)
+    torch.set_float32_matmul_precision("high" if spec.training.precision == TF32 else "highest")
+
+
+def _trainer_precision(spec: RunSpec) -> Any:
+    """What Lightning calls a precision; TF32 is how a GPU multiplies 32-bit numbers, see :func:`_prepare_torch`."""
+    return "32-true" if spec.training.precision == TF32 else spec.training.precision
 
 
 def _on_device(
@@ -274,7 +287,7 @@ def build_trainer(
         devices=spec.devices,
         num_nodes=spec.num_nodes,
         strategy=spec.strategy,
-        precision=training.precision,  # type: ignore[arg-type]
+        precision=_trainer_precision(spec),
         max_epochs=training.epochs,
         gradient_clip_val=training.gradient_clip or None,
         deterministic=True,
@@ -298,8 +311,9 @@ def flops_per_utterance(method: FusionModule, datamodule: EmotionDataModule) -> 
 def count_flops(method: FusionModule, batch: Batch) -> int:
     """Floating-point operations of a forward pass per utterance of ``batch``."""
     method.eval()
-    # with gradients: without, torch's counter stumbles over a view of a parameter that enters a module
-    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+    # with gradients: without, torch's counter stumbles over a view of a parameter that enters a module; and it does not
+    # see into compiled code
+    with torch.compiler.set_stance("force_eager"), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         method(batch)
     return int(counter.get_total_flops() // len(batch))
 

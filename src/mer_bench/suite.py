@@ -23,7 +23,7 @@ from mer_bench.features import MODALITIES, read_spec
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.records import RunSpec, Training, check_measures, training_fields
-from mer_bench.run import build_datamodule, build_method, check_pixels, options_of
+from mer_bench.run import TF32, build_datamodule, build_method, check_pixels, options_of
 from mer_bench.table import FILE
 
 STAND_IN = "simulated-"
@@ -50,7 +50,9 @@ class Suite:
     rows: tuple[Row, ...]
     measures: tuple[str, ...] = ()  #: on demand, see ``records.MEASURES``
 
-    def specs(self, root: Path, *, devices: int = 1, strategy: str = "auto", num_nodes: int = 1) -> list[RunSpec]:
+    def specs(
+        self, root: Path, *, devices: int = 1, strategy: str = "auto", num_nodes: int = 1, compile: bool = False
+    ) -> list[RunSpec]:
         """The product of rows, seeds and folds; seeds go outside, so that every row is there early.
 
         Raises:
@@ -76,6 +78,7 @@ class Suite:
                 devices=devices,
                 strategy=strategy,
                 num_nodes=num_nodes,
+                compile=compile,
             )
             for seed in self.seeds
             for dataset in self.datasets
@@ -195,11 +198,11 @@ def prepare(suite: Suite, root: Path) -> None:
 
 
 def check_machine(strategy: str, precision: str) -> None:
-    """Raise Misuse for a strategy or a precision that Lightning does not know."""
+    """Raise Misuse for a strategy or a precision that there is not."""
     strategies = ["auto", *StrategyRegistry.available_strategies()]
     if strategy not in strategies:
         raise unknown("strategy", strategy, strategies)
-    precisions = [str(name) for part in get_args(_PRECISION_INPUT) for name in get_args(part)]
+    precisions = [TF32, *(str(name) for part in get_args(_PRECISION_INPUT) for name in get_args(part))]
     if precision not in precisions:
         raise unknown("precision", precision, precisions)
 
