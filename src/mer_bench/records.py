@@ -55,7 +55,7 @@ class RunSpec:
     def sha256(self) -> str:
         """Identity of the run."""
         facts = asdict(self)
-        if not self.compile:
+        if self.compile is False:
             del facts["compile"]  # runs were named before there was a choice
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
