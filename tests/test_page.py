@@ -22,6 +22,7 @@ from test_compare import record
 
 from mer_bench import page, report
 from mer_bench.errors import Misuse
+from mer_bench.ranking import tables
 from mer_bench.records import RunRecord, RunSpec, Training, write_record
 from mer_bench.statistics import difference
 from mer_bench.suite import Suite, read_suite
@@ -98,9 +99,9 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_row_stands_in_its_table_with_the_scores_of_the_leaderboard(text: str) -> None:
     found = [[" ".join(cell.split()) for cell in row] for row in Reader(text).rows]
-    tables = report.tables([*made(), *map(simulated, made())])
-    assert len(found) == sum(len(table.rows) for table in tables) == 8
-    for cells, (table, row) in zip(found, [(t, row) for t in tables for row in t.rows], strict=True):
+    made_of = tables([*made(), *map(simulated, made())])
+    assert len(found) == sum(len(table.rows) for table in made_of) == 8
+    for cells, (table, row) in zip(found, [(t, row) for t in made_of for row in t.rows], strict=True):
         low, high = table.evidence[row].interval
         assert cells[1] == row.label
         assert cells[2] == (" + ".join(row.modalities) or "none")
@@ -201,7 +202,7 @@ def test_published_numbers_are_quoted_and_cannot_be_sorted(text: str) -> None:
 
 def test_every_pair_is_what_the_statistics_say() -> None:
     incomplete = replace(record("c", 0, [3]), test_by_cluster=None)
-    (table,) = report.tables([*made(), incomplete])
+    (table,) = tables([*made(), incomplete])
     found = page.pairs(table)
     for (a, b), pair in zip(combinations(table.rows, 2), found["pairs"], strict=True):
         if "c" in (a.method, b.method):
@@ -214,11 +215,11 @@ def test_every_pair_is_what_the_statistics_say() -> None:
 
 
 def test_columns_with_nothing_to_say_are_left_out() -> None:
-    (table,) = report.tables(made())
+    (table,) = tables(made())
     names = {column.name for column in page.columns(table)}
     assert {"Weighted F1", "95 % interval", "Behind best", "FLOPs", "Seconds"} <= names
     assert not names & {"Attained", "Fusion"}
-    (bare,) = report.tables([replace(run, test_by_cluster=None, flops_per_utterance=0) for run in made()])
+    (bare,) = tables([replace(run, test_by_cluster=None, flops_per_utterance=0) for run in made()])
     assert not {column.name for column in page.columns(bare)} & {"95 % interval", "Behind best", "FLOPs"}
 
 
@@ -245,7 +246,7 @@ def test_the_command_of_a_row_trains_that_row(file: str, monkeypatch: pytest.Mon
         ))
         for dataset in suite.datasets for row in suite.rows for seed in suite.seeds
     ]  # fmt: skip
-    rows = [row for table in report.tables(runs) for row in table.rows]
+    rows = [row for table in tables(runs) for row in table.rows]
     assert rows
 
     @cache
@@ -280,7 +281,7 @@ def test_a_row_that_no_suite_holds_has_the_command_of_its_training_alone(tmp_pat
     def lines(**spec: Any) -> list[str]:
         run = record("a", 0, [])
         held = {"label_set": "seven", "options": {"hidden": 8, "dropout": 0.1}, "training": Training(3, 4)}
-        ((row, *_),) = [table.rows for table in report.tables([replace(run, spec=replace(run.spec, **held | spec))])]
+        ((row, *_),) = [table.rows for table in tables([replace(run, spec=replace(run.spec, **held | spec))])]
         return [line for _, line in page.commands(row, recipes, Path("some where"))]
 
     whole, single = lines()
@@ -295,7 +296,7 @@ def test_a_row_that_no_suite_holds_has_the_command_of_its_training_alone(tmp_pat
 
 
 def test_scores_by_seed_and_class_are_those_of_the_row() -> None:
-    (table,) = report.tables(made())
+    (table,) = tables(made())
     row = table.rows[1]
     assert [line[0] for line in page.by_seed(table, row)] == ["0", "1"]
     assert page.by_class(table, row)[0] == ("angry", "20", "95.2", "100.0", "97.6")
@@ -332,7 +333,7 @@ def test_without_jinja2_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_pairs_in_the_page_are_read_back_from_it(text: str) -> None:
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    first, second = report.tables([*made(), *map(simulated, made())])
+    first, second = tables([*made(), *map(simulated, made())])
     assert json.loads(found) == {"t1": page.pairs(first), "t2": page.pairs(second)}
 
 

@@ -18,6 +18,7 @@ from test_compare import record
 from test_page import EVIL, simulated
 
 from mer_bench import page
+from mer_bench.ranking import tables
 from mer_bench.records import RunRecord
 
 pytest.importorskip("jinja2")
@@ -179,7 +180,7 @@ def test_filters_leave_the_rows_that_match_and_say_how_many(tab: Any) -> None:
 
 
 def test_two_methods_are_compared_as_the_statistics_say(tab: Any) -> None:
-    (table,) = (t for t in page.tables(made()) if t.first.spec.dataset == "meld")
+    (table,) = (t for t in tables(made()) if t.first.spec.dataset == "meld")
     data = page.pairs(table)
     panel = tab.locator("#t1 .compare")
     panel.locator("summary").click()

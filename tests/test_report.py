@@ -14,6 +14,7 @@ import pytest
 
 from mer_bench import report
 from mer_bench.metrics import SCORES
+from mer_bench.ranking import tables
 from mer_bench.records import RunRecord, RunSpec, Training, load_records, write_record
 
 CLASSES = ("angry", "happy", "sad")
@@ -482,7 +483,7 @@ def test_folds_bring_their_clusters() -> None:
         for name, hits in (("a", 8), ("b", 3))
         for fold in range(1, 7)
     ]
-    (table,) = report.tables(records)
+    (table,) = tables(records)
     assert [row.counts.shape for row in table.rows if row.counts is not None] == [(1, 72, 3, 3)] * 2
     assert "bootstrap over actors" in report.leaderboard(records)
 

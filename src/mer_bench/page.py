@@ -24,20 +24,11 @@ from mer_bench import plots
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1, precision, recall
+from mer_bench.ranking import MARKS, Row, Table, in_order, tables
 from mer_bench.records import RunRecord, Training, load_records
-from mer_bench.report import (
-    MARKS,
-    ORDER,
-    PROTOCOLS,
-    PUBLISHED,
-    SIMULATED,
-    Published,
-    Row,
-    Table,
-    load_published,
-    tables,
-)
-from mer_bench.statistics import LEVEL, RESAMPLES, Difference, difference
+from mer_bench.report import PUBLISHED, SIMULATED, Published, by_corpus, facts, load_published
+from mer_bench.statistics import LEVEL, Difference, difference
+from mer_bench.typography import between, effect, p_value, percent, settings
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -87,8 +78,7 @@ class Column:
 def _rank(table: Table, row: Row) -> Cell:
     if not row.ranked:
         return UNKNOWN
-    rank = [other for other in table.rows if other.ranked].index(row) + 1
-    return Cell(str(rank), rank)
+    return Cell(str(table.ranks[row]), table.ranks[row])
 
 
 def _method(table: Table, row: Row) -> Cell:
@@ -102,14 +92,14 @@ def _method(table: Table, row: Row) -> Cell:
 
 
 def _reads(table: Table, row: Row) -> Cell:
-    return Cell(reads(row), reads(row))
+    return Cell(row.reads, row.reads)
 
 
 def _score(name: str, *, spread: bool = False) -> Callable[[Table, Row], Cell]:
     def cell(table: Table, row: Row) -> Cell:
         values = 100 * SCORES[name](row.pooled)
         deviation = f"± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
-        seeds = [f"seed {seed}  {value:.2f}" for seed, value in zip(complete_seeds(table, row), values, strict=False)]
+        seeds = [f"seed {seed}  {value:.2f}" for seed, value in zip(table.complete_seeds(row), values, strict=False)]
         tip = "\n".join([f"{NAMES[name]} {values.mean():.2f} {deviation}".rstrip(), *seeds])
         return Cell(f"{values.mean():.2f}", float(values.mean()), deviation if spread else "", tip)
 
@@ -119,21 +109,19 @@ def _score(name: str, *, spread: bool = False) -> Callable[[Table, Row], Cell]:
 def _interval(table: Table, row: Row) -> Cell:
     if row not in table.evidence:
         return UNKNOWN
-    low, high = (100 * bound for bound in table.evidence[row].interval)
+    low, high = table.evidence[row].interval
     best = next((each for other, each in table.evidence.items() if other.ranked), table.evidence[row])
-    bottom = 100 * best.interval[1] - DRAWN  # a row far below would squeeze the rest
+    bottom = best.interval[1] - DRAWN / 100  # a row far below would squeeze the rest
     if low < bottom:
-        return Cell(f"{low:.1f} to {high:.1f}", low)
-    drawn = [
-        100 * bound for each in table.evidence.values() for bound in each.interval if 100 * each.interval[0] >= bottom
-    ]
+        return Cell(between(low, high), low)
+    drawn = [bound for each in table.evidence.values() for bound in each.interval if each.interval[0] >= bottom]
 
     def place(at: float) -> float:
         return round(100 * (at - min(drawn)) / max(max(drawn) - min(drawn), 1e-9), 2)
 
-    score = place(100 * table.evidence[row].score)
-    bar = Bar(place(low), place(high), score, place(100 * best.score), filled=row.ranked and table.tied(row))
-    return Cell(f"{low:.1f} to {high:.1f}", low, bar=bar)
+    score = place(table.evidence[row].score)
+    bar = Bar(place(low), place(high), score, place(best.score), filled=row.ranked and table.tied(row))
+    return Cell(between(low, high), low, bar=bar)
 
 
 def _behind(table: Table, row: Row) -> Cell:
@@ -146,7 +134,7 @@ def _behind(table: Table, row: Row) -> Cell:
 
 def _attained(table: Table, row: Row) -> Cell:
     share = table.share(row)
-    return UNKNOWN if share is None else Cell(table.attained(row), share)
+    return UNKNOWN if share is None else Cell(percent(share), share)
 
 
 def _parameters(table: Table, row: Row) -> Cell:
@@ -154,10 +142,8 @@ def _parameters(table: Table, row: Row) -> Cell:
 
 
 def _fusion(table: Table, row: Row) -> Cell:
-    if row.encoder_parameters is None:
-        return UNKNOWN
-    count = row.parameters - row.encoder_parameters
-    return Cell(short(count), count, tip=f"{row.fusion_parameters} outside the unimodal encoders")
+    count = row.fusion_parameters
+    return UNKNOWN if count is None else Cell(short(count), count, tip=f"{count:,} outside the unimodal encoders")
 
 
 def _flops(table: Table, row: Row) -> Cell:
@@ -233,7 +219,6 @@ def page(
     recipes = read_recipes(suites)
     pictures, across = draw([table for _, table in numbered])
     script = (HERE / "page.js").read_text(encoding="utf-8")
-    quoted = load_published() if published is None else published
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -247,16 +232,14 @@ def page(
         ],
         numbered=numbered,
         records=len(records),
-        published={name: _quoted(quoted, name) for name in sorted({one.dataset for one in quoted})},
+        published=by_corpus(load_published() if published is None else published),
         published_preface=PUBLISHED.replace("*", "").replace("\n", " ").strip(),
-        modalities=sorted({reads(row) for _, table in numbered for row in table.rows}),
+        modalities=sorted({row.reads for _, table in numbered for row in table.rows}),
         pairs={f"t{number}": pairs(table) for number, table in numbered},
         pictures=pictures,
         across=across,
         all_columns=COLUMNS,
         columns=columns,
-        reads=reads,
-        sets=sets,
         headline=headline,
         facts=facts,
         classes=by_class,
@@ -294,39 +277,13 @@ def headline(table: Table) -> dict[str, str]:
     }
 
 
-def facts(table: Table) -> Iterator[tuple[str, str]]:
-    """What stands under a table: protocol, counts, features, how intervals were made."""
-    protocol = table.first.spec.protocol
-    yield "Protocol", f"{protocol}: {PROTOCOLS[protocol][1]}" if protocol in PROTOCOLS else protocol
-    spans = []
-    for split in ("train", "validation", "test"):
-        counts = sorted({record.rows.get(split, 0) for record in table.records})
-        spans.append(f"{split} " + "–".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1]))))
-    folds = f", for each of {table.folds} folds; {table.support.sum():,} tested in all" if table.folds > 1 else ""
-    yield "Utterances", ", ".join(spans) + folds
-    for modality, name, digest in sets(table):
-        known = next((record.features[modality] for record in table.records if modality in record.features), {})
-        origin = ", ".join(str(known[key]) for key in ("extractor", "revision", "layer") if known.get(key))
-        size = f"{known.get('dim', '?')} wide, {known.get('parameters') or 0:,} frozen parameters"
-        yield f"Features, {modality}", f"{name}: {origin or 'extractor unknown'}; {size}; sha256 {digest}"
-    if table.attainable:
-        best = "; ".join(
-            f"{part.replace('+', ' + ')} {100 * each['weighted_f1']:.1f} ({100 * each['accuracy']:.1f})"
-            for part, each in table.attainable.items()
-        )
-        yield "Best possible", f"weighted F1 (accuracy) in expectation: {best}"
-    if table.evidence:
-        seeds = "seeds" if any(row.complete > 1 for row in table.evidence) else "no seeds, since there is but one"
-        yield "Intervals and tests", f"bootstrap over {table.clusters} and {seeds}, {RESAMPLES:,} resamples"
-
-
 def pairs(table: Table) -> dict[str, Any]:
     """What the compare view needs: F1 by class of each row, and the paired difference of each two rows.
 
     Differences are [effect, low, high, p] in points, the row less every later one, in the order of the rows; None where
     one of the two has no complete seed.
     """
-    present = [index for index, count in enumerate(table.support) if count]
+    present = table.present
     known = [table.evidence.get(row) for row in table.rows]
     found = []
     for place, a in enumerate(known):
@@ -338,32 +295,14 @@ def pairs(table: Table) -> dict[str, Any]:
         "support": [int(table.support[index]) for index in present],
         "f1": [[round(100 * float(score), 2) for score in f1(row.pooled).mean(0)[present]] for row in table.rows],
         "scores": [_mean(row) for row in table.rows],
-        "names": [f"{row.label} ({reads(row)})" for row in table.rows],
+        "names": [f"{row.label} ({row.reads})" for row in table.rows],
         "methods": [row.method for row in table.rows],
         "dataset": table.first.spec.dataset,
         "pairs": found,
     }
 
 
-def sets(table: Table) -> list[tuple[str, str, str]]:
-    """Modality, name and hash of each feature set."""
-    return sorted(table.features, key=lambda feature: _place(feature[0]))
-
-
 # What the page says of a row
-
-
-def reads(row: Row) -> str:
-    """The modalities of a row in words."""
-    return " + ".join(row.modalities) or "none"
-
-
-def complete_seeds(table: Table, row: Row) -> list[int]:
-    """The seeds that were trained on every fold, in the order of ``row.pooled``."""
-    folds: dict[int, set[int]] = {}
-    for record in row.records:
-        folds.setdefault(record.spec.seed, set()).add(record.spec.fold)
-    return [seed for seed, found in sorted(folds.items()) if len(found) == table.folds]
 
 
 def by_class(table: Table, row: Row) -> list[tuple[str, str, str, str, str]]:
@@ -378,7 +317,7 @@ def by_class(table: Table, row: Row) -> list[tuple[str, str, str, str, str]]:
 
 def by_seed(table: Table, row: Row) -> list[tuple[str, ...]]:
     """Every score of every complete seed; of an incomplete row one line, of what exists."""
-    seeds: Sequence[object] = complete_seeds(table, row) or ["incomplete"]
+    seeds: Sequence[object] = list(table.complete_seeds(row)) or ["incomplete"]
     values = [100 * score(row.pooled) for score in SCORES.values()]
     return [(str(seed), *(f"{value[place]:.2f}" for value in values)) for place, seed in enumerate(seeds)]
 
@@ -389,11 +328,8 @@ def provenance(row: Row) -> Iterator[tuple[str, str]]:
     spec = first.spec
     yield "Method", f"{spec.method}, version {spec.version}, {first.provenance}, {first.context} context"
     yield "Options", ", ".join(f"{name} = {value}" for name, value in sorted(spec.options.items())) or "the defaults"
-    yield (
-        "Training",
-        ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in asdict(row.training).items()),
-    )
-    for modality in sorted(spec.features, key=_place):
+    yield "Training", settings(asdict(row.training))
+    for modality in in_order(spec.features):
         yield (
             f"Features, {modality}",
             f"{spec.features[modality]}, sha256 {spec.features_sha256.get(modality, 'unknown')}",
@@ -505,13 +441,7 @@ def inline(svg: str, name: str, caption: str) -> Markup:
 
 def points(found: Difference) -> str:
     """A difference with its interval, in points."""
-    low, high = (f"{100 * bound:+.1f}".replace("-", "−") for bound in (found.low, found.high))
-    return f"{100 * found.effect:+.1f}".replace("-", "−") + f" ({low} to {high})"
-
-
-def p_value(p: float) -> str:
-    """A p-value in words."""
-    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+    return effect(found, "+").replace("-", "−")
 
 
 def short(count: float) -> str:
@@ -522,18 +452,5 @@ def short(count: float) -> str:
     return f"{count:.0f}"
 
 
-def _quoted(published: Sequence[Published], dataset: str) -> list[Published]:
-    chosen = (one for one in published if one.dataset == dataset)
-    return sorted(chosen, key=lambda one: (one.method.lower(), one.protocol, one.metric, one.source, one.value))
-
-
 def _mean(row: Row) -> str:
     return f"{100 * SCORES['weighted_f1'](row.pooled).mean():.2f}"
-
-
-def _place(modality: str) -> tuple[int, str]:
-    return ORDER.index(modality) if modality in ORDER else len(ORDER), modality
-
-
-def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
