@@ -15,6 +15,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,11 @@ from mer_bench import plots
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1, precision, recall
-from mer_bench.ranking import MARKS, Row, Table, in_order, tables
+from mer_bench.ranking import MARKS, Cost, Row, Table, in_order, tables
 from mer_bench.records import RunRecord, Training, load_records
 from mer_bench.report import PUBLISHED, SIMULATED, Published, by_corpus, facts, load_published
 from mer_bench.statistics import LEVEL, Difference, difference
-from mer_bench.typography import between, effect, p_value, percent, settings
+from mer_bench.typography import between, effect, p_value, percent, settings, spread
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -71,6 +72,7 @@ class Column:
     name: str
     help: str
     cell: Callable[[Table, Row], Cell]
+    group: str = ""  #: the heading over it and its neighbours
     kind: str = "number"  #: numbers stand right
     falling: bool = True  #: the first press sorts from the largest value
 
@@ -95,13 +97,13 @@ def _reads(table: Table, row: Row) -> Cell:
     return Cell(row.reads, row.reads)
 
 
-def _score(name: str, *, spread: bool = False) -> Callable[[Table, Row], Cell]:
+def _score(name: str, *, deviates: bool = False) -> Callable[[Table, Row], Cell]:
     def cell(table: Table, row: Row) -> Cell:
         values = 100 * SCORES[name](row.pooled)
         deviation = f"± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
         seeds = [f"seed {seed}  {value:.2f}" for seed, value in zip(table.complete_seeds(row), values, strict=False)]
         tip = "\n".join([f"{NAMES[name]} {values.mean():.2f} {deviation}".rstrip(), *seeds])
-        return Cell(f"{values.mean():.2f}", float(values.mean()), deviation if spread else "", tip)
+        return Cell(f"{values.mean():.2f}", float(values.mean()), deviation if deviates else "", tip)
 
     return cell
 
@@ -137,6 +139,39 @@ def _attained(table: Table, row: Row) -> Cell:
     return UNKNOWN if share is None else Cell(percent(share), share)
 
 
+def _inflated(table: Table, row: Row) -> Cell:
+    if row not in table.literature:
+        return UNKNOWN
+    found = table.literature[row]
+    tip = f"Weighted F1 {spread(found.best)} at the best test epoch\ninstead of {spread(found.honest)}"
+    return Cell(f"{found.worth:+.2f}".replace("-", "−"), found.worth, tip=tip)
+
+
+def _kept(kind: str, level: str, *others: str) -> Callable[[Table, Row], Cell]:
+    """The share that is kept at a level; hovering adds all levels of the kind, and of the ``others``."""
+
+    def cell(table: Table, row: Row) -> Cell:
+        share = table.robustness[row].shares.get((kind, level)) if row in table.robustness else None
+        if share is None:
+            return UNKNOWN
+        told = (f"{term} {text}" for each, term, text in disturbances(table, row) if each.startswith((kind, *others)))
+        return Cell(percent(share), share, tip="\n".join(["Weighted F1 kept", *told]))
+
+    return cell
+
+
+def _timed(text: Callable[[Cost], str], value: Callable[[Cost], float]) -> Callable[[Table, Row], Cell]:
+    """Something of what a row costs; hovering adds the device and its threads."""
+
+    def cell(table: Table, row: Row) -> Cell:
+        if row not in table.efficiency:
+            return UNKNOWN
+        cost = table.efficiency[row]
+        return Cell(text(cost), value(cost), tip=f"on {devices(cost)}")
+
+    return cell
+
+
 def _parameters(table: Table, row: Row) -> Cell:
     return Cell(short(row.parameters), row.parameters, tip=f"{row.parameters:,} trainable parameters")
 
@@ -147,42 +182,55 @@ def _fusion(table: Table, row: Row) -> Cell:
 
 
 def _flops(table: Table, row: Row) -> Cell:
-    count = float(np.mean([record.flops_per_utterance for record in row.records]))
-    return Cell(short(count), count, tip=f"{count:,.0f} for an utterance") if count else UNKNOWN
+    return Cell(short(row.flops), row.flops, tip=f"{row.flops:,.0f} for an utterance") if row.flops else UNKNOWN
 
 
 def _seconds(table: Table, row: Row) -> Cell:
     seconds = [record.seconds for record in row.records]
-    devices = ", ".join(sorted({record.device for record in row.records}))
-    tip = f"{len(seconds)} trainings, {sum(seconds):,.0f} s in all\non {devices}"
-    return Cell(f"{np.mean(seconds):,.1f}", float(np.mean(seconds)), tip=tip)
+    tip = f"{len(seconds)} trainings, {sum(seconds):,.0f} s in all\non {trained_on(row)}"
+    return Cell(f"{row.seconds:,.1f}", row.seconds, tip=tip)
 
 
 def _seeds(table: Table, row: Row) -> Cell:
     return Cell(table.seeds(row), row.complete + len(row.partial) / 1000)
 
 
+SCORE, HABIT, KEPT, COST = "Scores", "Best test epoch", "Kept", "Cost"
 COLUMNS = (
     Column("Rank", "By weighted F1. Rows that read one modality or none, and rows without a complete seed, have none.",
            _rank, falling=False),
     Column("Method", "With the options that are not its defaults. † reconstruction: the paper does not determine the "
-           "method. ° baseline.", _method, "text", falling=False),
-    Column("Reads", "Its modalities.", _reads, "text", falling=False),
+           "method. ° baseline.", _method, kind="text", falling=False),
+    Column("Reads", "Its modalities.", _reads, kind="text", falling=False),
     Column(NAMES["weighted_f1"], "F1 averaged over classes, each weighted by its utterances: the primary score. Mean ± "
-           "standard deviation (n - 1) over seeds.", _score("weighted_f1", spread=True)),
+           "standard deviation (n - 1) over seeds.", _score("weighted_f1", deviates=True), SCORE),
     Column("95 % interval", f"Of weighted F1; drawn for rows within {DRAWN} points of the best. The line is the best "
-           "row's score, a filled dot the best row or one tied with it.", _interval),
+           "row's score, a filled dot the best row or one tied with it.", _interval, SCORE),
     Column("Behind best", "Points of weighted F1 behind the best row. ≈ tied: not shown to be behind it "
-           f"(Holm-corrected p of {1 - LEVEL:.2f} or more).", _behind, falling=False),
-    Column(NAMES["accuracy"], "Share of utterances that are right.", _score("accuracy")),
-    Column(NAMES["macro_f1"], "F1 averaged over classes, all alike.", _score("macro_f1")),
-    Column(NAMES["uar"], "Unweighted average recall.", _score("uar")),
+           f"(Holm-corrected p of {1 - LEVEL:.2f} or more).", _behind, SCORE, falling=False),
+    Column(NAMES["accuracy"], "Share of utterances that are right.", _score("accuracy"), SCORE),
+    Column(NAMES["macro_f1"], "F1 averaged over classes, all alike.", _score("macro_f1"), SCORE),
+    Column(NAMES["uar"], "Unweighted average recall.", _score("uar"), SCORE),
     Column("Attained", "Share of what the modalities allow that the row gains over the largest class; of simulated "
-           "corpora alone.", _attained),
-    Column("Parameters", "Trainable, unimodal encoders included.", _parameters, falling=False),
-    Column("Fusion", "Trainable parameters outside the unimodal encoders.", _fusion, falling=False),
-    Column("FLOPs", "Of the forward pass of one utterance, as torch counts them.", _flops, falling=False),
-    Column("Seconds", "Of one training, mean; comparable only on one device.", _seconds, falling=False),
+           "corpora alone.", _attained, SCORE),
+    Column("Inflated by", "Points of weighted F1 that choosing the epoch on the test set, as many papers do, would "
+           "have added. Optimistic, never ranked.", _inflated, HABIT),
+    Column("Half missing", "Share of the weighted F1 that is kept, without retraining, where each modality of each "
+           "utterance is missing at random at a rate of 0.5, but never all.", _kept("missing", "0.5", "only"), KEPT),
+    Column("Noise 0 dB", "Share of the weighted F1 that is kept, without retraining, under Gaussian noise as strong as "
+           "the standardised features themselves.", _kept("noise", "0"), KEPT),
+    Column("Parameters", "Trainable, unimodal encoders included.", _parameters, COST, falling=False),
+    Column("Fusion", "Trainable parameters outside the unimodal encoders.", _fusion, COST, falling=False),
+    Column("FLOPs", "Of the forward pass of one utterance, as torch counts them.", _flops, COST, falling=False),
+    Column("Latency, ms", "Of the forward pass of one utterance, or of one dialogue where the method reads dialogues; "
+           "median, without extractors.", _timed(lambda cost: f"{cost.latency:,.2f}", lambda cost: cost.latency), COST,
+           falling=False),
+    Column("Utterances / s", "Throughput of the forward pass on 32 utterances, or as few whole dialogues as hold them; "
+           "median, without extractors.", _timed(lambda cost: f"{cost.throughput:,.0f}", lambda cost: cost.throughput),
+           COST),
+    Column("Memory, MiB", "Peak of a training; median.", _timed(lambda cost: f"{cost.memory:,.0f}",
+           lambda cost: cost.memory), COST, falling=False),
+    Column("Seconds", "Of one training, median; comparable only on one device.", _seconds, COST, falling=False),
     Column("Seeds", "Complete seeds, of those that other rows have.", _seeds),
 )  # fmt: skip
 
@@ -190,6 +238,11 @@ COLUMNS = (
 def columns(table: Table) -> list[Column]:
     """The columns in which a table has anything to say."""
     return [column for column in COLUMNS if any(column.cell(table, row) != UNKNOWN for row in table.rows)]
+
+
+def groups(shown: Sequence[Column]) -> list[tuple[str, int]]:
+    """The headings over neighbouring columns, and over how many each stands."""
+    return [(name, len(list(members))) for name, members in groupby(shown, lambda column: column.group)]
 
 
 def page(
@@ -240,10 +293,12 @@ def page(
         across=across,
         all_columns=COLUMNS,
         columns=columns,
+        groups=groups,
         headline=headline,
         facts=facts,
         classes=by_class,
         scores=by_seed,
+        measured=measured,
         provenance=provenance,
         runs=lambda row: sorted(row.records, key=lambda record: (record.spec.seed, record.spec.fold)),
         commands=lambda row: commands(row, recipes, results),
@@ -336,12 +391,52 @@ def provenance(row: Row) -> Iterator[tuple[str, str]]:
         )
     software = {", ".join(f"{name} {version}" for name, version in sorted(r.versions.items())) for r in row.records}
     yield "Software", "; ".join(sorted(software - {""})) or "not recorded"
-    yield "Device", ", ".join(sorted({record.device for record in row.records}))
+    yield "Device", trained_on(row)
     memory = max(record.peak_memory_mib for record in row.records)
     yield (
         "Cost",
         f"{sum(r.seconds for r in row.records):,.0f} s for {len(row.records)} trainings, peak {memory:,.0f} MiB",
     )
+
+
+def trained_on(row: Row) -> str:
+    """The devices of a row's trainings."""
+    return ", ".join(sorted({record.device for record in row.records}))
+
+
+def measured(table: Table, row: Row) -> Iterator[tuple[str, str]]:
+    """What was measured of a row beside its score."""
+    if row in table.literature:
+        habit = table.literature[row]
+        worth = f"{habit.worth:+.2f}".replace("-", "−")
+        yield "Best test epoch", f"{spread(habit.best)} instead of {spread(habit.honest)}, inflated by {worth}"
+    for _, term, text in disturbances(table, row):
+        yield f"Kept {term}", text
+    if row in table.efficiency:
+        cost = table.efficiency[row]
+        one = "dialogue" if row.records[0].context == "dialogue" else "utterance"
+        yield (
+            "Forward pass",
+            f"{cost.latency:,.2f} ms for one {one}, {cost.throughput:,.0f} utterances a second in batches of 32, "
+            f"without the extractors' {cost.extractors:,} parameters; on {devices(cost)}",
+        )
+
+
+def disturbances(table: Table, row: Row) -> Iterator[tuple[str, str, str]]:
+    """Each kind of disturbance, its name, and the share of the weighted F1 that a row keeps at each of its levels."""
+    shares = table.robustness[row].shares if row in table.robustness else {}
+    for kind, members in groupby(shares.items(), lambda item: item[0][0]):
+        name, _, modality = kind.partition(" ")
+        term = {"only": "with only", "missing": "at missing rate", "noise": "under noise"}.get(name, name)
+        unit = " dB" if name == "noise" else ""
+        pairs = (f"{level.replace('+', ' + ')}{unit}: {percent(share)}" for (_, level), share in members)
+        text = ", ".join(pair.replace(" ", "\N{NO-BREAK SPACE}") for pair in pairs)
+        yield kind, f"{term} on {modality}" if modality else term, text
+
+
+def devices(cost: Cost) -> str:
+    """What a forward pass was timed on."""
+    return " and ".join(sorted(cost.devices))
 
 
 @dataclass(frozen=True)

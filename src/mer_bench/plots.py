@@ -91,11 +91,8 @@ def frontier(table: Table) -> Figure | None:
 
 def operations(table: Table) -> Figure | None:
     """Weighted F1 against operations an utterance; the line joins the rows that no cheaper one beats."""
-    return _frontier(
-        table,
-        "floating-point operations an utterance, encoders included, extractors not",
-        lambda row: float(np.median([record.flops_per_utterance for record in row.records])),
-    )
+    name = "floating-point operations an utterance, encoders included, extractors not"
+    return _frontier(table, name, lambda row: row.flops)
 
 
 def _frontier(table: Table, name: str, cost: Callable[[Row], float]) -> Figure | None:

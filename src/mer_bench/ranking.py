@@ -121,6 +121,16 @@ class Row:
         return None if self.encoder_parameters is None else self.parameters - self.encoder_parameters
 
     @property
+    def flops(self) -> float:
+        """Of an utterance's forward pass, median over its runs."""
+        return float(np.median([record.flops_per_utterance for record in self.records]))
+
+    @property
+    def seconds(self) -> float:
+        """Of a training, median over its runs."""
+        return float(np.median([record.seconds for record in self.records]))
+
+    @property
     def ranked(self) -> bool:
         """Whether the row competes."""
         return self.complete > 0 and self.method not in REFERENCES
