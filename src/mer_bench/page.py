@@ -29,7 +29,7 @@ from mer_bench.ranking import MARKS, Cost, Row, Table, in_order, tables
 from mer_bench.records import RunRecord, Training, load_records
 from mer_bench.report import PUBLISHED, SIMULATED, Published, by_corpus, facts, load_published
 from mer_bench.statistics import LEVEL, Difference, difference
-from mer_bench.typography import between, effect, p_value, percent, settings, spread
+from mer_bench.typography import between, effect, p_value, percent, points, settings, spread
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -130,8 +130,8 @@ def _behind(table: Table, row: Row) -> Cell:
     if row not in table.behind:
         return Cell("best", 0.0) if row.ranked and row in table.evidence else UNKNOWN
     found, p = table.behind[row]
-    tip = f"{points(found)}\nHolm-corrected {p_value(p)}"
-    return Cell(f"{100 * found.effect:.1f}", 100 * found.effect, "≈ tied" if table.tied(row) else "", tip)
+    tip = f"{signed(found)}\nHolm-corrected {p_value(p)}"
+    return Cell(points(found.effect), found.effect, "≈ tied" if table.tied(row) else "", tip)
 
 
 def _attained(table: Table, row: Row) -> Cell:
@@ -328,7 +328,7 @@ def headline(table: Table) -> dict[str, str]:
         "best": f"{best.label}, {_mean(best)}" if best else "–",
         "tied": f"{tied} of {len(table.behind)}" if table.behind else "–",
         "single": f"{single.modalities[0]}, {_mean(single)}" if single else "–",
-        "gain": points(table.gain[2]) if table.gain else "–",
+        "gain": signed(table.gain[2]) if table.gain else "–",
     }
 
 
@@ -534,7 +534,7 @@ def inline(svg: str, name: str, caption: str) -> Markup:
 # Typography
 
 
-def points(found: Difference) -> str:
+def signed(found: Difference) -> str:
     """A difference with its interval, in points."""
     return effect(found, "+").replace("-", "−")
 
