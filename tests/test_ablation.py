@@ -10,6 +10,7 @@ from test_compare import record
 
 from mer_bench import ablation, report
 from mer_bench.fusion import METHODS
+from mer_bench.ranking import tables
 from mer_bench.records import RunRecord
 from mer_bench.run import options_of
 from mer_bench.suite import Row, read_suite
@@ -70,7 +71,7 @@ RECORDS = [
 
 
 def test_an_ablation_is_compared_with_its_whole_and_never_ranked() -> None:
-    (table,) = report.tables(RECORDS)
+    (table,) = tables(RECORDS)
     # an ablation of what was not run is a row like any other
     assert [row.label for row in table.rows] == ["cfn_sr (hidden=8)", "tacfn (residual=false)"]
     same, worse = (next(row for row in table.ablations if row.options.get(switch) is False and row.method == "cfn_sr")

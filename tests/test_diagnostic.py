@@ -11,10 +11,10 @@ import pytest
 from test_compare import record
 
 from mer_bench.datasets.simulated import THREE
-from mer_bench.diagnostic import CORPORA, NOTHING, QUESTIONS, answers, collect, heat_map, shares
+from mer_bench.diagnostic import CORPORA, NOTHING, QUESTIONS, answers, collect, shares
 from mer_bench.fusion import METHODS
+from mer_bench.ranking import tables
 from mer_bench.records import RunRecord
-from mer_bench.report import tables
 from mer_bench.suite import read_suite
 
 #: Of 60 utterances of three equal classes and 0.8 as the best possible accuracy, 20 are chance and 48 all there is.
@@ -131,7 +131,7 @@ def test_the_picture_has_every_number_and_equal_records_give_equal_bytes(tmp_pat
     pytest.importorskip("matplotlib")
     from mer_bench import plots
 
-    assert heat_map([]) is None
+    assert plots.diagnostic([]) is None
     for name, records in (("first", RECORDS), ("second", RECORDS[::-1])):
         plots.write(records, tmp_path / name)
     first = (tmp_path / "first" / "diagnostic.svg").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import random
 import re
@@ -17,11 +18,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_compare import record
 
 from mer_bench import page, report
 from mer_bench.errors import Misuse
+from mer_bench.metrics import weighted_f1
+from mer_bench.ranking import tables
 from mer_bench.records import RunRecord, RunSpec, Training, write_record
 from mer_bench.statistics import difference
 from mer_bench.suite import Suite, read_suite
@@ -98,9 +102,9 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_row_stands_in_its_table_with_the_scores_of_the_leaderboard(text: str) -> None:
     found = [[" ".join(cell.split()) for cell in row] for row in Reader(text).rows]
-    tables = report.tables([*made(), *map(simulated, made())])
-    assert len(found) == sum(len(table.rows) for table in tables) == 8
-    for cells, (table, row) in zip(found, [(t, row) for t in tables for row in t.rows], strict=True):
+    made_of = tables([*made(), *map(simulated, made())])
+    assert len(found) == sum(len(table.rows) for table in made_of) == 8
+    for cells, (table, row) in zip(found, [(t, row) for t in made_of for row in t.rows], strict=True):
         low, high = table.evidence[row].interval
         assert cells[1] == row.label
         assert cells[2] == (" + ".join(row.modalities) or "none")
@@ -201,7 +205,7 @@ def test_published_numbers_are_quoted_and_cannot_be_sorted(text: str) -> None:
 
 def test_every_pair_is_what_the_statistics_say() -> None:
     incomplete = replace(record("c", 0, [3]), test_by_cluster=None)
-    (table,) = report.tables([*made(), incomplete])
+    (table,) = tables([*made(), incomplete])
     found = page.pairs(table)
     for (a, b), pair in zip(combinations(table.rows, 2), found["pairs"], strict=True):
         if "c" in (a.method, b.method):
@@ -214,12 +218,96 @@ def test_every_pair_is_what_the_statistics_say() -> None:
 
 
 def test_columns_with_nothing_to_say_are_left_out() -> None:
-    (table,) = report.tables(made())
+    (table,) = tables(made())
     names = {column.name for column in page.columns(table)}
     assert {"Weighted F1", "95 % interval", "Behind best", "FLOPs", "Seconds"} <= names
-    assert not names & {"Attained", "Fusion"}
-    (bare,) = report.tables([replace(run, test_by_cluster=None, flops_per_utterance=0) for run in made()])
+    assert not names & {"Attained", "Fusion", *MEASURED}
+    (bare,) = tables([replace(run, test_by_cluster=None, flops_per_utterance=0) for run in made()])
     assert not {column.name for column in page.columns(bare)} & {"95 % interval", "Behind best", "FLOPs"}
+
+
+MEASURED = ("Inflated by", "Half missing", "Noise 0 dB", "Latency, ms", "Utterances / s", "Memory, MiB")
+
+
+def measured(run: RunRecord) -> RunRecord:
+    """With a best test epoch that is right everywhere, half or all lost under disturbances, and times."""
+    matrix = np.array(run.test_confusion)
+    all_lost = np.roll(np.diag(matrix.sum(1)), 1, axis=1)
+    half = (matrix // 2 + all_lost // 2).tolist()
+    seed = run.spec.seed
+    return replace(
+        run, peak_memory_mib=700.0 + seed,
+        literature=[run.test_confusion, np.diag(matrix.sum(1)).tolist(), half],
+        robustness={"only": {"audio": all_lost.tolist(), "text": half},
+                    "missing": {"0.1": run.test_confusion, "0.5": half},
+                    "noise": {"0": half, "20": run.test_confusion}, "noise audio": {"0": run.test_confusion}},
+        efficiency={"latency_seconds": 0.002 + 0.001 * seed, "latency_utterances": 1, "throughput_seconds": 0.016,
+                    "throughput_utterances": 32, "device": "Processor X", "threads": 2},
+    )  # fmt: skip
+
+
+def test_what_was_measured_beside_the_score_stands_in_columns_as_the_leaderboard_has_it() -> None:
+    records = [measured(run) if run.spec.method == "b" else run for run in made()]
+    (table,) = tables(records)
+    b, other = (next(row for row in table.rows if row.method == name) for name in ("b", "a"))
+    shown = {column.name: column for column in page.columns(table)}
+    assert set(MEASURED) <= set(shown)
+    honest = float(weighted_f1(b.pooled).mean())
+    half = float(weighted_f1(np.array([run.robustness["only"]["text"] for run in records if run.robustness])).mean())
+    kept = f"{100 * half / honest:.0f} %"
+    cells = {name: shown[name].cell(table, b) for name in MEASURED}
+    assert {name: cell.text for name, cell in cells.items()} == {
+        "Inflated by": f"{100 * (1 - honest):+.2f}", "Half missing": kept, "Noise 0 dB": kept, "Latency, ms": "2.50",
+        "Utterances / s": "2,000", "Memory, MiB": "700",
+    }  # fmt: skip
+    assert cells["Inflated by"].value == pytest.approx(100 * (1 - honest))
+    assert cells["Half missing"].value == pytest.approx(half / honest)
+    assert cells["Latency, ms"].value == pytest.approx(2.5)
+    assert cells["Inflated by"].tip == (
+        f"Weighted F1 100.00 ± 0.00 at the best test epoch\ninstead of {b.score('weighted_f1')}"
+    )
+    assert cells["Half missing"].tip.replace("\N{NO-BREAK SPACE}", " ").splitlines() == [
+        "Weighted F1 kept", f"with only audio: 0 %, text: {kept}", f"at missing rate 0.1: 100 %, 0.5: {kept}"
+    ]  # fmt: skip
+    assert cells["Noise 0 dB"].tip.replace("\N{NO-BREAK SPACE}", " ").splitlines() == [
+        "Weighted F1 kept", f"under noise 0 dB: {kept}, 20 dB: 100 %", "under noise on audio 0 dB: 100 %"
+    ]  # fmt: skip
+    assert {cells[name].tip for name in MEASURED[3:]} == {"on Processor X (2 threads)"}
+    assert {shown[name].cell(table, other) for name in MEASURED} == {page.UNKNOWN}
+    for head, names in (("Literature", MEASURED[:1]), ("Kept", MEASURED[1:3]), ("Cost", MEASURED[3:])):
+        block = report.leaderboard(records, []).partition(f"| {head} ")[2].partition("\n\n")[0].splitlines()
+        (line,) = [[cell.strip() for cell in line.split("|")] for line in block if line.startswith("| b ")]
+        assert {cells[name].text for name in names} <= set(line)
+
+
+def test_every_column_stands_under_the_heading_of_its_group() -> None:
+    (table,) = tables([measured(run) for run in made()])
+    shown = page.columns(table)
+    found = page.groups(shown)
+    assert [name for name, _ in found] == ["", "Scores", "Best test epoch", "Kept", "Cost", ""]
+    assert [name for name, width in found for _ in range(width)] == [column.group for column in shown]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_row_tells_what_was_measured_beside_its_score() -> None:
+    text = page.page([measured(run) if run.spec.method == "b" else run for run in made()])
+    assert text.count("<h4>Beside the score</h4>") == 1
+    told = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", text.partition("<h4>Beside the score</h4>")[2]))
+    assert told["Best test epoch"].startswith("100.00 ± 0.00 instead of ")
+    assert told["Kept with only"].startswith("audio:\N{NO-BREAK SPACE}0")
+    assert {"Kept at missing rate", "Kept under noise", "Kept under noise on audio"} <= told.keys()
+    assert told["Forward pass"].startswith("2.50 ms for one utterance, 2,000 utterances a second in batches of 32")
+    assert told["Forward pass"].endswith("on Processor X (2 threads)")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_stands_under_a_table_is_what_the_leaderboard_says() -> None:
+    text, (table,) = page.page(made()), tables(made())
+    listed = re.findall(r"<li>(.*?)</li>", text, re.DOTALL)
+    said = [html.unescape(re.sub(r"</?code>", "`", sentence)).strip() for sentence in listed]
+    assert said == list(report.facts(table))
+    assert "<code>minilm</code> (text)" in text
+    assert all(f"- {sentence}\n" in report.leaderboard(made()) for sentence in said)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -245,7 +333,7 @@ def test_the_command_of_a_row_trains_that_row(file: str, monkeypatch: pytest.Mon
         ))
         for dataset in suite.datasets for row in suite.rows for seed in suite.seeds
     ]  # fmt: skip
-    rows = [row for table in report.tables(runs) for row in table.rows]
+    rows = [row for table in tables(runs) for row in table.rows]
     assert rows
 
     @cache
@@ -280,7 +368,7 @@ def test_a_row_that_no_suite_holds_has_the_command_of_its_training_alone(tmp_pat
     def lines(**spec: Any) -> list[str]:
         run = record("a", 0, [])
         held = {"label_set": "seven", "options": {"hidden": 8, "dropout": 0.1}, "training": Training(3, 4)}
-        ((row, *_),) = [table.rows for table in report.tables([replace(run, spec=replace(run.spec, **held | spec))])]
+        ((row, *_),) = [table.rows for table in tables([replace(run, spec=replace(run.spec, **held | spec))])]
         return [line for _, line in page.commands(row, recipes, Path("some where"))]
 
     whole, single = lines()
@@ -295,7 +383,7 @@ def test_a_row_that_no_suite_holds_has_the_command_of_its_training_alone(tmp_pat
 
 
 def test_scores_by_seed_and_class_are_those_of_the_row() -> None:
-    (table,) = report.tables(made())
+    (table,) = tables(made())
     row = table.rows[1]
     assert [line[0] for line in page.by_seed(table, row)] == ["0", "1"]
     assert page.by_class(table, row)[0] == ("angry", "20", "95.2", "100.0", "97.6")
@@ -332,7 +420,7 @@ def test_without_jinja2_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_pairs_in_the_page_are_read_back_from_it(text: str) -> None:
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    first, second = report.tables([*made(), *map(simulated, made())])
+    first, second = tables([*made(), *map(simulated, made())])
     assert json.loads(found) == {"t1": page.pairs(first), "t2": page.pairs(second)}
 
 

@@ -18,6 +18,7 @@ from test_compare import record
 from test_page import EVIL, simulated
 
 from mer_bench import page
+from mer_bench.ranking import tables
 from mer_bench.records import RunRecord
 
 pytest.importorskip("jinja2")
@@ -49,6 +50,11 @@ def made() -> list[RunRecord]:
         for seed in range(2)
     ]
     runs[0] = replace(runs[0], device=EVIL)
+    runs = [
+        replace(run, efficiency={"latency_seconds": latency, "latency_utterances": 1, "throughput_seconds": 1.0,
+                                 "throughput_utterances": 32, "device": EVIL, "threads": 2}) if latency else run
+        for run in runs for latency in ({"a": 0.02, "zeta": 0.009}.get(run.spec.method),)
+    ]  # fmt: skip
     other = [
         replace(run, context="dialogue", features={"audio": {}},
                 spec=replace(run.spec, dataset="other", features={"audio": "mfcc"}, features_sha256={"audio": "1"}))
@@ -91,7 +97,7 @@ def tab(browser: Any, url: str) -> Iterator[Any]:
 
 def column(tab: Any, table: str, name: str) -> list[str]:
     """What the visible rows of a table say in a column."""
-    names = [text.strip() for text in tab.locator(f"{table} .ranking > thead th").all_inner_texts()]
+    names = [text.strip() for text in tab.locator(f"{table} .ranking > thead > tr:last-child > th").all_inner_texts()]
     place = names.index(name) + 1
     cells = tab.locator(f"{table} .ranking > tbody:not([hidden]) > tr:first-child > :nth-child({place})")
     return [text.split("\n")[0].strip() for text in cells.all_inner_texts()]
@@ -127,6 +133,27 @@ def test_rows_of_unknown_value_stay_last_whichever_way(tab: Any) -> None:
     for order in (["3", "2", "1", "–"], ["1", "2", "3", "–"]):
         press.click()
         assert column(tab, "#t1", "Rank") == order
+
+
+def test_a_column_under_the_heading_of_a_group_sorts_by_itself(tab: Any) -> None:
+    assert "Cost" in tab.locator("#t1 .groups").inner_text().split("\t")
+    press = tab.locator("#t1").get_by_role("button", name="Latency, ms", exact=True)
+    for order in (["9.00", "20.00", "–", "–"], ["20.00", "9.00", "–", "–"]):
+        press.click()
+        assert column(tab, "#t1", "Latency, ms") == order
+    assert column(tab, "#t1", "Method") == ["a", "zeta", "b", "majority"]
+    tab.locator("#t1 .ranking > tbody > tr > td", has_text="20.00").first.hover()
+    assert tab.get_by_role("tooltip").inner_text() == f"on {EVIL} (2 threads)"
+
+
+def test_the_method_and_the_heading_of_a_group_stay_in_sight_where_a_table_scrolls(tab: Any) -> None:
+    tab.set_viewport_size({"width": 700, "height": 900})
+    box = tab.locator("#t1 .scroll").first
+    box.evaluate("(node) => { node.scrollLeft = node.querySelector('.groups th').offsetLeft + 150 }")
+    left, scores = box.bounding_box()["x"], tab.locator("#t1 .groups span", has_text="Scores")
+    method = tab.locator("#t1 th.method").first.bounding_box()
+    assert abs(method["x"] - left) < 3
+    assert scores.bounding_box()["x"] >= method["x"] + method["width"]
 
 
 def test_the_keyboard_alone_reaches_skips_sorts_and_opens(tab: Any) -> None:
@@ -179,7 +206,7 @@ def test_filters_leave_the_rows_that_match_and_say_how_many(tab: Any) -> None:
 
 
 def test_two_methods_are_compared_as_the_statistics_say(tab: Any) -> None:
-    (table,) = (t for t in page.tables(made()) if t.first.spec.dataset == "meld")
+    (table,) = (t for t in tables(made()) if t.first.spec.dataset == "meld")
     data = page.pairs(table)
     panel = tab.locator("#t1 .compare")
     panel.locator("summary").click()

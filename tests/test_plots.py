@@ -16,8 +16,9 @@ from test_compare import record
 from mer_bench import plots
 from mer_bench.errors import Misuse
 from mer_bench.metrics import weighted_f1
+from mer_bench.ranking import across, tables
 from mer_bench.records import RunRecord
-from mer_bench.report import across, leaderboard, tables
+from mer_bench.report import leaderboard
 
 pytest.importorskip("matplotlib")
 

@@ -14,6 +14,7 @@ import pytest
 
 from mer_bench import report
 from mer_bench.metrics import SCORES
+from mer_bench.ranking import PROTOCOLS, tables
 from mer_bench.records import RunRecord, RunSpec, Training, load_records, write_record
 
 CLASSES = ("angry", "happy", "sad")
@@ -194,6 +195,17 @@ def test_a_real_protocol_says_how_many_folds_it_has() -> None:
     records = [make("a", 0, fold, protocol="folds6") for fold in range(4)]
     (row,) = score_rows(report.leaderboard(records))
     assert row[-1] == "0/1 seeds (4/6 folds of another)"
+
+
+def test_every_protocol_of_every_corpus_is_described_with_its_folds_and_clusters() -> None:
+    pytest.importorskip("torch")
+    from mer_bench.datasets import DATASETS
+
+    for module in DATASETS.values():
+        for protocol, folds in module.protocols.items():
+            assert PROTOCOLS[protocol].folds == folds
+            assert PROTOCOLS[protocol].clusters == {"speaker": "actors", "dialogue": "dialogues"}[module.cluster]
+    assert set(PROTOCOLS) == {protocol for module in DATASETS.values() for protocol in module.protocols}
 
 
 def test_equal_runs_on_several_numbers_of_devices_count_once() -> None:
@@ -482,7 +494,7 @@ def test_folds_bring_their_clusters() -> None:
         for name, hits in (("a", 8), ("b", 3))
         for fold in range(1, 7)
     ]
-    (table,) = report.tables(records)
+    (table,) = tables(records)
     assert [row.counts.shape for row in table.rows if row.counts is not None] == [(1, 72, 3, 3)] * 2
     assert "bootstrap over actors" in report.leaderboard(records)
 

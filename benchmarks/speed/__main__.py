@@ -27,7 +27,7 @@ from mer_bench.files import write_atomic
 from mer_bench.fusion import METHODS
 from mer_bench.metrics import confusion_matrix
 from mer_bench.records import RunRecord, RunSpec, Training, write_record
-from mer_bench.report import markdown
+from mer_bench.typography import markdown
 
 README = Path(__file__).with_name("README.md")
 RECORDS = 1000

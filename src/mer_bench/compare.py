@@ -11,10 +11,11 @@ import numpy as np
 
 from mer_bench.errors import Misuse, unknown
 from mer_bench.metrics import f1
+from mer_bench.ranking import MARKS, Row, Table, tables
 from mer_bench.records import RunRecord
-from mer_bench.report import MARKS, Row, Table, markdown, tables
 from mer_bench.statistics import Difference, difference, holm, significant
 from mer_bench.table import FILE, read_table
+from mer_bench.typography import between, markdown, points
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ def claims(records: Sequence[RunRecord]) -> str:
     corrected = holm([each.p for *_, each in tested])
     lines = [
         (text, one.table.first.spec.dataset, ", ".join(sorted(name for _, name, _ in one.table.features)),
-         f"{100 * each.effect:+.1f}", f"{100 * each.low:+.1f} to {100 * each.high:+.1f}", f"{p:.3f}",
+         points(each.effect, "+"), between(each.low, each.high, "+"), f"{p:.3f}",
          "not shown" if not significant(p) else "holds" if each.effect > 0 else "the reverse holds")
         for (text, one, each), p in zip(tested, corrected, strict=True)
     ]  # fmt: skip
@@ -102,9 +103,9 @@ def describe(found: Comparison, root: Path, show: int) -> str:
     if found.difference:
         d = found.difference
         parts.append(
-            f"weighted F1 {first.score('weighted_f1')} against {second.score('weighted_f1')}: {100 * d.effect:+.1f} "
-            f"points, 95 % interval {100 * d.low:+.1f} to {100 * d.high:+.1f}, p = {d.p:.3f} (paired; not corrected "
-            "for other comparisons)\n"
+            f"weighted F1 {first.score('weighted_f1')} against {second.score('weighted_f1')}: "
+            f"{points(d.effect, '+')} points, 95 % interval {between(d.low, d.high, '+')}, p = {d.p:.3f} (paired; not "
+            "corrected for other comparisons)\n"
         )
     else:
         parts.append("no test: a method lacks a complete seed\n")

@@ -1,21 +1,19 @@
 """What each method attains of each kind of information, and what its parts add, from diagnostic records.
 
-Needs numpy, never torch; the picture needs matplotlib. docs/simulated.md shows both tables.
+Needs numpy, never torch. docs/simulated.md shows both tables, :func:`mer_bench.plots.diagnostic` draws the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from mer_bench.report import REFERENCES, Row, Table, markdown
+from mer_bench.ranking import REFERENCES, Row, Table
 from mer_bench.statistics import difference, holm, resample
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from mer_bench.typography import between, markdown, points
 
 PROTOCOL = "independent"  #: the diagnostic corpora have it and no other corpus
 PREFIX = "simulated-"
@@ -120,40 +118,12 @@ def collect(found: Sequence[Table]) -> list[Line]:
     return sorted(lines, key=lambda line: (line.track != "utterance", -len(line.shares), -line.mean, line.label))
 
 
-def heat_map(found: Sequence[Table]) -> Figure | None:
-    """Method x kind of information: percentages of the attainable, light to dark; None without diagnostic records."""
-    from matplotlib.figure import Figure
-
-    lines = collect(found)
-    if not lines:
-        return None
-    corpora = _corpora(lines)
-    figure = Figure(figsize=(3.4 + 0.72 * len(corpora), 1.4 + 0.24 * len(lines)), layout="constrained")
-    axes = figure.add_subplot()
-    values = np.array([[100 * line.shares.get(corpus, np.nan) for corpus in corpora] for line in lines])
-    axes.imshow(np.ma.masked_invalid(values), cmap="Greys", vmin=0, vmax=125, aspect="auto")
-    for (i, j), value in np.ndenumerate(values):
-        text = "–" if np.isnan(value) else f"{value:.0f}"
-        axes.text(j, i, text, ha="center", va="center", color="white" if value > 70 else "black")
-    change = [place for place in range(1, len(lines)) if lines[place].track != lines[place - 1].track]
-    for place in change:
-        axes.axhline(place - 0.5, color="black", linewidth=1.5)
-    axes.set_xticks(range(len(corpora)), [corpus.replace("-", "\n") for corpus in corpora])
-    axes.set_yticks(range(len(lines)), [line.label for line in lines])
-    axes.tick_params(length=0, labeltop=True, labelbottom=False)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    below = "; below the line: methods that read dialogues, of what these allow" if change else ""
-    axes.set_xlabel(f"% of the attainable accuracy above chance{below}")
-    return figure
-
-
 def shares(found: Sequence[Table]) -> str:
-    """The heat map as a Markdown table."""
+    """What each method attains of each corpus, as a Markdown table."""
     lines = collect(found)
     if not lines:
         return NOTHING
-    corpora = _corpora(lines)
+    corpora = corpora_of(lines)
     body = [
         (line.label, line.track, *(f"{100 * line.shares[c]:.0f}" if c in line.shares else "–" for c in corpora),
          f"{100 * line.mean:.0f}" if len(line.shares) == len(corpora) else "–")
@@ -179,7 +149,7 @@ def answers(found: Sequence[Table]) -> str:
         corrected = holm([each.p for *_, each in tested])
         body += [
             (question.part, _corpus(table), whole.score("weighted_f1"), without.score("weighted_f1"),
-             f"{100 * each.effect:+.1f}", f"{100 * each.low:+.1f} to {100 * each.high:+.1f}", f"{p:.3f}",
+             points(each.effect, "+"), between(each.low, each.high, "+"), f"{p:.3f}",
              f"{whole.parameters - without.parameters:+,}")
             for (table, whole, without, each), p in zip(tested, corrected, strict=True)
         ]  # fmt: skip
@@ -199,5 +169,6 @@ def _rank(corpus: str) -> tuple[int, str]:
     return CORPORA.index(corpus) if corpus in CORPORA else len(CORPORA), corpus
 
 
-def _corpora(lines: Sequence[Line]) -> list[str]:
+def corpora_of(lines: Sequence[Line]) -> list[str]:
+    """The corpora that any line tells of, in their order."""
     return sorted({corpus for line in lines for corpus in line.shares}, key=_rank)

@@ -15,6 +15,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +25,11 @@ from mer_bench import plots
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1, precision, recall
+from mer_bench.ranking import MARKS, Cost, Row, Table, in_order, tables
 from mer_bench.records import RunRecord, Training, load_records
-from mer_bench.report import (
-    MARKS,
-    ORDER,
-    PROTOCOLS,
-    PUBLISHED,
-    SIMULATED,
-    Published,
-    Row,
-    Table,
-    load_published,
-    tables,
-)
-from mer_bench.statistics import LEVEL, RESAMPLES, Difference, difference
+from mer_bench.report import PUBLISHED, SIMULATED, Published, by_corpus, facts, load_published
+from mer_bench.statistics import LEVEL, Difference, difference
+from mer_bench.typography import between, effect, p_value, percent, points, settings, spread
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -80,6 +72,7 @@ class Column:
     name: str
     help: str
     cell: Callable[[Table, Row], Cell]
+    group: str = ""  #: the heading over it and its neighbours
     kind: str = "number"  #: numbers stand right
     falling: bool = True  #: the first press sorts from the largest value
 
@@ -87,8 +80,7 @@ class Column:
 def _rank(table: Table, row: Row) -> Cell:
     if not row.ranked:
         return UNKNOWN
-    rank = [other for other in table.rows if other.ranked].index(row) + 1
-    return Cell(str(rank), rank)
+    return Cell(str(table.ranks[row]), table.ranks[row])
 
 
 def _method(table: Table, row: Row) -> Cell:
@@ -102,16 +94,16 @@ def _method(table: Table, row: Row) -> Cell:
 
 
 def _reads(table: Table, row: Row) -> Cell:
-    return Cell(reads(row), reads(row))
+    return Cell(row.reads, row.reads)
 
 
-def _score(name: str, *, spread: bool = False) -> Callable[[Table, Row], Cell]:
+def _score(name: str, *, deviates: bool = False) -> Callable[[Table, Row], Cell]:
     def cell(table: Table, row: Row) -> Cell:
         values = 100 * SCORES[name](row.pooled)
         deviation = f"± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
-        seeds = [f"seed {seed}  {value:.2f}" for seed, value in zip(complete_seeds(table, row), values, strict=False)]
+        seeds = [f"seed {seed}  {value:.2f}" for seed, value in zip(table.complete_seeds(row), values, strict=False)]
         tip = "\n".join([f"{NAMES[name]} {values.mean():.2f} {deviation}".rstrip(), *seeds])
-        return Cell(f"{values.mean():.2f}", float(values.mean()), deviation if spread else "", tip)
+        return Cell(f"{values.mean():.2f}", float(values.mean()), deviation if deviates else "", tip)
 
     return cell
 
@@ -119,34 +111,65 @@ def _score(name: str, *, spread: bool = False) -> Callable[[Table, Row], Cell]:
 def _interval(table: Table, row: Row) -> Cell:
     if row not in table.evidence:
         return UNKNOWN
-    low, high = (100 * bound for bound in table.evidence[row].interval)
+    low, high = table.evidence[row].interval
     best = next((each for other, each in table.evidence.items() if other.ranked), table.evidence[row])
-    bottom = 100 * best.interval[1] - DRAWN  # a row far below would squeeze the rest
+    bottom = best.interval[1] - DRAWN / 100  # a row far below would squeeze the rest
     if low < bottom:
-        return Cell(f"{low:.1f} to {high:.1f}", low)
-    drawn = [
-        100 * bound for each in table.evidence.values() for bound in each.interval if 100 * each.interval[0] >= bottom
-    ]
+        return Cell(between(low, high), low)
+    drawn = [bound for each in table.evidence.values() for bound in each.interval if each.interval[0] >= bottom]
 
     def place(at: float) -> float:
         return round(100 * (at - min(drawn)) / max(max(drawn) - min(drawn), 1e-9), 2)
 
-    score = place(100 * table.evidence[row].score)
-    bar = Bar(place(low), place(high), score, place(100 * best.score), filled=row.ranked and table.tied(row))
-    return Cell(f"{low:.1f} to {high:.1f}", low, bar=bar)
+    score = place(table.evidence[row].score)
+    bar = Bar(place(low), place(high), score, place(best.score), filled=row.ranked and table.tied(row))
+    return Cell(between(low, high), low, bar=bar)
 
 
 def _behind(table: Table, row: Row) -> Cell:
     if row not in table.behind:
         return Cell("best", 0.0) if row.ranked and row in table.evidence else UNKNOWN
     found, p = table.behind[row]
-    tip = f"{points(found)}\nHolm-corrected {p_value(p)}"
-    return Cell(f"{100 * found.effect:.1f}", 100 * found.effect, "≈ tied" if table.tied(row) else "", tip)
+    tip = f"{signed(found)}\nHolm-corrected {p_value(p)}"
+    return Cell(points(found.effect), found.effect, "≈ tied" if table.tied(row) else "", tip)
 
 
 def _attained(table: Table, row: Row) -> Cell:
     share = table.share(row)
-    return UNKNOWN if share is None else Cell(table.attained(row), share)
+    return UNKNOWN if share is None else Cell(percent(share), share)
+
+
+def _inflated(table: Table, row: Row) -> Cell:
+    if row not in table.literature:
+        return UNKNOWN
+    found = table.literature[row]
+    tip = f"Weighted F1 {spread(found.best)} at the best test epoch\ninstead of {spread(found.honest)}"
+    return Cell(f"{found.worth:+.2f}".replace("-", "−"), found.worth, tip=tip)
+
+
+def _kept(kind: str, level: str, *others: str) -> Callable[[Table, Row], Cell]:
+    """The share that is kept at a level; hovering adds all levels of the kind, and of the ``others``."""
+
+    def cell(table: Table, row: Row) -> Cell:
+        share = table.robustness[row].shares.get((kind, level)) if row in table.robustness else None
+        if share is None:
+            return UNKNOWN
+        told = (f"{term} {text}" for each, term, text in disturbances(table, row) if each.startswith((kind, *others)))
+        return Cell(percent(share), share, tip="\n".join(["Weighted F1 kept", *told]))
+
+    return cell
+
+
+def _timed(text: Callable[[Cost], str], value: Callable[[Cost], float]) -> Callable[[Table, Row], Cell]:
+    """Something of what a row costs; hovering adds the device and its threads."""
+
+    def cell(table: Table, row: Row) -> Cell:
+        if row not in table.efficiency:
+            return UNKNOWN
+        cost = table.efficiency[row]
+        return Cell(text(cost), value(cost), tip=f"on {devices(cost)}")
+
+    return cell
 
 
 def _parameters(table: Table, row: Row) -> Cell:
@@ -154,49 +177,60 @@ def _parameters(table: Table, row: Row) -> Cell:
 
 
 def _fusion(table: Table, row: Row) -> Cell:
-    if row.encoder_parameters is None:
-        return UNKNOWN
-    count = row.parameters - row.encoder_parameters
-    return Cell(short(count), count, tip=f"{row.fusion_parameters} outside the unimodal encoders")
+    count = row.fusion_parameters
+    return UNKNOWN if count is None else Cell(short(count), count, tip=f"{count:,} outside the unimodal encoders")
 
 
 def _flops(table: Table, row: Row) -> Cell:
-    count = float(np.mean([record.flops_per_utterance for record in row.records]))
-    return Cell(short(count), count, tip=f"{count:,.0f} for an utterance") if count else UNKNOWN
+    return Cell(short(row.flops), row.flops, tip=f"{row.flops:,.0f} for an utterance") if row.flops else UNKNOWN
 
 
 def _seconds(table: Table, row: Row) -> Cell:
     seconds = [record.seconds for record in row.records]
-    devices = ", ".join(sorted({record.device for record in row.records}))
-    tip = f"{len(seconds)} trainings, {sum(seconds):,.0f} s in all\non {devices}"
-    return Cell(f"{np.mean(seconds):,.1f}", float(np.mean(seconds)), tip=tip)
+    tip = f"{len(seconds)} trainings, {sum(seconds):,.0f} s in all\non {trained_on(row)}"
+    return Cell(f"{row.seconds:,.1f}", row.seconds, tip=tip)
 
 
 def _seeds(table: Table, row: Row) -> Cell:
     return Cell(table.seeds(row), row.complete + len(row.partial) / 1000)
 
 
+SCORE, HABIT, KEPT, COST = "Scores", "Best test epoch", "Kept", "Cost"
 COLUMNS = (
     Column("Rank", "By weighted F1. Rows that read one modality or none, and rows without a complete seed, have none.",
            _rank, falling=False),
     Column("Method", "With the options that are not its defaults. † reconstruction: the paper does not determine the "
-           "method. ° baseline.", _method, "text", falling=False),
-    Column("Reads", "Its modalities.", _reads, "text", falling=False),
+           "method. ° baseline.", _method, kind="text", falling=False),
+    Column("Reads", "Its modalities.", _reads, kind="text", falling=False),
     Column(NAMES["weighted_f1"], "F1 averaged over classes, each weighted by its utterances: the primary score. Mean ± "
-           "standard deviation (n - 1) over seeds.", _score("weighted_f1", spread=True)),
+           "standard deviation (n - 1) over seeds.", _score("weighted_f1", deviates=True), SCORE),
     Column("95 % interval", f"Of weighted F1; drawn for rows within {DRAWN} points of the best. The line is the best "
-           "row's score, a filled dot the best row or one tied with it.", _interval),
+           "row's score, a filled dot the best row or one tied with it.", _interval, SCORE),
     Column("Behind best", "Points of weighted F1 behind the best row. ≈ tied: not shown to be behind it "
-           f"(Holm-corrected p of {1 - LEVEL:.2f} or more).", _behind, falling=False),
-    Column(NAMES["accuracy"], "Share of utterances that are right.", _score("accuracy")),
-    Column(NAMES["macro_f1"], "F1 averaged over classes, all alike.", _score("macro_f1")),
-    Column(NAMES["uar"], "Unweighted average recall.", _score("uar")),
+           f"(Holm-corrected p of {1 - LEVEL:.2f} or more).", _behind, SCORE, falling=False),
+    Column(NAMES["accuracy"], "Share of utterances that are right.", _score("accuracy"), SCORE),
+    Column(NAMES["macro_f1"], "F1 averaged over classes, all alike.", _score("macro_f1"), SCORE),
+    Column(NAMES["uar"], "Unweighted average recall.", _score("uar"), SCORE),
     Column("Attained", "Share of what the modalities allow that the row gains over the largest class; of simulated "
-           "corpora alone.", _attained),
-    Column("Parameters", "Trainable, unimodal encoders included.", _parameters, falling=False),
-    Column("Fusion", "Trainable parameters outside the unimodal encoders.", _fusion, falling=False),
-    Column("FLOPs", "Of the forward pass of one utterance, as torch counts them.", _flops, falling=False),
-    Column("Seconds", "Of one training, mean; comparable only on one device.", _seconds, falling=False),
+           "corpora alone.", _attained, SCORE),
+    Column("Inflated by", "Points of weighted F1 that choosing the epoch on the test set, as many papers do, would "
+           "have added. Optimistic, never ranked.", _inflated, HABIT),
+    Column("Half missing", "Share of the weighted F1 that is kept, without retraining, where each modality of each "
+           "utterance is missing at random at a rate of 0.5, but never all.", _kept("missing", "0.5", "only"), KEPT),
+    Column("Noise 0 dB", "Share of the weighted F1 that is kept, without retraining, under Gaussian noise as strong as "
+           "the standardised features themselves.", _kept("noise", "0"), KEPT),
+    Column("Parameters", "Trainable, unimodal encoders included.", _parameters, COST, falling=False),
+    Column("Fusion", "Trainable parameters outside the unimodal encoders.", _fusion, COST, falling=False),
+    Column("FLOPs", "Of the forward pass of one utterance, as torch counts them.", _flops, COST, falling=False),
+    Column("Latency, ms", "Of the forward pass of one utterance, or of one dialogue where the method reads dialogues; "
+           "median, without extractors.", _timed(lambda cost: f"{cost.latency:,.2f}", lambda cost: cost.latency), COST,
+           falling=False),
+    Column("Utterances / s", "Throughput of the forward pass on 32 utterances, or as few whole dialogues as hold them; "
+           "median, without extractors.", _timed(lambda cost: f"{cost.throughput:,.0f}", lambda cost: cost.throughput),
+           COST),
+    Column("Memory, MiB", "Peak of a training; median.", _timed(lambda cost: f"{cost.memory:,.0f}",
+           lambda cost: cost.memory), COST, falling=False),
+    Column("Seconds", "Of one training, median; comparable only on one device.", _seconds, COST, falling=False),
     Column("Seeds", "Complete seeds, of those that other rows have.", _seeds),
 )  # fmt: skip
 
@@ -204,6 +238,11 @@ COLUMNS = (
 def columns(table: Table) -> list[Column]:
     """The columns in which a table has anything to say."""
     return [column for column in COLUMNS if any(column.cell(table, row) != UNKNOWN for row in table.rows)]
+
+
+def groups(shown: Sequence[Column]) -> list[tuple[str, int]]:
+    """The headings over neighbouring columns, and over how many each stands."""
+    return [(name, len(list(members))) for name, members in groupby(shown, lambda column: column.group)]
 
 
 def page(
@@ -233,7 +272,6 @@ def page(
     recipes = read_recipes(suites)
     pictures, across = draw([table for _, table in numbered])
     script = (HERE / "page.js").read_text(encoding="utf-8")
-    quoted = load_published() if published is None else published
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -247,20 +285,20 @@ def page(
         ],
         numbered=numbered,
         records=len(records),
-        published={name: _quoted(quoted, name) for name in sorted({one.dataset for one in quoted})},
+        published=by_corpus(load_published() if published is None else published),
         published_preface=PUBLISHED.replace("*", "").replace("\n", " ").strip(),
-        modalities=sorted({reads(row) for _, table in numbered for row in table.rows}),
+        modalities=sorted({row.reads for _, table in numbered for row in table.rows}),
         pairs={f"t{number}": pairs(table) for number, table in numbered},
         pictures=pictures,
         across=across,
         all_columns=COLUMNS,
         columns=columns,
-        reads=reads,
-        sets=sets,
+        groups=groups,
         headline=headline,
         facts=facts,
         classes=by_class,
         scores=by_seed,
+        measured=measured,
         provenance=provenance,
         runs=lambda row: sorted(row.records, key=lambda record: (record.spec.seed, record.spec.fold)),
         commands=lambda row: commands(row, recipes, results),
@@ -290,34 +328,8 @@ def headline(table: Table) -> dict[str, str]:
         "best": f"{best.label}, {_mean(best)}" if best else "–",
         "tied": f"{tied} of {len(table.behind)}" if table.behind else "–",
         "single": f"{single.modalities[0]}, {_mean(single)}" if single else "–",
-        "gain": points(table.gain[2]) if table.gain else "–",
+        "gain": signed(table.gain[2]) if table.gain else "–",
     }
-
-
-def facts(table: Table) -> Iterator[tuple[str, str]]:
-    """What stands under a table: protocol, counts, features, how intervals were made."""
-    protocol = table.first.spec.protocol
-    yield "Protocol", f"{protocol}: {PROTOCOLS[protocol][1]}" if protocol in PROTOCOLS else protocol
-    spans = []
-    for split in ("train", "validation", "test"):
-        counts = sorted({record.rows.get(split, 0) for record in table.records})
-        spans.append(f"{split} " + "–".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1]))))
-    folds = f", for each of {table.folds} folds; {table.support.sum():,} tested in all" if table.folds > 1 else ""
-    yield "Utterances", ", ".join(spans) + folds
-    for modality, name, digest in sets(table):
-        known = next((record.features[modality] for record in table.records if modality in record.features), {})
-        origin = ", ".join(str(known[key]) for key in ("extractor", "revision", "layer") if known.get(key))
-        size = f"{known.get('dim', '?')} wide, {known.get('parameters') or 0:,} frozen parameters"
-        yield f"Features, {modality}", f"{name}: {origin or 'extractor unknown'}; {size}; sha256 {digest}"
-    if table.attainable:
-        best = "; ".join(
-            f"{part.replace('+', ' + ')} {100 * each['weighted_f1']:.1f} ({100 * each['accuracy']:.1f})"
-            for part, each in table.attainable.items()
-        )
-        yield "Best possible", f"weighted F1 (accuracy) in expectation: {best}"
-    if table.evidence:
-        seeds = "seeds" if any(row.complete > 1 for row in table.evidence) else "no seeds, since there is but one"
-        yield "Intervals and tests", f"bootstrap over {table.clusters} and {seeds}, {RESAMPLES:,} resamples"
 
 
 def pairs(table: Table) -> dict[str, Any]:
@@ -326,7 +338,7 @@ def pairs(table: Table) -> dict[str, Any]:
     Differences are [effect, low, high, p] in points, the row less every later one, in the order of the rows; None where
     one of the two has no complete seed.
     """
-    present = [index for index, count in enumerate(table.support) if count]
+    present = table.present
     known = [table.evidence.get(row) for row in table.rows]
     found = []
     for place, a in enumerate(known):
@@ -338,32 +350,14 @@ def pairs(table: Table) -> dict[str, Any]:
         "support": [int(table.support[index]) for index in present],
         "f1": [[round(100 * float(score), 2) for score in f1(row.pooled).mean(0)[present]] for row in table.rows],
         "scores": [_mean(row) for row in table.rows],
-        "names": [f"{row.label} ({reads(row)})" for row in table.rows],
+        "names": [f"{row.label} ({row.reads})" for row in table.rows],
         "methods": [row.method for row in table.rows],
         "dataset": table.first.spec.dataset,
         "pairs": found,
     }
 
 
-def sets(table: Table) -> list[tuple[str, str, str]]:
-    """Modality, name and hash of each feature set."""
-    return sorted(table.features, key=lambda feature: _place(feature[0]))
-
-
 # What the page says of a row
-
-
-def reads(row: Row) -> str:
-    """The modalities of a row in words."""
-    return " + ".join(row.modalities) or "none"
-
-
-def complete_seeds(table: Table, row: Row) -> list[int]:
-    """The seeds that were trained on every fold, in the order of ``row.pooled``."""
-    folds: dict[int, set[int]] = {}
-    for record in row.records:
-        folds.setdefault(record.spec.seed, set()).add(record.spec.fold)
-    return [seed for seed, found in sorted(folds.items()) if len(found) == table.folds]
 
 
 def by_class(table: Table, row: Row) -> list[tuple[str, str, str, str, str]]:
@@ -378,7 +372,7 @@ def by_class(table: Table, row: Row) -> list[tuple[str, str, str, str, str]]:
 
 def by_seed(table: Table, row: Row) -> list[tuple[str, ...]]:
     """Every score of every complete seed; of an incomplete row one line, of what exists."""
-    seeds: Sequence[object] = complete_seeds(table, row) or ["incomplete"]
+    seeds: Sequence[object] = list(table.complete_seeds(row)) or ["incomplete"]
     values = [100 * score(row.pooled) for score in SCORES.values()]
     return [(str(seed), *(f"{value[place]:.2f}" for value in values)) for place, seed in enumerate(seeds)]
 
@@ -389,23 +383,60 @@ def provenance(row: Row) -> Iterator[tuple[str, str]]:
     spec = first.spec
     yield "Method", f"{spec.method}, version {spec.version}, {first.provenance}, {first.context} context"
     yield "Options", ", ".join(f"{name} = {value}" for name, value in sorted(spec.options.items())) or "the defaults"
-    yield (
-        "Training",
-        ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in asdict(row.training).items()),
-    )
-    for modality in sorted(spec.features, key=_place):
+    yield "Training", settings(asdict(row.training))
+    for modality in in_order(spec.features):
         yield (
             f"Features, {modality}",
             f"{spec.features[modality]}, sha256 {spec.features_sha256.get(modality, 'unknown')}",
         )
     software = {", ".join(f"{name} {version}" for name, version in sorted(r.versions.items())) for r in row.records}
     yield "Software", "; ".join(sorted(software - {""})) or "not recorded"
-    yield "Device", ", ".join(sorted({record.device for record in row.records}))
+    yield "Device", trained_on(row)
     memory = max(record.peak_memory_mib for record in row.records)
     yield (
         "Cost",
         f"{sum(r.seconds for r in row.records):,.0f} s for {len(row.records)} trainings, peak {memory:,.0f} MiB",
     )
+
+
+def trained_on(row: Row) -> str:
+    """The devices of a row's trainings."""
+    return ", ".join(sorted({record.device for record in row.records}))
+
+
+def measured(table: Table, row: Row) -> Iterator[tuple[str, str]]:
+    """What was measured of a row beside its score."""
+    if row in table.literature:
+        habit = table.literature[row]
+        worth = f"{habit.worth:+.2f}".replace("-", "−")
+        yield "Best test epoch", f"{spread(habit.best)} instead of {spread(habit.honest)}, inflated by {worth}"
+    for _, term, text in disturbances(table, row):
+        yield f"Kept {term}", text
+    if row in table.efficiency:
+        cost = table.efficiency[row]
+        one = "dialogue" if row.records[0].context == "dialogue" else "utterance"
+        yield (
+            "Forward pass",
+            f"{cost.latency:,.2f} ms for one {one}, {cost.throughput:,.0f} utterances a second in batches of 32, "
+            f"without the extractors' {cost.extractors:,} parameters; on {devices(cost)}",
+        )
+
+
+def disturbances(table: Table, row: Row) -> Iterator[tuple[str, str, str]]:
+    """Each kind of disturbance, its name, and the share of the weighted F1 that a row keeps at each of its levels."""
+    shares = table.robustness[row].shares if row in table.robustness else {}
+    for kind, members in groupby(shares.items(), lambda item: item[0][0]):
+        name, _, modality = kind.partition(" ")
+        term = {"only": "with only", "missing": "at missing rate", "noise": "under noise"}.get(name, name)
+        unit = " dB" if name == "noise" else ""
+        pairs = (f"{level.replace('+', ' + ')}{unit}: {percent(share)}" for (_, level), share in members)
+        text = ", ".join(pair.replace(" ", "\N{NO-BREAK SPACE}") for pair in pairs)
+        yield kind, f"{term} on {modality}" if modality else term, text
+
+
+def devices(cost: Cost) -> str:
+    """What a forward pass was timed on."""
+    return " and ".join(sorted(cost.devices))
 
 
 @dataclass(frozen=True)
@@ -503,15 +534,9 @@ def inline(svg: str, name: str, caption: str) -> Markup:
 # Typography
 
 
-def points(found: Difference) -> str:
+def signed(found: Difference) -> str:
     """A difference with its interval, in points."""
-    low, high = (f"{100 * bound:+.1f}".replace("-", "−") for bound in (found.low, found.high))
-    return f"{100 * found.effect:+.1f}".replace("-", "−") + f" ({low} to {high})"
-
-
-def p_value(p: float) -> str:
-    """A p-value in words."""
-    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+    return effect(found, "+").replace("-", "−")
 
 
 def short(count: float) -> str:
@@ -522,18 +547,5 @@ def short(count: float) -> str:
     return f"{count:.0f}"
 
 
-def _quoted(published: Sequence[Published], dataset: str) -> list[Published]:
-    chosen = (one for one in published if one.dataset == dataset)
-    return sorted(chosen, key=lambda one: (one.method.lower(), one.protocol, one.metric, one.source, one.value))
-
-
 def _mean(row: Row) -> str:
     return f"{100 * SCORES['weighted_f1'](row.pooled).mean():.2f}"
-
-
-def _place(modality: str) -> tuple[int, str]:
-    return ORDER.index(modality) if modality in ORDER else len(ORDER), modality
-
-
-def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value)

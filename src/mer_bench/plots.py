@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mer_bench.diagnostic import heat_map
+from mer_bench.diagnostic import collect, corpora_of
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.metrics import f1, weighted_f1
+from mer_bench.ranking import Across, Row, Table, across, tables
 from mer_bench.records import RunRecord
-from mer_bench.report import Across, Row, Table, across, best_test_epoch, f1_over, seeds_with, tables
+from mer_bench.typography import p_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,10 +60,9 @@ def per_class(table: Table) -> Figure | None:
     rows = [row for row in table.rows if row.complete and row.method != "majority"]
     if not rows:
         return None
-    present = [index for index, support in enumerate(table.support) if support]
-    values = np.array([100 * f1(row.pooled).mean(0)[present] for row in rows])
-    columns = [f"{table.first.classes[index]}\n{table.support[index]:,}" for index in present]
-    figure, axes = _figure(3.2 + 0.72 * len(present), 1.2 + 0.24 * len(rows))
+    values = np.array([100 * f1(row.pooled).mean(0)[table.present] for row in rows])
+    columns = [f"{table.first.classes[index]}\n{table.support[index]:,}" for index in table.present]
+    figure, axes = _figure(3.2 + 0.72 * len(columns), 1.2 + 0.24 * len(rows))
     _heat(axes, values, columns, _names(rows), top=max(1.0, float(values.max())))
     axes.set_title(f"F1 by class, {_title(table)}", loc="left", fontsize=10)
     return figure
@@ -73,10 +73,9 @@ def confusion(table: Table) -> Figure | None:
     best = table.best
     if best is None:
         return None
-    present = [index for index, support in enumerate(table.support) if support]
-    counts = best.pooled.sum(0)[np.ix_(present, present)]
+    counts = best.pooled.sum(0)[np.ix_(table.present, table.present)]
     values = 100 * counts / counts.sum(1, keepdims=True)
-    names = [table.first.classes[index] for index in present]
+    names = [table.first.classes[index] for index in table.present]
     figure, axes = _figure(2.6 + 0.66 * len(names), 1.8 + 0.42 * len(names))
     _heat(axes, values, names, names, top=100)
     axes.set_ylabel("true")
@@ -92,11 +91,8 @@ def frontier(table: Table) -> Figure | None:
 
 def operations(table: Table) -> Figure | None:
     """Weighted F1 against operations an utterance; the line joins the rows that no cheaper one beats."""
-    return _frontier(
-        table,
-        "floating-point operations an utterance, encoders included, extractors not",
-        lambda row: float(np.median([record.flops_per_utterance for record in row.records])),
-    )
+    name = "floating-point operations an utterance, encoders included, extractors not"
+    return _frontier(table, name, lambda row: row.flops)
 
 
 def _frontier(table: Table, name: str, cost: Callable[[Row], float]) -> Figure | None:
@@ -148,19 +144,16 @@ def learning(table: Table) -> Figure | None:
 
 def literature(table: Table) -> Figure | None:
     """What choosing the epoch on the test set would add to each row: an optimistic score beside the honest one."""
-    found = {}
-    for row in table.rows:
-        if seeds := seeds_with(table, row, "literature"):
-            found[row] = [100 * f1_over(seeds, of).mean() for of in (lambda r: r.test_confusion, best_test_epoch)]
-    found = {row: pair for row, pair in found.items() if row.method != "majority"}
+    found = {row: habit for row, habit in table.literature.items() if row.method != "majority"}
     if not found:
         return None
     figure, axes = _figure(8, 1.1 + 0.2 * len(found))
-    for place, (honest, habit) in enumerate(found.values()):
+    for place, each in enumerate(found.values()):
+        honest, habit = (100 * scores.mean() for scores in (each.honest, each.best))
         axes.plot([honest, habit], [place, place], color=MARK, linewidth=1.6)
         axes.plot(honest, place, "o", markersize=6, color=MARK)
         axes.plot(habit, place, "D", markersize=5, color=MARK, markerfacecolor="white")
-        axes.text(1.01, place, f"+{habit - honest:.1f}", transform=axes.get_yaxis_transform(), va="center", color=INK)
+        axes.text(1.01, place, f"{each.worth:+.1f}", transform=axes.get_yaxis_transform(), va="center", color=INK)
     _list(axes, _names(list(found)))
     axes.set_xlabel("weighted F1; dot: epoch chosen on validation; diamond: best test epoch, optimistic; right: points")
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
@@ -172,14 +165,10 @@ def robustness(table: Table) -> Figure | None:
     """The share of its weighted F1 that each row keeps as modalities go missing or noise is added, unretrained."""
     kinds = {"missing": "rate at which each modality is missing", "noise": "signal to noise, dB"}
     kept: dict[str, dict[Row, dict[str, float]]] = {kind: {} for kind in kinds}
-    for row in (row for row in table.rows if row.ranked):
-        if seeds := seeds_with(table, row, "robustness"):
-            whole = f1_over(seeds, lambda record: record.test_confusion).mean()
-            for kind, curves in kept.items():
-                held = [(record.robustness or {}).get(kind, {}) for folds in seeds for record in folds]
-                shared = [level for level in held[0] if all(level in other for other in held)]
-                if shared and whole:
-                    curves[row] = {level: 100 * _left(seeds, kind, level) / whole for level in shared}
+    for row, found in table.robustness.items():
+        for (kind, level), share in found.shares.items() if row.ranked else ():
+            if kind in kept:
+                kept[kind].setdefault(row, {})[level] = 100 * share
     kept = {kind: curves for kind, curves in kept.items() if curves}
     if not kept:
         return None
@@ -200,10 +189,6 @@ def robustness(table: Table) -> Figure | None:
     panels[0].set_ylabel("weighted F1 kept, %")
     panels[0].set_title(f"{_title(table)}\nthe best rows by name, the others grey", loc="left", fontsize=10)
     return figure
-
-
-def _left(seeds: Sequence[Sequence[RunRecord]], kind: str, level: str) -> float:
-    return float(f1_over(seeds, lambda record: (record.robustness or {})[kind][level]).mean())
 
 
 def critical_difference(found: Across) -> Figure | None:
@@ -231,12 +216,29 @@ def critical_difference(found: Across) -> Figure | None:
     axes.set_xlim(0.9, edge + 0.25 * (len(groups) + 1) * edge / 10)
     axes.set_xticks([tick for tick in axes.get_xticks() if 1 <= tick <= edge])
     axes.set_xlabel("mean rank, 1 = best; a black bar joins methods that are not shown to differ")
-    p = f"p = {test.p:.3f}" if test.p >= 0.001 else "p < 0.001"
     axes.set_title(
         f"{'simulated, ' * found.simulated}{found.track} track over {test.blocks} tables: "
-        f"Friedman chi² = {test.chi2:.2f}, df = {test.df}, {p}",
+        f"Friedman chi² = {test.chi2:.2f}, df = {test.df}, {p_value(test.p)}",
         loc="left", fontsize=10,
     )  # fmt: skip
+    return figure
+
+
+def diagnostic(found: Sequence[Table]) -> Figure | None:
+    """Method x kind of information: percentages of the attainable; nothing without diagnostic records."""
+    lines = collect(found)
+    if not lines:
+        return None
+    corpora = corpora_of(lines)
+    values = np.array([[100 * line.shares.get(corpus, np.nan) for corpus in corpora] for line in lines])
+    figure, axes = _figure(3.4 + 0.72 * len(corpora), 1.4 + 0.24 * len(lines))
+    _heat(axes, values, [corpus.replace("-", "\n") for corpus in corpora], [line.label for line in lines], top=100)
+    axes.tick_params(labeltop=True, labelbottom=False)
+    change = [place for place, (one, other) in enumerate(pairwise(lines), 1) if one.track != other.track]
+    for place in change:
+        axes.axhline(place - 0.5, color=INK, linewidth=1.5)
+    below = "; below the line: methods that read dialogues, of what these allow" if change else ""
+    axes.set_xlabel(f"% of the attainable accuracy above chance{below}")
     return figure
 
 
@@ -277,7 +279,7 @@ def draw(found: Sequence[Table], folder: Path, formats: Sequence[str] = ("svg",)
         for part in across(found):
             name = f"{'simulated' if part.simulated else 'real'}-{part.track}-critical"
             figures.append((name, critical_difference(part)))
-        figures.append(("diagnostic", heat_map(found)))
+        figures.append(("diagnostic", diagnostic(found)))
         for name, figure in figures:
             for suffix in formats if figure else ():
                 made.append(folder / f"{name}.{suffix}")
@@ -372,10 +374,13 @@ def _label(
 def _heat(
     axes: Axes, values: npt.NDArray[np.float64], columns: Sequence[str], rows: Sequence[str], *, top: float
 ) -> None:
+    """Numbers on shades of blue from 0 to ``top``; a dash where there is none."""
     axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         shade = "white" if value > 0.6 * top else INK
-        axes.text(j, i, f"{value:.0f}", ha="center", va="center", color=shade, in_layout=False)
+        axes.text(
+            j, i, "–" if np.isnan(value) else f"{value:.0f}", ha="center", va="center", color=shade, in_layout=False
+        )
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)

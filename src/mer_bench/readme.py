@@ -11,12 +11,15 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from mer_bench import diagnostic, report
+from mer_bench import diagnostic
 from mer_bench.compare import claims
 from mer_bench.files import write_atomic
+from mer_bench.ranking import tables
 from mer_bench.records import RunRecord, load_records
+from mer_bench.report import excerpt
 from mer_bench.simulated_tables import presets
 from mer_bench.suite import describe_methods
+from mer_bench.typography import markdown
 
 PAGES = (Path("README.md"), Path("docs/simulated.md"))
 MARKED = re.compile(r"(<!-- (\w+)(?:: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -24,11 +27,11 @@ MARKED = re.compile(r"(<!-- (\w+)(?:: (.+?))? -->\n).*?(<!-- end -->)", re.DOTAL
 #: kind -> what stands there, from all records and the mark's argument
 BLOCKS: Mapping[str, Callable[[Sequence[RunRecord], str], str]] = {
     "methods": lambda records, argument: methods(),
-    "table": report.excerpt,
+    "table": excerpt,
     "claims": lambda records, argument: claims(records),
     "presets": lambda records, argument: presets(),
-    "shares": lambda records, argument: diagnostic.shares(report.tables(records)),
-    "answers": lambda records, argument: diagnostic.answers(report.tables(records)),
+    "shares": lambda records, argument: diagnostic.shares(tables(records)),
+    "answers": lambda records, argument: diagnostic.answers(tables(records)),
 }
 
 
@@ -50,7 +53,7 @@ def methods() -> str:
         if paper:
             links.append(f"[{name}]: {paper.replace('arXiv ', 'https://arxiv.org/abs/')}\n")
     head = ("Method", "Idea", "Track", "Modalities", "Kind", "Parameters")
-    return report.markdown([head, *lines], "<<<<<>") + "\n" + "".join(links)
+    return markdown([head, *lines], "<<<<<>") + "\n" + "".join(links)
 
 
 def main() -> None:

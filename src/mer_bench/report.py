@@ -1,59 +1,27 @@
-"""Records -> leaderboard.md: a pure function, so equal records give equal bytes. Needs numpy, never torch.
+"""Tables -> leaderboard.md and its excerpts: a pure function of the records, so equal records give equal bytes.
 
-Records fall into tables (:func:`tables`), a table's records into rows, a row's records into one confusion matrix a
-seed; scores are derived from those and everything after that is typography.
+What stands in which table, and what is known of it, is :mod:`mer_bench.ranking`'s. Needs numpy, never torch.
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from decimal import Decimal
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from mer_bench import ablation
 from mer_bench.errors import unknown
 from mer_bench.files import write_atomic
-from mer_bench.metrics import SCORES, f1
-from mer_bench.records import RunRecord, RunSpec, Training, load_records
-from mer_bench.statistics import (
-    RESAMPLES,
-    Difference,
-    Evidence,
-    Friedman,
-    difference,
-    friedman,
-    holm,
-    resample,
-    significant,
-)
-
-REFERENCES = ("majority", "unimodal", "linear")  #: in every table that their features fit, whatever its track
-ORDER = ("text", "audio", "vision")  #: of modalities in a label
-MARKS = {"baseline": " °", "reconstruction": " †"}
-
-#: protocol -> (test folds of the real corpus, what it does)
-PROTOCOLS = {
-    "folds6": (6, "six speaker-independent folds of four actors; test on fold k, validation on fold k + 1 (cyclic), "
-                  "training on the other four."),
-    "fixed": (6, "six speaker-independent folds of four actors; test on fold k, training on the other five for a "
-                 "budget declared beforehand; the last epoch is scored, nothing is selected."),
-    "literature": (5, "five contiguous folds of four actors, as CFN-SR's code has them: actors 21-24 are never tested "
-                      "and there is no validation. Only to compare with papers; optimistic."),
-    "session5": (1, "training on sessions 1-4 less a fixed list of dialogues for validation; test on session 5."),
-    "loso": (5, "leave one session out: each session is the test set once; validation is a fixed list of the "
-                "training sessions' dialogues."),
-    "official": (1, "the corpus's own train, validation and test split; speakers occur in several of them."),
-    "independent": (1, "training, validation and test dialogues drawn independently from one model; no speaker occurs "
-                       "in two dialogues."),
-}  # fmt: skip
+from mer_bench.metrics import f1
+from mer_bench.ranking import PROTOCOLS, Across, Row, Table, across, superseded, tables
+from mer_bench.records import RunRecord, Training, load_records
+from mer_bench.statistics import RESAMPLES, significant
+from mer_bench.typography import between, effect, markdown, p_value, pad, percent, points, settings, spread, value
 
 HEAD = """\
 # Leaderboard
@@ -87,8 +55,6 @@ selection differ from each other and from the tables above. Trust: *certain* = r
 transcribed by others, not read at the source.
 """
 
-FeatureMap = frozenset[tuple[str, str, str]]  #: (modality, feature set, sha256)
-
 
 @dataclass(frozen=True)
 class Published:
@@ -103,204 +69,6 @@ class Published:
     trust: str
     params: str = "–"
     note: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """A method as one table ranks it.
-
-    Attributes:
-        label: Method, with the options that are not its defaults and the mark of its provenance.
-        modalities: What it reads.
-        pooled: One confusion matrix for each complete seed [seed, class, class], summed over folds; where no seed is
-            complete, a single one [1, class, class] of whatever exists.
-        complete: Number of complete seeds.
-        partial: Folds present of each incomplete seed.
-        counts: The complete seeds' matrices by cluster of test utterances [seed, cluster, class, class]; None if a
-            record does not have them, or no seed is complete.
-        records: The runs behind it.
-    """
-
-    method: str
-    label: str
-    modalities: tuple[str, ...]
-    training: Training
-    parameters: int
-    encoder_parameters: int | None
-    pooled: npt.NDArray[np.int64]
-    complete: int
-    partial: tuple[int, ...]
-    counts: npt.NDArray[np.int64] | None = None
-    records: tuple[RunRecord, ...] = ()
-
-    @property
-    def options(self) -> Mapping[str, object]:
-        """Of the method, as far as they differ from its defaults."""
-        return self.records[0].spec.options
-
-    @cached_property
-    def order(self) -> tuple[bool, float, str, tuple[str, ...], str]:
-        """Complete rows first, best first, then by name."""
-        primary = float(SCORES["weighted_f1"](self.pooled).mean())
-        return not self.complete, -primary, self.label, self.modalities, repr(self.training)
-
-    @property
-    def fusion_parameters(self) -> str:
-        """What is left of the parameters without the unimodal encoders."""
-        known = self.encoder_parameters is not None
-        return f"{self.parameters - (self.encoder_parameters or 0):,}" if known else "–"
-
-    @property
-    def ranked(self) -> bool:
-        """Whether the row competes."""
-        return self.complete > 0 and self.method not in REFERENCES
-
-    def score(self, name: str) -> str:
-        """A score as the tables print it."""
-        text = _spread(SCORES[name](self.pooled))
-        return text if self.complete else f"*{text}*"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows that may be compared: same corpus, labels, protocol and feature sets, and one track."""
-
-    features: FeatureMap
-    track: str
-    folds: int
-    rows: Sequence[Row]
-    records: Sequence[RunRecord]
-    ablations: Mapping[Row, Row] = field(default_factory=dict)  #: method without a part -> the whole, among ``rows``
-
-    @property
-    def first(self) -> RunRecord:
-        """Any record: corpus, labels, protocol and classes are the same for all."""
-        return self.records[0]
-
-    @property
-    def counts_encoders(self) -> bool:
-        """Whether any row knows how many of its parameters are its encoders'."""
-        return any(row.encoder_parameters is not None for row in self.rows)
-
-    @cached_property
-    def evidence(self) -> dict[Row, Evidence]:
-        """What is known of each row's weighted F1, best first."""
-        known = [row for row in self.rows if row.counts is not None]
-        return {row: resample(row.counts, stream=stream) for stream, row in enumerate(known) if row.counts is not None}
-
-    @cached_property
-    def ablated(self) -> dict[Row, Evidence]:
-        """What is known of each ablation's weighted F1."""
-        streams = enumerate(self.ablations, len(self.rows))
-        return {row: resample(row.counts, stream=stream) for stream, row in streams if row.counts is not None}
-
-    @cached_property
-    def change(self) -> dict[Row, tuple[Difference, float]]:
-        """What each ablation gains on the whole method, with the p-value corrected for the method's ablations."""
-        changes: dict[Row, dict[Row, Difference]] = defaultdict(dict)
-        for row, whole in self.ablations.items():
-            if whole in self.evidence and row in self.ablated:
-                changes[whole][row] = difference(self.ablated[row], self.evidence[whole])
-        corrected = {}
-        for found in changes.values():
-            p_values = holm([one.p for one in found.values()])
-            corrected.update({row: (one, p) for (row, one), p in zip(found.items(), p_values, strict=True)})
-        return corrected
-
-    @cached_property
-    def behind(self) -> dict[Row, tuple[Difference, float]]:
-        """How far each competing row is behind the best one, with the p-value corrected for the number of rows."""
-        ranked = [row for row in self.evidence if row.ranked]
-        others = ranked[1:]
-        found = [difference(self.evidence[ranked[0]], self.evidence[row]) for row in others]
-        return dict(zip(others, zip(found, holm([one.p for one in found]), strict=True), strict=True))
-
-    def tied(self, row: Row) -> bool:
-        """Whether a competing row is not shown to be behind the best one; the best one is not behind itself."""
-        return row not in self.behind or not significant(self.behind[row][1])
-
-    @property
-    def best(self) -> Row | None:
-        """The row of rank 1."""
-        return next((row for row in self.rows if row.ranked), None)
-
-    @property
-    def single(self) -> Row | None:
-        """The best single modality that has a complete seed."""
-        return next((row for row in self.rows if row.complete and len(row.modalities) == 1), None)
-
-    @property
-    def gain(self) -> tuple[Row, Row, Difference] | None:
-        """The best fusion, the best single modality, and what the one gains over the other."""
-        fused = next((row for row in self.evidence if row.ranked and len(row.modalities) > 1), None)
-        single = next((row for row in self.evidence if len(row.modalities) == 1), None)
-        return (fused, single, difference(self.evidence[fused], self.evidence[single])) if fused and single else None
-
-    @property
-    def clusters(self) -> str:
-        """What its test utterances are resampled by."""
-        return "actors" if self.first.spec.dataset.endswith("ravdess") else "dialogues"
-
-    @cached_property
-    def support(self) -> npt.NDArray[np.int64]:
-        """Test utterances of each class, over all folds."""
-        folds = {record.spec.fold: np.array(record.test_confusion, np.int64).sum(1) for record in self.records}
-        return np.sum(list(folds.values()), 0)
-
-    @property
-    def title(self) -> str:
-        """Heading of the table."""
-        spec = self.first.spec
-        return f"{spec.dataset}: {spec.label_set}, {spec.protocol}, {self.track} track"
-
-    @property
-    def attainable(self) -> Mapping[str, Mapping[str, float]]:
-        """Modalities, joined by ``+`` -> Bayes rates of a simulated corpus in this track; empty for real corpora."""
-        known = (record.attainable for record in self.records if record.attainable)
-        return next(known, {}).get(self.track, {})
-
-    def share(self, row: Row) -> float | None:
-        """Share of what all the table's modalities allow that a row gains over always saying the largest class.
-
-        Of the accuracy: without information none exceeds the largest class's, while guessing gains weighted F1. None
-        where what is attainable, or what the largest class gives, is not known.
-        """
-        best = self.attainable.get("+".join(sorted((name for name, _, _ in self.features), key=_rank)))
-        chance = next((other for other in self.rows if other.method == "majority" and other.complete), None)
-        if best is None or chance is None or not row.complete:
-            return None
-        floor, score = (float(SCORES["accuracy"](each.pooled).mean()) for each in (chance, row))
-        return (score - floor) / (best["accuracy"] - floor)
-
-    def attained(self, row: Row) -> str:
-        """:meth:`share` as the tables print it."""
-        share = self.share(row)
-        return "–" if share is None else f"{100 * share:.0f} %"
-
-    def seeds(self, row: Row) -> str:
-        """How many seeds stand behind a row, and what is missing."""
-        wanted = max(other.complete + len(other.partial) for other in (*self.rows, *self.ablations))
-        text = f"{row.complete}" if row.complete == wanted else f"{row.complete}/{wanted} seeds"
-        if not row.partial:
-            return text
-        folds = ", ".join(f"{count}/{self.folds}" for count in row.partial)
-        return f"{text} ({folds} folds of {'another' if len(row.partial) == 1 else 'others'})"
-
-
-def tables(records: Sequence[RunRecord]) -> list[Table]:
-    """The tables that the records make, in a fixed order; superseded versions of a method are left out.
-
-    Every feature map that is no part of a larger one makes a table for each track. A run on fewer modalities stands in
-    the table of its track; reference rows stand in every table whose features hold theirs.
-    """
-    groups: dict[tuple[bool, str, str, str, tuple[str, ...]], list[RunRecord]] = defaultdict(list)
-    superseded = {id(record) for record in _superseded(records)}
-    # of runs that differ in devices or compilation only, the last counts: the one with the fewest, uncompiled
-    for record in sorted(records, key=lambda r: (-r.spec.num_nodes, -r.spec.devices, -r.spec.compile, r.spec.sha256)):
-        spec = record.spec
-        if id(record) not in superseded:
-            groups[record.simulated, spec.dataset, spec.label_set, spec.protocol, record.classes].append(record)
-    return [table for _, group in sorted(groups.items()) for table in _tables_of(group)]
 
 
 def leaderboard(records: Sequence[RunRecord], published: Sequence[Published] | None = None) -> str:
@@ -318,9 +86,9 @@ def leaderboard(records: Sequence[RunRecord], published: Sequence[Published] | N
             parts += [f"## {heading}\n", preface, _headline(chosen)]
             parts += [_section(number, table) for number, table in chosen]
             parts.append(_over_tables([table for _, table in chosen]))
-    superseded = Counter(f"{r.spec.method} version {r.spec.version}" for r in _superseded(records))
-    if superseded:
-        runs = ", ".join(f"{count} of {name}" for name, count in sorted(superseded.items()))
+    replaced = Counter(f"{r.spec.method} version {r.spec.version}" for r in superseded(records))
+    if replaced:
+        runs = ", ".join(f"{count} of {name}" for name, count in sorted(replaced.items()))
         parts.append(f"Runs left out because a newer version of the method is recorded: {runs}.\n")
     parts.append(_published(load_published() if published is None else published))
     return "\n".join(part for part in parts if part)
@@ -331,10 +99,10 @@ def main_table(records: Sequence[RunRecord], dataset: str) -> str:
     blocks = []
     for table in (table for table in tables(records) if table.first.spec.dataset == dataset):
         rows = [
-            (row.label, _join(row.modalities), row.score("weighted_f1"), row.score("accuracy"), table.seeds(row))
+            (row.label, row.reads, row.score("weighted_f1"), row.score("accuracy"), table.seeds(row))
             for row in (*table.rows, *table.ablations)
         ]
-        padded = _pad([("method", "modalities", "weighted F1", "accuracy", "seeds"), *rows], "<<>><")
+        padded = pad([("method", "modalities", "weighted F1", "accuracy", "seeds"), *rows], "<<>><")
         title = table.title + (" (simulated)" if table.first.simulated else "")
         blocks.append("\n".join([title, *("  ".join(row).rstrip() for row in padded)]) + "\n")
     return "\n".join(blocks)
@@ -350,10 +118,10 @@ def excerpt(records: Sequence[RunRecord], title: str, rows: int = 10) -> str:
     if not found:
         raise unknown("table", title, [table.title for table in tables(records)])
     table = found[0]
-    names = ", ".join(name for _, name, _ in sorted(table.features, key=lambda feature: _rank(feature[0])))
+    names = ", ".join(name for _, name, _ in table.sets)
     shown = f"; the first {rows} of {len(table.rows)} rows" if len(table.rows) > rows else ""
     lines = [
-        (row.label, _join(row.modalities), row.score("weighted_f1"), row.score("accuracy"), f"{row.parameters:,}",
+        (row.label, row.reads, row.score("weighted_f1"), row.score("accuracy"), f"{row.parameters:,}",
          table.seeds(row))
         for row in table.rows[:rows]
     ]  # fmt: skip
@@ -389,156 +157,12 @@ def load_published() -> list[Published]:
     return [Published(**entry) for entry in tomllib.loads(text, parse_float=Decimal)["published"]]
 
 
-# Records -> tables -> rows
-
-
-def _superseded(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Records of a method that a record of a newer version of that method replaces."""
-    newest = {spec.method: spec.version for spec in sorted((r.spec for r in records), key=lambda spec: spec.version)}
-    return [record for record in records if record.spec.version < newest[record.spec.method]]
-
-
-def _feature_map(spec: RunSpec) -> FeatureMap:
-    return frozenset(
-        (modality, name, spec.features_sha256.get(modality, "")) for modality, name in spec.features.items()
-    )
-
-
-def _tables_of(group: Sequence[RunRecord]) -> Iterator[Table]:
-    """Tables of records that share corpus, labels and protocol."""
-    maps = {_feature_map(record.spec) for record in group}
-    for whole in sorted((part for part in maps if not any(part < other for other in maps)), key=sorted):
-        inside = [record for record in group if _feature_map(record.spec) <= whole]
-        tracks = {record.context for record in inside if record.spec.method not in REFERENCES}
-        for track in sorted(tracks or {record.context for record in inside}, reverse=True):
-            yield _table(whole, track, [r for r in inside if r.context == track or r.spec.method in REFERENCES])
-
-
-def _table(features: FeatureMap, track: str, records: Sequence[RunRecord]) -> Table:
-    first = records[0]
-    known = 0 if first.simulated else PROTOCOLS.get(first.spec.protocol, (0, ""))[0]
-    folds = max(known, len({record.spec.fold for record in records}))
-    runs: dict[tuple[object, ...], list[RunRecord]] = defaultdict(list)
-    for record in records:
-        spec = record.spec
-        runs[spec.method, _modalities(spec), _options(spec), astuple(spec.training)].append(record)
-    rows = sorted((_row(group, folds) for group in runs.values()), key=lambda row: row.order)
-    whole = {row: _whole(row, rows) for row in rows}
-    ablations = {row: of for row, of in whole.items() if of}
-    return Table(features, track, folds, [row for row in rows if row not in ablations], records, ablations)
-
-
-def _whole(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The row of the whole method, all else equal, if ``row`` is an ablation of it."""
-    part, options = ablation.split(row.method, row.options)
-    key = (row.method, options, row.modalities, row.training)
-    found = (r for r in rows if part and (r.method, r.options, r.modalities, r.training) == key)
-    return next(found, None)
-
-
-def _row(records: Sequence[RunRecord], folds: int) -> Row:
-    seeds: dict[int, dict[int, npt.NDArray[np.int64]]] = defaultdict(dict)
-    for record in records:
-        seeds[record.spec.seed][record.spec.fold] = np.array(record.test_confusion, np.int64)
-    matrices = [np.stack(list(seeds[seed].values())) for seed in sorted(seeds)]
-    whole = {seed for seed, found in seeds.items() if len(found) == folds}
-    counted = sorted(
-        (record for record in records if record.spec.seed in whole), key=lambda r: (r.spec.seed, r.spec.fold)
-    )
-    known = bool(counted) and all(record.test_by_cluster is not None for record in counted)
-    clusters = np.concatenate([np.array(record.test_by_cluster, np.int64) for record in counted]) if known else None
-    complete = [matrix.sum(0) for matrix in matrices if len(matrix) == folds]
-    spec, provenance = records[-1].spec, records[-1].provenance
-    return Row(
-        method=spec.method,
-        label=spec.method + _options(spec) + MARKS.get(provenance, ""),
-        modalities=_modalities(spec),
-        training=spec.training,
-        parameters=records[-1].parameters,
-        encoder_parameters=records[-1].encoder_parameters,
-        pooled=np.stack(complete or [np.concatenate(matrices).sum(0)]),
-        complete=len(complete),
-        partial=tuple(sorted((len(matrix) for matrix in matrices if len(matrix) < folds), reverse=True)),
-        counts=None if clusters is None else clusters.reshape(len(whole), -1, *clusters.shape[1:]),
-        records=tuple(records),
-    )
-
-
-def _modalities(spec: RunSpec) -> tuple[str, ...]:
-    """What a run reads, in the usual order; the majority class reads nothing."""
-    return () if spec.method == "majority" else tuple(sorted(spec.features, key=_rank))
-
-
-def _rank(modality: str) -> tuple[int, str]:
-    return ORDER.index(modality) if modality in ORDER else len(ORDER), modality
-
-
-def _options(spec: RunSpec) -> str:
-    pairs = ", ".join(f"{name}={json.dumps(value)}" for name, value in sorted(spec.options.items()))
-    return f" ({pairs})" if pairs else ""
-
-
-# Methods over several tables
-
-
-@dataclass(frozen=True)
-class Across:
-    """The methods that all tables of a track rank, over those tables; no ``test`` on fewer than three of either."""
-
-    track: str
-    simulated: bool
-    tables: tuple[Table, ...]
-    methods: tuple[str, ...]  #: best mean rank first where there is a test, else by name
-    test: Friedman | None
-
-    @property
-    def text(self) -> str:
-        """What the test found, in one or two sentences."""
-        corpora = len({table.first.spec.dataset for table in self.tables})
-        over = f"over {len(self.tables)} tables of {f'{corpora} corpora' if corpora > 1 else 'one corpus'}"
-        if self.test is None:
-            return f"{len(self.methods)} methods {over}: a test over tables needs three of each."
-        ranks = ", ".join(f"{name} {rank:.2f}" for name, rank in zip(self.methods, self.test.ranks, strict=True))
-        p = f"p = {self.test.p:.3f}" if self.test.p >= 0.001 else "p < 0.001"
-        return (
-            f"{len(self.methods)} methods {over}: Friedman chi² = {self.test.chi2:.2f}, df = {self.test.df}, {p}; "
-            f"critical difference of mean ranks (Nemenyi, 5 %) {self.test.critical:.2f}. Mean ranks: {ranks}."
-        )
-
-
-def across(found: Sequence[Table]) -> list[Across]:
-    """Each track over its tables that rank at least three methods; simulated corpora never beside real ones.
-
-    A method is represented by the row that reads all of the table's modalities; of several, never chosen by their
-    scores, the one with most seeds, then the first by label.
-    """
-    groups: dict[tuple[bool, str], list[tuple[Table, dict[str, Row]]]] = defaultdict(list)
-    for table in found:
-        rows = [row for row in table.rows if row.ranked and len(row.modalities) == len(table.features)]
-        rows.sort(key=lambda row: (-row.complete, row.label, repr(row.training)))
-        chosen = {row.method: row for row in reversed(rows)}
-        if len(chosen) >= 3:
-            groups[table.first.simulated, table.track].append((table, chosen))
-    return [_across(track, simulated, group) for (simulated, track), group in sorted(groups.items(), reverse=True)]
-
-
-def _across(track: str, simulated: bool, group: Sequence[tuple[Table, Mapping[str, Row]]]) -> Across:
-    methods = sorted(set.intersection(*(set(rows) for _, rows in group)))
-    tables = tuple(table for table, _ in group)
-    if min(len(methods), len(tables)) < 3:
-        return Across(track, simulated, tables, tuple(methods), None)
-    scores = np.array([[SCORES["weighted_f1"](rows[name].pooled).mean() for name in methods] for _, rows in group])
-    test = friedman(scores)
-    ranks, names = zip(*sorted(zip(test.ranks, methods, strict=True)), strict=True)
-    return Across(track, simulated, tables, names, replace(test, ranks=ranks))
-
-
 # Tables -> Markdown
 
 
 def _over_tables(chosen: Sequence[Table]) -> str:
     """Which methods are better over several tables; nothing where no track has two."""
-    lines = [f"{part.track.capitalize()} track, {part.text}" for part in across(chosen) if len(part.tables) > 1]
+    lines = [f"{part.track.capitalize()} track, {_ranks(part)}" for part in across(chosen) if len(part.tables) > 1]
     if not lines:
         return ""
     lines.append(
@@ -546,6 +170,20 @@ def _over_tables(chosen: Sequence[Table]) -> str:
         "a weak test, and tables of one corpus share its test utterances, so that p is then too small."
     )
     return f"### Over several tables\n\n{_bullets(lines, ())}"
+
+
+def _ranks(part: Across) -> str:
+    """What the test over tables found, in one or two sentences."""
+    corpora = len({table.first.spec.dataset for table in part.tables})
+    over = f"over {len(part.tables)} tables of {f'{corpora} corpora' if corpora > 1 else 'one corpus'}"
+    if part.test is None:
+        return f"{len(part.methods)} methods {over}: a test over tables needs three of each."
+    ranks = ", ".join(f"{name} {rank:.2f}" for name, rank in zip(part.methods, part.test.ranks, strict=True))
+    return (
+        f"{len(part.methods)} methods {over}: Friedman chi² = {part.test.chi2:.2f}, df = {part.test.df}, "
+        f"{p_value(part.test.p)}; critical difference of mean ranks (Nemenyi, 5 %) {part.test.critical:.2f}. Mean "
+        f"ranks: {ranks}."
+    )
 
 
 def _headline(chosen: Sequence[tuple[int, Table]]) -> str:
@@ -569,20 +207,19 @@ def _section(number: int, table: Table) -> str:
     notes = {row: _difference(row.training, usual) for row in table.rows}
     footnotes = list(dict.fromkeys(note for note in notes.values() if note))
     labels = {row: row.label + _superscript(footnotes, notes[row]) for row in table.rows}
-    ranks = {row: str(rank) for rank, row in enumerate((row for row in table.rows if row.ranked), 1)}
     columns: list[tuple[str, str, Callable[[Row], str]]] = [
-        ("Rank", ">", lambda row: ranks.get(row, "–")),
+        ("Rank", ">", lambda row: str(table.ranks.get(row, "–"))),
         ("Method", "<", lambda row: labels[row]),
-        ("Modalities", "<", lambda row: _join(row.modalities)),
+        ("Modalities", "<", lambda row: row.reads),
         ("Weighted F1", ">", lambda row: row.score("weighted_f1")),
         ("95 % interval", ">", lambda row: _interval(table, row)),
         ("Behind the best", ">", lambda row: _behind(table, row)),
         ("Accuracy", ">", lambda row: row.score("accuracy")),
         ("Macro F1", ">", lambda row: row.score("macro_f1")),
         ("UAR", ">", lambda row: row.score("uar")),
-        ("Attained", ">", lambda row: table.attained(row)),
+        ("Attained", ">", lambda row: percent(table.share(row))),
         ("Parameters", ">", lambda row: f"{row.parameters:,}"),
-        ("Fusion", ">", lambda row: row.fusion_parameters),
+        ("Fusion", ">", lambda row: _count(row.fusion_parameters)),
         ("Seeds", "<", lambda row: table.seeds(row)),
     ]
     absent = {
@@ -592,57 +229,31 @@ def _section(number: int, table: Table) -> str:
     }
     columns = [column for column in columns if column[0] not in absent]
     scores = [tuple(cell(row) for _, _, cell in columns) for row in table.rows]
-    support = table.support
-    present = [index for index in range(len(table.first.classes)) if support[index]]
+    present = table.present
     by_class = [
-        (labels[row], _join(row.modalities), *(f"{100 * f1(row.pooled).mean(0)[index]:.1f}" for index in present))
-        for row in table.rows
+        (labels[row], row.reads, *(points(score) for score in f1(row.pooled).mean(0)[present])) for row in table.rows
     ]
     classes = ("F1 by class", "Modalities", *(table.first.classes[index] for index in present))
-    total = ("*utterances*", "", *(f"{support[index]:,}" for index in present))
+    total = ("*utterances*", "", *(f"{table.support[index]:,}" for index in present))
     return "\n".join([
         f"### {number}. {table.title}\n",
         markdown([[name for name, _, _ in columns], *scores], "".join(side for _, side, _ in columns)),
         markdown([classes, *by_class, total], "<<" + ">" * len(present)),
         *_ablations(table),
-        _bullets(_notes(table, usual), footnotes),
+        _bullets(_notes(table), footnotes),
         *(part for part in (_literature(table), _robustness(table), _cost(table)) if part),
     ])  # fmt: skip
 
 
-def seeds_with(table: Table, row: Row, measure: str) -> list[list[RunRecord]]:
-    """The records, one a fold, of each complete seed of a row that has the measure in every fold."""
-    seeds: dict[int, dict[int, RunRecord]] = defaultdict(dict)
-    for record in row.records:
-        seeds[record.spec.seed][record.spec.fold] = record
-    whole = (list(seeds[seed].values()) for seed in sorted(seeds) if len(seeds[seed]) == table.folds)
-    return [folds for folds in whole if all(getattr(record, measure) is not None for record in folds)]
-
-
-def f1_over(
-    seeds: Sequence[Sequence[RunRecord]], matrix: Callable[[RunRecord], npt.ArrayLike]
-) -> npt.NDArray[np.float64]:
-    """Weighted F1 of each seed; the folds' matrices are summed first."""
-    return SCORES["weighted_f1"](np.stack([np.sum([np.asarray(matrix(r)) for r in folds], 0) for folds in seeds]))
-
-
-def best_test_epoch(record: RunRecord) -> npt.NDArray[np.int64]:
-    """Confusion matrix of the epoch that is best on the test set."""
-    epochs = np.array(record.literature, np.int64)
-    return epochs[np.argmax(SCORES["weighted_f1"](epochs))]
-
-
 def _literature(table: Table) -> str:
     """What choosing the epoch on the test set would have been worth to each row."""
-    lines, worth = [], []
-    for row in table.rows:
-        if seeds := seeds_with(table, row, "literature"):
-            honest = f1_over(seeds, lambda record: record.test_confusion)
-            habit = f1_over(seeds, best_test_epoch)
-            worth.append(100 * (habit.mean() - honest.mean()))
-            lines.append((row.label, _join(row.modalities), _spread(honest), _spread(habit), f"{worth[-1]:+.2f}"))
-    if not lines:
+    if not table.literature:
         return ""
+    lines = [
+        (row.label, row.reads, spread(found.honest), spread(found.best), f"{found.worth:+.2f}")
+        for row, found in table.literature.items()
+    ]
+    worth = [found.worth for found in table.literature.values()]
     header = ("Literature", "Modalities", "Weighted F1", "With the best test epoch", "Inflated by")
     note = (
         "*Optimistic*, never ranked: the same trainings, each scored at the epoch that is best on the test set, as "
@@ -654,18 +265,15 @@ def _literature(table: Table) -> str:
 
 def _robustness(table: Table) -> str:
     """The share of its weighted F1 that each row keeps under the main disturbances, without retraining."""
-    names = sorted((name for name, _, _ in table.features), key=_rank)
+    if not table.robustness:
+        return ""
+    names = [name for name, _, _ in table.sets]
     conditions = [("only", name) for name in names] if len(names) > 1 else []
     conditions += [("missing", rate) for rate in ("0.3", "0.5", "0.7")] + [("noise", level) for level in ("10", "0")]
-    lines = []
-    for row in table.rows:
-        seeds = seeds_with(table, row, "robustness") if row.modalities else []
-        if seeds:
-            whole = f1_over(seeds, lambda record: record.test_confusion)
-            cells = [_kept(seeds, kind, level, whole) for kind, level in conditions]
-            lines.append((row.label, _join(row.modalities), _spread(whole), *cells))
-    if not lines:
-        return ""
+    lines = [
+        (row.label, row.reads, spread(kept.whole), *(percent(kept.shares.get(each)) for each in conditions))
+        for row, kept in table.robustness.items()
+    ]
     heads = {"only": "Only {}", "missing": "Missing {}", "noise": "Noise {} dB"}
     header = ("Kept", "Modalities", "Weighted F1", *(heads[kind].format(level) for kind, level in conditions))
     note = (
@@ -676,49 +284,31 @@ def _robustness(table: Table) -> str:
     return "\n".join([markdown([header, *lines], "<<" + ">" * (len(header) - 2)), _bullets([note], ())])
 
 
-def _kept(seeds: Sequence[Sequence[RunRecord]], kind: str, level: str, whole: npt.NDArray[np.float64]) -> str:
-    if any(level not in (record.robustness or {}).get(kind, {}) for folds in seeds for record in folds):
-        return "–"
-    left = f1_over(seeds, lambda record: (record.robustness or {})[kind][level])
-    return f"{100 * left.mean() / whole.mean():.0f} %" if whole.mean() else "–"
-
-
 def _cost(table: Table) -> str:
     """What each row costs; medians over its runs."""
-    lines, devices = [], set()
-    for row in table.rows:
-        timed = [(record, record.efficiency) for record in row.records if record.efficiency is not None]
-        if not timed:
-            continue
-        latency = np.median([1000 * each["latency_seconds"] for _, each in timed])
-        speed = np.median([each["throughput_utterances"] / each["throughput_seconds"] for _, each in timed])
-        frozen = sum(facts.get("parameters", 0) for facts in timed[0][0].features.values() if row.modalities)
-        devices |= {f"{each['device']} ({each['threads']} thread{'s' * (each['threads'] > 1)})" for _, each in timed}
-        lines.append((
-            row.label, _join(row.modalities), f"{row.parameters:,}", row.fusion_parameters, f"{frozen:,}",
-            f"{np.median([record.flops_per_utterance for record, _ in timed]) / 1e6:,.2f}", f"{latency:,.2f}",
-            f"{speed:,.0f}", f"{np.median([record.seconds for record, _ in timed]):,.0f}",
-            f"{np.median([record.peak_memory_mib for record, _ in timed]):,.0f}",
-        ))  # fmt: skip
-    if not lines:
+    if not table.efficiency:
         return ""
+    lines = [
+        (row.label, row.reads, f"{row.parameters:,}", _count(row.fusion_parameters), f"{cost.extractors:,}",
+         f"{cost.flops / 1e6:,.2f}", f"{cost.latency:,.2f}", f"{cost.throughput:,.0f}", f"{cost.seconds:,.0f}",
+         f"{cost.memory:,.0f}")
+        for row, cost in table.efficiency.items()
+    ]  # fmt: skip
+    devices = sorted(frozenset.union(*(cost.devices for cost in table.efficiency.values())))
     header = ("Cost", "Modalities", "Parameters", "Fusion", "Extractors", "MFLOPs", "Latency, ms", "Utterances / s",
               "Training, s", "Memory, MiB")  # fmt: skip
     one = "one utterance" if table.track == "utterance" else "one dialogue (of rows that read utterances: of one)"
     note = (
         f"Never ranked. Forward pass without extractors: operations an utterance; latency of {one}; throughput on a "
         "batch of 32 utterances (whole dialogues until there are as many); training time and peak memory of a run. "
-        f"Medians, on {' and '.join(sorted(devices))}."
+        f"Medians, on {' and '.join(devices)}."
     )
     return "\n".join([markdown([header, *lines], "<<" + ">" * (len(header) - 2)), _bullets([note], ())])
 
 
 def _interval(table: Table, row: Row) -> str:
     """Where a row's weighted F1 lies with 95 % confidence."""
-    if row not in table.evidence:
-        return "–"
-    low, high = table.evidence[row].interval
-    return f"{100 * low:.1f} to {100 * high:.1f}"
+    return between(*table.evidence[row].interval) if row in table.evidence else "–"
 
 
 def _behind(table: Table, row: Row) -> str:
@@ -726,8 +316,7 @@ def _behind(table: Table, row: Row) -> str:
     if row not in table.behind:
         return "–"
     found, _ = table.behind[row]
-    tied = " ≈" if table.tied(row) else ""
-    return f"{100 * found.effect:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f}){tied}"
+    return effect(found) + " ≈" * table.tied(row)
 
 
 def _gain(table: Table) -> Iterator[str]:
@@ -735,42 +324,15 @@ def _gain(table: Table) -> Iterator[str]:
     if table.gain:
         best, single, gain = table.gain
         yield (
-            f"{best.label} gains {100 * gain.effect:.1f} points of weighted F1 (95 % interval {100 * gain.low:.1f} to "
-            f"{100 * gain.high:.1f}) over the best single modality, {single.modalities[0]}."
+            f"{best.label} gains {points(gain.effect)} points of weighted F1 (95 % interval "
+            f"{between(gain.low, gain.high)}) over the best single modality, {single.modalities[0]}."
         )
 
 
-def _notes(table: Table, usual: Training) -> Iterator[str]:
-    """What stands under a table: protocol, counts, features, training."""
-    protocol = table.first.spec.protocol
-    if protocol in PROTOCOLS:
-        yield f"Protocol `{protocol}`: {PROTOCOLS[protocol][1]}"
-    spans = []
-    for split in ("train", "validation", "test"):
-        counts = {record.rows.get(split, 0) for record in table.records}
-        spans.append(f"{split} " + "–".join(f"{count:,}" for count in sorted({min(counts), max(counts)})))
-    total = f" a fold; {table.support.sum():,} tested in all" if table.folds > 1 else ""
-    yield f"Utterances: {', '.join(spans)}{total}."
-    for modality, name, digest in sorted(table.features, key=lambda item: _rank(item[0])):
-        facts = next((record.features[modality] for record in table.records if modality in record.features), {})
-        origin = ", ".join(str(facts[key]) for key in ("extractor", "revision", "layer") if facts.get(key))
-        size = f"{facts.get('dim', '?')} wide, {facts.get('parameters', 0):,} frozen parameters"
-        yield f"Features `{name}` ({modality}): {origin or 'extractor unknown'}; {size}; sha256 `{digest[:12]}`."
-    if table.attainable:
-        best = "; ".join(
-            f"{part.replace('+', ' + ')} {100 * each['weighted_f1']:.1f} ({100 * each['accuracy']:.1f})"
-            for part, each in table.attainable.items()
-        )
-        yield f"Best possible weighted F1 (accuracy) in expectation: {best}."
-        yield "Attained = (accuracy - the majority row's) / (best possible - the majority row's)."
-    yield f"Training: {', '.join(f'{_words(name)} {_value(value)}' for name, value in asdict(usual).items())}."
-    if table.evidence:
-        seeds = "seeds" if any(row.complete > 1 for row in table.evidence) else "no seeds, since there is but one"
-        yield (
-            f"Intervals and differences: bootstrap over {table.clusters} and {seeds}, {RESAMPLES:,} resamples. ≈ marks "
-            "rows that are tied with the best (Holm-corrected p of 0.05 or more)."
-        )
-        yield from _gain(table)
+def _notes(table: Table) -> Iterator[str]:
+    """What stands under a table."""
+    yield from facts(table)
+    yield from _gain(table)
     if table.ablations:
         yield (
             "Ablations take a part out of a method and are never ranked; ≈ marks those not shown to differ from the "
@@ -782,6 +344,38 @@ def _notes(table: Table, usual: Training) -> Iterator[str]:
         yield "Methods read whole dialogues and their batch size counts dialogues; reference rows read utterances."
 
 
+def facts(table: Table) -> Iterator[str]:
+    """Where a table's numbers come from: protocol, counts, features, training and how intervals were made."""
+    protocol = table.first.spec.protocol
+    if protocol in PROTOCOLS:
+        yield f"Protocol `{protocol}`: {PROTOCOLS[protocol].text}"
+    spans = []
+    for split in ("train", "validation", "test"):
+        counts = {record.rows.get(split, 0) for record in table.records}
+        spans.append(f"{split} " + "–".join(f"{count:,}" for count in sorted({min(counts), max(counts)})))
+    total = f" a fold; {table.support.sum():,} tested in all" if table.folds > 1 else ""
+    yield f"Utterances: {', '.join(spans)}{total}."
+    for modality, name, digest in table.sets:
+        known = next((record.features[modality] for record in table.records if modality in record.features), {})
+        origin = ", ".join(str(known[key]) for key in ("extractor", "revision", "layer") if known.get(key))
+        size = f"{known.get('dim', '?')} wide, {known.get('parameters', 0):,} frozen parameters"
+        yield f"Features `{name}` ({modality}): {origin or 'extractor unknown'}; {size}; sha256 `{digest[:12]}`."
+    if table.attainable:
+        best = "; ".join(
+            f"{part.replace('+', ' + ')} {points(each['weighted_f1'])} ({points(each['accuracy'])})"
+            for part, each in table.attainable.items()
+        )
+        yield f"Best possible weighted F1 (accuracy) in expectation: {best}."
+        yield "Attained = (accuracy - the majority row's) / (best possible - the majority row's)."
+    yield f"Training: {settings(asdict(_usual_training(table)))}."
+    if table.evidence:
+        seeds = "seeds" if any(row.complete > 1 for row in table.evidence) else "no seeds, since there is but one"
+        yield (
+            f"Intervals and differences: bootstrap over {table.clusters} and {seeds}, {RESAMPLES:,} resamples. ≈ marks "
+            "rows that are tied with the best (Holm-corrected p of 0.05 or more)."
+        )
+
+
 def _usual_training(table: Table) -> Training:
     """The training options of most rows."""
     counts = Counter(row.training for row in table.rows)
@@ -789,10 +383,11 @@ def _usual_training(table: Table) -> Training:
 
 
 def _difference(training: Training, usual: Training) -> str:
+    before, after = asdict(usual), asdict(training)
     changed = [
-        f"{_words(name)} {_value(value)} instead of {_value(asdict(usual)[name])}"
-        for name, value in asdict(training).items()
-        if value != asdict(usual)[name]
+        f"{settings({name: after[name]})} instead of {value(before[name])}"
+        for name in after
+        if after[name] != before[name]
     ]
     return f"Trained with {', '.join(changed)}." if changed else ""
 
@@ -816,18 +411,21 @@ def _change(table: Table, row: Row) -> str:
     if row not in table.change:
         return "–"
     found, p = table.change[row]
-    tied = "" if significant(p) else " ≈"
-    return f"{100 * found.effect:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f}){tied}"
+    return effect(found, "+") + " ≈" * (not significant(p))
+
+
+def by_corpus(published: Iterable[Published]) -> dict[str, list[Published]]:
+    """Quoted numbers of each corpus, in alphabetical order."""
+    found: dict[str, list[Published]] = defaultdict(list)
+    for one in sorted(published, key=lambda one: (one.method.lower(), one.protocol, one.metric, one.source, one.value)):
+        found[one.dataset].append(one)
+    return dict(sorted(found.items()))
 
 
 def _published(published: Sequence[Published]) -> str:
     """Quoted numbers by corpus, with their caveats as footnotes."""
     parts = ["## Published numbers\n", PUBLISHED]
-    for dataset in sorted({item.dataset for item in published}):
-        items = sorted(
-            (item for item in published if item.dataset == dataset),
-            key=lambda item: (item.method.lower(), item.protocol, item.metric, item.source, item.value),
-        )
+    for dataset, items in by_corpus(published).items():
         notes = list(dict.fromkeys(item.note for item in items if item.note))
         lines = [
             (item.method + _superscript(notes, item.note), item.metric, str(item.value), item.params, item.protocol,
@@ -840,25 +438,8 @@ def _published(published: Sequence[Published]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-# Typography
-
-
-def _spread(values: npt.NDArray[np.float64]) -> str:
-    mean = f"{100 * values.mean():.2f}"
-    return f"{mean} ± {100 * values.std(ddof=1):.2f}" if len(values) > 1 else mean
-
-
-def _pad(rows: Sequence[Sequence[str]], align: str) -> list[list[str]]:
-    """Cells padded to their column's width; ``align`` has a ``<`` or a ``>`` for each column."""
-    columns = [(side, max(map(len, cells))) for side, cells in zip(align, zip(*rows, strict=True), strict=True)]
-    return [[f"{cell:{side}{width}}" for cell, (side, width) in zip(row, columns, strict=True)] for row in rows]
-
-
-def markdown(rows: Sequence[Sequence[str]], align: str) -> str:
-    """A table whose first row is the header; it reads well raw, too."""
-    head, *body = _pad([[cell.replace("|", "\\|") for cell in row] for row in rows], align)
-    rule = [f"{':' if side == '>' else '-':->{len(cell)}}" for cell, side in zip(head, align, strict=True)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *body))
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
 
 
 def _bullets(lines: Iterable[str], footnotes: Sequence[str]) -> str:
@@ -869,15 +450,3 @@ def _bullets(lines: Iterable[str], footnotes: Sequence[str]) -> str:
 def _superscript(notes: Sequence[str], note: str) -> str:
     number = str(notes.index(note) + 1) if note else ""
     return f" {number}".rstrip().translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-def _join(modalities: Sequence[str]) -> str:
-    return " + ".join(modalities) or "none"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value)

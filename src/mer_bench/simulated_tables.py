@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mer_bench.datasets.simulated import PRESETS
 from mer_bench.datasets.simulated_truth import truth
-from mer_bench.report import markdown
+from mer_bench.typography import markdown
 
 
 def presets() -> str:
