@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from suites import SUITE
@@ -173,6 +175,22 @@ def test_without_ray_a_cluster_is_one_sentence(
     monkeypatch.setitem(sys.modules, "ray", None)
     assert bench_here(monkeypatch, *arguments(root, tmp_path, "--cluster", "local")) == 2
     assert "--cluster needs Ray: pip install 'mer-bench[cluster]'" in capsys.readouterr().err
+
+
+def test_workers_elsewhere_are_told_the_group_of_the_suite_in_wandb(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def init(address: str, **options: Any) -> None:
+        asked.update(options)
+        raise ConnectionError("nobody is there")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    monkeypatch.setenv("WANDB_RUN_GROUP", "mine")
+    assert bench_here(monkeypatch, *arguments(root, tmp_path, "--cluster", "ray://nowhere:1")) == 2
+    assert asked["runtime_env"] == {"env_vars": {"WANDB_RUN_GROUP": "mine"}}
+    assert "no Ray cluster answers at 'ray://nowhere:1': nobody is there" in capsys.readouterr().err
 
 
 needs_ray = pytest.mark.skipif(

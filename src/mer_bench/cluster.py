@@ -12,6 +12,7 @@ from typing import Any
 from mer_bench.bench import Display, Places, earlier_record, run_anew
 from mer_bench.errors import Misuse
 from mer_bench.records import RunRecord, RunSpec, write_record
+from mer_bench.tracking import GROUP
 
 #: How often Ray starts a run again whose worker or machine was lost.
 RETRIES = 3
@@ -72,12 +73,14 @@ def _connect(address: str, jobs: int) -> Any:
         ray = importlib.import_module("ray")
     except ImportError as error:
         raise Misuse("--cluster needs Ray: pip install 'mer-bench[cluster]'") from error
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if GROUP in os.environ:  # workers elsewhere do not inherit it
+        options["runtime_env"] = {"env_vars": {GROUP: os.environ[GROUP]}}
     try:
         if address == "local":
-            ray.init("local", num_cpus=jobs, include_dashboard=False, **quiet)
+            ray.init("local", num_cpus=jobs, include_dashboard=False, **options)
         else:
-            ray.init(address, **quiet)
+            ray.init(address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise Misuse(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from error
     return ray
