@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,3 +93,17 @@ def test_an_ablation_is_compared_with_its_whole_and_never_ranked() -> None:
 
 def test_a_page_without_ablations_does_not_speak_of_them() -> None:
     assert "blation" not in report.leaderboard(RECORDS[:3], [])
+
+
+def test_the_html_report_has_the_same_cells() -> None:
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    from mer_bench.page import page
+
+    text = re.sub(r"\s+", " ", page(RECORDS, published=[]))
+    rows = re.findall(r'<tr class="(whole|part)"><th scope="row">(.*?)</th>(.*?)</tr>', text)
+    assert [row[:2] for row in rows] == [
+        ("whole", "cfn_sr (hidden=8)"), ("part", "without the cross-modal block"), ("part", "without the residual")
+    ]  # fmt: skip
+    assert "+0.0 (+0.0 to +0.0) ≈" in rows[1][2]
+    assert "what a method loses" not in page(RECORDS[:3], published=[])

@@ -27,7 +27,7 @@ from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1, precision, recall
 from mer_bench.ranking import MARKS, Cost, Row, Table, in_order, tables
 from mer_bench.records import RunRecord, Training, load_records
-from mer_bench.report import PUBLISHED, SIMULATED, Published, by_corpus, facts, load_published
+from mer_bench.report import PUBLISHED, SIMULATED, Published, ablation_lines, by_corpus, facts, load_published
 from mer_bench.statistics import LEVEL, Difference, difference
 from mer_bench.typography import between, effect, p_value, percent, points, settings, spread
 
@@ -296,6 +296,7 @@ def page(
         groups=groups,
         headline=headline,
         facts=facts,
+        ablations=ablation_lines,
         classes=by_class,
         scores=by_seed,
         measured=measured,

@@ -239,7 +239,7 @@ def _section(number: int, table: Table) -> str:
         f"### {number}. {table.title}\n",
         markdown([[name for name, _, _ in columns], *scores], "".join(side for _, side, _ in columns)),
         markdown([classes, *by_class, total], "<<" + ">" * len(present)),
-        *_ablations(table),
+        *([markdown(ablations, "<<>>><")] if (ablations := ablation_lines(table)) else []),
         _bullets(_notes(table), footnotes),
         *(part for part in (_literature(table), _robustness(table), _cost(table)) if part),
     ])  # fmt: skip
@@ -392,9 +392,14 @@ def _difference(training: Training, usual: Training) -> str:
     return f"Trained with {', '.join(changed)}." if changed else ""
 
 
-def _ablations(table: Table) -> Iterator[str]:
-    """What is lost where a part of a method is taken out; below the whole method, in the order of their scores."""
-    lines = []
+def ablation_lines(table: Table) -> list[tuple[str, ...]]:
+    """What is lost where a part of a method is taken out: a heading, then below each whole method, best first.
+
+    Nothing where the table has no ablation.
+    """
+    if not table.ablations:
+        return []
+    lines: list[tuple[str, ...]] = [("Ablations", "Changed", "Weighted F1", "Against the whole", "Parameters", "Seeds")]
     for whole in (row for row in table.rows if row in table.ablations.values()):
         lines.append((whole.label, "", whole.score("weighted_f1"), "", f"{whole.parameters:,}", table.seeds(whole)))
         for row in (row for row, of in table.ablations.items() if of is whole):
@@ -402,9 +407,7 @@ def _ablations(table: Table) -> Iterator[str]:
                 "", ablation.split(row.method, row.options)[0], row.score("weighted_f1"), _change(table, row),
                 f"{row.parameters:,}", table.seeds(row),
             ))  # fmt: skip
-    if lines:
-        head = ("Ablations", "Changed", "Weighted F1", "Against the whole", "Parameters", "Seeds")
-        yield markdown([head, *lines], "<<>>><")
+    return lines
 
 
 def _change(table: Table, row: Row) -> str:
