@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import Misuse
 from mer_bench.features import MODALITIES
-from mer_bench.fusion import METHODS
+from mer_bench.fusion import METHODS, base
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.cfn_sr import CrossModalBlock
 from mer_bench.fusion.layers import GuidedAttention, SelfSelection
@@ -29,6 +29,7 @@ from mer_bench.fusion.mmtm import TransferModule
 from mer_bench.fusion.msaf import SplitAttention
 from mer_bench.fusion.sdt import SDTNetwork
 from mer_bench.fusion.sync_tva import FUSIONS
+from mer_bench.records import Training
 from mer_bench.run import count_flops
 
 CLASSES = 4
@@ -267,6 +268,25 @@ def test_eight_samples_are_overfitted(name: str) -> None:
             if accuracy == 1:
                 break
     assert accuracy == 1
+
+
+def test_the_optimizer_of_large_methods_takes_one_pass_and_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batch_for("early_concat", widest("early_concat"))
+    weights = []
+    for least in (base.FUSED, 0):
+        monkeypatch.setattr(base, "FUSED", least)
+        module = build("early_concat", widest("early_concat")).train()
+        optimizer = module.adamw()
+        assert bool(optimizer.defaults["fused"]) == (least == 0)
+        for _ in range(3):
+            torch.manual_seed(0)
+            optimizer.zero_grad()
+            total_loss(module, batch).backward()
+            optimizer.step()
+        weights.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+    module.training_options = Training(precision="bf16-mixed")
+    assert not module.adamw().defaults["fused"]
 
 
 @each_method

@@ -56,8 +56,7 @@ def batches(case: Case, root: Path, epochs: int) -> tuple[FusionModule, list[lis
 
 def bare(module: FusionModule, training: Sequence[Sequence[Batch]], validation: Sequence[Batch]) -> list[float]:
     """Seconds of each epoch of the recipe and nothing else: AdamW, clipped gradients, a schedule; then validation."""
-    options = module.training_options
-    optimizer = torch.optim.AdamW(module.parameters(), options.learning_rate, weight_decay=options.weight_decay)
+    optimizer = module.adamw()
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, sum(map(len, training)))
     taken = []
     for epoch in training:
@@ -66,7 +65,7 @@ def bare(module: FusionModule, training: Sequence[Sequence[Batch]], validation: 
         for batch in epoch:
             optimizer.zero_grad()
             torch.stack(list(module.losses(batch).values())).sum().backward()
-            nn.utils.clip_grad_norm_(module.parameters(), options.gradient_clip)
+            nn.utils.clip_grad_norm_(module.parameters(), module.training_options.gradient_clip)
             optimizer.step()
             schedule.step()
         module.eval()
