@@ -175,6 +175,8 @@ def time_again(record: RunRecord, root: Path) -> RunRecord:
 
 def _prepare_torch(spec: RunSpec) -> None:
     torch.set_num_threads(THREADS)
+    # deterministic algorithms would also fill all memory that torch takes, a tenth of an epoch
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision("high" if spec.training.precision == TF32 else "highest")
 
 
