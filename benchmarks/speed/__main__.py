@@ -6,7 +6,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import re
 import resource
 import shutil
@@ -25,6 +24,7 @@ from benchmarks.speed import scaling
 from benchmarks.speed.shapes import CASES, Case
 from mer_bench.files import write_atomic
 from mer_bench.fusion import METHODS
+from mer_bench.measure import device_name
 from mer_bench.metrics import confusion_matrix
 from mer_bench.records import RunRecord, RunSpec, Training, write_record
 from mer_bench.typography import markdown
@@ -161,7 +161,8 @@ def records(count: int) -> Iterator[RunRecord]:
 def caption(part: str, arguments: argparse.Namespace) -> str:
     """Where and at what size."""
     gpu = torch.cuda.is_available()
-    device = torch.cuda.get_device_name() if gpu else f"{os.cpu_count()} x {processor()}, one thread"
+    name = device_name(torch.device("cuda" if gpu else "cpu"))
+    device = name if gpu else f"{os.cpu_count()} x {name}, one thread"
     sizes = f", {arguments.scale:g} of the utterances" if part in SCALED and arguments.scale < 1 else ""
     return f"{'Seconds' if gpu else 'CPU-seconds'} on {device}; torch {torch.__version__}{sizes}."
 
@@ -186,12 +187,6 @@ def keep(part: str, rows: Sequence[Row], arguments: argparse.Namespace) -> None:
     )
     table = markdown([head, *named], "<" + ">" * (len(head) - 1))
     write_atomic(arguments.output, block.sub(lambda found: f"{found[1]}\n{line}\n\n{table}\n{found[3]}", text))
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 def main() -> None:

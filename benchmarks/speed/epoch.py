@@ -86,7 +86,7 @@ def suite(case: Case, root: Path, epochs: int) -> list[float]:
 def cost(case: Case, root: Path) -> dict[str, Any]:
     """Seconds of the cheapest epoch of each loop; a short epoch has several tries."""
     write_corpus(root, case.shape)
-    module, training, validation = batches(case, root, TRIES)
+    module, training, validation = batches(case, root, TRIES - 1)
     alone = bare(module, training[:1], validation)
     tries = TRIES if alone[0] < LONG else 2
     ours = suite(case, root, tries)

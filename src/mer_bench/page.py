@@ -25,7 +25,7 @@ from mer_bench import plots
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1, precision, recall
-from mer_bench.ranking import MARKS, Cost, Row, Table, in_order, tables
+from mer_bench.ranking import MARKS, Cost, Habit, Row, Table, in_order, tables
 from mer_bench.records import RunRecord, Training, load_records
 from mer_bench.report import PUBLISHED, SIMULATED, Published, ablation_lines, by_corpus, facts, load_published
 from mer_bench.statistics import LEVEL, Difference, difference
@@ -144,7 +144,7 @@ def _inflated(table: Table, row: Row) -> Cell:
         return UNKNOWN
     found = table.literature[row]
     tip = f"Weighted F1 {spread(found.best)} at the best test epoch\ninstead of {spread(found.honest)}"
-    return Cell(f"{found.worth:+.2f}".replace("-", "−"), found.worth, tip=tip)
+    return Cell(worth(found), found.worth, tip=tip)
 
 
 def _kept(kind: str, level: str, *others: str) -> Callable[[Table, Row], Cell]:
@@ -409,8 +409,7 @@ def measured(table: Table, row: Row) -> Iterator[tuple[str, str]]:
     """What was measured of a row beside its score."""
     if row in table.literature:
         habit = table.literature[row]
-        worth = f"{habit.worth:+.2f}".replace("-", "−")
-        yield "Best test epoch", f"{spread(habit.best)} instead of {spread(habit.honest)}, inflated by {worth}"
+        yield "Best test epoch", f"{spread(habit.best)} instead of {spread(habit.honest)}, inflated by {worth(habit)}"
     for _, term, text in disturbances(table, row):
         yield f"Kept {term}", text
     if row in table.efficiency:
@@ -538,6 +537,11 @@ def inline(svg: str, name: str, caption: str) -> Markup:
 def signed(found: Difference) -> str:
     """A difference with its interval, in points."""
     return effect(found, "+").replace("-", "−")
+
+
+def worth(habit: Habit) -> str:
+    """What the habit of the best test epoch adds, in points."""
+    return f"{habit.worth:+.2f}".replace("-", "−")
 
 
 def short(count: float) -> str:

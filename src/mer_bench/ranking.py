@@ -313,10 +313,7 @@ class Table:
 
     def complete_seeds(self, row: Row) -> dict[int, list[RunRecord]]:
         """Seed -> its records, one a fold, of the seeds that have all folds; in the order of ``row.pooled``."""
-        seeds: dict[int, dict[int, RunRecord]] = defaultdict(dict)
-        for record in row.records:
-            seeds[record.spec.seed][record.spec.fold] = record
-        return {seed: list(seeds[seed].values()) for seed in sorted(seeds) if len(seeds[seed]) == self.folds}
+        return {seed: list(found.values()) for seed, found in _by_seed(row.records).items() if len(found) == self.folds}
 
     @cached_property
     def literature(self) -> dict[Row, Habit]:
@@ -459,15 +456,18 @@ def _whole(row: Row, rows: Sequence[Row]) -> Row | None:
     return next(found, None)
 
 
-def _row(records: Sequence[RunRecord], folds: int) -> Row:
-    seeds: dict[int, dict[int, npt.NDArray[np.int64]]] = defaultdict(dict)
+def _by_seed(records: Iterable[RunRecord]) -> dict[int, dict[int, RunRecord]]:
+    """Seed -> fold -> its record, both ascending; of several the last counts."""
+    seeds: dict[int, dict[int, RunRecord]] = defaultdict(dict)
     for record in records:
-        seeds[record.spec.seed][record.spec.fold] = np.array(record.test_confusion, np.int64)
-    matrices = [np.stack(list(seeds[seed].values())) for seed in sorted(seeds)]
-    whole = {seed for seed, found in seeds.items() if len(found) == folds}
-    counted = sorted(
-        (record for record in records if record.spec.seed in whole), key=lambda r: (r.spec.seed, r.spec.fold)
-    )
+        seeds[record.spec.seed][record.spec.fold] = record
+    return {seed: dict(sorted(folds.items())) for seed, folds in sorted(seeds.items())}
+
+
+def _row(records: Sequence[RunRecord], folds: int) -> Row:
+    seeds = [list(found.values()) for found in _by_seed(records).values()]
+    matrices = [np.array([record.test_confusion for record in found], np.int64) for found in seeds]
+    counted = [record for found in seeds if len(found) == folds for record in found]
     known = bool(counted) and all(record.test_by_cluster is not None for record in counted)
     clusters = np.concatenate([np.array(record.test_by_cluster, np.int64) for record in counted]) if known else None
     complete = [matrix.sum(0) for matrix in matrices if len(matrix) == folds]
@@ -482,7 +482,7 @@ def _row(records: Sequence[RunRecord], folds: int) -> Row:
         pooled=np.stack(complete or [np.concatenate(matrices).sum(0)]),
         complete=len(complete),
         partial=tuple(sorted((len(matrix) for matrix in matrices if len(matrix) < folds), reverse=True)),
-        counts=None if clusters is None else clusters.reshape(len(whole), -1, *clusters.shape[1:]),
+        counts=None if clusters is None else clusters.reshape(len(complete), -1, *clusters.shape[1:]),
         records=tuple(records),
     )
 

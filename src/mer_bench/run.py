@@ -78,8 +78,6 @@ def run(
     datamodule = build_datamodule(spec, root)
     method = build_method(spec, datamodule.dims, datamodule.num_classes)
     check_pixels(method, datamodule)
-    if spec.compile:
-        method.compile(dynamic=True)  # lengths change from batch to batch
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mer-bench-") as name, warnings.catch_warnings():
         # batches are gathered in the main process on purpose; a distributed sampler is ours, see GroupSampler
@@ -251,6 +249,8 @@ def build_method(spec: RunSpec, dims: Mapping[str, int], num_classes: int) -> Fu
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise Misuse(f"method {spec.method!r} refuses its options {dict(spec.options)}: {error}") from error
     module.training_options = spec.training
+    if spec.compile:
+        module.compile(dynamic=True)  # when it is first called; lengths change from batch to batch
     return module
 
 
