@@ -214,6 +214,13 @@ def test_equal_runs_on_several_numbers_of_devices_count_once() -> None:
     assert (row[4], row[-1]) == ("50.00", "1")
 
 
+def test_equal_runs_on_several_numbers_of_devices_are_resampled_once() -> None:
+    (table,) = tables([clustered("a", 0, 5), clustered("a", 0, 9, devices=2)])
+    counts = table.rows[0].counts
+    assert counts is not None
+    assert (counts.sum(1) == table.rows[0].pooled).all()
+
+
 def test_simulated_corpora_stand_apart() -> None:
     page = report.leaderboard(suite())
     real, simulated = page.index("## Real corpora"), page.index("## Simulated corpora")
