@@ -8,6 +8,10 @@ from typing import Any
 from data_prep.extract import Clip
 from mer_bench.table import read_table
 
+#: seconds within MELD's clips that were cut minutes too long, inferred from their neighbours' times: the first begins
+#: with an utterance of two seconds and has seven words; the second ends where the next one begins, and has three
+MELD_SPANS = {"test_dia38_utt4": (0.0, 5.0), "test_dia220_utt0": (231.0, None)}
+
 
 def media_folder(corpus: Path, raw: Path) -> Path:
     """The folder that the media column of the table in ``corpus`` is relative to.
@@ -26,19 +30,15 @@ def media_folder(corpus: Path, raw: Path) -> Path:
 
 
 def audio_clips(corpus: Path, raw: Path) -> list[Clip]:
-    """Each utterance's whole audio file; the releases cut their audio into utterances.
+    """Each utterance's audio; the releases cut it into utterances, two of MELD's at the wrong place.
 
     Args:
-        corpus: Folder of the utterance table.
+        corpus: Folder of the utterance table; its name says which corpus it is.
         raw: The folder that its ``media`` column is relative to, see :func:`media_folder`.
     """
-    table = read_table(corpus)
-    return [Clip(name, raw / media if media else None) for name, media in zip(table["id"], table["media"], strict=True)]
-
-
-#: seconds within MELD's clips that were cut minutes too long, inferred from their neighbours' times: the first begins
-#: with an utterance of two seconds and has seven words; the second ends where the next one begins, and has three
-MELD_SPANS = {"test_dia38_utt4": (0.0, 5.0), "test_dia220_utt0": (231.0, None)}
+    spans = MELD_SPANS if corpus.resolve().name == "meld" else {}
+    rows: Any = read_table(corpus).itertuples()
+    return [Clip(row.id, raw / row.media if row.media else None, "", *spans.get(row.id, (0.0, None))) for row in rows]
 
 
 def vision_clips(corpus: Path, raw: Path, *, marked_side: str = "left") -> list[Clip]:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.cli import main
 from mer_bench.datasets.ravdess import EMOTIONS, RAVDESS
 from mer_bench.encoders import ENCODERS, MFCCCNN, ResNeXt3D
 from mer_bench.encoders.resnext3d import flip_and_cut, max_pool
@@ -561,6 +562,20 @@ def test_a_run_trains_the_encoders_and_its_record_counts_them_apart(root: Path, 
 def test_a_method_that_reads_features_refuses_pixels(root: Path, method: str, options: dict[str, Any]) -> None:
     with pytest.raises(Misuse, match=rf"'frames' holds pixels, which '{method}' with these options does not read"):
         spec_of(root, method, options=options)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's own, of a Trainer that the user sets up
+def test_fit_refuses_pixels_to_a_method_that_reads_features(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("jsonargparse")
+    data = ["--data", "RAVDESS", "--data.root", str(root), "--data.features", json.dumps(FEATURES)]
+    corpus = ["--data.label_set", "eight", "--data.protocol", "folds6"]
+    monkeypatch.setattr("sys.argv", ["mer-bench", "fit", *data, *corpus, "--model", "EarlyConcat"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "'frames' holds pixels, which 'early_concat'" in capsys.readouterr().err
 
 
 def test_what_reads_nothing_takes_pixels_too(root: Path) -> None:

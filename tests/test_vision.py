@@ -23,7 +23,7 @@ pytest.importorskip("decord")
 
 from data_prep import faces, vision  # noqa: E402
 from data_prep.__main__ import main  # noqa: E402
-from data_prep.clips import vision_clips  # noqa: E402
+from data_prep.clips import audio_clips, vision_clips  # noqa: E402
 from data_prep.extract import MISSING, REMARKS, Clip, Extractor, Unreadable  # noqa: E402
 from data_prep.openface import COLUMNS  # noqa: E402
 from data_prep.video import moments, probe, read  # noqa: E402
@@ -253,9 +253,10 @@ def test_each_corpus_has_its_own_clips(tmp_path: Path) -> None:
 
     film(raw / "MELD" / "train_splits" / "dia0_utt0.mp4", numbered(1))
     ids, media = ["train_dia0_utt0", "test_dia38_utt4"], ["train_splits/dia0_utt0.mp4", ""]
-    first, second = vision_clips(table(tmp_path / "meld", ids, media=media, start=["1000", ""], end=["1003", ""]), raw)
-    assert (first.path, first.start, first.end) == (raw / "MELD" / "train_splits" / "dia0_utt0.mp4", 0.0, None)
-    assert (second.path, second.end) == (None, 5.0)  # cut minutes too long
+    folder = table(tmp_path / "meld", ids, media=media, start=["1000", ""], end=["1003", ""])
+    for first, second in (vision_clips(folder, raw), audio_clips(folder, raw / "MELD")):
+        assert (first.path, first.start, first.end) == (raw / "MELD" / "train_splits" / "dia0_utt0.mp4", 0.0, None)
+        assert (second.path, second.end) == (None, 5.0)  # cut minutes too long
 
 
 def test_iemocap_shows_the_speaker_between_the_utterances_times(tmp_path: Path) -> None:

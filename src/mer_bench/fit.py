@@ -9,6 +9,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.errors import Misuse
 from mer_bench.fusion.base import FusionModule
+from mer_bench.run import check_pixels
 
 
 class MerBenchCLI(LightningCLI):
@@ -19,6 +20,10 @@ class MerBenchCLI(LightningCLI):
         parser.link_arguments("data", "model.init_args.dims", _dims, apply_on="instantiate")
         parser.link_arguments("data", "model.init_args.num_classes", _num_classes, apply_on="instantiate")
         parser.set_defaults({"trainer.use_distributed_sampler": False, "trainer.num_sanity_val_steps": 0})
+
+    def before_fit(self) -> None:
+        """Refuse pixels to a method that takes them for features."""
+        check_pixels(self.model, self.datamodule)
 
 
 def main(arguments: Sequence[str]) -> None:
