@@ -5,6 +5,7 @@ The path of a record is derived from its spec, so "has this run been done?" is "
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -187,6 +188,7 @@ def load_records(results: Path) -> tuple[list[RunRecord], list[str]]:
             records.append(read_record(path))
         except Misuse as error:
             problems.append(str(error))
+    gc.freeze()  # records live as long as the process: statsmodels collects garbage in every call, and would look there
     return records, problems
 
 

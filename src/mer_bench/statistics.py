@@ -76,9 +76,10 @@ def resample(counts: Counts, score: str = "weighted_f1", *, stream: int = 0, res
             drawn alike in all streams, so that a comparison is paired.
         resamples: How many.
     """
-    pooled = [part.astype(np.float64) @ _draws(counts.shape[1], resamples, -1) for part in margins(counts)]
-    weights = _draws(len(counts), resamples, stream)  # and scores, below: [seed, resample]
-    scores = OF_MARGINS[score](*pooled)
+    parts = np.stack(margins(counts)).astype(np.float64)  # [part, class, seed, cluster]
+    pooled = parts.reshape(-1, counts.shape[1]) @ _draws(counts.shape[1], resamples, -1)  # one product: whole numbers
+    scores = OF_MARGINS[score](*pooled.reshape(*parts.shape[:-1], resamples))
+    weights = _draws(len(counts), resamples, stream)  # and scores: [seed, resample]
     return Evidence(
         float(SCORES[score](counts.sum(1)).mean()), (scores * weights).sum(0) / weights.sum(0), counts[0].sum(-1)
     )
