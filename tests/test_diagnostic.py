@@ -133,7 +133,8 @@ def test_the_picture_has_every_number_and_equal_records_give_equal_bytes(tmp_pat
 
     assert plots.diagnostic([]) is None
     for name, records in (("first", RECORDS), ("second", RECORDS[::-1])):
-        plots.write(records, tmp_path / name)
+        made = plots.write(records, tmp_path / name)
+        assert [path.name for path in made] == ["diagnostic.svg"]  # one for all of these tables
     first = (tmp_path / "first" / "diagnostic.svg").read_text(encoding="utf-8")
     assert first == (tmp_path / "second" / "diagnostic.svg").read_text(encoding="utf-8")
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", first)

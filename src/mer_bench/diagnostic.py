@@ -157,8 +157,13 @@ def answers(found: Sequence[Table]) -> str:
     return markdown([head, *body], "<<>>>>>>") if body else NOTHING
 
 
+def concerns(table: Table) -> bool:
+    """Whether a table is of a diagnostic corpus."""
+    return table.first.simulated and table.first.spec.protocol == PROTOCOL
+
+
 def _diagnostic(found: Sequence[Table]) -> list[Table]:
-    return [table for table in found if table.first.simulated and table.first.spec.protocol == PROTOCOL]
+    return [table for table in found if concerns(table)]
 
 
 def _corpus(table: Table) -> str:

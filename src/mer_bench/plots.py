@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mer_bench.diagnostic import collect, corpora_of
+from mer_bench.diagnostic import collect, concerns, corpora_of
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.metrics import f1, weighted_f1
@@ -261,7 +261,9 @@ def write(records: Sequence[RunRecord], folder: Path, formats: Sequence[str] = (
 
 
 def draw(found: Sequence[Table], folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
-    """Draw every picture of every table into ``folder``; returns the files, and removes those of tables that are gone.
+    """Draw every picture into ``folder``; returns the files, and removes those of tables that are gone.
+
+    Every table has its own, but those of the diagnostic corpora one together.
 
     Raises:
         Misuse: matplotlib is not installed.
@@ -275,7 +277,8 @@ def draw(found: Sequence[Table], folder: Path, formats: Sequence[str] = ("svg",)
                 "axes.spines.right": False, "axes.edgecolor": FAINT}  # fmt: skip
     made = []
     with matplotlib.rc_context(settings):
-        figures = [(f"{slug(table)}-{kind}", draw(table)) for table in found for kind, draw in PLOTS.items()]
+        single = [table for table in found if not concerns(table)]
+        figures = [(f"{slug(table)}-{kind}", draw(table)) for table in single for kind, draw in PLOTS.items()]
         for part in across(found):
             name = f"{'simulated' if part.simulated else 'real'}-{part.track}-critical"
             figures.append((name, critical_difference(part)))
