@@ -16,6 +16,7 @@ from mer_bench.fusion import METHODS
 from mer_bench.ranking import tables
 from mer_bench.records import RunRecord
 from mer_bench.suite import read_suite
+from mer_bench.typography import p_value, probability
 
 #: Of 60 utterances of three equal classes and 0.8 as the best possible accuracy, 20 are chance and 48 all there is.
 BEST = {"utterance": {"text": {"accuracy": 0.8, "weighted_f1": 0.8}}, "dialogue": {"text": {"accuracy": 0.9}}}
@@ -141,3 +142,8 @@ def test_the_picture_has_every_number_and_equal_records_give_equal_bytes(tmp_pat
     cells = [text for text in texts if re.fullmatch(r"[-−]?\d+|–", text)]
     assert cells == ["89", "75", "100", "0", "100", "-11", "100", "–"]
     assert {"tensor_fusion", "sync_tva (hidden=64) †", "redundant", "synergy"} <= set(texts)
+
+
+def test_a_small_p_value_is_never_written_as_nought() -> None:
+    written = [(probability(p), p_value(p)) for p in (0.0004, 0.001, 0.0234)]
+    assert written == [("< 0.001", "p < 0.001"), ("0.001", "p = 0.001"), ("0.023", "p = 0.023")]

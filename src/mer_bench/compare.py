@@ -15,7 +15,7 @@ from mer_bench.ranking import MARKS, Row, Table, tables
 from mer_bench.records import RunRecord
 from mer_bench.statistics import Difference, difference, holm, significant
 from mer_bench.table import FILE, read_table
-from mer_bench.typography import between, markdown, points
+from mer_bench.typography import between, markdown, p_value, points, probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def claims(records: Sequence[RunRecord]) -> str:
     corrected = holm([each.p for *_, each in tested])
     lines = [
         (text, one.table.first.spec.dataset, ", ".join(sorted(name for _, name, _ in one.table.features)),
-         points(each.effect, "+"), between(each.low, each.high, "+"), f"{p:.3f}",
+         points(each.effect, "+"), between(each.low, each.high, "+"), probability(p),
          "not shown" if not significant(p) else "holds" if each.effect > 0 else "the reverse holds")
         for (text, one, each), p in zip(tested, corrected, strict=True)
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def describe(found: Comparison, root: Path, show: int) -> str:
         d = found.difference
         parts.append(
             f"weighted F1 {first.score('weighted_f1')} against {second.score('weighted_f1')}: "
-            f"{points(d.effect, '+')} points, 95 % interval {between(d.low, d.high, '+')}, p = {d.p:.3f} (paired; not "
+            f"{points(d.effect, '+')} points, 95 % interval {between(d.low, d.high, '+')}, {p_value(d.p)} (paired; not "
             "corrected for other comparisons)\n"
         )
     else:

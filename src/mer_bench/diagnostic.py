@@ -13,7 +13,7 @@ import numpy as np
 
 from mer_bench.ranking import REFERENCES, Row, Table
 from mer_bench.statistics import difference, holm, resample
-from mer_bench.typography import between, markdown, points
+from mer_bench.typography import between, markdown, points, probability
 
 PROTOCOL = "independent"  #: the diagnostic corpora have it and no other corpus
 PREFIX = "simulated-"
@@ -149,7 +149,7 @@ def answers(found: Sequence[Table]) -> str:
         corrected = holm([each.p for *_, each in tested])
         body += [
             (question.part, _corpus(table), whole.score("weighted_f1"), without.score("weighted_f1"),
-             points(each.effect, "+"), between(each.low, each.high, "+"), f"{p:.3f}",
+             points(each.effect, "+"), between(each.low, each.high, "+"), probability(p),
              f"{whole.parameters - without.parameters:+,}")
             for (table, whole, without, each), p in zip(tested, corrected, strict=True)
         ]  # fmt: skip

@@ -30,9 +30,14 @@ def effect(found: Difference, sign: str = "") -> str:
     return f"{points(found.effect, sign)} ({between(found.low, found.high, sign)})"
 
 
+def probability(p: float) -> str:
+    """A p-value in a column of them."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
 def p_value(p: float) -> str:
     """A p-value in words."""
-    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+    return f"p {'= ' * (p >= 0.001)}{probability(p)}"
 
 
 def percent(share: float | None) -> str:
