@@ -125,8 +125,8 @@ def shares(found: Sequence[Table]) -> str:
         return NOTHING
     corpora = corpora_of(lines)
     body = [
-        (line.label, line.track, *(f"{100 * line.shares[c]:.0f}" if c in line.shares else "–" for c in corpora),
-         f"{100 * line.mean:.0f}" if len(line.shares) == len(corpora) else "–")
+        (line.label, line.track, *(f"{100 * line.shares[c]:z.0f}" if c in line.shares else "–" for c in corpora),
+         f"{100 * line.mean:z.0f}" if len(line.shares) == len(corpora) else "–")
         for line in lines
     ]  # fmt: skip
     return markdown([("Method", "Track", *corpora, "mean"), *body], "<<" + ">" * (len(corpora) + 1))

@@ -382,7 +382,7 @@ def _heat(
     for (i, j), value in np.ndenumerate(values):
         shade = "white" if value > 0.6 * top else INK
         axes.text(
-            j, i, "–" if np.isnan(value) else f"{value:.0f}", ha="center", va="center", color=shade, in_layout=False
+            j, i, "–" if np.isnan(value) else f"{value:z.0f}", ha="center", va="center", color=shade, in_layout=False
         )
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
