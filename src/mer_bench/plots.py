@@ -237,7 +237,7 @@ def diagnostic(found: Sequence[Table]) -> Figure | None:
     change = [place for place, (one, other) in enumerate(pairwise(lines), 1) if one.track != other.track]
     for place in change:
         axes.axhline(place - 0.5, color=INK, linewidth=1.5)
-    below = "; below the line: methods that read dialogues, of what these allow" if change else ""
+    below = "\nbelow the line: methods that read dialogues, of what these allow" if change else ""
     axes.set_xlabel(f"% of the attainable accuracy above chance{below}")
     return figure
 
