@@ -33,12 +33,13 @@ def audio_clips(corpus: Path, raw: Path) -> list[Clip]:
     """Each utterance's audio; the releases cut it into utterances, two of MELD's at the wrong place.
 
     Args:
-        corpus: Folder of the utterance table; its name says which corpus it is.
+        corpus: Folder of the utterance table.
         raw: The folder that its ``media`` column is relative to, see :func:`media_folder`.
     """
-    spans = MELD_SPANS if corpus.resolve().name == "meld" else {}
     rows: Any = read_table(corpus).itertuples()
-    return [Clip(row.id, raw / row.media if row.media else None, "", *spans.get(row.id, (0.0, None))) for row in rows]
+    return [
+        Clip(row.id, raw / row.media if row.media else None, "", *MELD_SPANS.get(row.id, (0.0, None))) for row in rows
+    ]
 
 
 def vision_clips(corpus: Path, raw: Path, *, marked_side: str = "left") -> list[Clip]:
@@ -66,10 +67,7 @@ def vision_clips(corpus: Path, raw: Path, *, marked_side: str = "left") -> list[
         return [Clip(take, files.get((take, "01", ".mp4"), files.get((take, "02", ".mp4")))) for take in table["id"]]
     folder = media_folder(corpus, raw)
     if name != "iemocap":
-        return [
-            Clip(row.id, folder / row.media if row.media else None, "", *MELD_SPANS.get(row.id, (0.0, None)))
-            for row in rows
-        ]
+        return audio_clips(corpus, folder)  # sound and pictures are in one file
     other = {"left": "right", "right": "left"}[marked_side]
     return [
         Clip(

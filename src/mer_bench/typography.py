@@ -37,7 +37,8 @@ def probability(p: float) -> str:
 
 def p_value(p: float) -> str:
     """A p-value in words."""
-    return f"p {'= ' * (p >= 0.001)}{probability(p)}"
+    written = probability(p)
+    return f"p {written}" if written.startswith("<") else f"p = {written}"
 
 
 def percent(share: float | None) -> str:
