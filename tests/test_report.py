@@ -420,7 +420,9 @@ def test_write_then_check_finds_nothing_until_something_changes(tmp_path: Path) 
     for record in suite():
         write_record(record, results)
     assert "does not exist" in (report.check(results, target) or "")
-    assert report.write(results, target) == []
+    records, problems = report.write(results, target)
+    assert len(records) == len(suite())
+    assert problems == []
     assert target.read_text(encoding="utf-8") == report.leaderboard(suite())
     assert report.check(results, target) is None
     write_record(make("lmf", 7), results)
@@ -435,7 +437,8 @@ def test_an_unreadable_record_is_named_and_skipped(tmp_path: Path) -> None:
     path = write_record(make("a"), results)
     write_record(make("b"), results)
     path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
-    (problem,) = report.write(results, target)
+    records, (problem,) = report.write(results, target)
+    assert records == [make("b")]
     assert path.name in problem
     assert target.read_text(encoding="utf-8") == report.leaderboard([make("b")])
     assert report.check(results, target) == problem

@@ -86,7 +86,7 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: 
     from mer_bench import bench as benches
     from mer_bench import report
     from mer_bench import suite as suites
-    from mer_bench.records import check_measures, load_records
+    from mer_bench.records import check_measures
     from mer_bench.tracking import GROUP
 
     asked = check_measures(_words(" ".join(measures)))
@@ -112,9 +112,9 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: 
         os.environ.setdefault(GROUP, suite.stem)  # workers inherit it
     failed = benches.bench(specs, places, jobs=jobs, cluster=cluster)
     target = target or _leaderboard(results)
-    for problem in report.write(results, target):
+    records, problems = report.write(results, target)
+    for problem in problems:
         click.echo(f"warning: {problem}", err=True)
-    records, _ = load_records(results)
     for dataset in chosen.datasets:
         click.echo(report.main_table(records, dataset))
     click.echo(f"leaderboard: {target}")
@@ -199,7 +199,7 @@ def leaderboard(check: bool, output: Path | None, results: Path) -> None:
             sys.exit(1)
         click.echo(f"{target} is what the records give")
         return
-    for problem in report.write(results, target):
+    for problem in report.write(results, target)[1]:
         click.echo(f"warning: {problem}", err=True)
     click.echo(target)
 

@@ -129,11 +129,11 @@ def excerpt(records: Sequence[RunRecord], title: str, rows: int = 10) -> str:
     return f"**{title}** ({names}{shown})\n\n{markdown([head, *lines], '<<>>><')}"
 
 
-def write(records_root: Path, target: Path) -> list[str]:
-    """Write the leaderboard of all records below ``records_root``; returns a sentence for each unreadable record."""
+def write(records_root: Path, target: Path) -> tuple[list[RunRecord], list[str]]:
+    """Write the leaderboard of all records below ``records_root``; returns what :func:`load_records` does."""
     records, problems = load_records(records_root)
     write_atomic(target, leaderboard(records))
-    return problems
+    return records, problems
 
 
 def check(records_root: Path, target: Path) -> str | None:
