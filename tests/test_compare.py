@@ -99,6 +99,21 @@ def test_rows_are_found_by_their_label_ablations_included(tmp_path: Path) -> Non
     assert "cfn_sr against cfn_sr (residual=false) †" in describe(found, tmp_path, 0)
 
 
+def test_a_method_is_the_row_that_reads_most_unless_its_modalities_are_named(tmp_path: Path) -> None:
+    both = {"text": "minilm", "audio": "mfcc"}
+    fused = [replace(one, spec=replace(one.spec, features=both)) for one in RECORDS if one.spec.method == "b"]
+    alone = [replace(one, spec=replace(one.spec, method="b")) for one in RECORDS if one.spec.method == "a"]
+    (found,) = compare([*fused, *alone], "b", "b/text")
+    assert (found.first.modalities, found.second.modalities) == (("text", "audio"), ("text",))
+    assert found.difference is not None
+    assert found.difference.effect < 0  # text alone is ahead, and yet not what "b" means
+    text = describe(found, tmp_path, 0)
+    assert "b on text + audio against b on text" in text
+    assert compare([*fused, *alone], "b/text+audio", "b/text")[0].first.label == "b"
+    with pytest.raises(Misuse, match="b/vision"):
+        compare([*fused, *alone], "b", "b/vision")
+
+
 def test_a_claim_holds_is_turned_round_or_is_not_shown() -> None:
     wrong = {"early_concat": [], "unimodal": range(0, 60, 2), "cfn_sr": range(0, 60, 3), "tacfn": [7]}
     records = [record(method, seed, list(rows)) for method, rows in wrong.items() for seed in range(3)]

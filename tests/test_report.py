@@ -168,6 +168,14 @@ def test_reference_rows_stand_unranked_in_the_dialogue_table_too() -> None:
     assert line(page, "reference rows read utterances")
 
 
+def test_a_method_that_reads_one_modality_of_several_competes_only_where_there_is_no_other() -> None:
+    text = make("bc_lstm", modalities=("text",), hits=29, context="dialogue")
+    first, second = score_rows(report.leaderboard([text, make("bc_lstm", hits=20, context="dialogue")]))
+    assert [row[:3] for row in (first, second)] == [["–", "bc_lstm", "text"], ["1", "bc_lstm", "text + audio"]]
+    (only,) = score_rows(report.leaderboard([text]))
+    assert only[:3] == ["1", "bc_lstm", "text"]
+
+
 def test_reference_rows_alone_make_a_table() -> None:
     page = report.leaderboard([make("unimodal", modalities=("text",))])
     assert [row[:2] for row in score_rows(page)] == [["–", "unimodal"]]
@@ -489,7 +497,7 @@ def test_rows_say_how_certain_they_are_and_which_are_tied() -> None:
     assert not single[5].endswith("≈")
     low, high = (float(bound) for bound in single[4].split(" to "))
     assert low < float(single[3].split(" ")[0]) < high
-    assert "over the best single modality, text." in page
+    assert "over the best single modality, text (unimodal)." in page
     assert "bootstrap over dialogues and seeds" in page
 
 

@@ -245,7 +245,10 @@ def report_(output: Path, suites: Path, results: Path) -> None:
 @data_option
 @results_option
 def compare(first: str, second: str, dataset: str | None, show: int, root: Path, results: Path) -> None:
-    """Where the methods FIRST and SECOND differ: paired test, gain by class, and utterances if the corpus is there."""
+    """Where the methods FIRST and SECOND differ: paired test, gain by class, and utterances if the corpus is there.
+
+    METHOD/MODALITIES, as in unimodal/audio, is the row that reads just these.
+    """
     from mer_bench import compare as comparison
 
     for found in comparison.compare(_records(results), first, second, dataset):

@@ -20,16 +20,25 @@ from mer_bench.typography import between, markdown, p_value, points, probability
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The best row of each of two methods in one table; no ``difference`` where one of them lacks a complete seed."""
+    """A row of each of two methods in one table; no ``difference`` where one of them lacks a complete seed."""
 
     table: Table
     first: Row
     second: Row
     difference: Difference | None  #: first less second
 
+    def names(self, kind: str) -> list[str]:
+        """The rows' ``label`` or ``method``, with what they read where that differs."""
+        apart = self.first.modalities != self.second.modalities
+        return [getattr(row, kind) + f" on {row.reads}" * apart for row in (self.first, self.second)]
+
 
 def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str | None = None) -> list[Comparison]:
-    """Every table in which both have a row: methods, or rows as the leaderboard labels them, ablations included.
+    """Every table in which both have a row.
+
+    Either is a method, or a row as the leaderboard labels it, ablations included; ``/MODALITIES`` after it, as in
+    ``unimodal/audio`` or ``cfn_sr/audio+vision``, says what the row reads. Of several rows those that read most
+    modalities count, of these the best.
 
     Raises:
         Misuse: there is none, or nothing is recorded of a method.
@@ -58,15 +67,20 @@ def _compare(table: Table, first: str, second: str) -> Comparison | None:
 
 
 def _row(table: Table, name: str) -> Row | None:
-    """The row whose label, without its mark, is ``name``, else the best row of the method of that name."""
-    rows = (*table.rows, *table.ablations)
-    labelled = (row for row in rows if row.label.rstrip("".join(MARKS.values())) == name)
-    return next(labelled, None) or next((row for row in rows if row.method == name), None)
+    """The row whose label, without its mark, is ``name``, else that of the method of that name."""
+    rows = sorted((*table.rows, *table.ablations), key=lambda row: -len(row.modalities))
+
+    def called(row: Row, label: str) -> bool:
+        return name in (label, f"{label}/{'+'.join(row.modalities)}")
+
+    labelled = (row for row in rows if called(row, row.label.rstrip("".join(MARKS.values()))))
+    return next(labelled, None) or next((row for row in rows if called(row, row.method)), None)
 
 
 #: What the papers say, or take for granted -> the two methods that it sets against each other.
 CLAIMS = (
     ("Simple fusion beats the best single modality", "early_concat", "unimodal"),
+    ("Concatenation in context beats text in context", "bc_lstm", "bc_lstm/text"),
     ("CFN-SR's cross-modal block beats concatenation", "cfn_sr", "early_concat"),
     ("TACFN's cross-modal blocks beat concatenation", "tacfn", "early_concat"),
     ("TACFN beats CFN-SR", "tacfn", "cfn_sr"),
@@ -99,7 +113,7 @@ def describe(found: Comparison, root: Path, show: int) -> str:
         show: How many utterances to list, drawn at random.
     """
     first, second, classes = found.first, found.second, found.table.first.classes
-    parts = [f"{found.table.title}: {first.label} against {second.label}\n"]
+    parts = [f"{found.table.title}: {' against '.join(found.names('label'))}\n"]
     if found.difference:
         d = found.difference
         parts.append(
@@ -111,7 +125,7 @@ def describe(found: Comparison, root: Path, show: int) -> str:
         parts.append("no test: a method lacks a complete seed\n")
     scores = [100 * f1(row.pooled).mean(0) for row in (first, second)]
     lines = [(name, f"{a:.1f}", f"{b:.1f}", f"{a - b:+.1f}") for name, a, b in zip(classes, *scores, strict=True)]
-    parts.append(markdown([("F1", first.method, second.method, "gain"), *lines], "<>>>"))
+    parts.append(markdown([("F1", *found.names("method"), "gain"), *lines], "<>>>"))
     parts.append(_disagreements(found, root, show))
     return "\n".join(parts)
 
@@ -133,7 +147,7 @@ def _disagreements(found: Comparison, root: Path, show: int) -> str:
         (table["id"][row], table["emotion"][row], classes[mine[row]], classes[yours[row]], table["text"][row][:60])
         for row in sorted(int(row) for row in chosen)
     ]
-    head = ("utterance", "emotion", found.first.method, found.second.method, "text")
+    head = ("utterance", "emotion", *found.names("method"), "text")
     return f"{text}\n{markdown([head, *lines], '<<<<<')}"
 
 

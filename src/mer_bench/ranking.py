@@ -78,6 +78,7 @@ class Row:
     Attributes:
         label: Method, with the options that are not its defaults and the mark of its provenance.
         modalities: What it reads.
+        alone: Whether that is one modality of several that the table has: what fusion must beat.
         pooled: One confusion matrix for each complete seed [seed, class, class], summed over folds; where no seed is
             complete, a single one [1, class, class] of whatever exists.
         complete: Number of complete seeds.
@@ -90,6 +91,7 @@ class Row:
     method: str
     label: str
     modalities: tuple[str, ...]
+    alone: bool
     training: Training
     parameters: int
     encoder_parameters: int | None
@@ -133,7 +135,7 @@ class Row:
     @property
     def ranked(self) -> bool:
         """Whether the row competes."""
-        return self.complete > 0 and self.method not in REFERENCES
+        return self.complete > 0 and not self.alone and self.method not in REFERENCES
 
     def score(self, name: str) -> str:
         """A score as the tables print it."""
@@ -442,7 +444,7 @@ def _table(features: FeatureMap, track: str, records: Sequence[RunRecord]) -> Ta
     for record in records:
         spec = record.spec
         runs[spec.method, _modalities(spec), _options(spec), astuple(spec.training)].append(record)
-    rows = sorted((_row(group, folds) for group in runs.values()), key=lambda row: row.order)
+    rows = sorted((_row(group, folds, len(features)) for group in runs.values()), key=lambda row: row.order)
     whole = {row: _whole(row, rows) for row in rows}
     ablations = {row: of for row, of in whole.items() if of}
     return Table(features, track, folds, [row for row in rows if row not in ablations], records, ablations)
@@ -464,7 +466,7 @@ def _by_seed(records: Iterable[RunRecord]) -> dict[int, dict[int, RunRecord]]:
     return {seed: dict(sorted(folds.items())) for seed, folds in sorted(seeds.items())}
 
 
-def _row(records: Sequence[RunRecord], folds: int) -> Row:
+def _row(records: Sequence[RunRecord], folds: int, modalities: int) -> Row:
     seeds = [list(found.values()) for found in _by_seed(records).values()]
     matrices = [np.array([record.test_confusion for record in found], np.int64) for found in seeds]
     counted = [record for found in seeds if len(found) == folds for record in found]
@@ -476,6 +478,7 @@ def _row(records: Sequence[RunRecord], folds: int) -> Row:
         method=spec.method,
         label=spec.method + _options(spec) + MARKS.get(provenance, ""),
         modalities=_modalities(spec),
+        alone=len(spec.features) == 1 < modalities,
         training=spec.training,
         parameters=records[-1].parameters,
         encoder_parameters=records[-1].encoder_parameters,

@@ -38,7 +38,7 @@ How to read it:
 - "2/3 seeds" means that other rows of the table have three. A seed counts once all its folds are there; a row without
   such a seed is unranked, and its *italic* scores are pooled over what exists.
 - † marks a reconstruction: the paper does not determine the method. ° marks a baseline. What fusion must beat has no
-  rank: one modality alone (`unimodal`), the largest class (`majority`), and a linear model of each feature's mean and
+  rank: one modality alone, the largest class (`majority`), and a linear model of each feature's mean and
   deviation over the utterance (`linear`).
 """
 
@@ -325,7 +325,8 @@ def _gain(table: Table) -> Iterator[str]:
         best, single, gain = table.gain
         yield (
             f"{best.label} gains {points(gain.effect)} points of weighted F1 (95 % interval "
-            f"{between(gain.low, gain.high)}) over the best single modality, {single.modalities[0]}."
+            f"{between(gain.low, gain.high)}) over the best single modality, {single.modalities[0]} "
+            f"({single.method})."
         )
 
 
