@@ -191,6 +191,10 @@ def _seconds(table: Table, row: Row) -> Cell:
     return Cell(f"{row.seconds:,.1f}", row.seconds, tip=tip)
 
 
+def _memory(table: Table, row: Row) -> Cell:
+    return Cell(f"{row.memory:,.0f}", row.memory, tip=f"{len(row.records)} trainings\non {trained_on(row)}")
+
+
 def _seeds(table: Table, row: Row) -> Cell:
     return Cell(table.seeds(row), row.complete + len(row.partial) / 1000)
 
@@ -228,8 +232,7 @@ COLUMNS = (
     Column("Utterances / s", "Throughput of the forward pass on 32 utterances, or as few whole dialogues as hold them; "
            "median, without extractors.", _timed(lambda cost: f"{cost.throughput:,.0f}", lambda cost: cost.throughput),
            COST),
-    Column("Memory, MiB", "Peak of a training; median.", _timed(lambda cost: f"{cost.memory:,.0f}",
-           lambda cost: cost.memory), COST, falling=False),
+    Column("Memory, MiB", "Peak of one training, median.", _memory, COST, falling=False),
     Column("Seconds", "Of one training, median; comparable only on one device.", _seconds, COST, falling=False),
     Column("Seeds", "Complete seeds, of those that other rows have.", _seeds),
 )  # fmt: skip

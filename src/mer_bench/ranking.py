@@ -133,6 +133,11 @@ class Row:
         return float(np.median([record.seconds for record in self.records]))
 
     @property
+    def memory(self) -> float:
+        """Peak of a training in MiB, median over its runs."""
+        return float(np.median([record.peak_memory_mib for record in self.records]))
+
+    @property
     def ranked(self) -> bool:
         """Whether the row competes."""
         return self.complete > 0 and not self.alone and self.method not in REFERENCES
@@ -166,14 +171,11 @@ class Kept:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a forward pass without extractors and a training cost; medians over the runs that were timed."""
+    """What a forward pass without extractors takes; medians over the runs that were timed."""
 
     extractors: int  #: their frozen parameters
-    flops: float  #: of an utterance
     latency: float  #: milliseconds, of one utterance or dialogue
     throughput: float  #: utterances a second
-    seconds: float  #: of a training
-    memory: float  #: peak, MiB
     devices: frozenset[str]  #: with their threads
 
 
@@ -373,18 +375,16 @@ def _kept(seeds: Sequence[Sequence[RunRecord]]) -> Kept:
 
 
 def _cost(row: Row) -> Cost | None:
-    timed = [(record, record.efficiency) for record in row.records if record.efficiency is not None]
+    timed = [record.efficiency for record in row.records if record.efficiency is not None]
     if not timed:
         return None
+    features = row.records[0].features.values() if row.modalities else ()
     return Cost(
-        extractors=sum(facts.get("parameters", 0) for facts in timed[0][0].features.values() if row.modalities),
-        flops=float(np.median([record.flops_per_utterance for record, _ in timed])),
-        latency=float(np.median([1000 * each["latency_seconds"] for _, each in timed])),
-        throughput=float(np.median([each["throughput_utterances"] / each["throughput_seconds"] for _, each in timed])),
-        seconds=float(np.median([record.seconds for record, _ in timed])),
-        memory=float(np.median([record.peak_memory_mib for record, _ in timed])),
+        extractors=sum(facts.get("parameters", 0) for facts in features),
+        latency=float(np.median([1000 * each["latency_seconds"] for each in timed])),
+        throughput=float(np.median([each["throughput_utterances"] / each["throughput_seconds"] for each in timed])),
         devices=frozenset(
-            f"{each['device']} ({each['threads']} thread{'s' * (each['threads'] > 1)})" for _, each in timed
+            f"{each['device']} ({each['threads']} thread{'s' * (each['threads'] > 1)})" for each in timed
         ),
     )
 

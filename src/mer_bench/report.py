@@ -290,8 +290,8 @@ def _cost(table: Table) -> str:
         return ""
     lines = [
         (row.label, row.reads, f"{row.parameters:,}", _count(row.fusion_parameters), f"{cost.extractors:,}",
-         f"{cost.flops / 1e6:,.2f}", f"{cost.latency:,.2f}", f"{cost.throughput:,.0f}", f"{cost.seconds:,.0f}",
-         f"{cost.memory:,.0f}")
+         f"{row.flops / 1e6:,.2f}", f"{cost.latency:,.2f}", f"{cost.throughput:,.0f}", f"{row.seconds:,.0f}",
+         f"{row.memory:,.0f}")
         for row, cost in table.efficiency.items()
     ]  # fmt: skip
     devices = sorted(frozenset.union(*(cost.devices for cost in table.efficiency.values())))
