@@ -298,8 +298,12 @@ class _Groups(Dataset[Batch]):
         return self.datamodule.collate([self.groups[number] for number in numbers])
 
 
-def training_statistics(features: FeatureSet, rows: Rows, chunk: int = 1 << 16) -> tuple[Tensor, Tensor]:
-    """Mean [dim] and inverse standard deviation [dim] over all frames of ``rows``; a constant column gets scale 1."""
+def training_statistics(features: FeatureSet, rows: Rows, at_once: int = 1 << 20) -> tuple[Tensor, Tensor]:
+    """Mean [dim] and inverse standard deviation [dim] over all frames of ``rows``; a constant column gets scale 1.
+
+    ``at_once`` values are in memory.
+    """
+    chunk = max(1, at_once // features.spec.dim)
     chosen = np.zeros(len(features.offsets) - 1, bool)
     chosen[rows] = True
     frames = np.repeat(chosen, np.diff(features.offsets))
