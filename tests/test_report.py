@@ -176,6 +176,14 @@ def test_a_method_that_reads_one_modality_of_several_competes_only_where_there_i
     assert only[:3] == ["1", "bc_lstm", "text"]
 
 
+def test_a_track_makes_its_tables_of_its_own_runs() -> None:
+    text = make("bc_lstm", modalities=("text",), context="dialogue")
+    page = report.leaderboard([text, make("lmf")])
+    assert [row[1:3] for row in score_rows(page)] == [["lmf", "text + audio"], ["bc_lstm", "text"]]
+    assert "utterance track" in page
+    assert "dialogue track" in page
+
+
 def test_reference_rows_alone_make_a_table() -> None:
     page = report.leaderboard([make("unimodal", modalities=("text",))])
     assert [row[:2] for row in score_rows(page)] == [["–", "unimodal"]]

@@ -392,8 +392,8 @@ def _cost(row: Row) -> Cost | None:
 def tables(records: Sequence[RunRecord]) -> list[Table]:
     """The tables that the records make, in a fixed order; superseded versions of a method are left out.
 
-    Every feature map that is no part of a larger one makes a table for each track. A run on fewer modalities stands in
-    the table of its track; reference rows stand in every table whose features hold theirs.
+    Every feature map that is no part of a larger one of its track makes a table. A run on fewer modalities stands in
+    the tables whose features hold its own, reference rows in those of both tracks; they make a table where none does.
     """
     groups: dict[tuple[bool, str, str, str, tuple[str, ...]], list[RunRecord]] = defaultdict(list)
     replaced = {id(record) for record in superseded(records)}
@@ -428,12 +428,17 @@ def _feature_map(spec: RunSpec) -> FeatureMap:
 
 def _tables_of(group: Sequence[RunRecord]) -> Iterator[Table]:
     """Tables of records that share corpus, labels and protocol."""
-    maps = {_feature_map(record.spec) for record in group}
-    for whole in sorted((part for part in maps if not any(part < other for other in maps)), key=sorted):
+    maps: dict[str, set[FeatureMap]] = defaultdict(set)  # of each track
+    reference: set[FeatureMap] = set()
+    for record in group:
+        known = reference if record.spec.method in REFERENCES else maps[record.context]
+        known.add(_feature_map(record.spec))
+    held = set().union(*maps.values())
+    maps["utterance"] |= {part for part in reference if not any(part <= whole for whole in held)}
+    chosen = [(whole, track) for track, found in maps.items() for whole in found if not any(whole < o for o in found)]
+    for whole, track in sorted(chosen, key=lambda item: (sorted(item[0]), item[1] == "dialogue")):
         inside = [record for record in group if _feature_map(record.spec) <= whole]
-        tracks = {record.context for record in inside if record.spec.method not in REFERENCES}
-        for track in sorted(tracks or {record.context for record in inside}, reverse=True):
-            yield _table(whole, track, [r for r in inside if r.context == track or r.spec.method in REFERENCES])
+        yield _table(whole, track, [r for r in inside if r.context == track or r.spec.method in REFERENCES])
 
 
 def _table(features: FeatureMap, track: str, records: Sequence[RunRecord]) -> Table:
