@@ -279,7 +279,7 @@ def test_what_was_measured_beside_the_score_stands_in_columns_as_the_leaderboard
         (line,) = [[cell.strip() for cell in line.split("|")] for line in block if line.startswith("| b ")]
         assert {cells[name].text for name in names} <= set(line)
     memory = shown["Memory, MiB"].cell(table, b)
-    assert memory == page.Cell("700", 700.5, tip="2 trainings\non cpu")
+    assert memory == page.Cell("700", 700.5, tip="on cpu")
     assert memory.text in line
 
 

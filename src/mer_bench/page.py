@@ -192,7 +192,7 @@ def _seconds(table: Table, row: Row) -> Cell:
 
 
 def _memory(table: Table, row: Row) -> Cell:
-    return Cell(f"{row.memory:,.0f}", row.memory, tip=f"{len(row.records)} trainings\non {trained_on(row)}")
+    return UNKNOWN if row.memory is None else Cell(f"{row.memory:,.0f}", row.memory, tip=f"on {trained_on(row)}")
 
 
 def _seeds(table: Table, row: Row) -> Cell:
@@ -396,11 +396,8 @@ def provenance(row: Row) -> Iterator[tuple[str, str]]:
     software = {", ".join(f"{name} {version}" for name, version in sorted(r.versions.items())) for r in row.records}
     yield "Software", "; ".join(sorted(software - {""})) or "not recorded"
     yield "Device", trained_on(row)
-    memory = max(record.peak_memory_mib for record in row.records)
-    yield (
-        "Cost",
-        f"{sum(r.seconds for r in row.records):,.0f} s for {len(row.records)} trainings, peak {memory:,.0f} MiB",
-    )
+    memory = "" if row.memory is None else f", peak {row.memory:,.0f} MiB"
+    yield "Cost", f"{sum(r.seconds for r in row.records):,.0f} s for {len(row.records)} trainings{memory}"
 
 
 def trained_on(row: Row) -> str:

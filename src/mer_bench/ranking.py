@@ -133,9 +133,10 @@ class Row:
         return float(np.median([record.seconds for record in self.records]))
 
     @property
-    def memory(self) -> float:
-        """Peak of a training in MiB, median over its runs."""
-        return float(np.median([record.peak_memory_mib for record in self.records]))
+    def memory(self) -> float | None:
+        """Peak of a training in MiB, median over its runs that know theirs; None where none does."""
+        known = [record.peak_memory_mib for record in self.records if record.peak_memory_mib is not None]
+        return float(np.median(known)) if known else None
 
     @property
     def ranked(self) -> bool:

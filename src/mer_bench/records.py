@@ -91,7 +91,7 @@ class RunRecord:
     parameters: int  #: trainable
     flops_per_utterance: int  #: forward pass, as torch counts them
     seconds: float
-    peak_memory_mib: float
+    peak_memory_mib: float | None  #: of the process, or of the GPU, during this run; None = not known
     device: str
     #: ``test_confusion`` of each cluster of utterances that are not independent (a dialogue; an actor of RAVDESS), in
     #: table order; None = not counted

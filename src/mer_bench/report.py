@@ -291,7 +291,7 @@ def _cost(table: Table) -> str:
     lines = [
         (row.label, row.reads, f"{row.parameters:,}", _count(row.fusion_parameters), f"{cost.extractors:,}",
          f"{row.flops / 1e6:,.2f}", f"{cost.latency:,.2f}", f"{cost.throughput:,.0f}", f"{row.seconds:,.0f}",
-         f"{row.memory:,.0f}")
+         "–" if row.memory is None else f"{row.memory:,.0f}")
         for row, cost in table.efficiency.items()
     ]  # fmt: skip
     devices = sorted(frozenset.union(*(cost.devices for cost in table.efficiency.values())))
@@ -300,7 +300,8 @@ def _cost(table: Table) -> str:
     one = "one utterance" if table.track == "utterance" else "one dialogue (of rows that read utterances: of one)"
     note = (
         f"Never ranked. Forward pass without extractors: operations an utterance; latency of {one}; throughput on a "
-        "batch of 32 utterances (whole dialogues until there are as many); training time and peak memory of a run. "
+        "batch of 32 utterances (whole dialogues until there are as many); training time and peak memory of a run (– where "
+        "it is not known). "
         f"Medians, on {' and '.join(devices)}."
     )
     return "\n".join([markdown([header, *lines], "<<" + ">" * (len(header) - 2)), _bullets([note], ())])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import resource
 import sys
 import tempfile
 import time
@@ -73,6 +72,7 @@ def run(
         Misuse: the spec does not fit the data or the method.
     """
     _prepare_torch(spec)
+    peak_is_known = _forget_peak_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     L.seed_everything(spec.seed, verbose=False)
     datamodule = build_datamodule(spec, root)
@@ -102,7 +102,8 @@ def run(
         curve, matrices, index, predicted = keeper.read()
         by_epoch, aside = literature.read()
         flops = flops_per_utterance(method, datamodule)
-        seconds, peak = time.perf_counter() - started - aside, _peak_memory_mib()
+        seconds = time.perf_counter() - started - aside
+        peak = round(_peak_memory_mib(), 1) if peak_is_known else None
         datamodule.trainer = None  # this process alone reads the test set from here on
         robustness = efficiency = None
         if "robustness" in measures:
@@ -143,7 +144,7 @@ def run(
         encoder_parameters=method.encoder_parameters,
         flops_per_utterance=flops,
         seconds=round(seconds, 2),
-        peak_memory_mib=round(peak, 1),
+        peak_memory_mib=peak,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         versions={
             "python": ".".join(map(str, sys.version_info[:3])),
@@ -396,8 +397,22 @@ def _logger(name: str, spec: RunSpec, folder: Path) -> Logger | None:
     raise unknown("logger", name, ("csv", "wandb", "none"))
 
 
+def _forget_peak_memory() -> bool:
+    """Start :func:`_peak_memory_mib` anew: a worker has trained others before. Returns whether that was possible."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM; Linux alone has it
+    except OSError:
+        return False
+    return True
+
+
 def _peak_memory_mib() -> float:
+    """Of the device's memory on a GPU, else the most that this process has had resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-    return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (kilobytes,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(kilobytes) / 2**10
