@@ -164,7 +164,8 @@ def caption(part: str, arguments: argparse.Namespace) -> str:
     name = device_name(torch.device("cuda" if gpu else "cpu"))
     device = name if gpu else f"{os.cpu_count()} x {name}, one thread"
     sizes = f", {arguments.scale:g} of the utterances" if part in SCALED and arguments.scale < 1 else ""
-    return f"{'Seconds' if gpu else 'CPU-seconds'} on {device}; torch {torch.__version__}{sizes}."
+    what = "Measured" if part != "cost" else "Seconds" if gpu else "CPU-seconds"
+    return f"{what} on {device}; torch {torch.__version__}{sizes}."
 
 
 def keep(part: str, rows: Sequence[Row], arguments: argparse.Namespace) -> None:

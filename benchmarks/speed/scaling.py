@@ -13,16 +13,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SUITE = """
-dataset = "simulated-ravdess"
-label_set = "eight"
-protocol = "fixed"
+dataset = "simulated-mixed"
+label_set = "plain"
+protocol = "independent"
 seeds = [0, 1, 2, 3, 4, 5, 6, 7]
 
 [training]
 epochs = 3
 
 [[table]]
-features = { audio = "simulated-audio", vision = "simulated-vision" }
+features = { text = "simulated-text", audio = "simulated-audio", vision = "simulated-vision" }
 methods = ["early_concat", "gated", "low_rank", "tensor_fusion", "misa"]
 """
 RUNS = 40
