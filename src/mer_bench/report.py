@@ -300,9 +300,8 @@ def _cost(table: Table) -> str:
     one = "one utterance" if table.track == "utterance" else "one dialogue (of rows that read utterances: of one)"
     note = (
         f"Never ranked. Forward pass without extractors: operations an utterance; latency of {one}; throughput on a "
-        "batch of 32 utterances (whole dialogues until there are as many); training time and peak memory of a run (– where "
-        "it is not known). "
-        f"Medians, on {' and '.join(devices)}."
+        "batch of 32 utterances (whole dialogues until there are as many); training time and peak memory of a run (– "
+        f"where it is not known). Medians, on {' and '.join(devices)}."
     )
     return "\n".join([markdown([header, *lines], "<<" + ">" * (len(header) - 2)), _bullets([note], ())])
 
