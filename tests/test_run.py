@@ -126,6 +126,7 @@ def test_a_record_says_where_its_numbers_come_from(record: RunRecord) -> None:
     assert record.attainable is not None
     assert record.attainable["utterance"]["audio"]["accuracy"] > 0.4
     assert record.seconds > 0
+    assert record.peak_memory_mib is None or record.peak_memory_mib > 10
     assert record.versions["torch"] == torch.__version__
 
 

@@ -112,9 +112,8 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: 
         os.environ.setdefault(GROUP, suite.stem)  # workers inherit it
     failed = benches.bench(specs, places, jobs=jobs, cluster=cluster)
     target = target or _leaderboard(results)
-    records, problems = report.write(results, target)
-    for problem in problems:
-        click.echo(f"warning: {problem}", err=True)
+    records = _records(results)
+    report.write(records, target)
     for dataset in chosen.datasets:
         click.echo(report.main_table(records, dataset))
     click.echo(f"leaderboard: {target}")
@@ -199,8 +198,7 @@ def leaderboard(check: bool, output: Path | None, results: Path) -> None:
             sys.exit(1)
         click.echo(f"{target} is what the records give")
         return
-    for problem in report.write(results, target)[1]:
-        click.echo(f"warning: {problem}", err=True)
+    report.write(_records(results), target)
     click.echo(target)
 
 
@@ -232,8 +230,7 @@ def report_(output: Path, suites: Path, results: Path) -> None:
     """Write one HTML page of all records: tables to sort and filter, pictures, provenance, two methods compared."""
     from mer_bench import page
 
-    for problem in page.write(results, output, suites):
-        click.echo(f"warning: {problem}", err=True)
+    page.write(_records(results), output, results=results, suites=suites)
     click.echo(output)
 
 

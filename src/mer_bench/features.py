@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -217,12 +217,21 @@ def verify_features(folder: Path) -> FeatureSpec:
     return found.spec
 
 
-def check_finite(features: FeatureSet, folder: Path, chunk: int = 1 << 16) -> None:
+AT_ONCE = 1 << 20  #: values of a feature set that a pass over it has in memory
+
+
+def pieces(features: FeatureSet, at_once: int = AT_ONCE) -> Iterator[slice]:
+    """Slices of the frames, of ``at_once`` values each."""
+    step = max(1, at_once // features.spec.dim)
+    return (slice(start, start + step) for start in range(0, features.spec.frames, step))
+
+
+def check_finite(features: FeatureSet, folder: Path) -> None:
     """Raise Misuse naming the first row with a NaN or infinite value; integers are always finite."""
-    for start in range(0, 0 if features.spec.integer else features.spec.frames, chunk):
-        finite = np.isfinite(features.values[start : start + chunk]).all(axis=1)
+    for piece in () if features.spec.integer else pieces(features):
+        finite = np.isfinite(features.values[piece]).all(axis=1)
         if not finite.all():
-            frame = start + int(np.argmin(finite))
+            frame = piece.start + int(np.argmin(finite))
             row = int(np.searchsorted(features.offsets, frame, side="right")) - 1
             raise Misuse(f"feature set {folder} holds NaN or infinite values at row {row} of its table")
 

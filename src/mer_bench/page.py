@@ -26,7 +26,7 @@ from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1, precision, recall
 from mer_bench.ranking import MARKS, Cost, Habit, Row, Table, in_order, tables
-from mer_bench.records import RunRecord, Training, load_records
+from mer_bench.records import RunRecord, Training
 from mer_bench.report import PUBLISHED, SIMULATED, Published, ablation_lines, by_corpus, facts, load_published
 from mer_bench.statistics import LEVEL, Difference, difference
 from mer_bench.typography import between, effect, p_value, percent, points, settings, spread
@@ -314,11 +314,9 @@ def page(
     )  # fmt: skip
 
 
-def write(results: Path, target: Path, suites: Path = Path("benchmarks")) -> list[str]:
-    """Write the page of all records below ``results``; returns a sentence for each unreadable record."""
-    records, problems = load_records(results)
+def write(records: Sequence[RunRecord], target: Path, *, results: Path, suites: Path) -> None:
+    """Write the page of the records."""
     write_atomic(target, page(records, results=results, suites=suites))
-    return problems
 
 
 # What the page says of a table

@@ -129,11 +129,9 @@ def excerpt(records: Sequence[RunRecord], title: str, rows: int = 10) -> str:
     return f"**{title}** ({names}{shown})\n\n{markdown([head, *lines], '<<>>><')}"
 
 
-def write(records_root: Path, target: Path) -> tuple[list[RunRecord], list[str]]:
-    """Write the leaderboard of all records below ``records_root``; returns what :func:`load_records` does."""
-    records, problems = load_records(records_root)
+def write(records: Sequence[RunRecord], target: Path) -> None:
+    """Write the leaderboard of the records."""
     write_atomic(target, leaderboard(records))
-    return records, problems
 
 
 def check(records_root: Path, target: Path) -> str | None:
@@ -291,7 +289,7 @@ def _cost(table: Table) -> str:
     lines = [
         (row.label, row.reads, f"{row.parameters:,}", _count(row.fusion_parameters), f"{cost.extractors:,}",
          f"{row.flops / 1e6:,.2f}", f"{cost.latency:,.2f}", f"{cost.throughput:,.0f}", f"{row.seconds:,.0f}",
-         "–" if row.memory is None else f"{row.memory:,.0f}")
+         _count(row.memory))
         for row, cost in table.efficiency.items()
     ]  # fmt: skip
     devices = sorted(frozenset.union(*(cost.devices for cost in table.efficiency.values())))
@@ -442,8 +440,8 @@ def _published(published: Sequence[Published]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _count(number: int | None) -> str:
-    return "–" if number is None else f"{number:,}"
+def _count(number: float | None) -> str:
+    return "–" if number is None else f"{number:,.0f}"
 
 
 def _bullets(lines: Iterable[str], footnotes: Sequence[str]) -> str:

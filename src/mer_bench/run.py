@@ -400,11 +400,14 @@ def _logger(name: str, spec: RunSpec, folder: Path) -> Logger | None:
 def _forget_peak_memory() -> bool:
     """Start :func:`_peak_memory_mib` anew: a worker has trained others before. Returns whether that was possible."""
     if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+        # where it is not, there is no peak to forget; and processes that are forked later could not use it
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.reset_peak_memory_stats()
         return True
     try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM; Linux alone has it
-    except OSError:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM; Linux alone has them
+        _peak_memory_mib()
+    except (OSError, ValueError):
         return False
     return True
 

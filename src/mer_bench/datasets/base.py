@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mer_bench.batch import Batch, gather
 from mer_bench.errors import Misuse, unknown
-from mer_bench.features import MODALITIES, FeatureSet, check_finite, open_features
+from mer_bench.features import AT_ONCE, MODALITIES, FeatureSet, check_finite, open_features, pieces
 from mer_bench.files import sha256
 from mer_bench.table import FILE, read_table
 
@@ -298,12 +298,8 @@ class _Groups(Dataset[Batch]):
         return self.datamodule.collate([self.groups[number] for number in numbers])
 
 
-def training_statistics(features: FeatureSet, rows: Rows, at_once: int = 1 << 20) -> tuple[Tensor, Tensor]:
-    """Mean [dim] and inverse standard deviation [dim] over all frames of ``rows``; a constant column gets scale 1.
-
-    ``at_once`` values are in memory.
-    """
-    chunk = max(1, at_once // features.spec.dim)
+def training_statistics(features: FeatureSet, rows: Rows, at_once: int = AT_ONCE) -> tuple[Tensor, Tensor]:
+    """Mean [dim] and inverse standard deviation [dim] over all frames of ``rows``; a constant column gets scale 1."""
     chosen = np.zeros(len(features.offsets) - 1, bool)
     chosen[rows] = True
     frames = np.repeat(chosen, np.diff(features.offsets))
@@ -311,8 +307,8 @@ def training_statistics(features: FeatureSet, rows: Rows, at_once: int = 1 << 20
     total = np.zeros((2, features.spec.dim))
     mean = total[0]
     for power in (1, 2):  # the second pass is centred: one pass in squares would cancel
-        for start in range(0, len(frames), chunk):
-            part = features.values[start : start + chunk][frames[start : start + chunk]].astype(np.float64)
+        for piece in pieces(features, at_once):
+            part = features.values[piece][frames[piece]].astype(np.float64)
             total[power - 1] += ((part - mean) ** power if power == 2 else part).sum(0)
         if power == 1:
             mean = total[0] / count
