@@ -27,10 +27,20 @@ class Comparison:
     second: Row
     difference: Difference | None  #: first less second
 
-    def names(self, kind: str) -> list[str]:
-        """The rows' ``label`` or ``method``, with what they read where that differs."""
-        apart = self.first.modalities != self.second.modalities
-        return [getattr(row, kind) + f" on {row.reads}" * apart for row in (self.first, self.second)]
+    @property
+    def labels(self) -> list[str]:
+        """The rows as the leaderboard has them, with what they read where that differs."""
+        return self._apart(self.first.label, self.second.label)
+
+    @property
+    def methods(self) -> list[str]:
+        """The rows' methods, with what they read where that differs."""
+        return self._apart(self.first.method, self.second.method)
+
+    def _apart(self, first: str, second: str) -> list[str]:
+        if self.first.modalities == self.second.modalities:
+            return [first, second]
+        return [f"{first} on {self.first.reads}", f"{second} on {self.second.reads}"]
 
 
 def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str | None = None) -> list[Comparison]:
@@ -113,7 +123,7 @@ def describe(found: Comparison, root: Path, show: int) -> str:
         show: How many utterances to list, drawn at random.
     """
     first, second, classes = found.first, found.second, found.table.first.classes
-    parts = [f"{found.table.title}: {' against '.join(found.names('label'))}\n"]
+    parts = [f"{found.table.title}: {' against '.join(found.labels)}\n"]
     if found.difference:
         d = found.difference
         parts.append(
@@ -125,7 +135,7 @@ def describe(found: Comparison, root: Path, show: int) -> str:
         parts.append("no test: a method lacks a complete seed\n")
     scores = [100 * f1(row.pooled).mean(0) for row in (first, second)]
     lines = [(name, f"{a:.1f}", f"{b:.1f}", f"{a - b:+.1f}") for name, a, b in zip(classes, *scores, strict=True)]
-    parts.append(markdown([("F1", *found.names("method"), "gain"), *lines], "<>>>"))
+    parts.append(markdown([("F1", *found.methods, "gain"), *lines], "<>>>"))
     parts.append(_disagreements(found, root, show))
     return "\n".join(parts)
 
@@ -147,7 +157,7 @@ def _disagreements(found: Comparison, root: Path, show: int) -> str:
         (table["id"][row], table["emotion"][row], classes[mine[row]], classes[yours[row]], table["text"][row][:60])
         for row in sorted(int(row) for row in chosen)
     ]
-    head = ("utterance", "emotion", *found.names("method"), "text")
+    head = ("utterance", "emotion", *found.methods, "text")
     return f"{text}\n{markdown([head, *lines], '<<<<<')}"
 
 

@@ -201,8 +201,8 @@ def _seeds(table: Table, row: Row) -> Cell:
 
 SCORE, HABIT, KEPT, COST = "Scores", "Best test epoch", "Kept", "Cost"
 COLUMNS = (
-    Column("Rank", "By weighted F1. Rows that read one modality or none, and rows without a complete seed, have none.",
-           _rank, falling=False),
+    Column("Rank", "By weighted F1. What fusion must beat (one modality of several, majority, linear) has none, nor "
+           "has a row without a complete seed.", _rank, falling=False),
     Column("Method", "With the options that are not its defaults. † reconstruction: the paper does not determine the "
            "method. ° baseline.", _method, kind="text", falling=False),
     Column("Reads", "Its modalities.", _reads, kind="text", falling=False),
