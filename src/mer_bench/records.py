@@ -5,7 +5,6 @@ The path of a record is derived from its spec, so "has this run been done?" is "
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -55,7 +54,7 @@ class RunSpec:
     @property
     def sha256(self) -> str:
         """Identity of the run."""
-        facts = asdict(self)
+        facts = {**vars(self), "training": vars(self.training)}
         if self.compile is False:
             del facts["compile"]  # runs were named before there was a choice
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -188,7 +187,6 @@ def load_records(results: Path) -> tuple[list[RunRecord], list[str]]:
             records.append(read_record(path))
         except Misuse as error:
             problems.append(str(error))
-    gc.freeze()  # records live as long as the process: statsmodels collects garbage in every call, and would look there
     return records, problems
 
 
