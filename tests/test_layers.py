@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import torch.nn.functional as F
 from factories import pad, random_batch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -238,6 +239,26 @@ def test_standardization_of_many_columns_is_bit_for_bit_that_of_all_at_once(widt
     assert torch.equal(standardize.total, double.sum(0))
     assert torch.equal(standardize.squares, double.square().sum(0))
     assert standardize.count == real.sum()
+
+
+@pytest.mark.parametrize("width", [3, 90, 300])
+def test_one_frame_is_encoded_bit_for_bit_as_among_longer_sequences(width: int) -> None:
+    """What is zero for one frame is not computed; in a corpus of longer sequences it is not zero once standardised."""
+    longer = PaddedSequence(torch.randn(20, 5, width), torch.arange(5) < torch.randint(1, 6, (20, 1)))
+    frame = torch.randn(9, 1, width)
+    real = torch.arange(9)[:, None] > 0
+    alone = PaddedSequence(frame * real[..., None], real)
+    padded = PaddedSequence(F.pad(alone.values, (0, 0, 0, 1)), F.pad(real, (0, 1)))
+    encoders = [UtteranceEncoder(width, 4, dropout=0.0) for _ in range(2)]
+    encoders[1].load_state_dict(encoders[0].state_dict())
+    for encode, frames in zip(encoders, (alone, padded), strict=True):
+        encode(longer)
+        encode(frames)
+        encode.eval()
+    assert torch.equal(encoders[0](alone), encoders[1](padded))
+    assert encoders[0].standardize.squares[width:].any()
+    for name, buffer in encoders[0].standardize.named_buffers():
+        assert torch.equal(buffer, encoders[1].standardize.get_buffer(name))
 
 
 def test_standardization_changes_nothing_before_it_has_seen_a_training_row() -> None:

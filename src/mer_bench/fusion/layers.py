@@ -135,7 +135,8 @@ class Standardization(nn.Module):
     Unlike batch normalisation it never lets a row depend on its batch-mates, and it takes a batch of one.
 
     Shapes:
-        values [row, dim], real [row] (rows that count) -> [row, dim].
+        values [row, dim] or only its first columns where the others are zero, real [row] (rows that count)
+        -> [row, dim].
     """
 
     count: Tensor
@@ -150,11 +151,16 @@ class Standardization(nn.Module):
 
     def forward(self, values: Tensor, real: Tensor) -> Tensor:
         """Learn from the rows (in training), then standardise them."""
+        dim = len(self.total)
+        edges = range(BLOCK, dim - BLOCK + 1, BLOCK)
+        # no block in part: how a column is summed, to the last bit, depends on the columns that are summed with it
+        width = next((edge for edge in edges if edge >= values.shape[1]), dim)
+        values = _widen(values, width)
         if self.training:
-            parts = values.detach().tensor_split(tuple(range(BLOCK, values.shape[1] - BLOCK + 1, BLOCK)), 1)
+            parts = values.detach().tensor_split([edge for edge in edges if edge < width], 1)
             blocks = (part.double() * real[:, None] for part in parts)
             total, squares = zip(*((rows.sum(0), rows.square().sum(0)) for rows in blocks), strict=True)
-            sums = (real.sum(), torch.cat(total), torch.cat(squares))
+            sums = (real.sum(), _widen(torch.cat(total), dim), _widen(torch.cat(squares), dim))
             for seen, more in zip((self.count, self.total, self.squares), sums, strict=True):
                 if torch.distributed.is_available() and torch.distributed.is_initialized():
                     torch.distributed.all_reduce(more)  # the rows of all devices
@@ -163,7 +169,17 @@ class Standardization(nn.Module):
         mean = self.total / count
         deviation = (self.squares / count - mean.square()).clamp(min=0).sqrt()
         scale = torch.where(deviation > 1e-4, deviation, 1)  # a constant, and whatever came before any training row
-        return (values - mean.to(values.dtype)).div_(scale.to(values.dtype)).clamp_(-6, 6)
+        mean, scale = mean.to(values.dtype), scale.to(values.dtype)
+        given = (values - mean[:width]).div_(scale[:width]).clamp_(-6, 6)
+        if width == dim:
+            return given
+        others = (0 - mean[width:]).div_(scale[width:]).clamp_(-6, 6)
+        return torch.cat([given, others.expand(len(values), -1)], 1)
+
+
+def _widen(values: Tensor, width: int) -> Tensor:
+    """[..., dim] -> [..., width], with zeros at the end."""
+    return values if values.shape[-1] == width else F.pad(values, (0, width - values.shape[-1]))
 
 
 class UtteranceEncoder(nn.Module):
@@ -192,9 +208,11 @@ class UtteranceEncoder(nn.Module):
     def describe(self, sequence: PaddedSequence) -> Tensor:
         """The sequence's statistics, mapped to [utterance, hidden]."""
         values, mask = sequence.values, sequence.mask
-        centred = centre(values, mask)
-        spread, course = masked_deviation(centred, mask), masked_course(centred, mask)
-        statistics = torch.cat([masked_mean(values, mask), spread, masked_change(values, mask), course], -1)
+        statistics = masked_mean(values, mask)
+        if values.shape[1] > 1:  # of one frame all that follows is zero
+            centred = centre(values, mask)
+            spread, course = masked_deviation(centred, mask), masked_course(centred, mask)
+            statistics = torch.cat([statistics, spread, masked_change(values, mask), course], -1)
         return self.statistics(self.dropout(self.standardize(statistics, mask.any(1))))
 
     def activate(self, vector: Tensor, mask: Tensor) -> Tensor:
