@@ -104,11 +104,13 @@ def difference(a: Evidence, b: Evidence) -> Difference:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p-values of a family of tests, corrected for their number by Holm's step-down method."""
+    if not p_values:
+        return []
     from statsmodels.stats.multitest import multipletests
 
     gc.freeze()  # it collects garbage in every call: not among thousands of records
     try:
-        return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
+        return [float(p) for p in multipletests(p_values, method="holm")[1]]
     finally:
         gc.unfreeze()
 

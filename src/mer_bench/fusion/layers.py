@@ -152,12 +152,12 @@ class Standardization(nn.Module):
     def forward(self, values: Tensor, real: Tensor) -> Tensor:
         """Learn from the rows (in training), then standardise them."""
         dim = len(self.total)
-        edges = range(BLOCK, dim - BLOCK + 1, BLOCK)
+        edges = [*range(BLOCK, dim - BLOCK + 1, BLOCK), dim]
         # no block in part: how a column is summed, to the last bit, depends on the columns that are summed with it
-        width = next((edge for edge in edges if edge >= values.shape[1]), dim)
+        width = next(edge for edge in edges if edge >= values.shape[1])
         values = _widen(values, width)
         if self.training:
-            parts = values.detach().tensor_split([edge for edge in edges if edge < width], 1)
+            parts = values.detach().tensor_split(edges[: edges.index(width)], 1)
             blocks = (part.double() * real[:, None] for part in parts)
             total, squares = zip(*((rows.sum(0), rows.square().sum(0)) for rows in blocks), strict=True)
             sums = (real.sum(), _widen(torch.cat(total), dim), _widen(torch.cat(squares), dim))
