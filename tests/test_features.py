@@ -15,7 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mer_bench.errors import Misuse
-from mer_bench.features import FeatureSpec, import_sequences, open_features, read_spec, verify_features, write_features
+from mer_bench.features import (
+    FeatureSpec,
+    import_sequences,
+    open_features,
+    read_spec,
+    sketch,
+    verify_features,
+    write_features,
+)
 from mer_bench.table import FILE, write_table
 
 Array = npt.NDArray[np.floating[Any]]
@@ -112,6 +120,35 @@ def test_identity_is_content_and_extractor(tmp_path: Path) -> None:
     others.append(write(tmp_path / "noise", noise([2, 3], seed=1), ids).sha256)
     others.append(write(tmp_path / "noise", noise([3, 2]), ids).sha256)
     assert len({plain, *others}) == 7
+
+
+def test_identity_outlives_the_rounding_of_another_processor(tmp_path: Path) -> None:
+    ids = corpus(tmp_path, 50)
+    sequences = noise([20] * 50, dim=30)
+    here = write(tmp_path / "noise", sequences, ids)
+    there = write(tmp_path / "noise", [np.nextafter(sequence, np.float32(9)) for sequence in sequences], ids)
+    assert here.values_sha256 != there.values_sha256
+    assert here.sha256 == there.sha256
+    assert verify_features(tmp_path / "noise") == there
+
+
+def test_sketch_sees_a_frame_a_column_and_an_order() -> None:
+    values = np.concatenate(noise([1000], dim=20))
+    usual = sketch(values)
+    zeroed, column, swapped = values.copy(), values.copy(), values.copy()
+    zeroed[500] = 0
+    column[:, 7] += 1
+    swapped[[3, 900]] = swapped[[900, 3]]
+    assert usual not in (sketch(zeroed), sketch(column), sketch(swapped))
+    assert sketch(values.astype(np.float64)) == usual
+
+
+def test_sketch_is_the_same_in_pieces_and_everywhere() -> None:
+    values = (np.arange(600, dtype=np.uint8) % 251).reshape(60, 10)  # whole numbers: no rounding on any machine
+    known = [124, -73, 34, 146, -28, 158, -217, -13, 234, -27, 21, -56, 1, 110, -15, -166]
+    assert sketch(values) == known  # identities of committed records rest on it
+    assert sketch(values, at_once=70) == known
+    assert sketch(np.zeros((3, 2), np.float32)) == [0] * 16
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -128,6 +129,27 @@ def test_a_record_says_where_its_numbers_come_from(record: RunRecord) -> None:
     assert record.seconds > 0
     assert record.peak_memory_mib is None or record.peak_memory_mib > 10
     assert record.versions["torch"] == torch.__version__
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone is told")
+def test_memory_that_tensors_free_is_taken_again_without_asking_the_system() -> None:
+    code = """
+import resource, sys, torch
+from mer_bench.run import prepare_process
+if sys.argv[1:]:
+    prepare_process("32-true")
+for _ in range(2):
+    torch.ones(1 << 24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(1 << 24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = [
+        int(subprocess.run([sys.executable, "-c", code, *given], check=True, capture_output=True, text=True).stdout)
+        for given in ([], ["prepared"])
+    ]
+    assert 10 * faults[1] < faults[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="Linux alone forgets a process's peak")

@@ -25,7 +25,7 @@ from benchmarks.speed.shapes import CASES, Case, Shape, spec, write_corpus
 from mer_bench.batch import Batch
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
-from mer_bench.run import build_datamodule, build_method, run
+from mer_bench.run import build_datamodule, build_method, prepare_process, run
 
 TRIES = 4  #: epochs of each loop; the cheapest counts
 LONG = 10.0  #: seconds from which an epoch is long, and two tries are enough
@@ -42,6 +42,7 @@ def seconds() -> float:
 def batches(case: Case, root: Path, epochs: int) -> tuple[FusionModule, list[list[Batch]], list[Batch]]:
     """The module of a case, the training batches that the suite would give it in each epoch, those of validation."""
     wanted = spec(case, root, epochs=epochs)
+    prepare_process(wanted.training.precision)  # as the suite's run does
     datamodule = build_datamodule(wanted, root)
     datamodule.setup("fit")
     torch.manual_seed(0)

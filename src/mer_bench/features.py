@@ -47,6 +47,7 @@ class FeatureSpec:
     table_sha256: str
     values_sha256: str
     offsets_sha256: str
+    sketch: Sequence[int]  #: of the values, see :func:`sketch`
     extractor_parameters: int  #: of the frozen extractor; 0 for signal processing and for pixels
     settings: Mapping[str, Any]
 
@@ -57,8 +58,14 @@ class FeatureSpec:
 
     @property
     def sha256(self) -> str:
-        """Identity of the set: content, table and extractor together."""
-        return hashlib.sha256(_json(self).encode()).hexdigest()
+        """Identity of the set: extractor, table, spans, and the values but for their rounding.
+
+        A processor of another make rounds otherwise, so that the bytes of the same features differ from one to the
+        other: runs on both belong into one table, and none is missing because the other has it.
+        """
+        facts = asdict(self)
+        del facts["values_sha256"]
+        return hashlib.sha256(_json(facts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -152,10 +159,11 @@ def write_features(
             table_sha256=sha256(table),
             values_sha256=sha256(temporary / "values.npy"),
             offsets_sha256=sha256(temporary / "offsets.npy"),
+            sketch=sketch(np.load(temporary / "values.npy", mmap_mode="r", allow_pickle=False)),
             extractor_parameters=extractor_parameters,
             settings=dict(settings or {}),
         )
-        (temporary / "spec.json").write_text(_json(spec) + "\n", encoding="utf-8")
+        (temporary / "spec.json").write_text(_json(asdict(spec)) + "\n", encoding="utf-8")
     return spec
 
 
@@ -172,7 +180,7 @@ def read_spec(folder: Path) -> FeatureSpec:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if set(content) != {field.name for field in fields(FeatureSpec)}:
-            raise ValueError(f"its keys are {', '.join(sorted(content))}")
+            raise ValueError(f"its keys are {', '.join(sorted(content))}; prepare the corpus again")
         return FeatureSpec(**content)
     except (OSError, ValueError, TypeError) as error:
         raise Misuse(f"{path} is not a feature specification: {error}") from error
@@ -220,15 +228,38 @@ def verify_features(folder: Path) -> FeatureSpec:
 AT_ONCE = 1 << 20  #: values of a feature set that a pass over it has in memory
 
 
-def pieces(features: FeatureSet, at_once: int = AT_ONCE) -> Iterator[slice]:
-    """Slices of the frames, of ``at_once`` values each."""
-    step = max(1, at_once // features.spec.dim)
-    return (slice(start, start + step) for start in range(0, features.spec.frames, step))
+def pieces(values: npt.NDArray[Any], at_once: int = AT_ONCE) -> Iterator[slice]:
+    """Slices of the frames of ``values`` [frames, dim], of ``at_once`` values each."""
+    step = max(1, at_once // values.shape[1])
+    return (slice(start, start + step) for start in range(0, len(values), step))
+
+
+def sketch(values: npt.NDArray[Any], at_once: int = AT_ONCE) -> list[int]:
+    """Sixteen numbers that tell sets of values apart, and are the same where only the last bits differ.
+
+    Each is the sum of all values [frames, dim] with signs of its own, columns relative to their root mean square, in
+    hundredths of the deviation that such sums have. One frame that changes among 100,000 moves some of them. Rounding
+    in single precision moves one in a set of several hundred, which then counts as another.
+    """
+    frames, dim = values.shape
+    # the raw stream of PCG64 is the same in every release of numpy
+    of_frame, of_column = (
+        (np.asarray(bits.random_raw(count))[:, None] >> np.arange(16, dtype=np.uint64) & 1) * 2.0 - 1
+        for bits, count in ((np.random.PCG64(0), frames), (np.random.PCG64(1), dim))
+    )
+    sums, squares = np.zeros((16, dim)), np.zeros(dim)
+    for piece in pieces(values, at_once):
+        part = values[piece].astype(np.float64)
+        sums += of_frame[piece].T @ part
+        squares += np.square(part).sum(0)
+    scale = np.sqrt(np.where(squares > 0, squares, 1) * dim)
+    hundredths: list[int] = np.rint(100 * (sums / scale * of_column.T).sum(1)).astype(int).tolist()
+    return hundredths
 
 
 def check_finite(features: FeatureSet, folder: Path) -> None:
     """Raise Misuse naming the first row with a NaN or infinite value; integers are always finite."""
-    for piece in () if features.spec.integer else pieces(features):
+    for piece in () if features.spec.integer else pieces(features.values):
         finite = np.isfinite(features.values[piece]).all(axis=1)
         if not finite.all():
             frame = piece.start + int(np.argmin(finite))
@@ -271,8 +302,8 @@ def import_sequences(source: Path, ids: Sequence[str]) -> list[FloatArray]:
     return [np.atleast_2d(arrays[i]) if i in arrays else np.empty((0, 0), np.float32) for i in ids]
 
 
-def _json(spec: FeatureSpec) -> str:
-    return json.dumps(asdict(spec), sort_keys=True, indent=1, ensure_ascii=False)
+def _json(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, sort_keys=True, indent=1, ensure_ascii=False)
 
 
 def _header(file: BinaryIO, dtype: str, frames: int, dim: int) -> None:

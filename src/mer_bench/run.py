@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import json
 import logging
+import platform
 import sys
 import tempfile
 import time
@@ -36,6 +38,7 @@ from mer_bench.metrics import confusion_matrix
 from mer_bench.records import RunRecord, RunSpec
 
 MONITOR = "val/weighted_f1"
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  #: parameters of glibc's mallopt
 TF32 = "tf32"  #: a precision that Lightning has no name for
 
 #: One thread a run: the tensors are small, several runs share a machine, and a sum over threads is not reproducible
@@ -71,7 +74,7 @@ def run(
     Raises:
         Misuse: the spec does not fit the data or the method.
     """
-    _prepare_torch(spec)
+    prepare_process(spec.training.precision)
     peak_is_known = _forget_peak_memory()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     L.seed_everything(spec.seed, verbose=False)
@@ -160,7 +163,7 @@ def run(
 def time_again(record: RunRecord, root: Path) -> RunRecord:
     """The same record with its efficiency measured on this machine: that needs no training."""
     spec = record.spec
-    _prepare_torch(spec)
+    prepare_process(spec.training.precision)
     datamodule = build_datamodule(spec, root)
     datamodule.setup("test")
     method = build_method(spec, datamodule.dims, datamodule.num_classes)
@@ -172,15 +175,29 @@ def time_again(record: RunRecord, root: Path) -> RunRecord:
     return replace(record, efficiency=_on_device(measure.efficiency, method, datamodule, trainer))
 
 
-def _prepare_torch(spec: RunSpec) -> None:
+def prepare_process(precision: str) -> None:
+    """What torch and malloc are told once a process. Only TF32, which a spec asks for, changes numbers."""
+    _keep_freed_memory()
     torch.set_num_threads(THREADS)
     # deterministic algorithms would also fill all memory that torch takes, a tenth of an epoch
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.set_float32_matmul_precision("high" if spec.training.precision == TF32 else "highest")
+    torch.set_float32_matmul_precision("high" if precision == TF32 else "highest")
+
+
+def _keep_freed_memory() -> None:
+    """Let malloc keep the large blocks that are freed, as it keeps small ones; those of an earlier run are given back.
+
+    glibc returns them to the system, which clears every page anew when the next step asks for the same tensors.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.malloc_trim(0)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def _trainer_precision(spec: RunSpec) -> Any:
-    """What Lightning calls a precision; TF32 is how a GPU multiplies 32-bit numbers, see :func:`_prepare_torch`."""
+    """What Lightning calls a precision; TF32 is how a GPU multiplies 32-bit numbers, see :func:`prepare_process`."""
     return "32-true" if spec.training.precision == TF32 else spec.training.precision
 
 

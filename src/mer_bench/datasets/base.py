@@ -307,7 +307,7 @@ def training_statistics(features: FeatureSet, rows: Rows, at_once: int = AT_ONCE
     total = np.zeros((2, features.spec.dim))
     mean = total[0]
     for power in (1, 2):  # the second pass is centred: one pass in squares would cancel
-        for piece in pieces(features, at_once):
+        for piece in pieces(features.values, at_once):
             part = features.values[piece][frames[piece]].astype(np.float64)
             total[power - 1] += ((part - mean) ** power if power == 2 else part).sum(0)
         if power == 1:
