@@ -103,8 +103,8 @@ def cost(case: Case, root: Path) -> dict[str, Any]:
 
 def memory(case: Case, root: Path) -> dict[str, Any]:
     """Peak of a run in MiB: resident memory on a CPU, that of the device on a GPU; and before the run."""
-    write_corpus(root, case.shape)
     before = _resident()
+    write_corpus(root, case.shape)
     run(spec(case, root, epochs=1), root, logger="none")
     peak = torch.cuda.max_memory_allocated() / 2**20 if DEVICE == "cuda" else _resident()
     return {"before": before, "peak": peak}
