@@ -77,8 +77,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
 GOLDEN = {
-    "simulated-ravdess": "36566ad0fb2ec90534b83f7565d26780bfdd12cd200c912cf24d392618307539",
-    "simulated-synergy": "1ad7fa515385c3bfd12d474e3b5cb033449967ecca07feaeead5d8f7d9d89f9e",
+    "simulated-ravdess": "f2bee595fda7c05695a136ae5269b3f9d58a997003c8b49d658350a5eae6a2d6",
+    "simulated-synergy": "54f165f7f00168fcfbad062856daa5b7019dbf5892bdbe1e00298904655537b1",
 }
 
 
