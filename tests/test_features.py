@@ -132,6 +132,14 @@ def test_identity_outlives_the_rounding_of_another_processor(tmp_path: Path) -> 
     assert verify_features(tmp_path / "noise") == there
 
 
+def test_verify_finds_a_sketch_that_is_not_the_values_own(folder: Path) -> None:
+    path = folder / "spec.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "sketch": [number + 1 for number in content["sketch"]]}))
+    with pytest.raises(Misuse, match=r"the sketch in spec\.json is not that of values\.npy"):
+        verify_features(folder)
+
+
 def test_sketch_sees_a_frame_a_column_and_an_order() -> None:
     values = np.concatenate(noise([1000], dim=20))
     usual = sketch(values)

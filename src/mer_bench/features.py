@@ -207,10 +207,10 @@ def open_features(folder: Path) -> FeatureSet:
 
 
 def verify_features(folder: Path) -> FeatureSpec:
-    """Recompute every hash of a feature set and check that all values are finite.
+    """Recompute every hash of a feature set and its sketch, and check that all values are finite.
 
     Raises:
-        Misuse: a hash differs from the one that was written, or a value is not finite.
+        Misuse: a hash or the sketch differs from what was written, or a value is not finite.
     """
     found = open_features(folder)
     stated = {
@@ -222,6 +222,8 @@ def verify_features(folder: Path) -> FeatureSpec:
         if not path.is_file() or sha256(path) != expected:
             raise Misuse(f"feature set {folder}: {name} has changed since the set was written; extract it again")
     check_finite(found, folder)
+    if sketch(found.values) != found.spec.sketch:
+        raise Misuse(f"feature set {folder}: the sketch in spec.json is not that of values.npy; extract it again")
     return found.spec
 
 
