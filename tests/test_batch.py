@@ -62,6 +62,14 @@ def test_gather_does_not_leak_what_stands_at_frame_zero_into_padding() -> None:
     assert found.mask.tolist() == [[False, False], [True, True]]
 
 
+def test_gather_standardises_real_frames_and_leaves_padding_zero() -> None:
+    values = torch.tensor([[1.0, 5.0], [3.0, 5.0], [2.0, 9.0]])
+    standard = (torch.tensor([1.0, 5.0]), torch.tensor([0.5, 2.0]))
+    found = gather(values, torch.tensor([0, 2, 2, 3]), torch.tensor([0, 1, 2]), standard)
+    assert found.values.tolist() == [[[0, 0], [1, 0]], [[0, 0], [0, 0]], [[0.5, 8], [0, 0]]]
+    assert values[0].tolist() == [1, 5]
+
+
 @given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=6), width=st.integers(1, 3), wide=st.booleans())
 def test_flatten_inverts_by_dialogue(lengths: list[int], width: int, wide: bool) -> None:
     batch = dialogues(lengths)

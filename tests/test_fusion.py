@@ -17,6 +17,7 @@ import pytest
 import torch
 from factories import DIMS, alone, pad, random_batch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import Misuse
@@ -294,6 +295,16 @@ def test_the_operations_of_a_forward_pass_can_be_counted(name: str) -> None:
     module = build(name, widest(name))
     batch = random_batch(module.dims, context=module.context)
     assert (count_flops(module, batch) > 0) == (module.num_parameters > 0)
+
+
+def test_operations_are_counted_as_on_a_device_that_multiplies_zeros_too() -> None:
+    module = METHODS["unimodal"]({"text": 300}, 4, hidden=32).eval()
+    batch = random_batch(module.dims, context="utterance", times=(1, 1))
+    found = count_flops(module, batch)
+    assert found == 2 * (7 * 300 * 32 + 32 * 4)
+    with FlopCounterMode(display=False) as counted:
+        module(batch)
+    assert counted.get_total_flops() < found * len(batch)  # a CPU leaves out what is zero for one frame
 
 
 @each_method

@@ -19,6 +19,7 @@ from torch import Tensor
 from mer_bench.batch import PaddedSequence, gather
 from mer_bench.fusion.layers import (
     Attention,
+    CheapDropout,
     SelfSelection,
     Standardization,
     TemporalConvolution,
@@ -26,6 +27,7 @@ from mer_bench.fusion.layers import (
     TransformerEncoder,
     UtteranceEncoder,
     centre,
+    every_column,
     last_token,
     masked_change,
     masked_course,
@@ -50,7 +52,9 @@ def masked(draw: st.DrawFn) -> tuple[Array, npt.NDArray[np.bool_]]:
 def centred(values: Array, mask: npt.NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
     """What the statistics about the mean are given."""
     real = torch.from_numpy(mask)
-    return centre(torch.from_numpy(values), real), real
+    mean, about_it = centre(torch.from_numpy(values), real)
+    assert torch.equal(mean, masked_mean(torch.from_numpy(values), real))
+    return about_it, real
 
 
 def sequence(lengths: list[int], dim: int, seed: int = 0) -> PaddedSequence:
@@ -261,6 +265,31 @@ def test_one_frame_is_encoded_bit_for_bit_as_among_longer_sequences(width: int) 
         assert torch.equal(buffer, encoders[1].standardize.get_buffer(name))
 
 
+@pytest.mark.parametrize("width", [3, 300, 1100])
+def test_columns_that_are_zero_do_not_enter_the_product_and_others_do(width: int) -> None:
+    encode = UtteranceEncoder(width, 4, dropout=0.0)
+    frame = sequence([1, 1, 0, 1], width)
+    full = torch.zeros(4, 7 * width)
+
+    def expected() -> Tensor:
+        full[:, :width] = frame.values[:, 0]
+        return encode.statistics(encode.standardize(full, frame.mask.any(1)))
+
+    encode(frame)
+    encode.eval()
+    known = encode.standardize.known(width)
+    assert width <= known < 7 * width or known == 7 * width < 1024
+    assert_close(encode.describe(frame), expected())
+    with every_column(encode):  # as operations are counted
+        assert encode.standardize.known(width) == 7 * width
+        assert_close(encode.describe(frame), expected())
+    assert encode.standardize.known(width) == known
+    encode.train()(sequence([5, 2, 7, 3], width))  # from here on the others have a mean
+    encode.eval()
+    assert encode.standardize.known(width) == 7 * width
+    assert_close(encode.describe(frame), expected())
+
+
 def test_standardization_changes_nothing_before_it_has_seen_a_training_row() -> None:
     rows = torch.randn(4, 3)
     assert torch.equal(Standardization(3).eval()(rows, torch.ones(4, dtype=torch.bool)), rows)
@@ -348,6 +377,65 @@ def test_attention_is_torchs() -> None:
     mask = torch.arange(5) < torch.tensor([5, 2, 1])[:, None]
     expected, _ = theirs(query, source, source, key_padding_mask=~mask, need_weights=False)
     assert_close(ours(query, source, mask[:, None]), expected)
+
+
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
+def test_cheap_dropout_drops_each_element_by_itself_and_keeps_the_mean(p: float) -> None:
+    torch.manual_seed(0)
+    draws, elements = 20_000, 7  # no multiple of the four that share a random number
+    found = CheapDropout(p)(torch.ones(draws, elements, dtype=torch.double))
+    kept = found != 0
+    assert_close(found[kept], torch.full_like(found[kept], 1 / (1 - p)))
+    noise = 4.5 / math.sqrt(draws)
+    assert (kept.double().mean(0) - (1 - p)).abs().max() < noise * math.sqrt(p * (1 - p))
+    correlation = torch.corrcoef(kept.T.double()) - torch.eye(elements)
+    assert correlation.abs().max() < noise
+    ahead = torch.corrcoef(torch.stack([kept.flatten()[:-4], kept.flatten()[4:]]).double())
+    assert ahead[0, 1].abs() < 4.5 / math.sqrt(draws * elements)
+
+
+def test_cheap_dropout_repeats_with_its_seed_and_leaves_evaluation_alone() -> None:
+    drop, values = CheapDropout(0.3), torch.randn(3, 5)
+    torch.manual_seed(1)
+    first = drop(values)
+    second = drop(values)
+    torch.manual_seed(1)
+    assert torch.equal(drop(values), first)
+    assert not torch.equal(second, first)
+    assert torch.equal(drop.eval()(values), values)
+    assert torch.equal(CheapDropout(0.0)(values), values)
+    assert not CheapDropout(1.0)(values).any()
+
+
+def test_cheap_dropout_passes_gradients_where_it_passes_values() -> None:
+    values = torch.randn(50, 3, requires_grad=True)
+    found = CheapDropout(0.4)(values)
+    found.sum().backward()
+    assert_close(values.grad * values, found)
+
+
+def test_attention_with_cheap_masks_drops_weights_as_torch_does() -> None:
+    torch.manual_seed(0)
+    attend = Attention(8, 2, dropout=0.3, masks=CheapDropout)
+    torch_s = Attention(8, 2, dropout=0.3)
+    torch_s.load_state_dict(attend.state_dict())
+    query, source = torch.randn(1, 3, 8), torch.randn(1, 4, 8)
+    allowed = torch.tensor([[[True, True, True, False], [True, False, False, False], [False] * 4]])
+    many = (query.expand(20_000, -1, -1), source.expand(20_000, -1, -1), allowed)
+    drawn, reference = attend(*many).detach(), torch_s(*many).detach()
+    for moment in (Tensor.mean, Tensor.std):
+        torch.testing.assert_close(moment(drawn, 0), moment(reference, 0), rtol=0.05, atol=0.01)
+    assert not drawn[:, 2].any()
+    assert_close(attend.eval()(query, source, allowed), torch_s.eval()(query, source, allowed))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_last_token_alone_is_that_of_the_whole_sequence(causal: bool, layers: int) -> None:
+    encode, batch = encoder(causal=causal, layers=layers), sequence([4, 7, 1, 0], 8)
+    whole = encode(batch)
+    assert_close(encode.last(batch), last_token(whole.values, whole.mask))
+    assert not encode.last(batch)[3].any()
 
 
 def test_attention_names_a_width_that_heads_do_not_divide() -> None:

@@ -75,20 +75,24 @@ class Batch:
         return grouped[self.dialogue, self.turn]
 
 
-def gather(values: Tensor, offsets: Tensor, rows: Tensor) -> PaddedSequence:
+def gather(
+    values: Tensor, offsets: Tensor, rows: Tensor, standard: tuple[Tensor, Tensor] | None = None
+) -> PaddedSequence:
     """Gather the spans of ``rows`` from packed ``values`` [frames, dim] as one padded tensor, without a loop.
 
     Args:
         values: [frames, dim]; may be memory-mapped. Integers become floats of the same value, once they are gathered.
         offsets: [all rows + 1].
         rows: [utterance] table rows.
+        standard: What to subtract from real frames, [dim], and then to multiply them with, [dim].
     """
     start = offsets[rows]
     length = offsets[rows + 1] - start
     steps = torch.arange(max(int(length.max()), 1))
     mask = steps < length[:, None]
     index = (start[:, None] + steps).masked_fill(~mask, 0)
-    padded = values.index_select(0, index.flatten()).reshape(*index.shape, -1)
-    if not mask.all():
-        padded.masked_fill_(~mask[..., None], 0)
-    return PaddedSequence(padded.float(), mask)
+    frames = values.index_select(0, index.flatten()).float()
+    if standard is not None:
+        frames.sub_(standard[0]).mul_(standard[1])
+    frames.index_fill_(0, (~mask).flatten().nonzero()[:, 0], 0)  # a fourth of what masked_fill_ takes
+    return PaddedSequence(frames.reshape(*mask.shape, -1), mask)

@@ -34,6 +34,7 @@ from mer_bench.encoders import ResNeXt3D
 from mer_bench.errors import Misuse, unknown
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.layers import every_column
 from mer_bench.metrics import confusion_matrix
 from mer_bench.records import RunRecord, RunSpec
 
@@ -329,13 +330,13 @@ def flops_per_utterance(method: FusionModule, datamodule: EmotionDataModule) -> 
 
 
 def count_flops(method: FusionModule, batch: Batch) -> int:
-    """Floating-point operations of a forward pass per utterance of ``batch``."""
+    """Floating-point operations of a forward pass per utterance of ``batch``, the same on every device."""
     method.eval()
     # with gradients: without, torch's counter stumbles over a view of a parameter that enters a module; nothing is kept
     # for them, since none is taken; and the counter does not see into compiled code
     forget = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing)
     eager = torch.compiler.set_stance("force_eager")
-    with eager, torch.enable_grad(), forget, FlopCounterMode(display=False) as counter:
+    with eager, torch.enable_grad(), forget, every_column(method), FlopCounterMode(display=False) as counter:
         method(batch)
     return int(counter.get_total_flops() // len(batch))
 

@@ -158,13 +158,8 @@ class EmotionDataModule(L.LightningDataModule):
         dialogue, turn = real.nonzero(as_tuple=True)
         features = {}
         for name, opened in self.features.items():
-            sequence = gather(torch.from_numpy(opened.values), torch.from_numpy(opened.offsets), rows)
-            if not opened.spec.integer:
-                mean, scale = self._statistics[name]
-                values = sequence.values.sub_(mean).mul_(scale)  # in place: gather has just made them
-                if not sequence.mask.all():
-                    values.masked_fill_(~sequence.mask[..., None], 0)
-            features[name] = sequence
+            standard = None if opened.spec.integer else self._statistics[name]
+            features[name] = gather(torch.from_numpy(opened.values), torch.from_numpy(opened.offsets), rows, standard)
         label, speaker = torch.from_numpy(self.labels)[rows], torch.from_numpy(self._speaker)[rows]
         return Batch(features, label, speaker, dialogue, turn, rows, grid)
 

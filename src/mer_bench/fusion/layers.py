@@ -7,7 +7,8 @@ decided here, once.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +23,10 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * weight).sum(-2) / weight.sum(-2).clamp(min=1)
 
 
-def centre(values: Tensor, mask: Tensor) -> Tensor:
-    """Values less their mean over time: [..., time, dim], [..., time] -> [..., time, dim]."""
-    return values - masked_mean(values, mask)[..., None, :]
+def centre(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over time, and values less it: [..., time, dim], [..., time] -> [..., dim], [..., time, dim]."""
+    mean = masked_mean(values, mask)
+    return mean, values - mean[..., None, :]
 
 
 def masked_deviation(centred: Tensor, mask: Tensor) -> Tensor:
@@ -145,20 +147,18 @@ class Standardization(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        self.looks = True  #: whether :meth:`known` looks for zeros
         self.register_buffer("count", torch.zeros((), dtype=torch.double))
         self.register_buffer("total", torch.zeros(dim, dtype=torch.double))
         self.register_buffer("squares", torch.zeros(dim, dtype=torch.double))
 
     def forward(self, values: Tensor, real: Tensor) -> Tensor:
         """Learn from the rows (in training), then standardise them."""
-        dim = len(self.total)
-        edges = [*range(BLOCK, dim - BLOCK + 1, BLOCK), dim]
-        # no block in part: how a column is summed, to the last bit, depends on the columns that are summed with it
-        width = next(edge for edge in edges if edge >= values.shape[1])
+        dim, width = len(self.total), self._edge(values.shape[1])
         values = _widen(values, width)
         if self.training:
-            parts = values.detach().tensor_split(edges[: edges.index(width)], 1)
-            blocks = (part.double() * real[:, None] for part in parts)
+            edges = range(BLOCK, min(width, dim - BLOCK + 1), BLOCK)
+            blocks = (part.double() * real[:, None] for part in values.detach().tensor_split(list(edges), 1))
             total, squares = zip(*((rows.sum(0), rows.square().sum(0)) for rows in blocks), strict=True)
             sums = (real.sum(), _widen(torch.cat(total), dim), _widen(torch.cat(squares), dim))
             for seen, more in zip((self.count, self.total, self.squares), sums, strict=True):
@@ -175,6 +175,34 @@ class Standardization(nn.Module):
             return given
         others = (0 - mean[width:]).div_(scale[width:]).clamp_(-6, 6)
         return torch.cat([given, others.expand(len(values), -1)], 1)
+
+    def known(self, width: int) -> int:
+        """How many columns of what becomes of ``width`` columns can be other than zero.
+
+        Elsewhere than on a CPU all of them: to look would cost more than it saves.
+        """
+        edge = self._edge(width)
+        looks = self.looks and self.total.device.type == "cpu" and not torch.compiler.is_compiling()
+        return edge if looks and not self.total[edge:].any() else len(self.total)
+
+    def _edge(self, width: int) -> int:
+        """Columns up to the end of a block: to the last bit, how columns are summed depends on how many there are."""
+        dim = len(self.total)
+        edge = -(-width // BLOCK) * BLOCK
+        return edge if edge <= dim - BLOCK else dim
+
+
+@contextmanager
+def every_column(method: nn.Module) -> Iterator[None]:
+    """Within it ``method`` multiplies columns of zeros too, as it does on a GPU."""
+    standardizations = [module for module in method.modules() if isinstance(module, Standardization)]
+    for module in standardizations:
+        module.looks = False
+    try:
+        yield
+    finally:
+        for module in standardizations:
+            module.looks = True
 
 
 def _widen(values: Tensor, width: int) -> Tensor:
@@ -208,12 +236,13 @@ class UtteranceEncoder(nn.Module):
     def describe(self, sequence: PaddedSequence) -> Tensor:
         """The sequence's statistics, mapped to [utterance, hidden]."""
         values, mask = sequence.values, sequence.mask
-        statistics = masked_mean(values, mask)
+        statistics, centred = centre(values, mask)
         if values.shape[1] > 1:  # of one frame all that follows is zero
-            centred = centre(values, mask)
             spread, course = masked_deviation(centred, mask), masked_course(centred, mask)
             statistics = torch.cat([statistics, spread, masked_change(values, mask), course], -1)
-        return self.statistics(self.dropout(self.standardize(statistics, mask.any(1))))
+        standard = self.dropout(self.standardize(statistics, mask.any(1)))
+        known = self.standardize.known(statistics.shape[1])
+        return F.linear(standard[:, :known], self.statistics.weight[:, :known], self.statistics.bias)
 
     def activate(self, vector: Tensor, mask: Tensor) -> Tensor:
         """Normalise, bend, drop out; zero where the sequence is empty."""
@@ -253,7 +282,8 @@ class TokenEncoder(UtteranceEncoder):
     def pool(self, sequence: PaddedSequence, tokens: PaddedSequence) -> Tensor:
         """The input and its tokens -> [utterance, hidden]."""
         values, mask = tokens.values, tokens.mask
-        movement = [masked_mean(values, mask), masked_deviation(centre(values, mask), mask)]
+        # a mean each, for the gradients: through one for both they would round otherwise
+        movement = [masked_mean(values, mask), masked_deviation(centre(values, mask)[1], mask)]
         return self.activate(self.describe(sequence) + self.movement(torch.cat(movement, -1)), sequence.mask)
 
 
@@ -276,6 +306,28 @@ class Encoders(nn.ModuleDict):
         return torch.cat(list(self(batch)), -1)
 
 
+class CheapDropout(nn.Dropout):
+    """Dropout whose masks cost a fifth on a CPU, where torch draws a number of 64 bits for each element.
+
+    Here four elements share one; sixteen bits meet ``p`` to 1/131,072. The masks are others than :class:`nn.Dropout`
+    draws, so that a method that takes this class in its place changes its numbers, and its version.
+
+    Shapes:
+        any -> the same.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Drop elements and scale the others."""
+        dropped = round(self.p * 2**16)
+        elsewhere = values.device.type != "cpu" or torch.compiler.is_compiling()
+        if elsewhere or not self.training or not 0 < dropped < 2**16:
+            return super().forward(values)
+        numbers = torch.empty(-(-values.numel() // 4), dtype=torch.long).random_(-(2**63), None)
+        bits = numbers.view(torch.short)[: values.numel()].view(values.shape)
+        # as floats: comparing in place is several times as fast as a comparison that gives bools
+        return values * bits.float().ge_(dropped - 2**15).mul_(2**16 / (2**16 - dropped)).to(values.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al. 2017) whose queries may attend nothing at all.
 
@@ -284,11 +336,11 @@ class Attention(nn.Module):
         -> [batch, target, dim]; zero for a query without an allowed source.
     """
 
-    def __init__(self, dim: int, heads: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, heads: int, *, dropout: float = 0.0, masks: type[nn.Dropout] = nn.Dropout) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"width {dim} is not divisible by {heads} heads")
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout = heads, masks(dropout)
         self.query, self.key, self.value, self.output = (nn.Linear(dim, dim) for _ in range(4))
         for projection in (self.query, self.key, self.value):
             nn.init.xavier_uniform_(projection.weight)
@@ -301,9 +353,13 @@ class Attention(nn.Module):
             for projection, x in ((self.query, query), (self.key, source), (self.value, source))
         )
         some = allowed.any(-1, keepdim=True)
-        heads = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=(allowed | ~some)[:, None], dropout_p=self.dropout if self.training else 0.0
-        )
+        mask, p = (allowed | ~some)[:, None], self.dropout.p if self.training else 0.0
+        if p and isinstance(self.dropout, CheapDropout) and q.device.type == "cpu":
+            # as torch does it here, but for the masks
+            barred = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
+            heads = self.dropout(((q * q.shape[-1] ** -0.5) @ k.mT + barred).softmax(-1)) @ v
+        else:
+            heads = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         return self.output(heads.transpose(1, 2).flatten(2)) * some
 
 
@@ -311,12 +367,12 @@ class TransformerLayer(nn.Module):
     """Pre-LayerNorm transformer layer; with a source it is MulT's cross-modal layer (Tsai et al. 2019, section 3.2)."""
 
     def __init__(self, dim: int, heads: int, ffn: int, *, attention_dropout: float, relu_dropout: float,
-                 residual_dropout: float) -> None:  # fmt: skip
+                 residual_dropout: float, masks: type[nn.Dropout] = nn.Dropout) -> None:  # fmt: skip
         super().__init__()
-        self.attention = Attention(dim, heads, dropout=attention_dropout)
+        self.attention = Attention(dim, heads, dropout=attention_dropout, masks=masks)
         self.attention_norm, self.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.ffn = nn.Sequential(nn.Linear(dim, ffn), nn.ReLU(), nn.Dropout(relu_dropout), nn.Linear(ffn, dim))
-        self.dropout = nn.Dropout(residual_dropout)
+        self.ffn = nn.Sequential(nn.Linear(dim, ffn), nn.ReLU(), masks(relu_dropout), nn.Linear(ffn, dim))
+        self.dropout = masks(residual_dropout)
 
     def forward(self, x: Tensor, source: Tensor | None, allowed: Tensor) -> Tensor:
         """[batch, target, dim] -> the same shape; the source's LayerNorm is the target's, as in MulT."""
@@ -347,10 +403,11 @@ class TransformerEncoder(nn.Module):
         relu_dropout: float = 0.1,
         residual_dropout: float = 0.1,
         embedding_dropout: float = 0.0,
+        masks: type[nn.Dropout] = nn.Dropout,
     ) -> None:
         super().__init__()
         self.dim, self.causal = dim, causal
-        self.embedding_dropout = nn.Dropout(embedding_dropout)
+        self.embedding_dropout = masks(embedding_dropout)
         self.layers = nn.ModuleList(
             TransformerLayer(
                 dim,
@@ -359,6 +416,7 @@ class TransformerEncoder(nn.Module):
                 attention_dropout=attention_dropout,
                 relu_dropout=relu_dropout,
                 residual_dropout=residual_dropout,
+                masks=masks,
             )
             for _ in range(layers)
         )
@@ -368,16 +426,33 @@ class TransformerEncoder(nn.Module):
         """Encode the target, from itself or from the source."""
         x = self._embed(target)
         other = None if source is None else self._embed(source)
-        mask = (source or target).mask
-        allowed = mask[:, None, :]
-        if self.causal:
-            # step t of the target sees its past; of a source of another length, as far ahead as the lengths differ
-            ahead = (mask.sum(1) - target.mask.sum(1)).abs()
-            step = torch.arange(max(x.shape[1], mask.shape[1]), device=x.device)
-            allowed = allowed & (step[: mask.shape[1]] <= step[: x.shape[1], None] + ahead[:, None, None])
+        allowed = self._allowed(target.mask, (source or target).mask)
         for layer in self.layers:
             x = layer(x, other, allowed)
         return PaddedSequence(self.norm(x) * target.mask[..., None], target.mask)
+
+    def last(self, sequence: PaddedSequence) -> Tensor:
+        """The last token of a sequence that is encoded from itself, for which the last layer computes it alone.
+
+        [batch, time, dim] -> [batch, dim]; zero for an empty sequence.
+        """
+        x = self._embed(sequence)
+        allowed = self._allowed(sequence.mask, sequence.mask)
+        *before, final = self.layers
+        for layer in before:
+            x = layer(x, None, allowed)
+        token = final(last_token(x, sequence.mask)[:, None], x, sequence.mask[:, None])  # it sees the whole sequence
+        return self.norm(token[:, 0]) * sequence.mask.any(1, keepdim=True)
+
+    def _allowed(self, target: Tensor, source: Tensor) -> Tensor:
+        """What each step of the target may attend, from both masks: [batch, target or 1, source]."""
+        allowed = source[:, None]
+        if not self.causal:
+            return allowed
+        # step t of the target sees its past; of a source of another length, as far ahead as the lengths differ
+        ahead = (source.sum(1) - target.sum(1)).abs()
+        step = torch.arange(max(target.shape[1], source.shape[1]), device=target.device)
+        return allowed & (step[: source.shape[1]] <= step[: target.shape[1], None] + ahead[:, None, None])
 
     def _embed(self, sequence: PaddedSequence) -> Tensor:
         positions = sinusoidal_positions(sequence.values.shape[1], self.dim, sequence.values.device)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Standardization, centre, masked_deviation, masked_mean
+from mer_bench.fusion.layers import Standardization, centre, masked_deviation
 
 
 class Linear(FusionModule):
@@ -34,5 +34,6 @@ class Linear(FusionModule):
     def _describe(self, name: str, batch: Batch) -> Tensor:
         values, mask = batch.features[name].values, batch.features[name].mask
         real = mask.any(1)
-        statistics = torch.cat([masked_mean(values, mask), masked_deviation(centre(values, mask), mask)], -1)
+        mean, centred = centre(values, mask)
+        statistics = torch.cat([mean, masked_deviation(centred, mask)], -1)
         return self.standardize[name](statistics, real) * real[:, None]

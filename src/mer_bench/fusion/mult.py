@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import ResidualHead, TemporalConvolution, TransformerEncoder, last_token
+from mer_bench.fusion.layers import CheapDropout, ResidualHead, TemporalConvolution, TransformerEncoder
 
 
 class MulT(FusionModule):
@@ -50,6 +50,7 @@ class MulT(FusionModule):
         output_dropout: Within the residual block before the classifier.
     """
 
+    version = 3
     paper = "https://arxiv.org/abs/1906.00295"
 
     def __init__(
@@ -81,9 +82,10 @@ class MulT(FusionModule):
                 relu_dropout=relu_dropout,
                 residual_dropout=residual_dropout,
                 embedding_dropout=embedding_dropout,
+                masks=CheapDropout,
             )
 
-        self.text_dropout = nn.Dropout(embedding_dropout)
+        self.text_dropout = CheapDropout(embedding_dropout)
         self.projections = nn.ModuleDict(
             {name: TemporalConvolution(width, dim, kernel=kernel, stride=stride) for name, width in self.dims.items()}
         )
@@ -119,5 +121,4 @@ class MulT(FusionModule):
             for source in sequences
             if source != target
         ]
-        remembered = self.memory[target](PaddedSequence(torch.cat(views or [own.values], -1), own.mask))
-        return last_token(remembered.values, remembered.mask)
+        return self.memory[target].last(PaddedSequence(torch.cat(views or [own.values], -1), own.mask))

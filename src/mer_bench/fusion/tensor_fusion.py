@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Encoders
+from mer_bench.fusion.layers import CheapDropout, Encoders
 
 
 def outer_product(vectors: Sequence[Tensor]) -> Tensor:
@@ -46,6 +46,7 @@ class TensorFusion(FusionModule):
         post_fusion_dropout: Of the outer product.
     """
 
+    version = 3
     paper = "https://arxiv.org/abs/1707.07250"
 
     def __init__(
@@ -62,7 +63,7 @@ class TensorFusion(FusionModule):
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         widths = [(hidden + 1) ** len(self.dims), *post_fusion]
         hidden_layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
-        self.head = nn.Sequential(nn.Dropout(post_fusion_dropout), *hidden_layers, nn.Linear(widths[-1], num_classes))
+        self.head = nn.Sequential(CheapDropout(post_fusion_dropout), *hidden_layers, nn.Linear(widths[-1], num_classes))
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
