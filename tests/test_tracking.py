@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,14 @@ def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     yield
-    wandb.teardown()
+    end_service()
+
+
+def end_service() -> None:
+    """wandb's service writes what it has left when it is told to end, and now and then hangs after that."""
+    ending = Thread(target=wandb.teardown, daemon=True)
+    ending.start()
+    ending.join(30)
 
 
 def offline_run(folder: Path, made: RunRecord) -> dict[str, Any]:
@@ -50,7 +58,7 @@ def offline_run(folder: Path, made: RunRecord) -> dict[str, Any]:
 
 
 def stored(folder: Path) -> dict[str, Any]:
-    wandb.teardown()  # its service writes until it is told to end
+    end_service()
     (run,) = folder.glob("wandb/offline-run-*")
     tables = {path.name.split("_")[0]: json.loads(path.read_text()) for path in run.rglob("*.table.json")}
     (log,) = run.glob("run-*.wandb")

@@ -27,8 +27,8 @@ from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.run import build_datamodule, build_method, prepare_process, run
 
-TRIES = 4  #: epochs of each loop; the cheapest counts
-LONG = 10.0  #: seconds from which an epoch is long, and two tries are enough
+TRIES = (2, 20)  #: fewest and most epochs of each loop; the cheapest counts
+ENOUGH = 30.0  #: seconds of each loop, within these
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -39,31 +39,30 @@ def seconds() -> float:
     return time.perf_counter()
 
 
-def batches(case: Case, root: Path, epochs: int) -> tuple[FusionModule, list[list[Batch]], list[Batch]]:
-    """The module of a case, the training batches that the suite would give it in each epoch, those of validation."""
-    wanted = spec(case, root, epochs=epochs)
+def batches(case: Case, root: Path) -> tuple[FusionModule, list[Batch], list[Batch]]:
+    """The module of a case, the training batches that the suite would give it in its first epoch, and validation's."""
+    wanted = spec(case, root, epochs=1)
     prepare_process(wanted.training.precision)  # as the suite's run does
     datamodule = build_datamodule(wanted, root)
     datamodule.setup("fit")
     torch.manual_seed(0)
     module = build_method(wanted, datamodule.dims, datamodule.num_classes).to(DEVICE)
-    training = []
-    for epoch in range(epochs):
-        loader = datamodule.train_dataloader()
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-        training.append([batch.to(DEVICE) for batch in loader])
-    return module, training, [batch.to(DEVICE) for batch in datamodule.val_dataloader()]
+    training, validation = (
+        [batch.to(DEVICE) for batch in loader]
+        for loader in (datamodule.train_dataloader(), datamodule.val_dataloader())
+    )
+    return module, training, validation
 
 
-def bare(module: FusionModule, training: Sequence[Sequence[Batch]], validation: Sequence[Batch]) -> list[float]:
+def bare(module: FusionModule, training: Sequence[Batch], validation: Sequence[Batch], epochs: int) -> list[float]:
     """Seconds of each epoch of the recipe and nothing else: AdamW, clipped gradients, a schedule; then validation."""
     optimizer = module.adamw()
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, sum(map(len, training)))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(training))
     taken = []
-    for epoch in training:
+    for _ in range(epochs):
         start = seconds()
         module.train()
-        for batch in epoch:
+        for batch in training:
             optimizer.zero_grad()
             torch.stack(list(module.losses(batch).values())).sum().backward()
             nn.utils.clip_grad_norm_(module.parameters(), module.training_options.gradient_clip)
@@ -85,19 +84,20 @@ def suite(case: Case, root: Path, epochs: int) -> list[float]:
 
 
 def cost(case: Case, root: Path) -> dict[str, Any]:
-    """Seconds of the cheapest epoch of each loop; a short epoch has several tries."""
+    """Seconds of the cheapest epoch of each loop; the shorter an epoch is, the more tries it has."""
     write_corpus(root, case.shape)
-    module, training, validation = batches(case, root, TRIES - 1)
-    alone = bare(module, training[:1], validation)
-    tries = TRIES if alone[0] < LONG else 2
+    module, training, validation = batches(case, root)
+    alone = bare(module, training, validation, 1)
+    fewest, most = TRIES
+    tries = max(fewest, min(most, round(ENOUGH / alone[0])))
     ours = suite(case, root, tries)
-    alone += bare(module, training[: tries - 1], validation)
+    alone += bare(module, training, validation, tries - 1)
     return {
         "bare": min(alone),
         "suite": min(ours),
-        "steps": len(training[0]),
+        "steps": len(training),
         "parameters": module.num_parameters,
-        "utterances": sum(map(len, training[0])),
+        "utterances": sum(map(len, training)),
     }
 
 
@@ -145,8 +145,8 @@ def growth(case: Case, root: Path) -> dict[str, Any]:
         for number, shape in enumerate(shapes):
             place = root / f"{axis}{number}"
             write_corpus(place, shape)
-            module, training, _ = batches(replace(case, shape=shape), place, 1)
-            taken.append(min(bare(module, training * TRIES, [])))
+            module, training, _ = batches(replace(case, shape=shape), place)
+            taken.append(min(bare(module, training, [], 4)))
         exponents[axis] = float(np.polyfit(np.log(times), np.log(taken), 1)[0])
     return exponents
 
