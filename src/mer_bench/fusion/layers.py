@@ -316,16 +316,25 @@ class CheapDropout(nn.Dropout):
         any -> the same.
     """
 
+    def draws(self, values: Tensor) -> bool:
+        """Whether masks are drawn here: in training, on a CPU, in code that is not compiled."""
+        cheap = values.device.type == "cpu" and not torch.compiler.is_compiling()
+        return cheap and self.training and 0 < self._dropped < 2**16
+
     def forward(self, values: Tensor) -> Tensor:
         """Drop elements and scale the others."""
-        dropped = round(self.p * 2**16)
-        elsewhere = values.device.type != "cpu" or torch.compiler.is_compiling()
-        if elsewhere or not self.training or not 0 < dropped < 2**16:
+        if not self.draws(values):
             return super().forward(values)
         numbers = torch.empty(-(-values.numel() // 4), dtype=torch.long).random_(-(2**63), None)
         bits = numbers.view(torch.short)[: values.numel()].view(values.shape)
         # as floats: comparing in place is several times as fast as a comparison that gives bools
-        return values * bits.float().ge_(dropped - 2**15).mul_(2**16 / (2**16 - dropped)).to(values.dtype)
+        kept = bits.float().ge_(self._dropped - 2**15).mul_(2**16 / (2**16 - self._dropped))
+        return values * kept.to(values.dtype)
+
+    @property
+    def _dropped(self) -> int:
+        """How many of the numbers that sixteen bits can be stand for an element that is dropped."""
+        return round(self.p * 2**16)
 
 
 class Attention(nn.Module):
@@ -353,13 +362,15 @@ class Attention(nn.Module):
             for projection, x in ((self.query, query), (self.key, source), (self.value, source))
         )
         some = allowed.any(-1, keepdim=True)
-        mask, p = (allowed | ~some)[:, None], self.dropout.p if self.training else 0.0
-        if p and isinstance(self.dropout, CheapDropout) and q.device.type == "cpu":
+        mask = (allowed | ~some)[:, None]
+        if isinstance(self.dropout, CheapDropout) and self.dropout.draws(q):
             # as torch does it here, but for the masks
             barred = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
             heads = self.dropout(((q * q.shape[-1] ** -0.5) @ k.mT + barred).softmax(-1)) @ v
         else:
-            heads = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
+            heads = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=self.dropout.p if self.training else 0.0
+            )
         return self.output(heads.transpose(1, 2).flatten(2)) * some
 
 
