@@ -7,13 +7,12 @@ IEEE Transactions on Affective Computing 7(2), 2016.
 from __future__ import annotations
 
 from functools import cache, partial
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from data_prep.extract import Clip, Extractor, FloatArray, Recipe, Unreadable
+from data_prep.extract import Clip, Extractor, FloatArray, Recipe, Unreadable, release
 from data_prep.media import RATE, decode_audio
 from mer_bench.errors import Misuse, unknown
 
@@ -41,7 +40,7 @@ def egemaps(source: dict[str, Any], *, level: str = "functionals") -> Extractor:
         name="egemaps" if level == "functionals" else "egemaps-lld",
         modality="audio",
         extractor="eGeMAPSv02",
-        revision=f"opensmile {version('opensmile')}",
+        revision=f"opensmile {release('opensmile')}",
         layer=LEVELS[level],
         frame_rate=None if level == "functionals" else 100.0,
         settings={"sample_rate": RATE, **source},

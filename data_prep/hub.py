@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -137,11 +136,6 @@ def device() -> Any:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def library() -> str:
-    """The transformers release that runs a model, for its recipe: minor releases may change what a model computes."""
-    return "transformers " + ".".join(version("transformers").split(".")[:2])
 
 
 def locate(name: str) -> tuple[str, str, str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, partial
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from data_prep import torchaudio_cpu
-from data_prep.extract import Extractor, FloatArray, Recipe
+from data_prep.extract import Extractor, FloatArray, Recipe, release
 from data_prep.media import RATE, decode_audio
 
 N_FFT, WINDOW, HOP = 512, 400, 160  #: samples: windows of 25 ms every 10 ms
@@ -28,7 +27,7 @@ def logmel(source: dict[str, Any], *, mels: int = 80) -> Extractor:
         name=f"logmel{mels}",
         modality="audio",
         extractor="logmel",
-        revision=f"torchaudio {version('torchaudio').partition('+')[0]}",
+        revision=f"torchaudio {release('torchaudio')}",
         frame_rate=RATE / HOP,
         settings={
             "sample_rate": RATE,

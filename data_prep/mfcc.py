@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from data_prep import torchaudio_cpu
-from data_prep.extract import Clip, Extractor, FloatArray, Recipe, Unreadable
+from data_prep.extract import Clip, Extractor, FloatArray, Recipe, Unreadable, release
 from data_prep.media import RATE, decode_audio, load_audio
 from mer_bench.errors import unknown
 
@@ -78,7 +77,7 @@ def _extractor(
         name=name,
         modality="audio",
         extractor="mfcc",
-        revision=f"{backend} {version(backend).partition('+')[0]}",
+        revision=f"{backend} {release(backend)}",
         frame_rate=rate / HOP,
         settings={
             "sample_rate": rate,

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.extract import EMPTY, Extractor, FloatArray, Recipe, Unreadable
-from data_prep.hub import FrozenModel, library
+from data_prep.extract import EMPTY, Extractor, FloatArray, Recipe, Unreadable, release
+from data_prep.hub import FrozenModel
 from data_prep.media import RATE, decode_audio
 from mer_bench.errors import Misuse, unknown
 
@@ -56,7 +56,7 @@ def speech(
             "sample_rate": RATE,
             "pooling": pooling,
             "longest": LONGEST,
-            "library": library(),
+            "library": f"transformers {release('transformers')}",
             **source,
         },
     )

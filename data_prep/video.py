@@ -8,14 +8,13 @@ seconds of an MP4 that had been cut without being encoded again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.extract import Clip, Unreadable
+from data_prep.extract import Clip, Unreadable, release
 
 Pixels = npt.NDArray[np.uint8]  #: [frame, height, width, 3], RGB
 
@@ -126,7 +125,7 @@ def decoders() -> dict[str, str]:
     """Names and versions of what decodes and scales: other ones may give other values."""
     import decord
 
-    return {"decord": decord.__version__, "opencv": ".".join(version("opencv-python-headless").split(".")[:2])}
+    return {"decord": decord.__version__, "opencv": release("opencv-python-headless")}
 
 
 def _read_by_decord(path: Path, wanted: list[int], size: tuple[int, int] | None) -> Pixels:

@@ -15,7 +15,17 @@ import numpy as np
 
 from data_prep import cli, faces, hub, video
 from data_prep.clips import vision_clips
-from data_prep.extract import Clip, Extractor, FloatArray, Recipe, Remarked, Unreadable, extract, fingerprint
+from data_prep.extract import (
+    Clip,
+    Extractor,
+    FloatArray,
+    Recipe,
+    Remarked,
+    Unreadable,
+    extract,
+    fingerprint,
+    release,
+)
 from data_prep.hub import FrozenModel
 from data_prep.openface import openface_command
 from data_prep.ravdess import landmark_source
@@ -189,7 +199,7 @@ def image(
         revision=frozen.revision,
         layer=f"{pooling} of " + ("last hidden state" if layer is None else f"hidden state {layer}"),
         frame_rate=look.fps,
-        settings=look.settings | {"library": hub.library()},
+        settings=look.settings | {"library": f"transformers {release('transformers')}"},
     )
     return Extractor(
         recipe,

@@ -15,7 +15,18 @@ import pandas as pd
 import pytest
 
 from data_prep import extract as engine
-from data_prep.extract import MISSING, Clip, Extractor, Incomplete, Journal, Recipe, Unreadable, decode_all, extract
+from data_prep.extract import (
+    MISSING,
+    Clip,
+    Extractor,
+    Incomplete,
+    Journal,
+    Recipe,
+    Unreadable,
+    decode_all,
+    extract,
+    release,
+)
 from mer_bench.errors import Misuse
 from mer_bench.features import open_features, verify_features
 from mer_bench.table import write_table
@@ -207,3 +218,9 @@ def test_a_corpus_of_which_nothing_can_be_read_is_one_sentence(tmp_path: Path) -
     with pytest.raises(Misuse, match="not one of 2 utterances could be read: the file is absent"):
         extract(folder, Extractor(RECIPE, decode, encode), clips)
     assert sorted(p.name for p in folder.iterdir()) == ["utterances.csv"]
+
+
+@pytest.mark.parametrize("patch", ["2.11.0", "2.11.1", "2.11.1+cpu", "2.11"])
+def test_patch_releases_of_a_library_give_one_set(patch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "version", {"torchaudio": patch}.__getitem__)
+    assert release("torchaudio") == "2.11"
