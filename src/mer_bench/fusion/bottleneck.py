@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import TokenEncoder, TransformerLayer, tokens_with_summary
+from mer_bench.fusion.layers import CheapDropout, TokenEncoder, TransformerLayer, tokens_with_summary
 
 
 class SideBySide(nn.Module):
@@ -19,13 +19,27 @@ class SideBySide(nn.Module):
     def __init__(self, modalities: int, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            TransformerLayer(dim, heads, 4 * dim, attention_dropout=0.0, relu_dropout=dropout, residual_dropout=dropout)
+            TransformerLayer(
+                dim,
+                heads,
+                4 * dim,
+                attention_dropout=0.0,
+                relu_dropout=dropout,
+                residual_dropout=dropout,
+                masks=CheapDropout,
+            )
             for _ in range(modalities)
         )
 
     def forward(self, states: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
         """Self-attention of each by itself."""
         return [layer(x, None, mask[:, None]) for layer, x, mask in zip(self.layers, states, masks, strict=True)]
+
+    def first(self, states: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
+        """What becomes of each one's first token: M x [utterance, dim]."""
+        return [
+            layer(x[:, :1], x, mask[:, None])[:, 0] for layer, x, mask in zip(self.layers, states, masks, strict=True)
+        ]
 
 
 class BottleneckTransformer(nn.Module):
@@ -66,17 +80,20 @@ class BottleneckTransformer(nn.Module):
         states = [sequence.values for sequence in sequences]
         masks = [sequence.mask for sequence in sequences]
         present = torch.stack([mask.any(1) for mask in masks])
-        for layer in self.layers[: self.fusion_layer]:
+        *before, final = self.layers
+        for layer in before[: self.fusion_layer]:
             states = layer(states, masks)
         if self.bottlenecks is not None:
             count = len(self.bottlenecks)
             shared = self.bottlenecks.expand(len(states[0]), -1, -1)
             masks = [F.pad(mask, (0, count), value=True) for mask in masks]
-            for layer in self.layers[self.fusion_layer :]:
+            for layer in before[self.fusion_layer :]:
                 joined = layer([torch.cat([x, shared], 1) for x in states], masks)
                 states = [x[:, :-count] for x in joined]
                 shared = self.exchange(torch.stack([x[:, -count:] for x in joined]), present)
-        return torch.stack([norm(x[:, 0]) for norm, x in zip(self.norms, states, strict=True)])
+            states = [torch.cat([x, shared], 1) for x in states]
+        tokens = final.first(states, masks)  # nobody reads the others
+        return torch.stack([norm(x) for norm, x in zip(self.norms, tokens, strict=True)])
 
     def exchange(self, copies: Tensor, present: Tensor) -> Tensor:
         """Mean over the modalities that are there: [modality, utterance, token, dim] -> [utterance, token, dim]."""
@@ -113,6 +130,7 @@ class Bottleneck(FusionModule):
         dropout: Of the encoders and the transformers.
     """
 
+    version = 3
     paper = "https://arxiv.org/abs/2107.00135"
 
     def __init__(
@@ -128,6 +146,8 @@ class Bottleneck(FusionModule):
         dropout: float = 0.15,
     ) -> None:
         super().__init__(dims, num_classes)
+        if layers < 1:
+            raise ValueError(f"{layers} layers are no transformer; the least is 1")
         if not 0 <= fusion_layer <= layers:
             raise ValueError(f"fusion_layer {fusion_layer} is not between 0 and the {layers} layers")
         if bottlenecks < 1:

@@ -100,6 +100,7 @@ class CFNSR(FusionModule):
         scale: Not in the paper: attention weights that average to one instead of summing to one.
     """
 
+    version = 3
     paper = "arXiv 2111.02172"
     least = 2
 

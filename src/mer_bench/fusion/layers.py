@@ -481,6 +481,8 @@ class SelfSelection(nn.Module):
 
     def __init__(self, dim: int, *, heads: int, layers: int, dropout: float, embedding_dropout: float) -> None:
         super().__init__()
+        if layers < 1:
+            raise ValueError(f"self-attention of {layers} layers selects nothing; the least is 1")
         self.encoder = TransformerEncoder(
             dim,
             heads=heads,
@@ -490,12 +492,12 @@ class SelfSelection(nn.Module):
             relu_dropout=dropout,
             residual_dropout=dropout,
             embedding_dropout=embedding_dropout,
+            masks=CheapDropout,
         )
 
     def forward(self, sequence: PaddedSequence) -> Tensor:
         """[utterance, time, dim] -> [utterance, dim]."""
-        encoded = self.encoder(sequence)
-        return last_token(encoded.values, encoded.mask)
+        return self.encoder.last(sequence)
 
 
 class GuidedAttention(nn.Module):

@@ -133,6 +133,7 @@ class LMRCBT(FusionModule):
         output_dropout: In the head.
     """
 
+    version = 3
     paper = "https://arxiv.org/abs/2112.01697"
     least = 2
 

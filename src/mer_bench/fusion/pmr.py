@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Attention, ResidualHead, TemporalConvolution, masked_mean, sinusoidal_positions
+from mer_bench.fusion.layers import (
+    Attention,
+    CheapDropout,
+    ResidualHead,
+    TemporalConvolution,
+    masked_mean,
+    sinusoidal_positions,
+)
 
 
 class ReinforcementUnit(nn.Module):
@@ -33,11 +40,11 @@ class ReinforcementUnit(nn.Module):
 
     def __init__(self, dim: int, heads: int, *, dropout: float, gate: bool) -> None:
         super().__init__()
-        self.cross, self.own = (Attention(dim, heads, dropout=dropout) for _ in range(2))
+        self.cross, self.own = (Attention(dim, heads, dropout=dropout, masks=CheapDropout) for _ in range(2))
         self.target_norm, self.source_norm, self.ffn_norm = (nn.LayerNorm(dim) for _ in range(3))
         self.gate = nn.Linear(2 * dim, dim) if gate else None
-        self.ffn = nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
-        self.dropout = nn.Dropout(dropout)
+        self.ffn = nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), CheapDropout(dropout), nn.Linear(4 * dim, dim))
+        self.dropout = CheapDropout(dropout)
 
     def forward(self, target: PaddedSequence, source: PaddedSequence) -> PaddedSequence:
         """Reinforce the target; its padding becomes zero again."""
@@ -114,6 +121,7 @@ class PMR(FusionModule):
         output_dropout: Within the residual block before the classifier.
     """
 
+    version = 3
     provenance = "reconstruction"
     paper = (
         "https://openaccess.thecvf.com/content/CVPR2021/html/Lv_Progressive_Modality_Reinforcement_for_Human_"
@@ -142,7 +150,7 @@ class PMR(FusionModule):
         self.projections = nn.ModuleDict(
             {name: TemporalConvolution(width, dim, kernel=kernel, stride=stride) for name, width in self.dims.items()}
         )
-        self.embedding_dropout = nn.Dropout(embedding_dropout)
+        self.embedding_dropout = CheapDropout(embedding_dropout)
         self.layers = nn.ModuleList(
             ReinforcementLayer(
                 len(self.dims), dim, heads, dropout=transformer_dropout, gate=gate, progressive=progressive

@@ -49,6 +49,7 @@ class TACFN(FusionModule):
         scale: Not in the paper: attention weights that average to one instead of summing to one.
     """
 
+    version = 3
     provenance = "reconstruction"
     paper = "arXiv 2505.06536"
     least = 2
