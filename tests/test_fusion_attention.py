@@ -140,6 +140,14 @@ def test_bottlenecks_are_averaged_over_the_modalities_that_are_there() -> None:
     assert not found[2].any()
 
 
+def test_the_last_layer_s_first_tokens_alone_are_those_of_the_whole_layer() -> None:
+    layer = transformer(0).layers[-1]
+    inputs = [sequence([4, 2], 8), sequence([3, 5], 8)]
+    states, masks = [one.values for one in inputs], [one.mask for one in inputs]
+    for first, whole in zip(layer.first(states, masks), layer(states, masks), strict=True):
+        assert_close(first, whole[:, 0])
+
+
 def test_one_layer_without_bottlenecks_is_one_transformer_layer_a_modality() -> None:
     model = BottleneckTransformer(2, 8, heads=2, layers=1, fusion_layer=1, bottlenecks=2, dropout=0.0).eval()
     inputs = [sequence([4, 2], 8), sequence([3, 5], 8)]

@@ -447,6 +447,8 @@ def test_self_selection_is_zero_for_a_missing_modality_and_ignores_padding() -> 
     select = SelfSelection(8, heads=2, layers=1, dropout=0.1, embedding_dropout=0.3).eval()
     batch = sequence([4, 0, 2], 8)
     found = select(batch)
+    whole = select.encoder(batch)
+    assert_close(found, last_token(whole.values, whole.mask))
     assert found.any(1).tolist() == [True, False, True]
     assert_close(select(longer(batch, 3)), found)
 

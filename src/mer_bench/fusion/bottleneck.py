@@ -153,7 +153,7 @@ class Bottleneck(FusionModule):
         if bottlenecks < 1:
             raise ValueError(f"bottlenecks {bottlenecks} is not positive; for late fusion set fusion_layer to layers")
         self.encoders = nn.ModuleDict(
-            {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
+            {name: TokenEncoder(dim, hidden, dropout=dropout, masks=CheapDropout) for name, dim in self.dims.items()}
         )
         self.transformer = BottleneckTransformer(
             len(self.dims),

@@ -210,6 +210,37 @@ def _widen(values: Tensor, width: int) -> Tensor:
     return values if values.shape[-1] == width else F.pad(values, (0, width - values.shape[-1]))
 
 
+class CheapDropout(nn.Dropout):
+    """Dropout whose masks cost a fifth on a CPU, where torch draws a number of 64 bits for each element.
+
+    Here four elements share one; sixteen bits meet ``p`` to 1/131,072. The masks are others than :class:`nn.Dropout`
+    draws, so that a method that takes this class in its place changes its numbers, and its version.
+
+    Shapes:
+        any -> the same.
+    """
+
+    def draws(self, values: Tensor) -> bool:
+        """Whether masks are drawn here: in training, on a CPU, in code that is not compiled."""
+        cheap = values.device.type == "cpu" and not torch.compiler.is_compiling()
+        return cheap and self.training and 0 < self._dropped < 2**16
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Drop elements and scale the others."""
+        if not self.draws(values):
+            return super().forward(values)
+        numbers = torch.empty(-(-values.numel() // 4), dtype=torch.long).random_(-(2**63), None)
+        bits = numbers.view(torch.short)[: values.numel()].view(values.shape)
+        # as floats: comparing in place is several times as fast as a comparison that gives bools
+        kept = bits.float().ge_(self._dropped - 2**15).mul_(2**16 / (2**16 - self._dropped))
+        return values * kept.to(values.dtype)
+
+    @property
+    def _dropped(self) -> int:
+        """How many of the numbers that sixteen bits can be stand for an element that is dropped."""
+        return round(self.p * 2**16)
+
+
 class UtteranceEncoder(nn.Module):
     """One vector an utterance from its feature sequence: the encoder of every method whose paper leaves it open.
 
@@ -222,12 +253,12 @@ class UtteranceEncoder(nn.Module):
         sequence [utterance, time, dim] -> vector [utterance, hidden]; zero for a missing modality.
     """
 
-    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.15) -> None:
+    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.15, masks: type[nn.Dropout] = nn.Dropout) -> None:
         super().__init__()
         self.standardize = Standardization(7 * dim)
         self.statistics = nn.Linear(7 * dim, hidden)
         self.norm = nn.LayerNorm(hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = masks(dropout)
 
     def forward(self, sequence: PaddedSequence) -> Tensor:
         """[utterance, time, dim] -> [utterance, hidden]."""
@@ -240,9 +271,13 @@ class UtteranceEncoder(nn.Module):
         if values.shape[1] > 1:  # of one frame all that follows is zero
             spread, course = masked_deviation(centred, mask), masked_course(centred, mask)
             statistics = torch.cat([statistics, spread, masked_change(values, mask), course], -1)
-        standard = self.dropout(self.standardize(statistics, mask.any(1)))
+        standard = self.standardize(statistics, mask.any(1))
         known = self.standardize.known(statistics.shape[1])
-        return F.linear(standard[:, :known], self.statistics.weight[:, :known], self.statistics.bias)
+        if isinstance(self.dropout, CheapDropout):
+            standard = self.dropout(standard[:, :known])
+        else:  # the others' masks are drawn as well: without them every later one would be another
+            standard = self.dropout(standard)[:, :known]
+        return F.linear(standard, self.statistics.weight[:, :known], self.statistics.bias)
 
     def activate(self, vector: Tensor, mask: Tensor) -> Tensor:
         """Normalise, bend, drop out; zero where the sequence is empty."""
@@ -259,8 +294,17 @@ class TokenEncoder(UtteranceEncoder):
         sequence [utterance, time, dim] -> tokens [utterance, ceil(time / 4), hidden] -> vector [utterance, hidden].
     """
 
-    def __init__(self, dim: int, hidden: int, *, kernel: int = 3, stride: int = 2, dropout: float = 0.15) -> None:
-        super().__init__(dim, hidden, dropout=dropout)
+    def __init__(
+        self,
+        dim: int,
+        hidden: int,
+        *,
+        kernel: int = 3,
+        stride: int = 2,
+        dropout: float = 0.15,
+        masks: type[nn.Dropout] = nn.Dropout,
+    ) -> None:
+        super().__init__(dim, hidden, dropout=dropout, masks=masks)
         self.input_dropout = nn.Dropout1d(dropout)  # drops a feature from all frames: neighbours in time are redundant
         self.convolutions = nn.ModuleList(
             TemporalConvolution(width, hidden, kernel=kernel, stride=stride, bias=True) for width in (dim, hidden)
@@ -294,8 +338,11 @@ class Encoders(nn.ModuleDict):
         batch -> [modality, utterance, hidden], in the order of ``dims``; zero for a missing modality.
     """
 
-    def __init__(self, dims: Mapping[str, int], hidden: int, *, dropout: float = 0.15) -> None:
-        super().__init__({name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in dims.items()})
+    def __init__(
+        self, dims: Mapping[str, int], hidden: int, *, dropout: float = 0.15, masks: type[nn.Dropout] = nn.Dropout
+    ) -> None:
+        encoders = {name: UtteranceEncoder(dim, hidden, dropout=dropout, masks=masks) for name, dim in dims.items()}
+        super().__init__(encoders)
 
     def forward(self, batch: Batch) -> Tensor:
         """Encode all modalities."""
@@ -304,37 +351,6 @@ class Encoders(nn.ModuleDict):
     def joined(self, batch: Batch) -> Tensor:
         """The vectors side by side: [utterance, modalities * hidden]."""
         return torch.cat(list(self(batch)), -1)
-
-
-class CheapDropout(nn.Dropout):
-    """Dropout whose masks cost a fifth on a CPU, where torch draws a number of 64 bits for each element.
-
-    Here four elements share one; sixteen bits meet ``p`` to 1/131,072. The masks are others than :class:`nn.Dropout`
-    draws, so that a method that takes this class in its place changes its numbers, and its version.
-
-    Shapes:
-        any -> the same.
-    """
-
-    def draws(self, values: Tensor) -> bool:
-        """Whether masks are drawn here: in training, on a CPU, in code that is not compiled."""
-        cheap = values.device.type == "cpu" and not torch.compiler.is_compiling()
-        return cheap and self.training and 0 < self._dropped < 2**16
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Drop elements and scale the others."""
-        if not self.draws(values):
-            return super().forward(values)
-        numbers = torch.empty(-(-values.numel() // 4), dtype=torch.long).random_(-(2**63), None)
-        bits = numbers.view(torch.short)[: values.numel()].view(values.shape)
-        # as floats: comparing in place is several times as fast as a comparison that gives bools
-        kept = bits.float().ge_(self._dropped - 2**15).mul_(2**16 / (2**16 - self._dropped))
-        return values * kept.to(values.dtype)
-
-    @property
-    def _dropped(self) -> int:
-        """How many of the numbers that sixteen bits can be stand for an element that is dropped."""
-        return round(self.p * 2**16)
 
 
 class Attention(nn.Module):

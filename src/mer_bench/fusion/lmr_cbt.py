@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import BidirectionalRNN, GuidedAttention, SelfSelection, TemporalConvolution
+from mer_bench.fusion.layers import BidirectionalRNN, CheapDropout, GuidedAttention, SelfSelection, TemporalConvolution
 
 
 class Frames(nn.Module):
@@ -40,7 +40,7 @@ class Words(nn.Module):
 
     def __init__(self, dim: int, hidden: int, *, dropout: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = CheapDropout(dropout)
         self.rnn = BidirectionalRNN(nn.LSTM, dim, hidden // 2, layers=2, dropout=0.5)
         self.norm = nn.LayerNorm(hidden)
 
@@ -181,7 +181,7 @@ class LMRCBT(FusionModule):
         self.head = nn.Sequential(
             nn.Linear(width, width),
             nn.ReLU(),
-            nn.Dropout(output_dropout),
+            CheapDropout(output_dropout),
             nn.Linear(width, width),
             nn.Linear(width, num_classes),
         )

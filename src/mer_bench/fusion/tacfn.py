@@ -11,6 +11,7 @@ from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import (
+    CheapDropout,
     GuidedAttention,
     SelfSelection,
     TemporalConvolution,
@@ -106,7 +107,7 @@ class TACFN(FusionModule):
         )
         width = hidden * len(names)
         self.head = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, num_classes)
+            nn.Linear(width, width), nn.ReLU(), CheapDropout(dropout), nn.Linear(width, num_classes)
         )
 
     def forward(self, batch: Batch) -> Tensor:
@@ -140,5 +141,5 @@ class Projection(nn.Module):
 
 ENCODERS: dict[str, Callable[[int, int, float], nn.Module]] = {
     "projection": lambda dim, hidden, dropout: Projection(dim, hidden),
-    "convolution": lambda dim, hidden, dropout: TokenEncoder(dim, hidden, dropout=dropout),
+    "convolution": lambda dim, hidden, dropout: TokenEncoder(dim, hidden, dropout=dropout, masks=CheapDropout),
 }
