@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import BidirectionalRNN, Encoders, perceptron
+from mer_bench.fusion.layers import BidirectionalRNN, CheapDropout, Encoders, perceptron
 
 
 class BCLSTM(FusionModule):
@@ -33,6 +33,7 @@ class BCLSTM(FusionModule):
     """
 
     context = "dialogue"
+    version = 3
     paper = "https://aclanthology.org/P17-1081"
 
     def __init__(
@@ -45,9 +46,9 @@ class BCLSTM(FusionModule):
         dropout: float = 0.25,
     ) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
         self.rnn = BidirectionalRNN(nn.LSTM, hidden * len(self.dims), hidden, layers=layers, dropout=dropout)
-        self.head = nn.Sequential(nn.Dropout(dropout), perceptron(2 * hidden, hidden, num_classes, dropout=dropout))
+        self.head = nn.Sequential(CheapDropout(dropout), perceptron(2 * hidden, hidden, num_classes, dropout=dropout))
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""

@@ -26,7 +26,6 @@ class SideBySide(nn.Module):
                 attention_dropout=0.0,
                 relu_dropout=dropout,
                 residual_dropout=dropout,
-                masks=CheapDropout,
             )
             for _ in range(modalities)
         )

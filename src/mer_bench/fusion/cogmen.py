@@ -16,7 +16,7 @@ from mer_bench.fusion.graphs import (
     mean_weights,
     window,
 )
-from mer_bench.fusion.layers import Encoders, TransformerEncoder, perceptron
+from mer_bench.fusion.layers import CheapDropout, Encoders, TransformerEncoder, perceptron
 
 
 class COGMEN(FusionModule):
@@ -54,6 +54,7 @@ class COGMEN(FusionModule):
     """
 
     context = "dialogue"
+    version = 3
     paper = "https://arxiv.org/abs/2205.02455"
 
     def __init__(
@@ -76,7 +77,7 @@ class COGMEN(FusionModule):
         width = hidden * len(self.dims)
         self.window = (window_past, window_future)
         self.relations = SpeakerRelations(relations, speakers)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
         self.transformer = TransformerEncoder(
             width,
             heads=heads,

@@ -119,6 +119,7 @@ class CORECT(FusionModule):
     """
 
     context = "dialogue"
+    version = 3
     paper = "https://arxiv.org/abs/2311.04507"
 
     def __init__(

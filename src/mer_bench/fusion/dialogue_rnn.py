@@ -11,7 +11,7 @@ from mer_bench.batch import Batch
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import MatchingAttention, window
-from mer_bench.fusion.layers import Encoders, perceptron
+from mer_bench.fusion.layers import CheapDropout, Encoders, perceptron
 
 ATTENTIONS = ("simple", "general", "dot")
 
@@ -43,7 +43,7 @@ class DialogueCell(nn.Module):
         self.listener_cell = nn.GRUCell(dim + party_dim, party_dim) if listener else None
         self.match = nn.Linear(dim, global_dim, bias=False) if attention == "general" else None
         self.score = nn.Parameter(torch.randn(global_dim) * global_dim**-0.5) if attention == "simple" else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = CheapDropout(dropout)
 
     def forward(self, utterances: Tensor, speaker: Tensor) -> Tensor:
         """Read the dialogues turn by turn."""
@@ -129,6 +129,7 @@ class DialogueRNN(FusionModule):
     """
 
     context = "dialogue"
+    version = 3
     paper = "https://arxiv.org/abs/1811.00405"
 
     def __init__(
@@ -157,7 +158,7 @@ class DialogueRNN(FusionModule):
             raise ValueError(f"dot attention of utterances of width {width} to global states of width {global_dim}")
         self.parties = parties
         directions = 2 if bidirectional else 1
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
         self.cells = nn.ModuleList(
             DialogueCell(
                 width,
@@ -172,7 +173,7 @@ class DialogueRNN(FusionModule):
             for _ in range(directions)
         )
         emotions = directions * emotion_dim
-        self.emotion_dropout = nn.Dropout(min(dropout + 0.15, 1.0))
+        self.emotion_dropout = CheapDropout(min(dropout + 0.15, 1.0))
         self.attention = MatchingAttention(emotions, emotions) if emotion_attention else None
         self.head = perceptron(emotions, directions * head_dim, num_classes, dropout=dropout)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Encoders
+from mer_bench.fusion.layers import CheapDropout, Encoders
 
 #: Number of classes -> sentiment of each: of IEMOCAP (``four``, ``six``) and MELD in the order of their label sets.
 #: MELD's surprise is positive as often as negative.
@@ -53,7 +53,7 @@ class PairwisePropagation(nn.Module):
         self.edge = nn.Parameter(torch.zeros(pairs, 2, past + 1 + future))
         self.convolutions = nn.ModuleList(StackedLinear(pairs, dim) for _ in range(layers))
         self.readouts = nn.ModuleList(StackedLinear(pairs, dim) for _ in range(layers))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = CheapDropout(dropout)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """The input and what each layer reads out of its nodes, added up."""
@@ -109,6 +109,7 @@ class GraphSmile(FusionModule):
     """
 
     context = "dialogue"
+    version = 3
     paper = "https://arxiv.org/abs/2407.21536"
     least = 2
 
@@ -145,7 +146,7 @@ class GraphSmile(FusionModule):
             torch.tensor([IGNORED if one == UNKNOWN else groups.index(one) for one in sentiments], dtype=torch.long),
             persistent=False,
         )
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
         self.propagation = PairwisePropagation(
             len(pairs), hidden, layers, past=window_past, future=window_future, dropout=dropout
         )

@@ -79,6 +79,37 @@ def sinusoidal_positions(time: int, dim: int, device: torch.device) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :dim]
 
 
+class CheapDropout(nn.Dropout):
+    """Dropout whose masks cost a fifth on a CPU, where torch draws a number of 64 bits for each element.
+
+    Here four elements share one; sixteen bits meet ``p`` to 1/131,072. The masks are others than :class:`nn.Dropout`
+    draws, so that a method that takes this class in its place changes its numbers, and its version.
+
+    Shapes:
+        any -> the same.
+    """
+
+    def draws(self, values: Tensor) -> bool:
+        """Whether masks are drawn here: in training, on a CPU, in code that is not compiled."""
+        cheap = values.device.type == "cpu" and not torch.compiler.is_compiling()
+        return cheap and self.training and 0 < self._dropped < 2**16
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Drop elements and scale the others."""
+        if not self.draws(values):
+            return super().forward(values)
+        numbers = torch.empty(-(-values.numel() // 4), dtype=torch.long).random_(-(2**63), None)
+        bits = numbers.view(torch.short)[: values.numel()].view(values.shape)
+        # as floats: comparing in place is several times as fast as a comparison that gives bools
+        kept = bits.float().ge_(self._dropped - 2**15).mul_(2**16 / (2**16 - self._dropped))
+        return values * kept.to(values.dtype)
+
+    @property
+    def _dropped(self) -> int:
+        """How many of the numbers that sixteen bits can be stand for an element that is dropped."""
+        return round(self.p * 2**16)
+
+
 class TemporalConvolution(nn.Module):
     """Conv1d over time that never lets the padding in; stride > 1 also shortens the sequence.
 
@@ -115,7 +146,7 @@ class BidirectionalRNN(nn.Module):
         widths = [dim] + [2 * hidden] * (layers - 1)
         self.ahead = nn.ModuleList(kind(width, hidden, batch_first=True) for width in widths)
         self.back = nn.ModuleList(kind(width, hidden, batch_first=True) for width in widths)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = CheapDropout(dropout)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
         """Read the sequences in both directions; dropout only between layers."""
@@ -208,37 +239,6 @@ def every_column(method: nn.Module) -> Iterator[None]:
 def _widen(values: Tensor, width: int) -> Tensor:
     """[..., dim] -> [..., width], with zeros at the end."""
     return values if values.shape[-1] == width else F.pad(values, (0, width - values.shape[-1]))
-
-
-class CheapDropout(nn.Dropout):
-    """Dropout whose masks cost a fifth on a CPU, where torch draws a number of 64 bits for each element.
-
-    Here four elements share one; sixteen bits meet ``p`` to 1/131,072. The masks are others than :class:`nn.Dropout`
-    draws, so that a method that takes this class in its place changes its numbers, and its version.
-
-    Shapes:
-        any -> the same.
-    """
-
-    def draws(self, values: Tensor) -> bool:
-        """Whether masks are drawn here: in training, on a CPU, in code that is not compiled."""
-        cheap = values.device.type == "cpu" and not torch.compiler.is_compiling()
-        return cheap and self.training and 0 < self._dropped < 2**16
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Drop elements and scale the others."""
-        if not self.draws(values):
-            return super().forward(values)
-        numbers = torch.empty(-(-values.numel() // 4), dtype=torch.long).random_(-(2**63), None)
-        bits = numbers.view(torch.short)[: values.numel()].view(values.shape)
-        # as floats: comparing in place is several times as fast as a comparison that gives bools
-        kept = bits.float().ge_(self._dropped - 2**15).mul_(2**16 / (2**16 - self._dropped))
-        return values * kept.to(values.dtype)
-
-    @property
-    def _dropped(self) -> int:
-        """How many of the numbers that sixteen bits can be stand for an element that is dropped."""
-        return round(self.p * 2**16)
 
 
 class UtteranceEncoder(nn.Module):
@@ -361,11 +361,11 @@ class Attention(nn.Module):
         -> [batch, target, dim]; zero for a query without an allowed source.
     """
 
-    def __init__(self, dim: int, heads: int, *, dropout: float = 0.0, masks: type[nn.Dropout] = nn.Dropout) -> None:
+    def __init__(self, dim: int, heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"width {dim} is not divisible by {heads} heads")
-        self.heads, self.dropout = heads, masks(dropout)
+        self.heads, self.dropout = heads, CheapDropout(dropout)
         self.query, self.key, self.value, self.output = (nn.Linear(dim, dim) for _ in range(4))
         for projection in (self.query, self.key, self.value):
             nn.init.xavier_uniform_(projection.weight)
@@ -379,7 +379,7 @@ class Attention(nn.Module):
         )
         some = allowed.any(-1, keepdim=True)
         mask = (allowed | ~some)[:, None]
-        if isinstance(self.dropout, CheapDropout) and self.dropout.draws(q):
+        if self.dropout.draws(q):
             # as torch does it here, but for the masks
             barred = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
             heads = self.dropout(((q * q.shape[-1] ** -0.5) @ k.mT + barred).softmax(-1)) @ v
@@ -394,12 +394,12 @@ class TransformerLayer(nn.Module):
     """Pre-LayerNorm transformer layer; with a source it is MulT's cross-modal layer (Tsai et al. 2019, section 3.2)."""
 
     def __init__(self, dim: int, heads: int, ffn: int, *, attention_dropout: float, relu_dropout: float,
-                 residual_dropout: float, masks: type[nn.Dropout] = nn.Dropout) -> None:  # fmt: skip
+                 residual_dropout: float) -> None:  # fmt: skip
         super().__init__()
-        self.attention = Attention(dim, heads, dropout=attention_dropout, masks=masks)
+        self.attention = Attention(dim, heads, dropout=attention_dropout)
         self.attention_norm, self.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.ffn = nn.Sequential(nn.Linear(dim, ffn), nn.ReLU(), masks(relu_dropout), nn.Linear(ffn, dim))
-        self.dropout = masks(residual_dropout)
+        self.ffn = nn.Sequential(nn.Linear(dim, ffn), nn.ReLU(), CheapDropout(relu_dropout), nn.Linear(ffn, dim))
+        self.dropout = CheapDropout(residual_dropout)
 
     def forward(self, x: Tensor, source: Tensor | None, allowed: Tensor) -> Tensor:
         """[batch, target, dim] -> the same shape; the source's LayerNorm is the target's, as in MulT."""
@@ -430,11 +430,10 @@ class TransformerEncoder(nn.Module):
         relu_dropout: float = 0.1,
         residual_dropout: float = 0.1,
         embedding_dropout: float = 0.0,
-        masks: type[nn.Dropout] = nn.Dropout,
     ) -> None:
         super().__init__()
         self.dim, self.causal = dim, causal
-        self.embedding_dropout = masks(embedding_dropout)
+        self.embedding_dropout = CheapDropout(embedding_dropout)
         self.layers = nn.ModuleList(
             TransformerLayer(
                 dim,
@@ -443,7 +442,6 @@ class TransformerEncoder(nn.Module):
                 attention_dropout=attention_dropout,
                 relu_dropout=relu_dropout,
                 residual_dropout=residual_dropout,
-                masks=masks,
             )
             for _ in range(layers)
         )
@@ -508,7 +506,6 @@ class SelfSelection(nn.Module):
             relu_dropout=dropout,
             residual_dropout=dropout,
             embedding_dropout=embedding_dropout,
-            masks=CheapDropout,
         )
 
     def forward(self, sequence: PaddedSequence) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, ResidualHead, TemporalConvolution, TransformerEncoder, masked_mean
+from mer_bench.fusion.layers import ResidualHead, TemporalConvolution, TransformerEncoder, masked_mean
 from mer_bench.fusion.low_rank import LowRankFusion
 
 #: Whose queries: the modalities' (they read the fused sequence), the fused sequence's (it reads them), or both.
@@ -111,7 +111,6 @@ class LMFMulT(FusionModule):
                     relu_dropout=transformer_dropout,
                     residual_dropout=transformer_dropout,
                     embedding_dropout=embedding_dropout,
-                    masks=CheapDropout,
                 )
                 for name in self.dims
                 for way in DIRECTIONS[direction]

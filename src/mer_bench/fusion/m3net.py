@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import text_context
-from mer_bench.fusion.layers import Encoders, masked_softmax
+from mer_bench.fusion.layers import CheapDropout, Encoders, masked_softmax
 
 
 class Hypergraph(nn.Module):
@@ -124,6 +124,7 @@ class M3Net(FusionModule):
     """
 
     context = "dialogue"
+    version = 3
     paper = (
         "https://openaccess.thecvf.com/content/CVPR2023/html/Chen_Multivariate_Multi-Frequency_and_Multimodal_"
         "Rethinking_Graph_Neural_Networks_for_Emotion_CVPR_2023_paper.html"
@@ -145,7 +146,7 @@ class M3Net(FusionModule):
         super().__init__(dims, num_classes)
         if hypergraph_layers == frequency_layers == 0:
             raise ValueError("hypergraph_layers and frequency_layers are both 0: one branch has to stay")
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
         self.text_context = text_context(nn.GRU, self.dims, hidden, dropout=dropout)
         self.speakers = nn.Embedding(speakers, hidden) if "text" in self.dims else None
         self.node = nn.Linear(hidden, hidden)
@@ -153,7 +154,7 @@ class M3Net(FusionModule):
         self.filters = nn.ModuleList(FrequencyFilter(hidden) for _ in range(frequency_layers))
         branches = (hypergraph_layers > 0) + (frequency_layers > 0)
         self.head = nn.Sequential(
-            nn.Dropout(dropout), nn.ReLU(), nn.Linear(branches * len(self.dims) * hidden, num_classes)
+            CheapDropout(dropout), nn.ReLU(), nn.Linear(branches * len(self.dims) * hidden, num_classes)
         )
 
     def forward(self, batch: Batch) -> Tensor:

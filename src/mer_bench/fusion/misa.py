@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Encoders, TransformerLayer, masked_mean
+from mer_bench.fusion.layers import CheapDropout, Encoders, TransformerLayer, masked_mean
 
 
 def central_moment_discrepancy(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor, moments: int = 5) -> Tensor:
@@ -86,6 +86,7 @@ class MISA(FusionModule):
         head_dropout: In the MLP.
     """
 
+    version = 3
     paper = "https://arxiv.org/abs/2005.03545"
     least = 2
 
@@ -106,7 +107,7 @@ class MISA(FusionModule):
         super().__init__(dims, num_classes)
         self.similarity, self.difference, self.reconstruction = similarity, difference, reconstruction
         modalities = len(self.dims)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
         self.shared = nn.Linear(hidden, hidden)
         self.private = nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in self.dims})
         self.decoders = nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in self.dims} if reconstruction else {})
@@ -115,7 +116,7 @@ class MISA(FusionModule):
         )
         self.head = nn.Sequential(
             nn.Linear(2 * modalities * hidden, modalities * hidden),
-            nn.Dropout(head_dropout),
+            CheapDropout(head_dropout),
             nn.ReLU(),
             nn.Linear(modalities * hidden, num_classes),
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import AngularGraph, DeepGraphConvolution, DialogueEncoder, text_context
+from mer_bench.fusion.layers import CheapDropout
 
 
 class PartyGRU(nn.Module):
@@ -28,7 +29,7 @@ class PartyGRU(nn.Module):
         widths = [dim] + [2 * hidden] * (layers - 1)
         self.ahead = nn.ModuleList(nn.GRUCell(width, hidden) for width in widths)
         self.back = nn.ModuleList(nn.GRUCell(width, hidden) for width in widths)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = CheapDropout(dropout)
 
     def forward(self, values: Tensor, speaker: Tensor, mask: Tensor) -> Tensor:
         """Read each party's turns in both directions; dropout only between layers."""
@@ -90,6 +91,7 @@ class MMDFN(FusionModule):
     """
 
     context = "dialogue"
+    version = 3
     paper = "https://arxiv.org/abs/2203.02385"
 
     def __init__(
@@ -124,7 +126,7 @@ class MMDFN(FusionModule):
         self.convolutions = nn.ModuleList(
             DeepGraphConvolution(graph, depth, alpha=alpha, eta=eta) for depth in range(1, layers + 1)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = CheapDropout(dropout)
         self.head = nn.Linear((hidden + graph) * len(self.dims), num_classes)
 
     def forward(self, batch: Batch) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import AngularGraph, DeepGraphConvolution, DialogueEncoder, text_context
+from mer_bench.fusion.layers import CheapDropout
 
 
 class MMGCN(FusionModule):
@@ -46,6 +47,7 @@ class MMGCN(FusionModule):
     """
 
     context = "dialogue"
+    version = 3
     paper = "https://arxiv.org/abs/2107.06779"
 
     def __init__(
@@ -72,7 +74,7 @@ class MMGCN(FusionModule):
         self.convolutions = nn.ModuleList(
             DeepGraphConvolution(graph, depth, alpha=alpha, eta=eta) for depth in range(1, layers + 1)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = CheapDropout(dropout)
         self.head = nn.Linear((hidden + graph) * len(self.dims), num_classes)
 
     def forward(self, batch: Batch) -> Tensor:

@@ -82,7 +82,6 @@ class MulT(FusionModule):
                 relu_dropout=relu_dropout,
                 residual_dropout=residual_dropout,
                 embedding_dropout=embedding_dropout,
-                masks=CheapDropout,
             )
 
         self.text_dropout = CheapDropout(embedding_dropout)

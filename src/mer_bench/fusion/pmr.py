@@ -40,7 +40,7 @@ class ReinforcementUnit(nn.Module):
 
     def __init__(self, dim: int, heads: int, *, dropout: float, gate: bool) -> None:
         super().__init__()
-        self.cross, self.own = (Attention(dim, heads, dropout=dropout, masks=CheapDropout) for _ in range(2))
+        self.cross, self.own = (Attention(dim, heads, dropout=dropout) for _ in range(2))
         self.target_norm, self.source_norm, self.ffn_norm = (nn.LayerNorm(dim) for _ in range(3))
         self.gate = nn.Linear(2 * dim, dim) if gate else None
         self.ffn = nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), CheapDropout(dropout), nn.Linear(4 * dim, dim))

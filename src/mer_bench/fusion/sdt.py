@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Attention, Encoders, sinusoidal_positions
+from mer_bench.fusion.layers import Attention, CheapDropout, Encoders, sinusoidal_positions
 
 
 class Interaction(nn.Module):
@@ -27,14 +27,14 @@ class Interaction(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float, *, learned_gates: bool) -> None:
         super().__init__()
         self.attention = Attention(dim, heads, dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = CheapDropout(dropout)
         self.ffn = nn.Sequential(
             nn.LayerNorm(dim, eps=1e-6),
             nn.Linear(dim, dim),
             nn.GELU("tanh"),
-            nn.Dropout(dropout),
+            CheapDropout(dropout),
             nn.Linear(dim, dim),
-            nn.Dropout(dropout),
+            CheapDropout(dropout),
         )
         self.gate = nn.Linear(dim, dim, bias=False) if learned_gates else nn.Identity()
 
@@ -79,7 +79,7 @@ class SDTNetwork(nn.Module):
         super().__init__()
         self.projections = nn.ModuleDict({name: nn.Linear(dim, hidden, bias=False) for name, dim in dims.items()})
         self.speakers = nn.Embedding(speakers, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = CheapDropout(dropout)
         self.interactions = nn.ModuleDict(
             {
                 f"{source}_to_{target}": Interaction(hidden, heads, dropout, learned_gates=learned_gates)
@@ -90,7 +90,7 @@ class SDTNetwork(nn.Module):
         self.reductions = nn.ModuleDict({name: nn.Linear(len(dims) * hidden, hidden) for name in dims})
         self.gate = nn.Linear(hidden, hidden, bias=False) if len(dims) > 1 else None
         self.students = nn.ModuleDict(
-            {name: nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)) for name in dims}
+            {name: nn.Sequential(nn.ReLU(), CheapDropout(dropout), nn.Linear(hidden, num_classes)) for name in dims}
         )
         self.teacher = nn.Linear(hidden, num_classes)
 
@@ -152,6 +152,7 @@ class SDT(FusionModule):
     """
 
     context = "dialogue"
+    version = 3
     paper = "https://arxiv.org/abs/2310.20494"
 
     def __init__(
@@ -174,7 +175,7 @@ class SDT(FusionModule):
             raise ValueError(f"temperature {temperature} is not positive")
         self.student_weight, self.distillation_weight = student_weight, distillation_weight
         self.temperature, self.detach_teacher = temperature, detach_teacher
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
         self.network = SDTNetwork(
             dict.fromkeys(self.dims, hidden),
             num_classes,

@@ -14,7 +14,15 @@ from mer_bench.batch import Batch
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import window
-from mer_bench.fusion.layers import Attention, BidirectionalRNN, Encoders, masked_mean, masked_softmax, perceptron
+from mer_bench.fusion.layers import (
+    Attention,
+    BidirectionalRNN,
+    CheapDropout,
+    Encoders,
+    masked_mean,
+    masked_softmax,
+    perceptron,
+)
 
 
 class Enhancement(nn.Module):
@@ -71,7 +79,7 @@ class GraphAttention(nn.Module):
         same[across] = torch.arange(sides * sides, sides * (2 * sides - 1))
         self.register_buffer("types", torch.stack([same, other]), persistent=False)
         self.edge = nn.Parameter(torch.randn(graphs, sides * (2 * sides - 1), dim) * 0.02)
-        self.norm, self.dropout = nn.LayerNorm(dim), nn.Dropout(dropout)
+        self.norm, self.dropout = nn.LayerNorm(dim), CheapDropout(dropout)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Attend, add, normalise; an absent node hears its neighbours but is heard by none."""
@@ -177,11 +185,11 @@ class CrossAttention(Concatenation):
         super().__init__(modalities, dim, dropout)
         self.attention = nn.ModuleList(Attention(dim, heads, dropout=dropout) for _ in range(modalities))
         self.ffn = nn.ModuleList(
-            nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim))
+            nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), CheapDropout(dropout), nn.Linear(2 * dim, dim))
             for _ in range(modalities)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2 * modalities))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = CheapDropout(dropout)
 
     def forward(self, z: Tensor, present: Tensor, near: Tensor) -> Tensor:
         """Attend from each modality to the others, concatenate."""
@@ -240,6 +248,7 @@ class SyncTVA(FusionModule):
     """
 
     context = "dialogue"
+    version = 3
     provenance = "reconstruction"
     paper = "https://arxiv.org/abs/2507.21395"
     least = 2
@@ -279,7 +288,7 @@ class SyncTVA(FusionModule):
             raise unknown("fusion", fusion, FUSIONS)
         self.graphs, (past, future) = variants[graph]
 
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
         self.text_context = BidirectionalRNN(nn.GRU, hidden, hidden // 2) if "text" in self.dims else None
         self.speakers = nn.Embedding(speakers, hidden)
         self.enhancements = nn.ModuleList(Enhancement(hidden) for _ in range(modalities if enhancement else 0))
