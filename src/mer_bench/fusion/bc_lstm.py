@@ -46,7 +46,7 @@ class BCLSTM(FusionModule):
         dropout: float = 0.25,
     ) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.rnn = BidirectionalRNN(nn.LSTM, hidden * len(self.dims), hidden, layers=layers, dropout=dropout)
         self.head = nn.Sequential(CheapDropout(dropout), perceptron(2 * hidden, hidden, num_classes, dropout=dropout))
 

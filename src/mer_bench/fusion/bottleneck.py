@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, TokenEncoder, TransformerLayer, tokens_with_summary
+from mer_bench.fusion.layers import TokenEncoder, TransformerLayer, tokens_with_summary
 
 
 class SideBySide(nn.Module):
@@ -152,7 +152,7 @@ class Bottleneck(FusionModule):
         if bottlenecks < 1:
             raise ValueError(f"bottlenecks {bottlenecks} is not positive; for late fusion set fusion_layer to layers")
         self.encoders = nn.ModuleDict(
-            {name: TokenEncoder(dim, hidden, dropout=dropout, masks=CheapDropout) for name, dim in self.dims.items()}
+            {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
         )
         self.transformer = BottleneckTransformer(
             len(self.dims),

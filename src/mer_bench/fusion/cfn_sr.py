@@ -13,7 +13,7 @@ from mer_bench.encoders import MFCCCNN, ResNeXt3D
 from mer_bench.encoders.weights import load_weights
 from mer_bench.errors import Misuse, unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, GuidedAttention, SelfSelection, TokenEncoder, last_token
+from mer_bench.fusion.layers import GuidedAttention, SelfSelection, TokenEncoder, last_token
 
 
 class CrossModalBlock(nn.Module):
@@ -138,10 +138,7 @@ class CFNSR(FusionModule):
             if weights:
                 raise Misuse('weights are for encoders = "paper"; the shared encoder has none to load')
             self.encoders = nn.ModuleDict(
-                {
-                    name: TokenEncoder(dim, hidden, dropout=dropout, masks=CheapDropout)
-                    for name, dim in self.dims.items()
-                }
+                {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
             )
             widths = vectors = dict.fromkeys(self.dims, hidden)
             slices = dict.fromkeys(self.dims, 1)

@@ -16,7 +16,7 @@ from mer_bench.fusion.graphs import (
     mean_weights,
     window,
 )
-from mer_bench.fusion.layers import CheapDropout, Encoders, TransformerEncoder, perceptron
+from mer_bench.fusion.layers import Encoders, TransformerEncoder, perceptron
 
 
 class COGMEN(FusionModule):
@@ -77,7 +77,7 @@ class COGMEN(FusionModule):
         width = hidden * len(self.dims)
         self.window = (window_past, window_future)
         self.relations = SpeakerRelations(relations, speakers)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.transformer = TransformerEncoder(
             width,
             heads=heads,

@@ -88,7 +88,7 @@ class CompactBilinear(FusionModule):
         dropout: float = 0.15,
     ) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=nn.Dropout)
         self.sketch = CountSketch(len(self.dims), hidden, sketch, seed)
         self.head = nn.Linear(sketch, num_classes)
 

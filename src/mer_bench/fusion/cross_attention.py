@@ -164,7 +164,7 @@ class CrossAttention(FusionModule):
         if hidden % heads:
             raise ValueError(f"width {hidden} is not divisible by {heads} heads")
         self.encoders = nn.ModuleDict(
-            {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
+            {name: TokenEncoder(dim, hidden, dropout=dropout, masks=nn.Dropout) for name, dim in self.dims.items()}
         )
         self.fusion = nn.ModuleDict(
             {name: FORMS[form](len(self.dims) - 1, hidden, heads, scale=scale) for name in self.dims}

@@ -12,7 +12,7 @@ from mer_bench.batch import Batch
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import MatchingAttention, RelationalConvolution, SpeakerRelations, window
-from mer_bench.fusion.layers import BidirectionalRNN, CheapDropout, Encoders, perceptron
+from mer_bench.fusion.layers import BidirectionalRNN, Encoders, perceptron
 
 CONTEXTS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -78,7 +78,7 @@ class DialogueGCN(FusionModule):
             raise unknown("rnn", rnn, CONTEXTS)
         self.window = (window_past, window_future)
         self.relations = SpeakerRelations(relations, speakers)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.rnn = BidirectionalRNN(CONTEXTS[rnn], hidden * len(self.dims), hidden, layers=layers, dropout=dropout)
         self.edges = MatchingAttention(2 * hidden, 2 * hidden)
         self.relational = RelationalConvolution(2 * hidden, hidden, self.relations.count)

@@ -158,7 +158,7 @@ class DialogueRNN(FusionModule):
             raise ValueError(f"dot attention of utterances of width {width} to global states of width {global_dim}")
         self.parties = parties
         directions = 2 if bidirectional else 1
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.cells = nn.ModuleList(
             DialogueCell(
                 width,

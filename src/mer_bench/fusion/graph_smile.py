@@ -146,7 +146,7 @@ class GraphSmile(FusionModule):
             torch.tensor([IGNORED if one == UNKNOWN else groups.index(one) for one in sentiments], dtype=torch.long),
             persistent=False,
         )
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.propagation = PairwisePropagation(
             len(pairs), hidden, layers, past=window_past, future=window_future, dropout=dropout
         )

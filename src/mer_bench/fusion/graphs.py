@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.errors import unknown
-from mer_bench.fusion.layers import BidirectionalRNN, CheapDropout, Encoders, masked_softmax
+from mer_bench.fusion.layers import BidirectionalRNN, Encoders, masked_softmax
 
 
 def window(turns: int, past: int, future: int, device: torch.device) -> Tensor:
@@ -35,7 +35,7 @@ class DialogueEncoder(nn.Module):
 
     def __init__(self, dims: Mapping[str, int], hidden: int, *, dropout: float) -> None:
         super().__init__()
-        self.encoders = Encoders(dims, hidden, dropout=dropout, masks=CheapDropout)
+        self.encoders = Encoders(dims, hidden, dropout=dropout)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Encode all modalities."""

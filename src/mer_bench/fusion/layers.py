@@ -82,8 +82,8 @@ def sinusoidal_positions(time: int, dim: int, device: torch.device) -> Tensor:
 class CheapDropout(nn.Dropout):
     """Dropout whose masks cost a fifth on a CPU, where torch draws a number of 64 bits for each element.
 
-    Here four elements share one; sixteen bits meet ``p`` to 1/131,072. The masks are others than :class:`nn.Dropout`
-    draws, so that a method that takes this class in its place changes its numbers, and its version.
+    Here four elements share one; sixteen bits meet ``p`` to 1/131,072. They are other masks than :class:`nn.Dropout`
+    draws: a method that comes to take this class changes its numbers, and its version.
 
     Shapes:
         any -> the same.
@@ -247,13 +247,13 @@ class UtteranceEncoder(nn.Module):
     A linear layer on what can be said of a sequence of any length: the mean of each feature, its deviation, its change
     from frame to frame and its course, standardised. Small corpora repay this: on the validation folds of RAVDESS two
     convolutions over the frames beside it, with statistics of their own, cost two points. Methods that read tokens take
-    :class:`TokenEncoder`.
+    :class:`TokenEncoder`. ``masks=nn.Dropout`` is for methods whose records were trained with torch's masks.
 
     Shapes:
         sequence [utterance, time, dim] -> vector [utterance, hidden]; zero for a missing modality.
     """
 
-    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.15, masks: type[nn.Dropout] = nn.Dropout) -> None:
+    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.15, masks: type[nn.Dropout] = CheapDropout) -> None:
         super().__init__()
         self.standardize = Standardization(7 * dim)
         self.statistics = nn.Linear(7 * dim, hidden)
@@ -275,7 +275,7 @@ class UtteranceEncoder(nn.Module):
         known = self.standardize.known(statistics.shape[1])
         if isinstance(self.dropout, CheapDropout):
             standard = self.dropout(standard[:, :known])
-        else:  # the others' masks are drawn as well: without them every later one would be another
+        else:  # masks of the other columns as well: without them every later one would be another
             standard = self.dropout(standard)[:, :known]
         return F.linear(standard, self.statistics.weight[:, :known], self.statistics.bias)
 
@@ -302,7 +302,7 @@ class TokenEncoder(UtteranceEncoder):
         kernel: int = 3,
         stride: int = 2,
         dropout: float = 0.15,
-        masks: type[nn.Dropout] = nn.Dropout,
+        masks: type[nn.Dropout] = CheapDropout,
     ) -> None:
         super().__init__(dim, hidden, dropout=dropout, masks=masks)
         self.input_dropout = nn.Dropout1d(dropout)  # drops a feature from all frames: neighbours in time are redundant
@@ -339,7 +339,7 @@ class Encoders(nn.ModuleDict):
     """
 
     def __init__(
-        self, dims: Mapping[str, int], hidden: int, *, dropout: float = 0.15, masks: type[nn.Dropout] = nn.Dropout
+        self, dims: Mapping[str, int], hidden: int, *, dropout: float = 0.15, masks: type[nn.Dropout] = CheapDropout
     ) -> None:
         encoders = {name: UtteranceEncoder(dim, hidden, dropout=dropout, masks=masks) for name, dim in dims.items()}
         super().__init__(encoders)
@@ -630,7 +630,9 @@ class Streams(nn.Module):
         self, dims: Mapping[str, int], hidden: int, classes: int, sites: Sequence[nn.Module], *, dropout: float
     ) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict({name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in dims.items()})
+        self.encoders = nn.ModuleDict(
+            {name: TokenEncoder(dim, hidden, dropout=dropout, masks=nn.Dropout) for name, dim in dims.items()}
+        )
         between = [module for site in sites[1:] for module in (ParallelConvolutions(len(dims), hidden), site)]
         self.sites = nn.Sequential(*sites[:1], *between)
         self.heads = nn.ModuleDict({name: nn.Linear(hidden, classes) for name in dims})

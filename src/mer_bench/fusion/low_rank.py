@@ -71,7 +71,7 @@ class LowRank(FusionModule):
         dropout: float = 0.15,
     ) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=nn.Dropout)
         self.fusion = LowRankFusion(len(self.dims), hidden, num_classes, rank)
 
     def forward(self, batch: Batch) -> Tensor:

@@ -146,7 +146,7 @@ class M3Net(FusionModule):
         super().__init__(dims, num_classes)
         if hypergraph_layers == frequency_layers == 0:
             raise ValueError("hypergraph_layers and frequency_layers are both 0: one branch has to stay")
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.text_context = text_context(nn.GRU, self.dims, hidden, dropout=dropout)
         self.speakers = nn.Embedding(speakers, hidden) if "text" in self.dims else None
         self.node = nn.Linear(hidden, hidden)

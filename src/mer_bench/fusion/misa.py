@@ -107,7 +107,7 @@ class MISA(FusionModule):
         super().__init__(dims, num_classes)
         self.similarity, self.difference, self.reconstruction = similarity, difference, reconstruction
         modalities = len(self.dims)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.shared = nn.Linear(hidden, hidden)
         self.private = nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in self.dims})
         self.decoders = nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in self.dims} if reconstruction else {})

@@ -127,7 +127,7 @@ class MMIM(FusionModule):
         super().__init__(dims, num_classes)
         self.alpha, self.beta = alpha, beta
         modalities = len(self.dims)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=nn.Dropout)
         self.fusion = nn.Sequential(
             nn.Dropout(fusion_dropout),
             nn.Linear(modalities * hidden, fusion),

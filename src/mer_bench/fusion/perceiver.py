@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, TokenEncoder, TransformerLayer, tokens_with_summary
+from mer_bench.fusion.layers import TokenEncoder, TransformerLayer, tokens_with_summary
 
 
 class Perceiver(FusionModule):
@@ -65,7 +65,7 @@ class Perceiver(FusionModule):
 
         self.blocks = blocks
         self.encoders = nn.ModuleDict(
-            {name: TokenEncoder(dim, hidden, dropout=dropout, masks=CheapDropout) for name, dim in self.dims.items()}
+            {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
         )
         self.embeddings = nn.Parameter(0.02 * torch.randn(len(self.dims), hidden))
         self.latents = nn.Parameter(0.02 * torch.randn(latents, hidden))

@@ -175,7 +175,7 @@ class SDT(FusionModule):
             raise ValueError(f"temperature {temperature} is not positive")
         self.student_weight, self.distillation_weight = student_weight, distillation_weight
         self.temperature, self.detach_teacher = temperature, detach_teacher
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.network = SDTNetwork(
             dict.fromkeys(self.dims, hidden),
             num_classes,

@@ -288,7 +288,7 @@ class SyncTVA(FusionModule):
             raise unknown("fusion", fusion, FUSIONS)
         self.graphs, (past, future) = variants[graph]
 
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=CheapDropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.text_context = BidirectionalRNN(nn.GRU, hidden, hidden // 2) if "text" in self.dims else None
         self.speakers = nn.Embedding(speakers, hidden)
         self.enhancements = nn.ModuleList(Enhancement(hidden) for _ in range(modalities if enhancement else 0))

@@ -141,5 +141,5 @@ class Projection(nn.Module):
 
 ENCODERS: dict[str, Callable[[int, int, float], nn.Module]] = {
     "projection": lambda dim, hidden, dropout: Projection(dim, hidden),
-    "convolution": lambda dim, hidden, dropout: TokenEncoder(dim, hidden, dropout=dropout, masks=CheapDropout),
+    "convolution": lambda dim, hidden, dropout: TokenEncoder(dim, hidden, dropout=dropout),
 }

@@ -27,7 +27,7 @@ class Unimodal(FusionModule):
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
         super().__init__(dims, num_classes)
         ((self.modality, dim),) = self.dims.items()
-        self.encoder = UtteranceEncoder(dim, hidden, dropout=dropout)
+        self.encoder = UtteranceEncoder(dim, hidden, dropout=dropout, masks=nn.Dropout)
         self.head = nn.Linear(hidden, num_classes)
 
     def forward(self, batch: Batch) -> Tensor:
