@@ -19,14 +19,7 @@ class SideBySide(nn.Module):
     def __init__(self, modalities: int, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            TransformerLayer(
-                dim,
-                heads,
-                4 * dim,
-                attention_dropout=0.0,
-                relu_dropout=dropout,
-                residual_dropout=dropout,
-            )
+            TransformerLayer(dim, heads, 4 * dim, attention_dropout=0.0, relu_dropout=dropout, residual_dropout=dropout)
             for _ in range(modalities)
         )
 
