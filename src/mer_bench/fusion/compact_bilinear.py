@@ -75,6 +75,7 @@ class CompactBilinear(FusionModule):
         dropout: Of the encoders.
     """
 
+    version = 3
     paper = "https://arxiv.org/abs/1606.01847"
 
     def __init__(
@@ -88,7 +89,7 @@ class CompactBilinear(FusionModule):
         dropout: float = 0.15,
     ) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=nn.Dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.sketch = CountSketch(len(self.dims), hidden, sketch, seed)
         self.head = nn.Linear(sketch, num_classes)
 

@@ -144,6 +144,7 @@ class CrossAttention(FusionModule):
             quotient of the two lengths, so that one token of text makes hundreds of frames vanish.
     """
 
+    version = 3
     paper = "https://arxiv.org/abs/2201.11095"
     least = 2
 
@@ -164,7 +165,7 @@ class CrossAttention(FusionModule):
         if hidden % heads:
             raise ValueError(f"width {hidden} is not divisible by {heads} heads")
         self.encoders = nn.ModuleDict(
-            {name: TokenEncoder(dim, hidden, dropout=dropout, masks=nn.Dropout) for name, dim in self.dims.items()}
+            {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
         )
         self.fusion = nn.ModuleDict(
             {name: FORMS[form](len(self.dims) - 1, hidden, heads, scale=scale) for name in self.dims}

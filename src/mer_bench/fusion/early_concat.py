@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Encoders
+from mer_bench.fusion.layers import CheapDropout, Encoders
 
 
 class EarlyConcat(FusionModule):
@@ -21,13 +21,14 @@ class EarlyConcat(FusionModule):
         dropout: Of the encoders and the hidden layer.
     """
 
+    version = 3
     provenance = "baseline"
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=nn.Dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.head = nn.Sequential(
-            nn.Linear(hidden * len(self.dims), hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
+            nn.Linear(hidden * len(self.dims), hidden), nn.GELU(), CheapDropout(dropout), nn.Linear(hidden, num_classes)
         )
 
     def forward(self, batch: Batch) -> Tensor:

@@ -24,11 +24,12 @@ class LateAverage(FusionModule):
         dropout: Of the encoders.
     """
 
+    version = 3
     provenance = "baseline"
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=nn.Dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.heads = nn.ModuleDict({name: nn.Linear(hidden, num_classes) for name in self.dims})
 
     def forward(self, batch: Batch) -> Tensor:

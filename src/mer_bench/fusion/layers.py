@@ -247,18 +247,18 @@ class UtteranceEncoder(nn.Module):
     A linear layer on what can be said of a sequence of any length: the mean of each feature, its deviation, its change
     from frame to frame and its course, standardised. Small corpora repay this: on the validation folds of RAVDESS two
     convolutions over the frames beside it, with statistics of their own, cost two points. Methods that read tokens take
-    :class:`TokenEncoder`. ``masks=nn.Dropout`` is for methods whose records were trained with torch's masks.
+    :class:`TokenEncoder`.
 
     Shapes:
         sequence [utterance, time, dim] -> vector [utterance, hidden]; zero for a missing modality.
     """
 
-    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.15, masks: type[nn.Dropout] = CheapDropout) -> None:
+    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.15) -> None:
         super().__init__()
         self.standardize = Standardization(7 * dim)
         self.statistics = nn.Linear(7 * dim, hidden)
         self.norm = nn.LayerNorm(hidden)
-        self.dropout = masks(dropout)
+        self.dropout = CheapDropout(dropout)
 
     def forward(self, sequence: PaddedSequence) -> Tensor:
         """[utterance, time, dim] -> [utterance, hidden]."""
@@ -273,10 +273,7 @@ class UtteranceEncoder(nn.Module):
             statistics = torch.cat([statistics, spread, masked_change(values, mask), course], -1)
         standard = self.standardize(statistics, mask.any(1))
         known = self.standardize.known(statistics.shape[1])
-        if isinstance(self.dropout, CheapDropout):
-            standard = self.dropout(standard[:, :known])
-        else:  # masks of the other columns as well: without them every later one would be another
-            standard = self.dropout(standard)[:, :known]
+        standard = self.dropout(standard[:, :known])
         return F.linear(standard, self.statistics.weight[:, :known], self.statistics.bias)
 
     def activate(self, vector: Tensor, mask: Tensor) -> Tensor:
@@ -294,17 +291,8 @@ class TokenEncoder(UtteranceEncoder):
         sequence [utterance, time, dim] -> tokens [utterance, ceil(time / 4), hidden] -> vector [utterance, hidden].
     """
 
-    def __init__(
-        self,
-        dim: int,
-        hidden: int,
-        *,
-        kernel: int = 3,
-        stride: int = 2,
-        dropout: float = 0.15,
-        masks: type[nn.Dropout] = CheapDropout,
-    ) -> None:
-        super().__init__(dim, hidden, dropout=dropout, masks=masks)
+    def __init__(self, dim: int, hidden: int, *, kernel: int = 3, stride: int = 2, dropout: float = 0.15) -> None:
+        super().__init__(dim, hidden, dropout=dropout)
         self.input_dropout = nn.Dropout1d(dropout)  # drops a feature from all frames: neighbours in time are redundant
         self.convolutions = nn.ModuleList(
             TemporalConvolution(width, hidden, kernel=kernel, stride=stride, bias=True) for width in (dim, hidden)
@@ -338,11 +326,8 @@ class Encoders(nn.ModuleDict):
         batch -> [modality, utterance, hidden], in the order of ``dims``; zero for a missing modality.
     """
 
-    def __init__(
-        self, dims: Mapping[str, int], hidden: int, *, dropout: float = 0.15, masks: type[nn.Dropout] = CheapDropout
-    ) -> None:
-        encoders = {name: UtteranceEncoder(dim, hidden, dropout=dropout, masks=masks) for name, dim in dims.items()}
-        super().__init__(encoders)
+    def __init__(self, dims: Mapping[str, int], hidden: int, *, dropout: float = 0.15) -> None:
+        super().__init__({name: UtteranceEncoder(dim, hidden, dropout=dropout) for name, dim in dims.items()})
 
     def forward(self, batch: Batch) -> Tensor:
         """Encode all modalities."""
@@ -630,9 +615,7 @@ class Streams(nn.Module):
         self, dims: Mapping[str, int], hidden: int, classes: int, sites: Sequence[nn.Module], *, dropout: float
     ) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict(
-            {name: TokenEncoder(dim, hidden, dropout=dropout, masks=nn.Dropout) for name, dim in dims.items()}
-        )
+        self.encoders = nn.ModuleDict({name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in dims.items()})
         between = [module for site in sites[1:] for module in (ParallelConvolutions(len(dims), hidden), site)]
         self.sites = nn.Sequential(*sites[:1], *between)
         self.heads = nn.ModuleDict({name: nn.Linear(hidden, classes) for name in dims})

@@ -59,6 +59,7 @@ class LowRank(FusionModule):
         dropout: Of the encoders.
     """
 
+    version = 3
     paper = "https://arxiv.org/abs/1806.00064"
 
     def __init__(
@@ -71,7 +72,7 @@ class LowRank(FusionModule):
         dropout: float = 0.15,
     ) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=nn.Dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.fusion = LowRankFusion(len(self.dims), hidden, num_classes, rank)
 
     def forward(self, batch: Batch) -> Tensor:

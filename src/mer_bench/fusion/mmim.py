@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Encoders, masked_mean
+from mer_bench.fusion.layers import CheapDropout, Encoders, masked_mean
 
 FLOOR = 1e-3  #: Of every variance: without it the bound grows without end where y can be told from x exactly.
 WIDTH = 16  #: Of the authors' audio and vision vectors, for which beta was set: the bound is a sum over features.
@@ -107,7 +107,7 @@ class MMIM(FusionModule):
         fusion_dropout: Of the MLP's input.
     """
 
-    version = 3
+    version = 4
     paper = "https://arxiv.org/abs/2109.00412"
     least = 2
 
@@ -127,9 +127,9 @@ class MMIM(FusionModule):
         super().__init__(dims, num_classes)
         self.alpha, self.beta = alpha, beta
         modalities = len(self.dims)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=nn.Dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.fusion = nn.Sequential(
-            nn.Dropout(fusion_dropout),
+            CheapDropout(fusion_dropout),
             nn.Linear(modalities * hidden, fusion),
             nn.Tanh(),
             nn.Linear(fusion, fusion),

@@ -66,6 +66,7 @@ class MMTM(FusionModule):
         dropout: Of the encoders.
     """
 
+    version = 3
     paper = "https://arxiv.org/abs/1911.08670"
 
     def __init__(

@@ -95,6 +95,7 @@ class MSAF(FusionModule):
         dropout: Of the encoders.
     """
 
+    version = 3
     paper = "https://arxiv.org/abs/2012.07175"
 
     def __init__(

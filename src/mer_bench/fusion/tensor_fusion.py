@@ -46,7 +46,7 @@ class TensorFusion(FusionModule):
         post_fusion_dropout: Of the outer product.
     """
 
-    version = 3
+    version = 4
     paper = "https://arxiv.org/abs/1707.07250"
 
     def __init__(
@@ -60,7 +60,7 @@ class TensorFusion(FusionModule):
         post_fusion_dropout: float = 0.15,
     ) -> None:
         super().__init__(dims, num_classes)
-        self.encoders = Encoders(self.dims, hidden, dropout=dropout, masks=nn.Dropout)
+        self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         widths = [(hidden + 1) ** len(self.dims), *post_fusion]
         hidden_layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
         self.head = nn.Sequential(CheapDropout(post_fusion_dropout), *hidden_layers, nn.Linear(widths[-1], num_classes))

@@ -21,13 +21,14 @@ class Unimodal(FusionModule):
         dropout: Of the encoder.
     """
 
+    version = 3
     provenance = "baseline"
     most = 1
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
         super().__init__(dims, num_classes)
         ((self.modality, dim),) = self.dims.items()
-        self.encoder = UtteranceEncoder(dim, hidden, dropout=dropout, masks=nn.Dropout)
+        self.encoder = UtteranceEncoder(dim, hidden, dropout=dropout)
         self.head = nn.Linear(hidden, num_classes)
 
     def forward(self, batch: Batch) -> Tensor:
