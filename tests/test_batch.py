@@ -55,6 +55,14 @@ def test_gather_equals_a_plain_loop(lengths: list[int], dim: int, dtype: torch.d
     assert torch.equal(values, before)
 
 
+def test_gather_on_a_device_reads_nothing_back() -> None:
+    values, standard = torch.empty(6, 2, device="meta"), (torch.empty(2, device="meta"),) * 2
+    found = gather(values, torch.tensor([0, 2, 2, 6]), torch.tensor([2, 0, 1]), standard)
+    assert found.values.is_meta
+    assert found.mask.is_meta
+    assert found.values.shape == (3, 4, 2)
+
+
 def test_gather_does_not_leak_what_stands_at_frame_zero_into_padding() -> None:
     values = torch.tensor([[float("nan")], [1.0], [2.0]])  # a masked multiplication would keep the NaN
     found = gather(values, torch.tensor([0, 1, 1, 3]), torch.tensor([1, 2]))
@@ -103,7 +111,7 @@ def test_by_dialogue_and_flatten_pass_gradients_to_real_turns_alone() -> None:
 
 def test_to_moves_every_tensor() -> None:
     sequence = PaddedSequence(torch.ones(3, 2, 1), torch.ones(3, 2, dtype=torch.bool))
-    batch = dialogues([2, 1], {"audio": sequence}).to("meta", non_blocking=True)
+    batch = dialogues([2, 1], {"audio": sequence}).to("meta")
     tensors = [batch.label, batch.speaker, batch.dialogue, batch.turn, batch.index, batch.grid]
     tensors += [batch.features["audio"].values, batch.features["audio"].mask]
     assert {tensor.device.type for tensor in tensors} == {"meta"}

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -308,6 +308,58 @@ def test_statistics_do_not_see_test_or_validation_rows(own_root: Path) -> None:
         next(batches(before.test_dataloader())).features["audio"].values,
         next(batches(after.test_dataloader())).features["audio"].values,
     )
+
+
+def flat(batch: Batch) -> list[torch.Tensor]:
+    own = [batch.label, batch.speaker, batch.dialogue, batch.turn, batch.index, batch.grid]
+    return own + [part for sequence in batch.features.values() for part in (sequence.values, sequence.mask)]
+
+
+@pytest.mark.parametrize("context", ["utterance", "dialogue"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_batches_gathered_where_features_are_held_are_the_same(own_root: Path, context: Any, dtype: str) -> None:
+    folder = own_root / "simulated-ravdess"
+    stored = open_features(folder / "simulated-audio")
+    spans = [stored.values[start:end] for start, end in pairwise(stored.offsets)]
+    ids = list(read_table(folder)["id"])
+    write_features(folder / "other", spans, ids=ids, modality="audio", extractor="other", dtype=dtype)
+    features = {"audio": "other", "vision": "simulated-vision"}
+    mapped, held = (ready(own_root, RAVDESS_TASK, features=features, context=context) for _ in range(2))
+    held.hold(torch.device("cpu"), 1 << 40)
+    for one, two in zip(batches(mapped.test_dataloader()), batches(held.test_dataloader()), strict=True):
+        assert all(torch.equal(*parts) for parts in zip(flat(one), flat(two), strict=True))
+    assert np.array_equal(mapped.features["audio"].values, held.features["audio"].values)
+
+
+def test_held_features_never_leave_their_device_and_pixels_stay_on_disk(own_root: Path) -> None:
+    folder = own_root / "simulated-ravdess"
+    ids = list(read_table(folder)["id"])
+    pixels = [np.zeros((2, 3), np.uint8)] * len(ids)
+    write_features(folder / "pixels", pixels, ids=ids, modality="vision", extractor="pixels", dtype="uint8")
+    module = ready(own_root, RAVDESS_TASK, features={"audio": "simulated-audio", "vision": "pixels"})
+    size = 4 * module.features["audio"].values.size
+    module.hold(torch.device("meta"), size - 1)
+    assert not next(batches(module.train_dataloader())).features["audio"].values.is_meta
+    module.hold(torch.device("meta"), size)
+    batch = next(batches(module.train_dataloader()))  # with a look at a value this would have raised
+    assert batch.features["audio"].values.is_meta
+    assert batch.features["audio"].mask.is_meta
+    assert not batch.features["vision"].values.is_meta
+
+
+@pytest.mark.parametrize(("device", "stage", "expected"), [
+    ("cuda", "fit", [(torch.device("cuda"), 500)]), ("cuda", "test", []), ("cpu", "fit", [])
+])  # fmt: skip
+def test_a_gpu_that_trains_gets_at_most_half_its_free_memory_of_features(
+    root: Path, monkeypatch: pytest.MonkeyPatch, device: str, stage: str, expected: Any
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1001, 4000))
+    monkeypatch.setattr(EmotionDataModule, "hold", lambda self, *arguments: asked.append(arguments))
+    module = build(root, RAVDESS_TASK)
+    module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))  # type: ignore[assignment]
+    module.setup(stage)
+    assert asked == expected
 
 
 def test_a_missing_modality_is_a_mask_of_false(root: Path) -> None:

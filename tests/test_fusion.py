@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -174,6 +174,32 @@ def test_a_group_alone_has_the_logits_that_it_has_in_a_batch(name: str, subset: 
     for group in range(min(len(batch.grid), 4)):  # the utterances with gaps are among them
         single, rows = alone(batch, group)
         assert_close(logits(module, single), together[rows])
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    """As the trainer of a run sets it."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@each_method
+@pytest.mark.usefixtures("deterministic")
+def test_no_step_waits_for_its_device(name: str) -> None:
+    """Nothing has a value on the meta device: who reads one, or leaves a tensor on the CPU, fails there."""
+    batch = batch_for(name, widest(name), missing=gaps(widest(name))).to("meta")
+    module = build(name, widest(name)).to("meta").train()
+    module.test_predictions = base.PredictionTable(100).to("meta")
+    loss = module.training_step(batch, 0)
+    assert loss.is_meta
+    if module.num_parameters:
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        module.adamw().step()
+    with torch.no_grad():
+        module.eval().validation_step(batch, 0)
+        module.test_step(batch, 0)
 
 
 @each_case

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 
+def move(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on another device; a GPU is not waited for, or each batch would first let it run out of work."""
+    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
+
+
 @dataclass(frozen=True)
 class PaddedSequence:
     """Sequences of one modality, padded in time: values [utterance, time, dim], mask [utterance, time] (True = real).
@@ -19,11 +24,9 @@ class PaddedSequence:
     values: Tensor
     mask: Tensor
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> PaddedSequence:
+    def to(self, device: torch.device | str) -> PaddedSequence:
         """The same sequences on another device."""
-        return PaddedSequence(
-            self.values.to(device, non_blocking=non_blocking), self.mask.to(device, non_blocking=non_blocking)
-        )
+        return PaddedSequence(move(self.values, device), move(self.mask, device))
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,11 @@ class Batch:
     index: Tensor  #: [utterance] row of the utterance table
     grid: Tensor  #: [dialogue, turn]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+    def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device (Lightning asks this of a frozen dataclass)."""
-        return Batch(
-            {name: sequence.to(device, non_blocking) for name, sequence in self.features.items()},
-            *(
-                tensor.to(device, non_blocking=non_blocking)
-                for tensor in (self.label, self.speaker, self.dialogue, self.turn, self.index, self.grid)
-            ),
-        )
+        tensors = (self.label, self.speaker, self.dialogue, self.turn, self.index, self.grid)
+        features = {name: sequence.to(device) for name, sequence in self.features.items()}
+        return Batch(features, *(move(tensor, device) for tensor in tensors))
 
     def __len__(self) -> int:
         """Number of utterances."""
@@ -81,18 +80,20 @@ def gather(
     """Gather the spans of ``rows`` from packed ``values`` [frames, dim] as one padded tensor, without a loop.
 
     Args:
-        values: [frames, dim]; may be memory-mapped. Integers become floats of the same value, once they are gathered.
-        offsets: [all rows + 1].
-        rows: [utterance] table rows.
-        standard: What to subtract from real frames, [dim], and then to multiply them with, [dim].
+        values: [frames, dim]; may be memory-mapped, or on a device, which then gathers and is not waited for. Integers
+            become floats of the same value, once they are gathered.
+        offsets: [all rows + 1], in the CPU's memory.
+        rows: [utterance] table rows, in the CPU's memory.
+        standard: What to subtract from real frames, [dim], and then to multiply them with, [dim]; where values are.
     """
     start = offsets[rows]
     length = offsets[rows + 1] - start
     steps = torch.arange(max(int(length.max()), 1))
     mask = steps < length[:, None]
     index = (start[:, None] + steps).masked_fill(~mask, 0)
-    frames = values.index_select(0, index.flatten()).float()
+    frames = values.index_select(0, move(index.flatten(), values.device)).float()
     if standard is not None:
         frames.sub_(standard[0]).mul_(standard[1])
-    frames.index_fill_(0, (~mask).flatten().nonzero()[:, 0], 0)  # a fourth of what masked_fill_ takes
-    return PaddedSequence(frames.reshape(*mask.shape, -1), mask)
+    padding = (~mask).flatten().nonzero()[:, 0]
+    frames.index_fill_(0, move(padding, values.device), 0)  # a fourth of what masked_fill_ takes
+    return PaddedSequence(frames.reshape(*mask.shape, -1), move(mask, values.device))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mer_bench.batch import Batch, gather
+from mer_bench.batch import Batch, gather, move
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import AT_ONCE, MODALITIES, FeatureSet, check_finite, open_features, pieces
 from mer_bench.files import sha256
@@ -30,8 +30,9 @@ class EmotionDataModule(L.LightningDataModule):
     """Utterances of one corpus with frozen features, split by one fold of one protocol.
 
     A subclass sets the class attributes and implements :meth:`split`. ``dims`` and ``num_classes`` are known right
-    after construction. Features stay memory-mapped; they are standardised with the mean and standard deviation of the
-    training rows' frames as batches are gathered. Pixels (features of an integer type) stay what they are, 0 to 255.
+    after construction. Features stay memory-mapped, or on the GPU that trains if they fit (:meth:`hold`); they are
+    standardised with the mean and standard deviation of the training rows' frames. Pixels (features of an integer type)
+    stay what they are, 0 to 255.
 
     Args:
         root: Folder that holds ``<corpus>/utterances.csv`` and the feature sets beside it.
@@ -95,6 +96,7 @@ class EmotionDataModule(L.LightningDataModule):
         ).float()
         self._speaker = self._speakers()
         self._statistics: dict[str, tuple[Tensor, Tensor]] = {}
+        self._held: dict[str, Tensor] = {}
 
     @classmethod
     def check_names(cls, label_set: str, protocol: str, fold: int) -> None:
@@ -126,7 +128,10 @@ class EmotionDataModule(L.LightningDataModule):
         return len(self.rows["validation"]) > 0
 
     def setup(self, stage: str) -> None:
-        """Check the features' values and take their statistics from the training rows, once; pixels need neither."""
+        """Check the features' values and take their statistics from the training rows, once; pixels need neither.
+
+        A GPU that is about to train then gets the features.
+        """
         if self._statistics:
             return
         for name, opened in self.features.items():
@@ -134,6 +139,22 @@ class EmotionDataModule(L.LightningDataModule):
                 continue
             check_finite(opened, self.folder / opened.spec.name)
             self._statistics[name] = training_statistics(opened, self.rows["train"])
+        # in training alone: a process that only forks others must not initialise CUDA
+        if stage == "fit" and self.trainer and (device := self.trainer.strategy.root_device).type == "cuda":
+            self.hold(device, torch.cuda.mem_get_info(device)[0] // 2)
+
+    def hold(self, device: torch.device, most: int) -> None:
+        """Keep the standardised features on ``device``, where batches are gathered from then on.
+
+        Nothing happens if they take more than ``most`` bytes. Pixels stay on disk: loading them costs little beside the
+        networks that read them, which need the memory. Values are the same to the last bit.
+        """
+        chosen = {name: self.features[name].values for name in self._statistics}
+        if 4 * sum(values.size for values in chosen.values()) > most:
+            return
+        for name, values in chosen.items():
+            mean, scale = (move(statistic, device) for statistic in self._statistics[name])
+            self._held[name] = torch.from_numpy(values).to(device, torch.float32, copy=True).sub_(mean).mul_(scale)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of similar lengths."""
@@ -158,8 +179,10 @@ class EmotionDataModule(L.LightningDataModule):
         dialogue, turn = real.nonzero(as_tuple=True)
         features = {}
         for name, opened in self.features.items():
-            standard = None if opened.spec.integer else self._statistics[name]
-            features[name] = gather(torch.from_numpy(opened.values), torch.from_numpy(opened.offsets), rows, standard)
+            values, standard = self._held.get(name), None
+            if values is None:
+                values, standard = torch.from_numpy(opened.values), self._statistics.get(name)
+            features[name] = gather(values, torch.from_numpy(opened.offsets), rows, standard)
         label, speaker = torch.from_numpy(self.labels)[rows], torch.from_numpy(self._speaker)[rows]
         return Batch(features, label, speaker, dialogue, turn, rows, grid)
 
