@@ -59,9 +59,9 @@ def centred(values: Array, mask: npt.NDArray[np.bool_]) -> tuple[Tensor, Tensor]
 
 def sequence(lengths: list[int], dim: int, seed: int = 0) -> PaddedSequence:
     """Random sequences of the given lengths, as the feature store hands them out."""
-    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    offsets = np.cumsum([0, *lengths])
     values = torch.randn(int(offsets[-1]), dim, generator=torch.Generator().manual_seed(seed))
-    return gather(values, offsets, torch.arange(len(lengths)))
+    return gather(values, offsets, np.arange(len(lengths)))
 
 
 def one(batch: PaddedSequence, row: int) -> PaddedSequence:

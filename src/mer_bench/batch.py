@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Rows = npt.NDArray[Any]  #: integers: row numbers, or where their spans begin
 
 
 def move(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -74,26 +80,25 @@ class Batch:
         return grouped[self.dialogue, self.turn]
 
 
-def gather(
-    values: Tensor, offsets: Tensor, rows: Tensor, standard: tuple[Tensor, Tensor] | None = None
-) -> PaddedSequence:
+def gather(values: Tensor, offsets: Rows, rows: Rows, standard: tuple[Tensor, Tensor] | None = None) -> PaddedSequence:
     """Gather the spans of ``rows`` from packed ``values`` [frames, dim] as one padded tensor, without a loop.
 
     Args:
         values: [frames, dim]; may be memory-mapped, or on a device, which then gathers and is not waited for. Integers
             become floats of the same value, once they are gathered.
-        offsets: [all rows + 1], in the CPU's memory.
-        rows: [utterance] table rows, in the CPU's memory.
+        offsets: [all rows + 1].
+        rows: [utterance] table rows.
         standard: What to subtract from real frames, [dim], and then to multiply them with, [dim]; where values are.
     """
     start = offsets[rows]
     length = offsets[rows + 1] - start
-    steps = torch.arange(max(int(length.max()), 1))
+    steps = np.arange(max(length.max(), 1))  # numpy, since a call of it takes a fraction of one of torch
     mask = steps < length[:, None]
-    index = (start[:, None] + steps).masked_fill(~mask, 0)
-    frames = values.index_select(0, move(index.flatten(), values.device)).float()
+    index = np.where(mask, start[:, None] + steps, 0)
+    place = partial(move, device=values.device)
+    frames = values.index_select(0, place(torch.from_numpy(index.ravel()))).float()
     if standard is not None:
         frames.sub_(standard[0]).mul_(standard[1])
-    padding = (~mask).flatten().nonzero()[:, 0]
-    frames.index_fill_(0, move(padding, values.device), 0)  # a fourth of what masked_fill_ takes
-    return PaddedSequence(frames.reshape(*mask.shape, -1), move(mask, values.device))
+    padding = torch.from_numpy(np.flatnonzero(~mask))
+    frames.index_fill_(0, place(padding), 0)  # a fourth of what masked_fill_ takes
+    return PaddedSequence(frames.reshape(*mask.shape, -1), place(torch.from_numpy(mask)))

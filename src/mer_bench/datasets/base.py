@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mer_bench.batch import Batch, gather, move
+from mer_bench.batch import Batch, Rows, gather, move
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import AT_ONCE, MODALITIES, FeatureSet, check_finite, open_features, pieces
 from mer_bench.files import sha256
@@ -23,7 +23,6 @@ from mer_bench.table import FILE, read_table
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-Rows = npt.NDArray[Any]  #: integer row numbers
 
 
 class EmotionDataModule(L.LightningDataModule):
@@ -170,21 +169,20 @@ class EmotionDataModule(L.LightningDataModule):
 
     def collate(self, groups: Sequence[Rows]) -> Batch:
         """One batch from groups of table rows: dialogues in turn order, or single utterances."""
-        lengths = torch.tensor([len(group) for group in groups])
-        rows = torch.from_numpy(np.concatenate(groups))
-        turns = torch.arange(int(lengths.max()))
-        real = turns < lengths[:, None]
-        grid = torch.full(real.shape, -1)
-        grid[real] = torch.arange(len(rows))
-        dialogue, turn = real.nonzero(as_tuple=True)
+        lengths = np.array([len(group) for group in groups])
+        rows = np.concatenate(groups)
+        real = np.arange(lengths.max()) < lengths[:, None]
+        grid = np.full(real.shape, -1)
+        grid[real] = np.arange(len(rows))
+        dialogue, turn = map(np.ascontiguousarray, real.nonzero())
         features = {}
         for name, opened in self.features.items():
             values, standard = self._held.get(name), None
             if values is None:
                 values, standard = torch.from_numpy(opened.values), self._statistics.get(name)
-            features[name] = gather(values, torch.from_numpy(opened.offsets), rows, standard)
-        label, speaker = torch.from_numpy(self.labels)[rows], torch.from_numpy(self._speaker)[rows]
-        return Batch(features, label, speaker, dialogue, turn, rows, grid)
+            features[name] = gather(values, opened.offsets, rows, standard)
+        own = (self.labels[rows], self._speaker[rows], dialogue, turn, rows, grid)
+        return Batch(features, *map(torch.from_numpy, own))
 
     def _loader(self, split: Split) -> DataLoader[Batch]:
         rows = self.rows[split]

@@ -172,6 +172,9 @@ class FusionModule(L.LightningModule):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()
 
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        """Nothing: :meth:`optimizer_step` has freed them."""
+
     def adamw(self) -> torch.optim.AdamW:
         """AdamW of the trainable parameters."""
         options = self.training_options
