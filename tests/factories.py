@@ -62,6 +62,12 @@ def pad(batch: Batch, *, frames: int = 3, turns: int = 0) -> Batch:
     return replace(batch, features=features, grid=F.pad(batch.grid, (0, turns), value=-1))
 
 
+def tensors(batch: Batch) -> list[Tensor]:
+    """Every tensor of the batch."""
+    own = [batch.label, batch.speaker, batch.dialogue, batch.turn, batch.index, batch.grid]
+    return own + [part for sequence in batch.features.values() for part in (sequence.values, sequence.mask)]
+
+
 def alone(batch: Batch, group: int) -> tuple[Batch, Tensor]:
     """One row of the grid as a batch of its own, with no padding left, and its positions in ``batch``."""
     rows = batch.grid[group][batch.grid[group] >= 0]

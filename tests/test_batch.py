@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 import torch
+from factories import tensors
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -113,9 +114,7 @@ def test_by_dialogue_and_flatten_pass_gradients_to_real_turns_alone() -> None:
 def test_to_moves_every_tensor() -> None:
     sequence = PaddedSequence(torch.ones(3, 2, 1), torch.ones(3, 2, dtype=torch.bool))
     batch = dialogues([2, 1], {"audio": sequence}).to("meta")
-    tensors = [batch.label, batch.speaker, batch.dialogue, batch.turn, batch.index, batch.grid]
-    tensors += [batch.features["audio"].values, batch.features["audio"].mask]
-    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert {tensor.device.type for tensor in tensors(batch)} == {"meta"}
     assert len(batch) == 3
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from factories import tensors
 from torch.utils.data import DataLoader
 
 from mer_bench.batch import Batch
@@ -310,11 +311,6 @@ def test_statistics_do_not_see_test_or_validation_rows(own_root: Path) -> None:
     )
 
 
-def flat(batch: Batch) -> list[torch.Tensor]:
-    own = [batch.label, batch.speaker, batch.dialogue, batch.turn, batch.index, batch.grid]
-    return own + [part for sequence in batch.features.values() for part in (sequence.values, sequence.mask)]
-
-
 @pytest.mark.parametrize("context", ["utterance", "dialogue"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_batches_gathered_where_features_are_held_are_the_same(own_root: Path, context: Any, dtype: str) -> None:
@@ -327,7 +323,7 @@ def test_batches_gathered_where_features_are_held_are_the_same(own_root: Path, c
     mapped, held = (ready(own_root, RAVDESS_TASK, features=features, context=context) for _ in range(2))
     held.hold(torch.device("cpu"), 1 << 40)
     for one, two in zip(batches(mapped.test_dataloader()), batches(held.test_dataloader()), strict=True):
-        assert all(torch.equal(*parts) for parts in zip(flat(one), flat(two), strict=True))
+        assert all(torch.equal(*parts) for parts in zip(tensors(one), tensors(two), strict=True))
     assert np.array_equal(mapped.features["audio"].values, held.features["audio"].values)
 
 

@@ -179,9 +179,10 @@ def test_a_group_alone_has_the_logits_that_it_has_in_a_batch(name: str, subset: 
 @pytest.fixture
 def deterministic() -> Iterator[None]:
     """As the trainer of a run sets it."""
+    before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     yield
-    torch.use_deterministic_algorithms(False)
+    torch.use_deterministic_algorithms(before)
 
 
 @each_method
