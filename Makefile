@@ -92,7 +92,7 @@ smoke: .venv/dev  ## a small bench on a simulated corpus, from nothing to a lead
 
 leaderboard: .venv/base  ## regenerate leaderboard.md and the tables of README.md from the records
 	$(BIN)/mer-bench leaderboard --results "$(RESULTS)"
-	$(BIN)/python -m mer_bench.readme
+	$(BIN)/python -m mer_bench.report.readme
 
 plots: .venv/report  ## draw every table of the leaderboard into benchmarks/plots
 	$(BIN)/mer-bench plots --results "$(RESULTS)"

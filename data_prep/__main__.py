@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import click
 
-from data_prep import audio, download, iemocap, import_features, import_pack, meld, ravdess, text, vision
+from data_prep.corpora import download
+from data_prep.extractors import audio, text, vision
+from data_prep.imports import arrays as import_features
+from data_prep.imports import packs as import_pack
+from data_prep.prepare import iemocap, meld, ravdess
 
 
 @click.group(help=(__doc__ or "").replace("``", ""))

@@ -35,7 +35,7 @@ import numpy.typing as npt
 from mer_bench.errors import Misuse
 from mer_bench.features import FeatureSpec, open_features, write_features
 from mer_bench.files import sha256, write_atomic
-from mer_bench.table import FILE
+from mer_bench.utterances import FILE
 
 FloatArray = npt.NDArray[Any]
 

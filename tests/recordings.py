@@ -82,7 +82,7 @@ def track(path: Path, points: np.ndarray, **columns: Any) -> None:
 def save_encoder(folder: Path) -> Path:
     """A random BERT of 8 dimensions with a vocabulary of letters."""
     pytest.importorskip("transformers")
-    from data_prep.torchaudio_cpu import load
+    from data_prep.extractors.torchaudio_cpu import load
 
     load()
     import torch

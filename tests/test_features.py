@@ -24,7 +24,7 @@ from mer_bench.features import (
     verify_features,
     write_features,
 )
-from mer_bench.table import FILE, write_table
+from mer_bench.utterances import FILE, write_table
 
 Array = npt.NDArray[np.floating[Any]]
 NAMES = ("values.npy", "offsets.npy", "spec.json")

@@ -24,10 +24,10 @@ from benchmarks.speed import scaling
 from benchmarks.speed.shapes import CASES, Case
 from mer_bench.files import write_atomic
 from mer_bench.fusion import METHODS
-from mer_bench.measure import device_name
 from mer_bench.metrics import confusion_matrix
 from mer_bench.records import RunRecord, RunSpec, Training, write_record
-from mer_bench.typography import markdown
+from mer_bench.report.formatting import markdown
+from mer_bench.training.measures import device_name
 
 README = Path(__file__).with_name("README.md")
 RECORDS = 1000

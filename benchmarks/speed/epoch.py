@@ -25,7 +25,8 @@ from benchmarks.speed.shapes import CASES, Case, Shape, spec, write_corpus
 from mer_bench.batch import Batch
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
-from mer_bench.run import build_datamodule, build_method, prepare_process, run
+from mer_bench.training.build import build_datamodule, build_method
+from mer_bench.training.run import prepare_process, run
 
 TRIES = (2, 20)  #: fewest and most epochs of each loop; the cheapest counts
 ENOUGH = 30.0  #: seconds of each loop, within these

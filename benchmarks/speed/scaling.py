@@ -73,7 +73,7 @@ def measure() -> Iterator[tuple[str, float]]:
     with tempfile.TemporaryDirectory(prefix="mer-bench-scaling-") as folder:
         root = Path(folder)
         (root / "suite.toml").write_text(SUITE, encoding="utf-8")
-        from mer_bench.suite import prepare, read_suite
+        from mer_bench.training.suite import prepare, read_suite
 
         prepare(read_suite(root / "suite.toml"), root)
         for jobs in (1, 2):

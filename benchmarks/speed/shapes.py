@@ -16,7 +16,7 @@ from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.features import write_features
 from mer_bench.fusion import METHODS
 from mer_bench.records import RunSpec, Training
-from mer_bench.table import COLUMNS, write_table
+from mer_bench.utterances import COLUMNS, write_table
 
 CLASSES = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
 #: mean and deviation of a dialogue's turns, and the longest: IEMOCAP's

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep import torchaudio_cpu
-from data_prep.audio import AUDIO
 from data_prep.extract import Clip
+from data_prep.extractors import torchaudio_cpu
+from data_prep.extractors.audio import AUDIO
 
 pytest.importorskip("pytest_benchmark")
 av = pytest.importorskip("av")

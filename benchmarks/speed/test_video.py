@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep import vision
 from data_prep.extract import Clip
-from data_prep.vision import Look
+from data_prep.extractors import vision
+from data_prep.extractors.vision import Look
 
 pytest.importorskip("pytest_benchmark")
 cv2 = pytest.importorskip("cv2")
@@ -71,7 +71,7 @@ def test_frames(benchmark: Any, clips: list[Clip], face: str, crop: str) -> None
 
 
 def test_a_resnet50(benchmark: Any, clips: list[Clip], tmp_path: Path) -> None:
-    from data_prep.torchaudio_cpu import load
+    from data_prep.extractors.torchaudio_cpu import load
 
     load()
     from transformers import ConvNextImageProcessor, ResNetConfig, ResNetModel

@@ -83,11 +83,12 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: 
           cluster: str, corpus: str, target: Path | None, root: Path, results: Path, logger: str, logs: Path, devices: int,
           strategy: str, num_nodes: int, compile: bool, measures: tuple[str, ...]) -> None:  # fmt: skip
     """Run what SUITE (a TOML file) lacks, then rewrite the leaderboard."""
-    from mer_bench import bench as benches
-    from mer_bench import report
-    from mer_bench import suite as suites
     from mer_bench.records import check_measures
-    from mer_bench.tracking import GROUP
+    from mer_bench.report import leaderboard as report
+    from mer_bench.training import bench as benches
+    from mer_bench.training import suite as suites
+    from mer_bench.training.execute import Places
+    from mer_bench.training.tracking import GROUP
 
     asked = check_measures(_words(" ".join(measures)))
     part = _shard(shard)
@@ -107,7 +108,7 @@ def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: 
     specs = chosen.specs(root, devices=devices, strategy=strategy, num_nodes=num_nodes, compile=compile)
     suites.validate(specs, root)
     specs = specs[part]
-    places = benches.Places(root, results, logger, logs, check_measures((*chosen.measures, *asked)))
+    places = Places(root, results, logger, logs, check_measures((*chosen.measures, *asked)))
     if logger == "wandb":
         os.environ.setdefault(GROUP, suite.stem)  # workers inherit it
     failed = benches.bench(specs, places, jobs=jobs, cluster=cluster)
@@ -144,9 +145,9 @@ def run(spec_file: Path | None, dataset: str | None, method: str | None, feature
 
     --measure efficiency needs no training where there is a record that lacks nothing else.
     """
-    from mer_bench.bench import Places, run_and_record
     from mer_bench.records import RunSpec, Training, check_measures, skipped
-    from mer_bench.suite import one_run
+    from mer_bench.training.execute import Places, run_and_record
+    from mer_bench.training.suite import one_run
 
     asked = check_measures(_words(" ".join(measures)))
     if spec_file is not None:
@@ -188,7 +189,7 @@ def run(spec_file: Path | None, dataset: str | None, method: str | None, feature
 @results_option
 def leaderboard(check: bool, output: Path | None, results: Path) -> None:
     """Regenerate the leaderboard from the records: the same bytes anywhere."""
-    from mer_bench import report
+    from mer_bench.report import leaderboard as report
 
     target = output or _leaderboard(results)
     if check:
@@ -210,7 +211,7 @@ def leaderboard(check: bool, output: Path | None, results: Path) -> None:
 @results_option
 def plots(formats: tuple[str, ...], output: Path, results: Path) -> None:
     """Draw every table: ranking, F1 by class, confusion, cost, learning, robustness; and tracks over their tables."""
-    from mer_bench import plots as pictures
+    from mer_bench.report import plots as pictures
 
     made = pictures.write(_records(results), output, formats)
     click.echo(f"{len(made)} pictures in {output}")
@@ -228,7 +229,7 @@ def plots(formats: tuple[str, ...], output: Path, results: Path) -> None:
 @results_option
 def report_(output: Path, suites: Path, results: Path) -> None:
     """Write one HTML page of all records: tables to sort and filter, pictures, provenance, two methods compared."""
-    from mer_bench import page
+    from mer_bench.report import page
 
     page.write(_records(results), output, results=results, suites=suites)
     click.echo(output)
@@ -246,7 +247,7 @@ def compare(first: str, second: str, dataset: str | None, show: int, root: Path,
 
     METHOD/MODALITIES, as in unimodal/audio, is the row that reads just these.
     """
-    from mer_bench import compare as comparison
+    from mer_bench.report import compare as comparison
 
     for found in comparison.compare(_records(results), first, second, dataset):
         click.echo(comparison.describe(found, root, show))
@@ -256,7 +257,7 @@ def compare(first: str, second: str, dataset: str | None, show: int, root: Path,
 @logs_option
 def sync(logs: Path) -> None:
     """Upload the wandb runs that were made offline (LOGGER=wandb logs offline unless you are logged in)."""
-    from mer_bench import tracking
+    from mer_bench.training import tracking
 
     count = tracking.sync(logs)
     click.echo(f"{count} runs uploaded" if count else f"nothing to upload in {logs / 'wandb'}")
@@ -293,9 +294,9 @@ def list_(what: str, root: Path) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    from mer_bench import suite
+    from mer_bench.training import describe
 
-    rows = suite.describe_methods() if what == "methods" else suite.describe_datasets(root)
+    rows = describe.describe_methods() if what == "methods" else describe.describe_datasets(root)
     table = Table(Column(rows[0][0], no_wrap=True), *rows[0][1:])  # a name cut short is of no use
     for row in rows[1:]:
         table.add_row(*row)
@@ -307,7 +308,7 @@ def list_(what: str, root: Path) -> None:
 def fit(arguments: tuple[str, ...]) -> None:
     """Train any one method with every Trainer flag (LightningCLI; try fit --help)."""
     try:
-        from mer_bench.fit import main as fit_main
+        from mer_bench.training.fit import main as fit_main
     except ImportError as error:
         raise Misuse("fit needs LightningCLI: pip install 'mer-bench[fit]'") from error
     fit_main(list(arguments))

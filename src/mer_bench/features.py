@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import new_folder, sha256
-from mer_bench.table import FILE as TABLE_FILE
+from mer_bench.utterances import FILE as TABLE_FILE
 
 MODALITIES = ("text", "audio", "vision")
 FloatArray = npt.NDArray[np.floating[Any]]

@@ -50,7 +50,7 @@ from mer_bench.datasets.simulated_truth import truth
 from mer_bench.errors import Misuse
 from mer_bench.features import write_features
 from mer_bench.files import new_folder, write_atomic
-from mer_bench.table import write_table
+from mer_bench.utterances import write_table
 
 VERSION = 2  #: of the generator; raise it when equal dials come to give other bytes
 FILE = "simulation.json"  #: the dials

@@ -17,7 +17,7 @@ from mer_bench.batch import Batch
 from mer_bench.encoders import ENCODERS
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import MODALITIES
-from mer_bench.fusion.layers import UtteranceEncoder
+from mer_bench.fusion.utterance import UtteranceEncoder
 from mer_bench.records import Training
 
 #: Parameters from which AdamW takes its step in one pass over memory on a CPU: large methods spend a third of an epoch

@@ -13,7 +13,9 @@ from mer_bench.encoders import MFCCCNN, ResNeXt3D
 from mer_bench.encoders.weights import load_weights
 from mer_bench.errors import Misuse, unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import GuidedAttention, SelfSelection, TokenEncoder, last_token
+from mer_bench.fusion.guided import GuidedAttention, SelfSelection
+from mer_bench.fusion.layers import last_token
+from mer_bench.fusion.utterance import TokenEncoder
 
 
 class CrossModalBlock(nn.Module):

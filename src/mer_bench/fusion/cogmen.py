@@ -16,7 +16,9 @@ from mer_bench.fusion.graphs import (
     mean_weights,
     window,
 )
-from mer_bench.fusion.layers import Encoders, TransformerEncoder, perceptron
+from mer_bench.fusion.layers import perceptron
+from mer_bench.fusion.transformer import TransformerEncoder
+from mer_bench.fusion.utterance import Encoders
 
 
 class COGMEN(FusionModule):

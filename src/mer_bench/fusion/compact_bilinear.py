@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Encoders
+from mer_bench.fusion.utterance import Encoders
 
 
 class CountSketch(nn.Module):

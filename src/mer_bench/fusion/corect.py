@@ -19,7 +19,8 @@ from mer_bench.fusion.graphs import (
     mean_weights,
     window,
 )
-from mer_bench.fusion.layers import TransformerEncoder, perceptron
+from mer_bench.fusion.layers import perceptron
+from mer_bench.fusion.transformer import TransformerEncoder
 
 EDGES = ("all", "temporal", "multimodal")
 

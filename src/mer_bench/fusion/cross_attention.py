@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Attention, TemporalConvolution, TokenEncoder, masked_softmax
+from mer_bench.fusion.layers import TemporalConvolution, masked_softmax
+from mer_bench.fusion.transformer import Attention
+from mer_bench.fusion.utterance import TokenEncoder
 
 
 class AttentionFusion(nn.Module):

@@ -12,7 +12,8 @@ from mer_bench.batch import Batch
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import MatchingAttention, RelationalConvolution, SpeakerRelations, window
-from mer_bench.fusion.layers import BidirectionalRNN, Encoders, perceptron
+from mer_bench.fusion.layers import BidirectionalRNN, perceptron
+from mer_bench.fusion.utterance import Encoders
 
 CONTEXTS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 

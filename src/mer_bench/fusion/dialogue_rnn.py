@@ -11,7 +11,8 @@ from mer_bench.batch import Batch
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import MatchingAttention, window
-from mer_bench.fusion.layers import CheapDropout, Encoders, perceptron
+from mer_bench.fusion.layers import CheapDropout, perceptron
+from mer_bench.fusion.utterance import Encoders
 
 ATTENTIONS = ("simple", "general", "dot")
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, Encoders
+from mer_bench.fusion.layers import CheapDropout
+from mer_bench.fusion.utterance import Encoders
 
 
 class GatedUnit(nn.Module):

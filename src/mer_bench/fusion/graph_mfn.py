@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import GatedMemory, perceptron, resample
+from mer_bench.fusion.layers import perceptron, resample
+from mer_bench.fusion.mfn import GatedMemory
 
 
 class DynamicFusionGraph(nn.Module):

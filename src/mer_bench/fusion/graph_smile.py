@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, Encoders
+from mer_bench.fusion.layers import CheapDropout
+from mer_bench.fusion.utterance import Encoders
 
 #: Number of classes -> sentiment of each: of IEMOCAP (``four``, ``six``) and MELD in the order of their label sets.
 #: MELD's surprise is positive as often as negative.

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.errors import unknown
-from mer_bench.fusion.layers import BidirectionalRNN, Encoders, masked_softmax
+from mer_bench.fusion.layers import BidirectionalRNN, masked_softmax
+from mer_bench.fusion.utterance import Encoders
 
 
 def window(turns: int, past: int, future: int, device: torch.device) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Standardization, centre, masked_deviation
+from mer_bench.fusion.layers import centre, masked_deviation
+from mer_bench.fusion.utterance import Standardization
 
 
 class Linear(FusionModule):

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import ResidualHead, TemporalConvolution, TransformerEncoder, masked_mean
+from mer_bench.fusion.layers import TemporalConvolution, masked_mean
 from mer_bench.fusion.low_rank import LowRankFusion
+from mer_bench.fusion.transformer import ResidualHead, TransformerEncoder
 
 #: Whose queries: the modalities' (they read the fused sequence), the fused sequence's (it reads them), or both.
 DIRECTIONS = {"both": ("to_modality", "to_fused"), "to_modality": ("to_modality",), "to_fused": ("to_fused",)}

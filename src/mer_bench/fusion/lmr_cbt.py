@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import BidirectionalRNN, CheapDropout, GuidedAttention, SelfSelection, TemporalConvolution
+from mer_bench.fusion.guided import GuidedAttention, SelfSelection
+from mer_bench.fusion.layers import BidirectionalRNN, CheapDropout, TemporalConvolution
 
 
 class Frames(nn.Module):

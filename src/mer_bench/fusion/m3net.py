@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import text_context
-from mer_bench.fusion.layers import CheapDropout, Encoders, masked_softmax
+from mer_bench.fusion.layers import CheapDropout, masked_softmax
+from mer_bench.fusion.utterance import Encoders
 
 
 class Hypergraph(nn.Module):

@@ -9,7 +9,33 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import GatedMemory, perceptron, resample
+from mer_bench.fusion.layers import perceptron, resample
+
+
+class GatedMemory(nn.Module):
+    r"""Multi-view gated memory: what is kept over time of the interactions between modalities (MFN, Graph-MFN).
+
+    With D networks of one hidden layer
+
+    .. math:: u_t = \sigma(D_1 [x_t; u_{t-1}]) \odot u_{t-1} + \sigma(D_2 [x_t; u_{t-1}]) \odot \tanh(D_u x_t)
+
+    Shapes:
+        x [utterance, step, dim] -> the last memory [utterance, memory].
+    """
+
+    def __init__(self, dim: int, memory: int, inner: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.memory = memory
+        self.proposal = perceptron(dim, inner, memory, dropout=dropout)
+        self.retain, self.update = (perceptron(dim + memory, inner, memory, dropout=dropout) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run over the steps; what does not depend on the memory is computed for all of them at once."""
+        memory = x.new_zeros(len(x), self.memory)
+        for step, proposal in zip(x.unbind(1), self.proposal(x).tanh().unbind(1), strict=True):
+            both = torch.cat([step, memory], -1)
+            memory = self.retain(both).sigmoid() * memory + self.update(both).sigmoid() * proposal
+        return memory
 
 
 class SystemOfLSTMs(nn.Module):

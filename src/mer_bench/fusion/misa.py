@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, Encoders, TransformerLayer, masked_mean
+from mer_bench.fusion.layers import CheapDropout, masked_mean
+from mer_bench.fusion.transformer import TransformerLayer
+from mer_bench.fusion.utterance import Encoders
 
 
 def central_moment_discrepancy(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor, moments: int = 5) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, Encoders, masked_mean
+from mer_bench.fusion.layers import CheapDropout, masked_mean
+from mer_bench.fusion.utterance import Encoders
 
 FLOOR = 1e-3  #: Of every variance: without it the bound grows without end where y can be told from x exactly.
 WIDTH = 16  #: Of the authors' audio and vision vectors, for which beta was set: the bound is a sum over features.

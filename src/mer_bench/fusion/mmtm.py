@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Streams, masked_mean
+from mer_bench.fusion.layers import masked_mean
+from mer_bench.fusion.streams import Streams
 
 
 class TransferModule(nn.Module):

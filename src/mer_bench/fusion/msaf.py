@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Streams, masked_mean, masked_softmax
+from mer_bench.fusion.layers import masked_mean, masked_softmax
+from mer_bench.fusion.streams import Streams
 
 
 class SplitAttention(nn.Module):

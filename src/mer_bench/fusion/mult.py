@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, ResidualHead, TemporalConvolution, TransformerEncoder
+from mer_bench.fusion.layers import CheapDropout, TemporalConvolution
+from mer_bench.fusion.transformer import ResidualHead, TransformerEncoder
 
 
 class MulT(FusionModule):

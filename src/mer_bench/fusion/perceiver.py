@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import TokenEncoder, TransformerLayer, tokens_with_summary
+from mer_bench.fusion.transformer import TransformerLayer
+from mer_bench.fusion.utterance import TokenEncoder, tokens_with_summary
 
 
 class Perceiver(FusionModule):

@@ -10,14 +10,8 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import (
-    Attention,
-    CheapDropout,
-    ResidualHead,
-    TemporalConvolution,
-    masked_mean,
-    sinusoidal_positions,
-)
+from mer_bench.fusion.layers import CheapDropout, TemporalConvolution, masked_mean, sinusoidal_positions
+from mer_bench.fusion.transformer import Attention, ResidualHead
 
 
 class ReinforcementUnit(nn.Module):

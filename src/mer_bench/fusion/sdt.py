@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import Attention, CheapDropout, Encoders, sinusoidal_positions
+from mer_bench.fusion.layers import CheapDropout, sinusoidal_positions
+from mer_bench.fusion.transformer import Attention
+from mer_bench.fusion.utterance import Encoders
 
 
 class Interaction(nn.Module):

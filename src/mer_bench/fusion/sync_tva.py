@@ -14,15 +14,9 @@ from mer_bench.batch import Batch
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import window
-from mer_bench.fusion.layers import (
-    Attention,
-    BidirectionalRNN,
-    CheapDropout,
-    Encoders,
-    masked_mean,
-    masked_softmax,
-    perceptron,
-)
+from mer_bench.fusion.layers import BidirectionalRNN, CheapDropout, masked_mean, masked_softmax, perceptron
+from mer_bench.fusion.transformer import Attention
+from mer_bench.fusion.utterance import Encoders
 
 
 class Enhancement(nn.Module):

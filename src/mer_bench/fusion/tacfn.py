@@ -10,15 +10,9 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import (
-    CheapDropout,
-    GuidedAttention,
-    SelfSelection,
-    TemporalConvolution,
-    TokenEncoder,
-    last_token,
-    masked_mean,
-)
+from mer_bench.fusion.guided import GuidedAttention, SelfSelection
+from mer_bench.fusion.layers import CheapDropout, TemporalConvolution, last_token, masked_mean
+from mer_bench.fusion.utterance import TokenEncoder
 
 
 class TACFN(FusionModule):

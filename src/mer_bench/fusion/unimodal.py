@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import UtteranceEncoder
+from mer_bench.fusion.utterance import UtteranceEncoder
 
 
 class Unimodal(FusionModule):

@@ -1,0 +1,1 @@
+"""Readers of the releases: files on disk -> utterances and clips."""

@@ -1,0 +1,210 @@
+"""MELD: the official CSVs to an utterance table and sentiment labels, then text features (and MFCC where clips are).
+
+Poria et al., "MELD: A Multimodal Multi-Party Dataset for Emotion Recognition in Conversations", ACL 2019.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from pathlib import Path
+
+import click
+import pandas as pd
+
+from data_prep.extract import report_unread
+from mer_bench.errors import Misuse, unknown
+
+EMOTIONS = ("neutral", "joy", "surprise", "anger", "sadness", "disgust", "fear")
+SENTIMENTS = ("negative", "neutral", "positive")
+#: our split name: (the release's name, folder of its clips, utterances)
+SPLITS = {
+    "train": ("train", "train_splits", 9989),
+    "validation": ("dev", "dev_splits_complete", 1109),
+    "test": ("test", "output_repeated_splits_test", 2610),
+}
+TEST_SUPPORT = {
+    "neutral": 1256,
+    "joy": 402,
+    "anger": 345,
+    "surprise": 281,
+    "sadness": 208,
+    "disgust": 68,
+    "fear": 50,
+}
+DEFECTS = {
+    "train_dia125_utt3": "the clip cannot be read",
+    "validation_dia110_utt7": "the clip is missing",
+    "test_dia38_utt4": "the clip is cut minutes too long",
+    "test_dia220_utt0": "the clip is cut minutes too long",
+}
+COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "StartTime", "EndTime")
+ARCHIVES = re.compile(r"(MELD\.Raw|train|dev|test)\.(tar\.gz|tgz|zip)", re.IGNORECASE)
+TIME = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
+#: the bytes 0x80 .. 0x9f, which cp1252 prints and latin-1 takes for invisible control characters
+C1 = {code: bytes([code]).decode("cp1252") for code in range(0x80, 0xA0) if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)}
+
+
+def repair(text: str) -> str:
+    """Undo the two encoding accidents of the CSVs.
+
+    UTF-8 read as cp1252 shows an apostrophe as three characters; cp1252 read as latin-1, as the control character 0x92.
+    """
+
+    def utf8_again(run: re.Match[str]) -> str:
+        try:
+            return b"".join(bytes([ord(c)]) if ord(c) < 256 else c.encode("cp1252") for c in run[0]).decode()
+        except UnicodeError:
+            return run[0]  # a genuine run of accented letters or quotes
+
+    return re.sub(r"[^\x00-\x7f]{2,}", utf8_again, text).translate(C1)
+
+
+def seconds(time: str) -> float:
+    """``0:20:57,256`` as 1257.256; NaN for what is no time."""
+    match = TIME.fullmatch(time.strip())
+    if not match:
+        return float("nan")
+    hours, minutes, whole, fraction = match.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + int(whole) + float(f"0.{fraction}")
+
+
+def find_csv(raw: Path, split: str) -> Path:
+    """The official CSV of one split, anywhere below ``raw``."""
+    name = f"{SPLITS[split][0]}_sent_emo.csv"
+    found = sorted(raw.rglob(name), key=lambda p: (len(p.parts), p))
+    if not found:
+        raise Misuse(f"no MELD file {name} below {raw}")
+    return found[0]
+
+
+def find_media(raw: Path) -> Path:
+    """The folder in which most of the clips' official folders stand; that of the training CSV if there are none."""
+    names = [folder for _, folder, _ in SPLITS.values()]
+    found = Counter(p.parent for name in names for p in raw.rglob(name) if p.is_dir() and "__MACOSX" not in p.parts)
+    return max(sorted(found), key=found.__getitem__) if found else find_csv(raw, "train").parent
+
+
+def report_clips(table: pd.DataFrame, media: Path) -> None:
+    """Say which clips are missing, and how many of them are known to be; which are empty; which belong to no row."""
+    for split, (_, folder, _) in SPLITS.items():
+        rows = table[table["split"] == split]
+        sizes = {p.name: p.stat().st_size for p in (media / folder).glob("dia*_utt*.mp4") if p.is_file()}
+        names = rows["media"].str.rpartition("/")[2]
+        absent = rows.loc[~names.isin(list(sizes)), "id"]
+        if sizes and len(absent):
+            known = [i for i in absent if i in DEFECTS]
+            ids = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+            click.echo(f"clips: {len(absent):,} of {len(rows):,} {split} clips are missing, {len(known)} of them "
+                       f"known to be: {ids}", err=True)  # fmt: skip
+        elif not sizes:
+            click.echo(f"clips: there is no {folder}/*.mp4 in {media}", err=True)
+        strangers = sorted(set(sizes) - set(names))
+        if strangers:
+            click.echo(f"clips: {len(strangers):,} files of {folder} belong to no row (first: {strangers[0]})")
+        report_unread(
+            "clips", [(i, "the file is empty") for i, n in zip(rows["id"], names, strict=True) if sizes.get(n) == 0]
+        )
+
+
+def read_split(raw: Path, split: str) -> pd.DataFrame:
+    """The rows of one official CSV as text, encoding repaired, ordered by dialogue and utterance.
+
+    Raises:
+        Misuse: the file is absent, lacks a column, or holds a label that MELD does not have.
+    """
+    path = find_csv(raw, split)
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")  # repair() makes cp1252 of it
+    try:
+        rows = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        absent = [column for column in COLUMNS if column not in rows]
+        if absent:
+            raise ValueError(f"it has no column {absent[0]}")
+        for column in ("Dialogue_ID", "Utterance_ID"):
+            rows[column] = rows[column].astype(int)
+    except ValueError as error:  # pandas' parser errors are ValueErrors
+        raise Misuse(f"{path} is not an official MELD file: {error}") from error
+    again = rows[rows.duplicated(["Dialogue_ID", "Utterance_ID"])]
+    if len(again):
+        first = "dia{Dialogue_ID}_utt{Utterance_ID}".format(**again.iloc[0])
+        raise Misuse(f"{path} holds {len(again):,} utterances more than once (first: {first}); remove the copies")
+    for column, names in (("Emotion", EMOTIONS), ("Sentiment", SENTIMENTS)):
+        rows[column] = rows[column].str.strip().str.lower()
+        strangers = sorted(set(rows[column]) - set(names))
+        if strangers:
+            raise unknown(f"MELD {column.lower()} in {path.name}", strangers[0], names)
+    for column in ("Utterance", "Speaker"):
+        repaired = rows[column].map(repair)
+        rows["repaired"] = rows.get("repaired", 0) + (repaired != rows[column])
+        rows[column] = repaired.str.strip()
+    return rows.sort_values(["Dialogue_ID", "Utterance_ID"], ignore_index=True)
+
+
+def utterances(raw: Path, *, partial: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The utterance table and the sentiment labels (``id, emotion``), both in the order train, validation, test.
+
+    Sentiment is not a function of emotion: surprise is positive about as often as negative.
+
+    Args:
+        raw: Any folder above the official CSVs.
+        partial: Accept a subset of the corpus, with a warning instead of an error.
+
+    Raises:
+        Misuse: a file is absent or not MELD's, or the counts are wrong.
+    """
+    parts = []
+    for split, (_, folder, _) in SPLITS.items():
+        rows = read_split(raw, split)
+        clip = "dia" + rows["Dialogue_ID"].astype(str) + "_utt" + rows["Utterance_ID"].astype(str)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "id": f"{split}_" + clip,
+                    "dialogue": f"{split}_dia" + rows["Dialogue_ID"].astype(str),
+                    "turn": rows.groupby("Dialogue_ID").cumcount(),  # utterance ids have gaps
+                    "speaker": rows["Speaker"],
+                    "session": "",
+                    "start": rows["StartTime"].map(seconds),
+                    "end": rows["EndTime"].map(seconds),
+                    "text": rows["Utterance"],
+                    "emotion": rows["Emotion"],
+                    "split": split,
+                    "media": f"{folder}/" + clip + ".mp4",
+                    "sentiment": rows["Sentiment"],
+                    "repaired": rows["repaired"],
+                }
+            )
+        )
+    table = pd.concat(parts, ignore_index=True)
+    _check(table, raw, partial)
+    click.echo(
+        f"encoding repaired in {int(table['repaired'].sum()):,} fields; times: {int(table['start'].isna().sum()):,} "
+        f"unreadable, {int((table['end'] <= table['start']).sum()):,} utterances that end before they begin"
+    )
+    labels = table[["id", "sentiment"]].rename(columns={"sentiment": "emotion"})
+    return table.drop(columns=["sentiment", "repaired"]), labels
+
+
+def _check(table: pd.DataFrame, raw: Path, partial: bool) -> None:
+    wrong = []
+    for split, (_, _, expected) in SPLITS.items():
+        found = int((table["split"] == split).sum())
+        if found != expected:
+            wrong.append(f"{found:,} {split} utterances instead of {expected:,}")
+    test = table.loc[table["split"] == "test", "emotion"].value_counts().to_dict()
+    wrong += [
+        f"{test.get(emotion, 0)} {emotion} in test instead of {expected:,}"
+        for emotion, expected in TEST_SUPPORT.items()
+        if test.get(emotion, 0) != expected
+    ]
+    if not wrong:
+        return
+    sentence = f"the MELD files below {raw} are not the official ones: {', '.join(wrong)}"
+    if not partial:
+        raise Misuse(f"{sentence}; take those of github.com/declare-lab/MELD, or pass --partial to use them anyway")
+    click.echo(f"WARNING: {sentence}; scores on a subset compare with nothing", err=True)

@@ -1,0 +1,1 @@
+"""Frozen unimodal extractors: media and text -> features."""

@@ -1,0 +1,57 @@
+"""Streams of tokens that meet at fusion sites (MMTM, MSAF)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mer_bench.batch import PaddedSequence
+from mer_bench.fusion.layers import TemporalConvolution
+from mer_bench.fusion.utterance import TokenEncoder
+
+
+class ParallelConvolutions(nn.Module):
+    """One temporal convolution and relu for each modality: M x [utterance, time, width] -> the same."""
+
+    def __init__(self, modalities: int, width: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            TemporalConvolution(width, width, kernel=3, bias=True) for _ in range(modalities)
+        )
+
+    def forward(self, tokens: Sequence[PaddedSequence]) -> list[PaddedSequence]:
+        """Convolve each modality by itself."""
+        convolved = [convolve(x) for convolve, x in zip(self.convolutions, tokens, strict=True)]
+        return [PaddedSequence(F.relu(x.values), x.mask) for x in convolved]
+
+
+class Streams(nn.Module):
+    """A stream of tokens a modality, which meet at fusion sites only, with a classifier each (MMTM, MSAF).
+
+    The first site sees the tokens of the shared encoder; a further temporal convolution of each modality leads to
+    each further site; after the last the encoder pools. A site is a module on the list of all modalities' tokens.
+
+    Shapes:
+        modality -> [utterance, time, dim] -> logits [modality, utterance, classes]; zero for a missing modality.
+    """
+
+    def __init__(
+        self, dims: Mapping[str, int], hidden: int, classes: int, sites: Sequence[nn.Module], *, dropout: float
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict({name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in dims.items()})
+        between = [module for site in sites[1:] for module in (ParallelConvolutions(len(dims), hidden), site)]
+        self.sites = nn.Sequential(*sites[:1], *between)
+        self.heads = nn.ModuleDict({name: nn.Linear(hidden, classes) for name in dims})
+
+    def forward(self, features: Mapping[str, PaddedSequence]) -> Tensor:
+        """Run the streams side by side."""
+        tokens = self.sites([encoder.tokens(features[name]) for name, encoder in self.encoders.items()])
+        logits = [
+            self.heads[name](encoder.pool(features[name], own)) * features[name].mask.any(1, keepdim=True)
+            for (name, encoder), own in zip(self.encoders.items(), tokens, strict=True)
+        ]
+        return torch.stack(logits)

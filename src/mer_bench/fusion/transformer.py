@@ -1,0 +1,156 @@
+"""The pre-LayerNorm transformer of MulT, CFN-SR and their kin."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mer_bench.batch import PaddedSequence
+from mer_bench.fusion.layers import CheapDropout, last_token, perceptron, sinusoidal_positions
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention (Vaswani et al. 2017) whose queries may attend nothing at all.
+
+    Shapes:
+        query [batch, target, dim], source [batch, source, dim], allowed [batch or 1, target or 1, source]
+        -> [batch, target, dim]; zero for a query without an allowed source.
+    """
+
+    def __init__(self, dim: int, heads: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"width {dim} is not divisible by {heads} heads")
+        self.heads, self.dropout = heads, CheapDropout(dropout)
+        self.query, self.key, self.value, self.output = (nn.Linear(dim, dim) for _ in range(4))
+        for projection in (self.query, self.key, self.value):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, query: Tensor, source: Tensor, allowed: Tensor) -> Tensor:
+        """Attend from ``query`` to the ``allowed`` places of ``source``."""
+        q, k, v = (
+            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for projection, x in ((self.query, query), (self.key, source), (self.value, source))
+        )
+        some = allowed.any(-1, keepdim=True)
+        mask = (allowed | ~some)[:, None]
+        if self.dropout.draws(q):
+            # as torch does it here, but for the masks
+            barred = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
+            heads = self.dropout(((q * q.shape[-1] ** -0.5) @ k.mT + barred).softmax(-1)) @ v
+        else:
+            heads = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=self.dropout.p if self.training else 0.0
+            )
+        return self.output(heads.transpose(1, 2).flatten(2)) * some
+
+
+class TransformerLayer(nn.Module):
+    """Pre-LayerNorm transformer layer; with a source it is MulT's cross-modal layer (Tsai et al. 2019, section 3.2)."""
+
+    def __init__(self, dim: int, heads: int, ffn: int, *, attention_dropout: float, relu_dropout: float,
+                 residual_dropout: float) -> None:  # fmt: skip
+        super().__init__()
+        self.attention = Attention(dim, heads, dropout=attention_dropout)
+        self.attention_norm, self.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.ffn = nn.Sequential(nn.Linear(dim, ffn), nn.ReLU(), CheapDropout(relu_dropout), nn.Linear(ffn, dim))
+        self.dropout = CheapDropout(residual_dropout)
+
+    def forward(self, x: Tensor, source: Tensor | None, allowed: Tensor) -> Tensor:
+        """[batch, target, dim] -> the same shape; the source's LayerNorm is the target's, as in MulT."""
+        query = self.attention_norm(x)
+        source = query if source is None else self.attention_norm(source)
+        x = x + self.dropout(self.attention(query, source, allowed))
+        return x + self.dropout(self.ffn(self.ffn_norm(x)))
+
+
+class TransformerEncoder(nn.Module):
+    """The pre-LayerNorm encoder of MulT and CFN-SR: scaled input, sinusoidal positions, optional causal mask.
+
+    With ``source`` every layer attends from the target sequence to the source's (positions added to both).
+
+    Shapes:
+        target [batch, target, dim] (and source [batch, source, dim]) -> [batch, target, dim]; padding stays zero.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int,
+        layers: int,
+        ffn: int | None = None,
+        causal: bool = False,
+        attention_dropout: float = 0.1,
+        relu_dropout: float = 0.1,
+        residual_dropout: float = 0.1,
+        embedding_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.dim, self.causal = dim, causal
+        self.embedding_dropout = CheapDropout(embedding_dropout)
+        self.layers = nn.ModuleList(
+            TransformerLayer(
+                dim,
+                heads,
+                ffn or 4 * dim,
+                attention_dropout=attention_dropout,
+                relu_dropout=relu_dropout,
+                residual_dropout=residual_dropout,
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, target: PaddedSequence, source: PaddedSequence | None = None) -> PaddedSequence:
+        """Encode the target, from itself or from the source."""
+        x = self._embed(target)
+        other = None if source is None else self._embed(source)
+        allowed = self._allowed(target.mask, (source or target).mask)
+        for layer in self.layers:
+            x = layer(x, other, allowed)
+        return PaddedSequence(self.norm(x) * target.mask[..., None], target.mask)
+
+    def last(self, sequence: PaddedSequence) -> Tensor:
+        """The last token of a sequence that is encoded from itself, for which the last layer computes it alone.
+
+        [batch, time, dim] -> [batch, dim]; zero for an empty sequence.
+        """
+        x = self._embed(sequence)
+        allowed = self._allowed(sequence.mask, sequence.mask)
+        *before, final = self.layers
+        for layer in before:
+            x = layer(x, None, allowed)
+        token = final(last_token(x, sequence.mask)[:, None], x, sequence.mask[:, None])  # it sees the whole sequence
+        return self.norm(token[:, 0]) * sequence.mask.any(1, keepdim=True)
+
+    def _allowed(self, target: Tensor, source: Tensor) -> Tensor:
+        """What each step of the target may attend, from both masks: [batch, target or 1, source]."""
+        allowed = source[:, None]
+        if not self.causal:
+            return allowed
+        # step t of the target sees its past; of a source of another length, as far ahead as the lengths differ
+        ahead = (source.sum(1) - target.sum(1)).abs()
+        step = torch.arange(max(target.shape[1], source.shape[1]), device=target.device)
+        return allowed & (step[: source.shape[1]] <= step[: target.shape[1], None] + ahead[:, None, None])
+
+    def _embed(self, sequence: PaddedSequence) -> Tensor:
+        positions = sinusoidal_positions(sequence.values.shape[1], self.dim, sequence.values.device)
+        return self.embedding_dropout(math.sqrt(self.dim) * sequence.values + positions)
+
+
+class ResidualHead(nn.Module):
+    """MulT's classifier, W (z + W_2 relu(W_1 z)): [..., width] -> [..., num_classes]."""
+
+    def __init__(self, width: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__()
+        self.residual = perceptron(width, width, width, dropout=dropout)
+        self.output = nn.Linear(width, num_classes)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        """Classify."""
+        return self.output(vector + self.residual(vector))

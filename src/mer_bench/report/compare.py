@@ -1,0 +1,171 @@
+"""Two methods side by side: paired test, gain by class, and the utterances on which they part. Never needs torch."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mer_bench.errors import Misuse, unknown
+from mer_bench.metrics import f1
+from mer_bench.records import RunRecord
+from mer_bench.report.formatting import between, markdown, p_value, points, probability
+from mer_bench.report.rows import MARKS, Row
+from mer_bench.report.statistics import Difference, difference, holm, significant
+from mer_bench.report.tables import Table, tables
+from mer_bench.utterances import FILE, read_table
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A row of each of two methods in one table; no ``difference`` where one of them lacks a complete seed."""
+
+    table: Table
+    first: Row
+    second: Row
+    difference: Difference | None  #: first less second
+
+    @property
+    def labels(self) -> list[str]:
+        """The rows as the leaderboard has them, with what they read where that differs."""
+        return self._apart(self.first.label, self.second.label)
+
+    @property
+    def methods(self) -> list[str]:
+        """The rows' methods, with what they read where that differs."""
+        return self._apart(self.first.method, self.second.method)
+
+    def _apart(self, first: str, second: str) -> list[str]:
+        if self.first.modalities == self.second.modalities:
+            return [first, second]
+        return [f"{first} on {self.first.reads}", f"{second} on {self.second.reads}"]
+
+
+def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str | None = None) -> list[Comparison]:
+    """Every table in which both have a row.
+
+    Either is a method, or a row as the leaderboard labels it, ablations included; ``/MODALITIES`` after it, as in
+    ``unimodal/audio`` or ``cfn_sr/audio+vision``, says what the row reads. Of several rows those that read most
+    modalities count, of these the best.
+
+    Raises:
+        Misuse: there is none, or nothing is recorded of a method.
+    """
+    all_tables = tables(records)
+    methods = sorted({record.spec.method for record in records})
+    for name in (first, second):
+        if not any(_row(table, name) for table in all_tables):
+            raise unknown("method among the records", name, methods)
+    chosen = [table for table in all_tables if dataset in (None, table.first.spec.dataset)]
+    found = [one for table in chosen if (one := _compare(table, first, second))]
+    if not found:
+        where = f" of {dataset}" if dataset else ""
+        raise Misuse(f"no table{where} holds both {first!r} and {second!r}: they were not run on the same features")
+    return found
+
+
+def _compare(table: Table, first: str, second: str) -> Comparison | None:
+    """The two in one table; None unless it has both."""
+    one, other = _row(table, first), _row(table, second)
+    if not (one and other):
+        return None
+    known = table.evidence | table.ablated
+    both = one in known and other in known and one is not other
+    return Comparison(table, one, other, difference(known[one], known[other]) if both else None)
+
+
+def _row(table: Table, name: str) -> Row | None:
+    """The row whose label, without its mark, is ``name``, else that of the method of that name."""
+    rows = sorted((*table.rows, *table.ablations), key=lambda row: -len(row.modalities))
+
+    def called(row: Row, label: str) -> bool:
+        return name in (label, f"{label}/{'+'.join(row.modalities)}")
+
+    labelled = (row for row in rows if called(row, row.label.rstrip("".join(MARKS.values()))))
+    return next(labelled, None) or next((row for row in rows if called(row, row.method)), None)
+
+
+#: What the papers say, or take for granted -> the two methods that it sets against each other.
+CLAIMS = (
+    ("Simple fusion beats the best single modality", "early_concat", "unimodal"),
+    ("Concatenation in context beats text in context", "bc_lstm", "bc_lstm/text"),
+    ("CFN-SR's cross-modal block beats concatenation", "cfn_sr", "early_concat"),
+    ("TACFN's cross-modal blocks beat concatenation", "tacfn", "early_concat"),
+    ("TACFN beats CFN-SR", "tacfn", "cfn_sr"),
+    ("Sync-TVA beats a recurrent context without graphs", "sync_tva", "bc_lstm"),
+    ("Sync-TVA's graphs beat MMGCN's", "sync_tva", "mmgcn"),
+)
+
+
+def claims(records: Sequence[RunRecord]) -> str:
+    """Each of :data:`CLAIMS` on every real corpus that can tell, as a Markdown table; Holm-corrected over its rows."""
+    real = [table for table in tables(records) if not table.first.simulated]
+    found = [(text, one) for text, first, second in CLAIMS for table in real if (one := _compare(table, first, second))]
+    tested = [(text, one, one.difference) for text, one in found if one.difference]
+    corrected = holm([each.p for *_, each in tested])
+    lines = [
+        (text, one.table.first.spec.dataset, ", ".join(sorted(name for _, name, _ in one.table.features)),
+         points(each.effect, "+"), between(each.low, each.high, "+"), probability(p),
+         "not shown" if not significant(p) else "holds" if each.effect > 0 else "the reverse holds")
+        for (text, one, each), p in zip(tested, corrected, strict=True)
+    ]  # fmt: skip
+    return markdown([("Claim", "Corpus", "Features", "Points", "95 % interval", "p", "Here"), *lines], "<<<>>><")
+
+
+def describe(found: Comparison, root: Path, show: int) -> str:
+    """A comparison as text; utterances with their ids where the corpus is prepared below ``root``.
+
+    Args:
+        found: What to describe.
+        root: Folder of the prepared corpora.
+        show: How many utterances to list, drawn at random.
+    """
+    first, second, classes = found.first, found.second, found.table.first.classes
+    parts = [f"{found.table.title}: {' against '.join(found.labels)}\n"]
+    if found.difference:
+        d = found.difference
+        parts.append(
+            f"weighted F1 {first.score('weighted_f1')} against {second.score('weighted_f1')}: "
+            f"{points(d.effect, '+')} points, 95 % interval {between(d.low, d.high, '+')}, {p_value(d.p)} (paired; not "
+            "corrected for other comparisons)\n"
+        )
+    else:
+        parts.append("no test: a method lacks a complete seed\n")
+    scores = [100 * f1(row.pooled).mean(0) for row in (first, second)]
+    lines = [(name, f"{a:.1f}", f"{b:.1f}", f"{a - b:+.1f}") for name, a, b in zip(classes, *scores, strict=True)]
+    parts.append(markdown([("F1", *found.methods, "gain"), *lines], "<>>>"))
+    parts.append(_disagreements(found, root, show))
+    return "\n".join(parts)
+
+
+def _disagreements(found: Comparison, root: Path, show: int) -> str:
+    """How often the usual predictions over seeds differ, and on which utterances."""
+    mine, yours = _usual_predictions(found.first), _usual_predictions(found.second)
+    shared = sorted(mine.keys() & yours.keys())
+    differ = [row for row in shared if mine[row] != yours[row]]
+    text = f"they differ on {len(differ):,} of {len(shared):,} utterances (the usual prediction over seeds)\n"
+    folder = root / found.table.first.spec.dataset
+    if not differ or not show or not (folder / FILE).is_file():
+        return text
+    table, classes = read_table(folder), found.table.first.classes
+    if shared[-1] >= len(table):
+        return f"{text}{folder / FILE} is not the table that the runs were made on: no utterance is shown\n"
+    chosen = np.random.default_rng(0).permutation(differ)[:show]
+    lines = [
+        (table["id"][row], table["emotion"][row], classes[mine[row]], classes[yours[row]], table["text"][row][:60])
+        for row in sorted(int(row) for row in chosen)
+    ]
+    head = ("utterance", "emotion", *found.methods, "text")
+    return f"{text}\n{markdown([head, *lines], '<<<<<')}"
+
+
+def _usual_predictions(row: Row) -> dict[int, int]:
+    """Table row -> the class that most seeds predict there; of equals, the one of the lowest seed."""
+    votes: dict[int, list[int]] = defaultdict(list)
+    for record in sorted(row.records, key=lambda record: record.spec.seed):
+        for index, predicted in zip(record.test_index, record.test_predictions, strict=True):
+            votes[index].append(predicted)
+    return {index: Counter(given).most_common(1)[0][0] for index, given in votes.items()}

@@ -1,0 +1,69 @@
+"""How numbers and tables are written, in the leaderboard, on the pages, in pictures and on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mer_bench.report.statistics import Difference, Floats
+
+
+def spread(scores: Floats) -> str:
+    """Mean ± standard deviation (n - 1) of scores, in percent; one score alone has no deviation."""
+    mean = f"{100 * scores.mean():.2f}"
+    return f"{mean} ± {100 * scores.std(ddof=1):.2f}" if len(scores) > 1 else mean
+
+
+def points(share: float, sign: str = "") -> str:
+    """A score or a difference of scores in points; ``sign="+"`` writes the sign of positive ones too."""
+    return f"{100 * share:{sign}.1f}"
+
+
+def between(low: float, high: float, sign: str = "") -> str:
+    """An interval in points."""
+    return f"{points(low, sign)} to {points(high, sign)}"
+
+
+def effect(found: Difference, sign: str = "") -> str:
+    """A difference with its interval, in points."""
+    return f"{points(found.effect, sign)} ({between(found.low, found.high, sign)})"
+
+
+def probability(p: float) -> str:
+    """A p-value in a column of them."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def p_value(p: float) -> str:
+    """A p-value in words."""
+    written = probability(p)
+    return f"p {written}" if written.startswith("<") else f"p = {written}"
+
+
+def percent(share: float | None) -> str:
+    """A share in percent; a dash where it is not known."""
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
+def value(setting: object) -> str:
+    """An option's value, numbers without needless digits."""
+    return f"{setting:g}" if isinstance(setting, int | float) else str(setting)
+
+
+def settings(named: Mapping[str, object]) -> str:
+    """Options and their values: ``epochs 30, batch size 32``."""
+    return ", ".join(f"{name.replace('_', ' ')} {value(each)}" for name, each in named.items())
+
+
+def pad(rows: Sequence[Sequence[str]], align: str) -> list[list[str]]:
+    """Cells padded to their column's width; ``align`` has a ``<`` or a ``>`` for each column."""
+    columns = [(side, max(map(len, cells))) for side, cells in zip(align, zip(*rows, strict=True), strict=True)]
+    return [[f"{cell:{side}{width}}" for cell, (side, width) in zip(row, columns, strict=True)] for row in rows]
+
+
+def markdown(rows: Sequence[Sequence[str]], align: str) -> str:
+    """A table whose first row is the header; it reads well raw, too."""
+    head, *body = pad([[cell.replace("|", "\\|") for cell in row] for row in rows], align)
+    rule = [f"{':' if side == '>' else '-':->{len(cell)}}" for cell, side in zip(head, align, strict=True)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *body))

@@ -1,0 +1,45 @@
+"""Numbers that papers print, quoted with source and trust."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+PUBLISHED = """\
+Numbers as their authors or others print them, in alphabetical order and **never ranked**: protocols, features and
+selection differ from each other and from the tables above. Trust: *certain* = read at its source; *high*, *good* =
+transcribed by others, not read at the source.
+"""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number that somebody printed; ``value`` keeps the printed digits."""
+
+    method: str
+    dataset: str
+    protocol: str
+    metric: str
+    value: Decimal
+    source: str
+    trust: str
+    params: str = "–"
+    note: str = ""
+
+
+def load_published() -> list[Published]:
+    """The published numbers that come with the package."""
+    text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
+    return [Published(**entry) for entry in tomllib.loads(text, parse_float=Decimal)["published"]]
+
+
+def by_corpus(published: Iterable[Published]) -> dict[str, list[Published]]:
+    """Quoted numbers of each corpus, in alphabetical order."""
+    found: dict[str, list[Published]] = defaultdict(list)
+    for one in sorted(published, key=lambda one: (one.method.lower(), one.protocol, one.metric, one.source, one.value)):
+        found[one.dataset].append(one)
+    return dict(sorted(found.items()))

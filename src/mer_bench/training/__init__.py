@@ -1,0 +1,1 @@
+"""Training: one spec in, one record out, and a suite of them."""

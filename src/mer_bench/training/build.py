@@ -1,0 +1,123 @@
+"""Spec -> datamodule, method, trainer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+
+from mer_bench.datasets import DATASETS
+from mer_bench.datasets.base import EmotionDataModule
+from mer_bench.encoders import ResNeXt3D
+from mer_bench.errors import Misuse, unknown
+from mer_bench.fusion import METHODS
+from mer_bench.fusion.base import FusionModule
+from mer_bench.records import RunSpec
+
+MONITOR = "val/weighted_f1"
+
+
+TF32 = "tf32"  #: a precision that Lightning has no name for
+
+
+def _trainer_precision(spec: RunSpec) -> Any:
+    """What Lightning calls a precision; TF32 is how a GPU multiplies 32-bit numbers, see :func:`prepare_process`."""
+    return "32-true" if spec.training.precision == TF32 else spec.training.precision
+
+
+def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
+    """Open the corpus of a spec and check that its features are the ones that the spec names."""
+    if spec.dataset not in DATASETS:
+        raise unknown("dataset", spec.dataset, DATASETS)
+    if spec.method not in METHODS:
+        raise unknown("method", spec.method, METHODS)
+    datamodule = DATASETS[spec.dataset](
+        root,
+        spec.features,
+        label_set=spec.label_set,
+        protocol=spec.protocol,
+        fold=spec.fold,
+        context=METHODS[spec.method].context,
+        batch_size=spec.training.batch_size,
+        seed=spec.seed,
+    )
+    for modality, opened in datamodule.features.items():
+        if opened.spec.sha256 != spec.features_sha256.get(modality):
+            raise Misuse(f"feature set {opened.spec.name!r} of {spec.dataset} is not the one that the run names")
+    return datamodule
+
+
+def build_method(spec: RunSpec, dims: Mapping[str, int], num_classes: int) -> FusionModule:
+    """Construct the method of a spec.
+
+    Raises:
+        Misuse: an unknown option, a value that the method refuses, or modalities that it cannot work on.
+    """
+    method = METHODS[spec.method]
+    method.check_modalities(tuple(dims))
+    for option in spec.options:
+        if option not in options_of(method):
+            raise unknown(f"option of {spec.method}", option, options_of(method))
+    try:
+        module = method(dims, num_classes, **spec.options)
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        raise Misuse(f"method {spec.method!r} refuses its options {dict(spec.options)}: {error}") from error
+    module.training_options = spec.training
+    if spec.compile:
+        module.compile(dynamic=True)  # when it is first called; lengths change from batch to batch
+    return module
+
+
+def check_pixels(method: FusionModule, datamodule: EmotionDataModule) -> None:
+    """Raise Misuse for a method that takes pixels for features: the shared encoders would drown in their width."""
+    if method.num_parameters and not any(isinstance(module, ResNeXt3D) for module in method.modules()):
+        for opened in datamodule.features.values():
+            if opened.spec.integer:
+                name = type(method).__module__.rpartition(".")[2]
+                raise Misuse(
+                    f"feature set {opened.spec.name!r} holds pixels, which {name!r} with these options does not read: "
+                    'give it features, or take cfn_sr with encoders = "paper"'
+                )
+
+
+def options_of(method: type[FusionModule]) -> dict[str, Any]:
+    """Option -> default of a method's constructor."""
+    parameters = inspect.signature(method).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def build_trainer(
+    spec: RunSpec, datamodule: EmotionDataModule, folder: Path, watchers: Sequence[Callback], logger: Logger | None
+) -> L.Trainer:
+    """The Trainer of a run; checkpoints live in a temporary folder."""
+    training = spec.training
+    monitor = MONITOR if datamodule.has_validation else None
+    callbacks: list[Callback] = [
+        *watchers,
+        ModelCheckpoint(folder, "best", monitor=monitor, mode="max" if monitor else "min", save_weights_only=True),
+    ]
+    if monitor and training.patience:
+        callbacks.append(EarlyStopping(monitor, patience=training.patience, mode="max"))
+    return L.Trainer(
+        accelerator="auto",
+        devices=spec.devices,
+        num_nodes=spec.num_nodes,
+        strategy=spec.strategy,
+        precision=_trainer_precision(spec),
+        max_epochs=training.epochs,
+        gradient_clip_val=training.gradient_clip or None,
+        deterministic=True,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if monitor else 0,
+        logger=logger or False,
+        callbacks=callbacks,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )

@@ -1,0 +1,479 @@
+"""The corpora as they are distributed: archives unpacked safely and once, official folders, defects reported."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from data_prep.__main__ import main
+from data_prep.corpora import archives, iemocap, meld, ravdess
+from mer_bench.errors import Misuse
+from mer_bench.features import open_features
+from mer_bench.utterances import read_table
+
+soundfile = pytest.importorskip("soundfile")
+
+TAKES = [take for take in ravdess.all_takes() if take.endswith(("-01", "-02"))][::20][:4]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def works(*arguments: str | Path) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def wav(seed: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, 0.1 * np.random.default_rng(seed).normal(size=4800), 16_000, format="WAV")
+    return buffer.getvalue()
+
+
+def tracking(seed: int = 0, note: bytes = b"") -> bytes:
+    xy = np.random.default_rng(seed).integers(100, 600, (4, 68, 2))
+    columns = {"frame": range(4), " note?": ["?"] * 4}
+    columns |= {f" {axis}_{p}": xy[:, p, i] for i, axis in enumerate("xy") for p in range(68)}
+    return pd.DataFrame(columns).to_csv(index=False).encode().replace(b"?", note)
+
+
+Files = dict[str, bytes]
+
+
+def zipped(path: Path, files: Files) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def tarred(files: Files) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def tree(folder: Path) -> dict[str, int]:
+    """Every file below a folder but the marks, with the time of its last change."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith(".done"))
+    return {p.relative_to(folder).as_posix(): p.stat().st_mtime_ns for p in files}
+
+
+def lengths(folder: Path) -> list[int]:
+    return np.diff(open_features(folder).offsets).tolist()
+
+
+ANY = re.compile(r".*\.(zip|tar\.gz)")
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+
+def hostile_zip(name: str, mode: int = 0o644) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("good.txt", b"good")
+        info = zipfile.ZipInfo("placeholder")
+        info.filename, info.external_attr = name, mode << 16
+        archive.writestr(info, b"/etc/passwd")
+    return buffer.getvalue()
+
+
+def hostile_tar(name: str, kind: bytes = tarfile.REGTYPE) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, "/etc/passwd"
+        archive.addfile(info)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/tmp/evil.txt", "a/../../evil.txt", "..\\evil.txt", "C:/evil.txt"])
+@pytest.mark.parametrize("hostile", [hostile_zip, hostile_tar])
+def test_no_member_escapes_its_folder(name: str, hostile: Callable[[str], bytes], tmp_path: Path) -> None:
+    archive = tmp_path / "deep" / ("a.zip" if hostile is hostile_zip else "a.tar.gz")
+    archive.parent.mkdir()
+    archive.write_bytes(hostile(name))
+    with pytest.raises(Misuse, match=r"would be written outside of the folder"):
+        archives.unpack(archive, tmp_path / "deep" / "out")
+    assert not list(tmp_path.rglob("*evil*"))
+    assert not list(tmp_path.rglob("*.done"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.zip", hostile_zip("link", stat.S_IFLNK | 0o777), "link"),
+        ("a.tar.gz", hostile_tar("link", tarfile.SYMTYPE), "link"),
+        ("a.tar.gz", hostile_tar("link", tarfile.LNKTYPE), "link"),
+        ("a.tar.gz", hostile_tar("pipe", tarfile.FIFOTYPE), "device"),
+        ("a.tar.gz", hostile_tar("disk", tarfile.BLKTYPE), "device"),
+    ],
+    ids=["zip", "symbolic", "hard", "pipe", "block"],  # the bytes of an archive have its time in them
+)
+def test_links_and_devices_are_refused(name: str, content: bytes, kind: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(Misuse, match=f"is refused: its member '{'link' if kind == 'link' else '....'}' is a {kind}"):
+        archives.unpack(tmp_path / name, tmp_path / "out")
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_symlink() or p.is_fifo()]
+
+
+FILES = {f"Actor_01/{i}.wav": bytes([i]) * (1000 + i) for i in range(5)}
+CLUTTER = {"__MACOSX/Actor_01/._0.wav": b"x", "Actor_01/._0.wav": b"x", "Actor_01/.DS_Store": b"x"}
+
+
+@pytest.fixture(params=["zip", "tar.gz"])
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "raw" / f"a.{request.param}"
+    path.parent.mkdir()
+    if request.param == "zip":
+        return zipped(path, FILES | CLUTTER)
+    path.write_bytes(tarred(FILES | CLUTTER))
+    return path
+
+
+def content_of(folder: Path) -> Files:
+    return {name: (folder / name).read_bytes() for name in tree(folder)}
+
+
+def test_archive_is_unpacked_once_without_clutter(archive: Path) -> None:
+    raw = archive.parent
+    assert archives.unpack_all(raw, ANY) == raw
+    assert content_of(raw / "unpacked") == FILES
+    before = tree(raw)
+    archives.unpack_all(raw, ANY)
+    assert tree(raw) == before
+
+
+def test_kill_leaves_whole_files_and_the_next_run_goes_on(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, written = archive.parent, []
+    write = archives.write_member
+
+    def killed(target: Path, *rest: object) -> None:
+        if len(written) == 3:
+            target.with_name(f".{target.name}.part").write_bytes(b"half")
+            raise KeyboardInterrupt
+        written.append(target.name)
+        write(target, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(archives, "write_member", killed)
+    with pytest.raises(KeyboardInterrupt):
+        archives.unpack_all(raw, ANY)
+    before = tree(raw / "unpacked")
+    monkeypatch.setattr(archives, "write_member", lambda *a: (written.append(a[0].name), write(*a)))
+    archives.unpack_all(raw, ANY)
+    assert written == [f"{i}.wav" for i in range(5)]  # each once
+    assert content_of(raw / "unpacked") == FILES
+    after = tree(raw / "unpacked")
+    assert {name: after[name] for name in before if not name.endswith(".part")}.items() <= before.items()
+
+
+def test_file_of_another_size_is_written_again(archive: Path) -> None:
+    raw = archive.parent
+    (raw / "unpacked" / "Actor_01").mkdir(parents=True)
+    (raw / "unpacked" / "Actor_01" / "3.wav").write_bytes(b"cut")
+    archives.unpack_all(raw, ANY)
+    assert content_of(raw / "unpacked") == FILES
+
+
+def test_archive_that_somebody_unpacked_by_hand_is_left(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = archive.parent
+    (raw / "by hand" / "Actor_01").mkdir(parents=True)
+    for name, content in FILES.items():
+        (raw / "by hand" / name).write_bytes(content)
+    archives.unpack_all(raw, ANY)
+    assert tree(raw / "unpacked") == {}
+    assert "0 files unpacked" in capsys.readouterr().out
+
+
+def test_archive_that_was_replaced_is_unpacked_again(archive: Path) -> None:
+    raw = archive.parent
+    archives.unpack_all(raw, ANY)
+    more = FILES | {"Actor_01/9.wav": b"more"}
+    if archive.suffix == ".zip":
+        zipped(archive, more)
+    else:
+        archive.write_bytes(tarred(more))
+    archives.unpack_all(raw, ANY)
+    assert content_of(raw / "unpacked") == more
+
+
+def test_truncated_archive_is_one_sentence(archive: Path) -> None:
+    content = archive.read_bytes()
+    for cut in (len(content) - 5, len(content) // 2, 10, 0):
+        archive.write_bytes(content[:cut])
+        with pytest.raises(Misuse, match=r"is damaged or not whole \(.+\): download it again"):
+            archives.unpack_all(archive.parent, ANY)
+    assert not list(archive.parent.rglob("*.done"))
+
+
+def test_damaged_member_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.wav", b"A" * 1000)
+    path.write_bytes(path.read_bytes().replace(b"A" * 1000, b"A" * 999 + b"B"))
+    with pytest.raises(Misuse, match="Bad CRC-32"):
+        archives.unpack(path, tmp_path / "out")
+    assert tree(tmp_path / "out") == {}
+
+
+def test_archives_go_elsewhere_if_asked(archive: Path, tmp_path: Path) -> None:
+    raw, out = archive.parent, tmp_path / "elsewhere"
+    before = tree(raw)
+    assert archives.unpack_all(raw, ANY, out) == out
+    assert content_of(out) == FILES
+    assert tree(raw) == before
+    (out / "blocked").write_bytes(b"")
+    with pytest.raises(Misuse, match="cannot unpack"):
+        archives.unpack(archive, out / "blocked")
+
+
+# --- RAVDESS ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def zenodo(tmp_path: Path) -> Path:
+    """Four takes of two actors as Zenodo has them, two without video, one without landmarks."""
+    raw = tmp_path / "zenodo"
+    sound = {f"Actor_{take[-2:]}/03-{take}.wav": wav(i) for i, take in enumerate(TAKES)}
+    zipped(raw / "Audio_Speech_Actors_01-24.zip", sound | {"__MACOSX/Actor_01/._03-" + TAKES[0] + ".wav": b"x"})
+    marks = {f"01-{take}.csv": tracking(i, b"\xe9\xff") for i, take in enumerate(TAKES[:3])}
+    zipped(raw / "FacialTracking_Actors_01-24.zip", marks | {"01-02" + TAKES[0][2:] + ".csv": tracking()})
+    film = {f"Actor_01/0{m}-{take}.mp4": b"no film" for m in (1, 2) for take in TAKES if take.endswith("-01")}
+    zipped(raw / "Video_Speech_Actor_01.zip", film)
+    zipped(raw / "Video_Song_Actor_01.zip", {"Actor_01/01-02-01-01-01-01-01.mp4": b"a song"})
+    return raw
+
+
+def test_ravdess_is_prepared_from_its_zips(zenodo: Path, tmp_path: Path) -> None:
+    command = ("ravdess", "--raw", zenodo, "--out", tmp_path / "data", "--partial")
+    output = works(*command)
+    corpus = tmp_path / "data" / "ravdess"
+    table = read_table(corpus)
+    assert table["id"].tolist() == TAKES
+    assert table["media"].tolist() == [f"unpacked/Actor_{take[-2:]}/03-{take}.wav" for take in TAKES]
+    assert lengths(corpus / "mfcc") == [10] * 4
+    assert lengths(corpus / "landmarks") == [4, 4, 4, 0]
+    assert "nothing of actor 03, 04" in output
+    silent = [take for take in TAKES if take.endswith("-02")]
+    assert f"video: missing for {len(silent)} utterances: no file ({', '.join(silent)})" in output
+    assert f"landmarks: missing for 1 utterances: no file ({TAKES[3]})" in output
+    assert "audio: missing" not in output
+    assert not list(zenodo.rglob("*-02-*-01-01-01-01.mp4")), "the song stays packed"
+    before = tree(zenodo)
+    again = works(*command)
+    assert again.count("already done") == 2
+    assert "unpacked into" not in again
+    assert tree(zenodo) == before
+
+
+def test_every_layout_of_ravdess_gives_the_same_features(zenodo: Path, tmp_path: Path) -> None:
+    works("ravdess", "--raw", zenodo, "--out", tmp_path / "a", "--partial")
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    for path in (zenodo / "unpacked").rglob("*-*.*"):
+        if path.is_file():
+            path.replace(loose / path.name)
+    works("ravdess", "--raw", loose, "--out", tmp_path / "b", "--partial")
+    for name in ("mfcc", "landmarks"):
+        a, b = (open_features(tmp_path / side / "ravdess" / name) for side in "ab")
+        assert a.spec.values_sha256 == b.spec.values_sha256
+
+
+def test_ravdess_zips_are_unpacked_elsewhere_if_asked(zenodo: Path, tmp_path: Path) -> None:
+    before = tree(zenodo)
+    works("ravdess", "--raw", zenodo, "--unpack", tmp_path / "u", "--out", tmp_path / "data", "--partial")
+    assert tree(zenodo) == before
+    assert read_table(tmp_path / "data" / "ravdess")["media"][0] == f"Actor_01/03-{TAKES[0]}.wav"
+
+
+def test_copies_and_differing_versions_of_a_take_are_said(zenodo: Path, tmp_path: Path) -> None:
+    command = ("ravdess", "--raw", zenodo, "--out", tmp_path / "data", "--partial")
+    works(*command)
+    name = f"03-{TAKES[0]}.wav"
+    (zenodo / name).write_bytes((zenodo / "unpacked" / "Actor_01" / name).read_bytes())
+    assert "1 files are copies of others" in works(*command)
+    (zenodo / name).write_bytes(wav()[:-100])
+    output = works(*command)
+    assert f"1 files exist in versions of different size: {name}; the one nearest to" in output
+    assert read_table(tmp_path / "data" / "ravdess")["media"][0] == name
+
+
+def test_truncated_ravdess_zip_is_one_sentence(zenodo: Path) -> None:
+    path = zenodo / "Audio_Speech_Actors_01-24.zip"
+    path.write_bytes(path.read_bytes()[:-50])
+    result = run("ravdess", "--raw", zenodo, "--partial")
+    assert result.exit_code == 2
+    assert "Audio_Speech_Actors_01-24.zip is damaged or not whole" in result.output
+    assert "Traceback" not in result.output
+
+
+# --- MELD -------------------------------------------------------------------------------------------------------------
+
+FOLDERS = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
+
+
+def meld_csv(split: str, repeat: bool = False) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["Sr No.", *meld.COLUMNS])
+    defect = {"train": (125, 3), "dev": (110, 7), "test": (38, 4)}[split]
+    for dialogue, number in [(0, 0), (0, 1), defect, *([(0, 1)] if repeat else [])]:
+        writer.writerow([1, "Hi!", "Joey", "joy", "positive", dialogue, number, "0:00:01,0", "0:00:02,0"])
+    return text.getvalue().encode()
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    """MELD.Raw.tar.gz with a tarball for each split in it, clips that are no video, and what else lies in them."""
+    raw = tmp_path / "meld"
+    raw.mkdir()
+    outer: Files = {}
+    for split, folder in FOLDERS.items():
+        clips = {f"{folder}/dia0_utt{i}.mp4": f"{split} {i}".encode() for i in range(2)}
+        if split == "train":
+            clips[f"{folder}/dia125_utt3.mp4"] = b""
+        if split == "test":
+            clips |= {f"{folder}/dia38_utt4.mp4": b"long", f"{folder}/dia99_utt0.mp4": b"a stranger"}
+            clips |= {f"{folder}/final_videos_testdia0_utt0.mp4": b"x", f"{folder}/._dia0_utt0.mp4": b"x"}
+        outer[f"MELD.Raw/{split}.tar.gz"] = tarred(clips | {f"._{folder}": b"x"})
+        outer[f"MELD.Raw/{split}_sent_emo.csv"] = meld_csv(split)
+    (raw / "MELD.Raw.tar.gz").write_bytes(tarred(outer))
+    return raw
+
+
+@pytest.fixture
+def no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No text encoder: its tests are elsewhere."""
+    for corpus in ("meld", "iemocap"):
+        monkeypatch.setattr(f"data_prep.prepare.{corpus}.extract_text", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("no_text")
+def test_meld_is_prepared_from_its_tarballs_within_a_tarball(official: Path, tmp_path: Path) -> None:
+    command = ("meld", "--raw", official, "--out", tmp_path / "data", "--partial")
+    result = run(*command)
+    assert "not one of 9 utterances could be read" in result.output, result.output  # the clips are no videos
+    output = result.output
+    folder = official / "unpacked" / "MELD.Raw"
+    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == sorted(FOLDERS.values())
+    assert not list(folder.glob("*.tar.gz"))
+    assert not [p for p in folder.rglob("._*")]
+    assert (folder / "train_splits" / "dia0_utt1.mp4").read_bytes() == b"train 1"
+    assert (folder / "output_repeated_splits_test" / "dia0_utt1.mp4").read_bytes() == b"test 1"
+    assert "clips: 1 of 3 validation clips are missing, 1 of them known to be: validation_dia110_utt7" in output
+    assert "clips: missing for 1 utterances: the file is empty (train_dia125_utt3)" in output
+    assert "clips: 1 files of output_repeated_splits_test belong to no row (first: dia99_utt0.mp4)" in output
+    assert "3 train utterances instead of 9,989" in output
+    assert "train_dia125_utt3: the clip cannot be read" in output
+    assert read_table(tmp_path / "data" / "meld")["media"][0] == "train_splits/dia0_utt0.mp4"
+    before = tree(official)
+    assert "files unpacked" not in run(*command).output
+    assert tree(official) == before
+
+
+@pytest.mark.usefixtures("no_text")
+def test_meld_kill_between_tarballs_goes_on(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpack = archives.unpack
+
+    def killed(archive: Path, *rest: object) -> None:
+        if archive.name == "test.tar.gz":
+            raise KeyboardInterrupt
+        unpack(archive, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(archives, "unpack", killed)
+    with pytest.raises(KeyboardInterrupt):
+        archives.unpack_all(official, meld.ARCHIVES)
+    monkeypatch.setattr(archives, "unpack", unpack)
+    kept = tree(official / "unpacked" / "MELD.Raw" / "dev_splits_complete")
+    assert kept
+    archives.unpack_all(official, meld.ARCHIVES)
+    assert tree(official / "unpacked" / "MELD.Raw" / "dev_splits_complete") == kept
+    assert (official / "unpacked" / "MELD.Raw" / "output_repeated_splits_test" / "dia0_utt0.mp4").is_file()
+
+
+def test_utterance_twice_in_meld_is_named(tmp_path: Path) -> None:
+    for split in FOLDERS:
+        (tmp_path / f"{split}_sent_emo.csv").write_bytes(meld_csv(split, repeat=split == "dev"))
+    result = run("meld", "--raw", tmp_path, "--partial")
+    assert result.exit_code == 2
+    assert "dev_sent_emo.csv holds 1 utterances more than once (first: dia0_utt1)" in result.output
+
+
+# --- IEMOCAP ----------------------------------------------------------------------------------------------------------
+
+
+def iemocap_release() -> Files:
+    files: Files = {}
+    for dialogue, film in (("Ses01F_impro01", True), ("Ses01M_impro02", False)):
+        root = "IEMOCAP_full_release/Session1"
+        labels = "".join(
+            f"[{i:.4f} - {i + 1:.4f}]\t{dialogue}_F00{i}\tneu\t[2.5000, 2.5000, 2.5000]\n\n" for i in range(2)
+        )
+        files[f"{root}/dialog/EmoEvaluation/{dialogue}.txt"] = labels.encode()
+        files[f"{root}/dialog/EmoEvaluation/._{dialogue}.txt"] = b"\x00\x05\x16\x07"
+        files[f"{root}/dialog/transcriptions/{dialogue}.txt"] = f"{dialogue}_F000 [0-1]: Caf\xe9.\n".encode("latin-1")
+        files[f"{root}/sentences/wav/{dialogue}/{dialogue}_F000.wav"] = wav()
+        if film:
+            files[f"{root}/dialog/avi/DivX/{dialogue}.avi"] = b"a film"
+    return files
+
+
+@pytest.mark.usefixtures("no_text")
+@pytest.mark.parametrize("name", ["IEMOCAP_full_release.tar.gz", "IEMOCAP_full_release_withoutVideos.zip"])
+def test_iemocap_is_prepared_from_its_archive(name: str, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    if name.endswith("zip"):
+        zipped(raw / name, iemocap_release())
+    else:
+        (raw / name).write_bytes(tarred(iemocap_release()))
+    output = works("iemocap", "--raw", raw, "--out", tmp_path / "data", "--partial")
+    assert "holds 4 of IEMOCAP's 10,039 utterances" in output
+    assert "audio: missing for 2 utterances: the release's file is absent (Ses01F_impro01_F001, Ses01M" in output
+    assert "video: missing for 1 utterances: the release's file is absent (Ses01M_impro02)" in output
+    assert lengths(tmp_path / "data" / "iemocap" / "mfcc") == [10, 0, 10, 0]
+    assert read_table(tmp_path / "data" / "iemocap")["text"][0] == "Caf\N{REPLACEMENT CHARACTER}."
+
+
+def test_utterance_twice_in_iemocap_is_named(tmp_path: Path) -> None:
+    for path, content in iemocap_release().items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    folder = tmp_path / "IEMOCAP_full_release/Session1/dialog/EmoEvaluation"
+    (folder / "Ses01F_impro01 (copy).txt").write_bytes((folder / "Ses01F_impro01.txt").read_bytes())
+    result = run("iemocap", "--raw", tmp_path, "--partial")
+    assert result.exit_code == 2
+    assert "hold 2 utterances more than once (first: Ses01F_impro01_F000)" in result.output
+
+
+def test_archive_names_are_the_official_ones() -> None:
+    official = {
+        ravdess.ARCHIVES: [
+            "Video_Speech_Actor_01.zip",
+            "Audio_Speech_Actors_01-24.zip",
+            "FacialTracking_Actors_01-24.zip",
+        ],
+        meld.ARCHIVES: ["MELD.Raw.tar.gz", "train.tar.gz", "dev.tar.gz", "test.tar.gz"],
+        iemocap.ARCHIVES: ["IEMOCAP_full_release.tar.gz", "IEMOCAP_full_release_withoutVideos.tar.gz"],
+    }
+    for pattern, names in official.items():
+        assert all(pattern.fullmatch(name) for name in names)
+        assert not any(pattern.fullmatch(name) for name in ("Video_Song_Actor_01.zip", "Audio_Song_Actors_01-24.zip"))

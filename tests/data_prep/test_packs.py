@@ -1,0 +1,665 @@
+"""The papers' feature packs: a pickle that would run anything is refused; what is known lands on the right ids."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from data_prep.__main__ import main
+from data_prep.corpora import iemocap
+from data_prep.imports import packs as import_pack
+from data_prep.imports.unpickle import read_pickle
+from mer_bench.errors import Misuse
+from mer_bench.features import open_features, verify_features
+from mer_bench.utterances import COLUMNS, write_table
+
+# --- the reader -------------------------------------------------------------------------------------------------------
+
+
+class Payload:
+    """What a malicious pickle is made of: a call of ``function`` while it is read."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def marker(folder: Path) -> Path:
+    return folder / "it_ran"
+
+
+def in_an_object_array(value: Any) -> np.ndarray:
+    array = np.empty(2, dtype=object)
+    array[:] = [np.ones(2), value]
+    return array
+
+
+def payloads(folder: Path) -> dict[str, tuple[Any, str]]:
+    mark = str(marker(folder))
+    code = f"open({mark!r}, 'w').close()"
+    system = Payload(os.system, f"touch {mark}")
+    evaluate = Payload(eval, code)
+    from numpy.testing._private.utils import runstring
+
+    return {
+        "os.system": (system, f"{os.system.__module__}.system"),
+        "eval": (evaluate, "builtins.eval"),
+        "exec": (Payload(exec, code), "builtins.exec"),
+        "getattr": (Payload(getattr, np.ndarray, "tofile"), "builtins.getattr"),
+        "Popen": (Payload(subprocess.Popen, ["touch", mark]), "subprocess.Popen"),
+        "numpy.load": (Payload(np.load, mark, None, True), "numpy.load"),
+        "numpy.testing": (Payload(runstring, code, {}), "numpy.testing._private.utils.runstring"),
+        "nested": ({"videoText": [np.ones(3), ({"a": evaluate},)]}, "builtins.eval"),
+        "as a key": ({(1, Payload(eval, "()")): 1}, "builtins.eval"),
+        "in an object array": (in_an_object_array(system), f"{os.system.__module__}.system"),
+        "as a default factory": (collections.defaultdict(os.getcwd), f"{os.getcwd.__module__}.getcwd"),
+        "pandas": (pd.DataFrame({"a": [1]}), "pandas"),
+        "a class": (Path, "pathlib"),
+    }
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize("name", list(payloads(Path("/"))))
+def test_malicious_pickle_runs_nothing_and_names_what_it_called(name: str, protocol: int, tmp_path: Path) -> None:
+    value, culprit = payloads(tmp_path)[name]
+    path = tmp_path / "pack.pkl"
+    content = pickle.dumps(value, protocol)
+    path.write_bytes(content)
+    with pytest.raises(Misuse, match=r"is refused: its pickle calls for .*nothing of it was run") as caught:
+        read_pickle(path)
+    assert culprit in str(caught.value) or protocol < 4  # which write Python 2's names of modules
+    assert culprit.rpartition(".")[2] in str(caught.value) or (name, protocol) == ("pandas", 0)
+    assert not marker(tmp_path).exists()
+    if name in ("os.system", "eval", "exec", "nested", "in an object array"):  # the payloads are real
+        pickle.loads(content)
+        assert marker(tmp_path).exists()
+
+
+def test_a_dotted_name_reaches_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "pack.pkl"
+    for module, name in (("numpy", "ndarray.__class__"), ("builtins", "dict.__class__"), ("numpy", "core.os.system")):
+        names = b"".join(b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name))
+        path.write_bytes(b"\x80\x04" + names + b"\x93.")  # STACK_GLOBAL
+        with pytest.raises(Misuse, match=f"calls for {module}.{name}"):
+            read_pickle(path)
+
+
+VALUES: dict[str, Any] = {
+    "rows": np.arange(6.0).reshape(2, 3),
+    "fortran": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+    "turned": np.arange(12).reshape(2, 3, 2).transpose(2, 0, 1),
+    "half": np.ones(3, np.float16),
+    "truth": np.array([True, False]),
+    "swapped": np.arange(3, dtype=">i4"),
+    "none": np.empty((0, 3)),
+    "single": np.array(3.0),
+    "text": np.array(["ab", "c"]),
+    "bytes": np.array([b"ab", b""]),
+    "scalars": [np.float32(3), np.int64(4), np.bool_(True)],
+    "containers": (
+        collections.OrderedDict(a=1),
+        collections.defaultdict(list, {1: [2]}),
+        {1},
+        frozenset({2}),
+        b"\xff",
+        b"",
+    ),
+    "numbers": [1, 2.5, 2j, None, True, 10**30, "naïve"],
+}
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    if isinstance(expected, np.ndarray):
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype.newbyteorder("=") == expected.dtype.newbyteorder("=")
+    else:
+        assert found == expected
+        assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize("numpy_1", [False, True])
+@pytest.mark.parametrize("protocol", range(6))
+def test_data_come_back_as_they_were(protocol: int, numpy_1: bool, tmp_path: Path) -> None:
+    for name, value in VALUES.items():
+        content = pickle.dumps(value, protocol)
+        if numpy_1:
+            if protocol < 4:  # later ones count the letters of a name
+                content = content.replace(b"numpy._core", b"numpy.core")
+            else:
+                content = content.replace(b"\x8c\x16numpy._core.multiarray", b"\x8c\x15numpy.core.multiarray")
+                content = content.replace(b"\x8c\x13numpy._core.numeric", b"\x8c\x12numpy.core.numeric")
+                content = content.replace(content[2:11], b"", 1) if content[2:3] == b"\x95" else content  # no frames
+            assert b"_core" not in content
+        path = tmp_path / f"{name}.pkl"
+        path.write_bytes(content)
+        found = read_pickle(path)
+        if isinstance(value, list | tuple):
+            for a, b in zip(found, value, strict=True):
+                assert_same(a, b)
+        else:
+            assert_same(found, value)
+
+
+def test_object_arrays_of_arrays_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "pack.pkl"
+    ragged = in_an_object_array(np.ones((3, 2)))
+    path.write_bytes(pickle.dumps(ragged))
+    for found, expected in zip(read_pickle(path), ragged, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
+    """Writes what Python 2 with numpy 1 writes: byte strings for text and for an array's values, old module names."""
+
+    dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+
+    def save_text(self, value: str | bytes) -> None:
+        raw = value.encode("utf-8") if isinstance(value, str) else value
+        self.write(pickle.BINSTRING + len(raw).to_bytes(4, "little") + raw)
+        self.memoize(value)
+
+    dispatch[str] = dispatch[bytes] = save_text
+
+
+def python_2(value: Any, path: Path) -> None:
+    with path.open("wb") as file:
+        Python2Pickler(file, protocol=2).dump(value)
+    path.write_bytes(path.read_bytes().replace(b"numpy._core", b"numpy.core"))
+
+
+def test_python_2_pickles_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "pack.pkl"
+    value = {"Ses01": [np.arange(300.0).reshape(2, 150), "Excuse me.", np.float64(2.5)], "label": [np.int64(4)]}
+    python_2(value, path)
+    assert b"numpy.core.multiarray" in path.read_bytes()
+    with pytest.raises(UnicodeDecodeError):
+        pickle.loads(path.read_bytes())
+    found = read_pickle(path)
+    np.testing.assert_array_equal(found["Ses01"][0], value["Ses01"][0])
+    assert (found["Ses01"][1:], found["label"]) == (["Excuse me.", 2.5], [4])
+
+
+def forged(shape: Any, dtype: Any, data: Any, state: Any = None) -> bytes:
+    """An array whose parts do not fit, as only a hand-made pickle has it."""
+
+    class Forged:
+        def __reduce__(self) -> Any:
+            return np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), (1, shape, dtype, False, data)
+
+    return pickle.dumps(Forged())
+
+
+class Flags:
+    """A dtype of objects that claims to be plain memory: numpy would follow the bytes as pointers."""
+
+    def __reduce__(self) -> Any:
+        return np.dtype, ("O8", False, True), (3, "|", None, None, None, 8, 8, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        forged((3,), np.dtype("f8"), b"short"),
+        forged((2**62, 4), np.dtype("f8"), b""),
+        forged((-1,), np.dtype("f8"), b"12345678"),
+        forged((1,), Flags(), b"AAAAAAAA"),
+        forged((1,), np.dtype("O"), b"A"),
+        forged((1,), np.dtype([("x", "f8")]), b"12345678"),
+        forged((1,), np.dtype("M8[s]"), b"12345678"),
+        forged((1,), 5, b"12345678"),
+        pickle.dumps(Payload(np._core.multiarray.scalar, Flags(), b"AAAAAAAA")),
+        pickle.dumps(Payload(np._core.numeric._frombuffer, b"AAAAAAAA", Flags(), (1,), "C")),
+        pickle.dumps([1, 2, 3])[:-3],
+        b"PK\x03\x04 a zip, such as torch.save writes",
+        b"",
+    ],
+)
+def test_broken_or_forged_pickle_is_one_sentence(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "pack.pkl"
+    path.write_bytes(content)
+    with pytest.raises(Misuse, match="is not a readable pickle") as caught:
+        read_pickle(path)
+    assert "\n" not in str(caught.value)
+
+
+# --- corpora and packs ------------------------------------------------------------------------------------------------
+
+CODES = iemocap.COMMUNITY
+SPEECH = [  # dialogue, speaker's letter, number, sentence, emotion; in the order of time
+    ("Ses01F_impro01", "M", "000", "Do you have your forms?", "fru"),
+    ("Ses01F_impro01", "F", "000", "Excuse me.", "neu"),
+    ("Ses01F_impro01", "F", "001", "Yeah.", "xxx"),
+    ("Ses01F_impro01", "M", "001", "Yeah.", "ang"),
+    ("Ses01F_impro01", "F", "002", "Yeah.", "exc"),
+    ("Ses05M_script01_1b", "M", "001", "You heard me!", "ang"),
+    ("Ses05M_script01_1b", "F", "001", "Naïve, I know...", "sad"),
+    ("Ses05M_script01_1b", "F", "002", "Fine.", "hap"),
+    ("Ses05M_script01_1b", "F", "003", "Fine.", "oth"),
+]
+IDS = [f"{dialogue}_{letter}{number}" for dialogue, letter, number, _, _ in SPEECH]
+IN_PACK = [
+    1,
+    0,
+    3,
+    4,
+    5,
+    6,
+    7,
+]  # rows in a pack's order: the first two overlap in time, and it has the six emotions only
+
+
+def table_of(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    table = pd.DataFrame(rows)
+    table["turn"] = table.groupby("dialogue").cumcount()
+    for column in COLUMNS:
+        if column not in table:
+            table[column] = 0.0 if column in ("start", "end") else ""
+    write_table(folder, table)
+    return folder
+
+
+@pytest.fixture
+def sessions(tmp_path: Path) -> Path:
+    """A prepared IEMOCAP of nine utterances."""
+    return table_of(
+        tmp_path / "data" / "iemocap",
+        [
+            {
+                "id": f"{d}_{s}{n}",
+                "dialogue": d,
+                "speaker": d[:5] + s,
+                "session": d[4],
+                "text": text,
+                "emotion": emotion,
+            }
+            for d, s, n, text, emotion in SPEECH
+        ],
+    )
+
+
+def vector(row: int, dim: int, shift: float = 0) -> np.ndarray:
+    return np.full(dim, row + shift, np.float32)
+
+
+def iemocap_pack(*, layers: int = 1, ids: bool = True, sentiments: bool = False) -> list[Any]:
+    """A pack of the seven utterances; the vectors of row i are all i, plus a tenth for each further layer."""
+    rows: dict[str, list[int]] = {}
+    for i in IN_PACK:
+        rows.setdefault(SPEECH[i][0], []).append(i)
+
+    def each(function: Any) -> dict[str, list[Any]]:
+        return {dialogue: [function(i) for i in which] for dialogue, which in rows.items()}
+
+    text = [each(lambda i, k=k: vector(i, 4, k / 10)) for k in range(layers)]
+    media = [each(lambda i: vector(i, 5)), {d: np.stack([vector(i, 6) for i in w]) for d, w in rows.items()}]
+    speakers, labels = each(lambda i: SPEECH[i][1]), each(lambda i: CODES.index(SPEECH[i][4]))
+    sentences = each(lambda i: SPEECH[i][3].replace("ï", "Ã¯"))
+    if not ids:
+        return [speakers, labels, *text, sentences, ["Ses01F_impro01"], ["Ses05M_script01_1b"], []]
+    extra = [each(lambda i: 0)] if sentiments else []
+    first = [each(lambda i: IDS[i]), speakers, labels, *extra, *text]
+    return [*first, *media, sentences, {"Ses01F_impro01"}, {"Ses05M_script01_1b"}]
+
+
+MELD = [  # split, dialogue, utterance, sentence, emotion
+    ("train", 0, 0, "Hi!", "joy"),
+    ("train", 0, 2, "I’m here, None", "neutral"),
+    ("train", 1038, 0, "No.", "anger"),
+    ("validation", 0, 0, "Oh my God!", "surprise"),
+    ("validation", 113, 0, "Ew.", "disgust"),
+    ("test", 0, 0, "Sorry.", "sadness"),
+    ("test", 279, 1, "Help!", "fear"),
+]
+MELD_KEYS = [0, 0, 1038, 1039, 1152, 1153, 1432]
+
+
+@pytest.fixture
+def friends(tmp_path: Path) -> Path:
+    """A prepared MELD of seven utterances, from the first and last dialogue of each split."""
+    return table_of(
+        tmp_path / "data" / "meld",
+        [
+            {
+                "id": f"{split}_dia{dialogue}_utt{number}",
+                "dialogue": f"{split}_dia{dialogue}",
+                "speaker": "Ross",
+                "text": text,
+                "emotion": emotion,
+                "split": split,
+            }
+            for split, dialogue, number, text, emotion in MELD
+        ],
+    )
+
+
+def meld_pack(*, layers: int = 1, layout: str = "MMGCN", by_number: bool = True) -> tuple[Any, ...]:
+    def each(function: Any) -> dict[int, list[Any]]:
+        found: dict[int, list[Any]] = {}
+        for i, key in enumerate(MELD_KEYS):
+            found.setdefault(key, []).append(function(i))
+        return found
+
+    text = [each(lambda i, k=k: vector(i, 4, k / 10)) for k in range(layers)]
+    audio, vision = each(lambda i: vector(i, 5).tolist()), each(lambda i: vector(i, 6))
+    ids = each(lambda i: MELD[i][2]) if by_number else {key: list(range(MELD_KEYS.count(key))) for key in MELD_KEYS}
+    speakers = each(lambda i: [0, 1, 0])
+    labels = each(lambda i: import_pack.MELD_LABELS.index(MELD[i][4]))
+    sentiments, sentences = each(lambda i: i % 3), each(lambda i: MELD[i][3].replace("’", "\x92"))
+    train, test = [0, 1038, 1039, 1152], [1153, 1432]
+    return {
+        "DialogueRNN": (ids, speakers, labels, *text, audio, sentences, train, test, sentiments),
+        "MMGCN": (ids, speakers, labels, *text, audio, vision, sentences, train, test, sentiments),
+        "GraphSmile": (ids, speakers, labels, sentiments, *text, audio, vision, sentences, train, test, {}),
+        "COSMIC": (speakers, labels, sentiments, *text, sentences, [0, 1038], test, [1039, 1152]),
+    }[layout]
+
+
+def write(folder: Path, content: Any, name: str = "Pack_Features.pkl") -> Path:
+    path = folder / name
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def run(table: Path, source: Path, *more: str) -> Result:
+    return CliRunner().invoke(main, ["pack", "--table", str(table), "--source", str(source), *more])
+
+
+def imported(table: Path, source: Path, *more: str) -> str:
+    result = run(table, source, *more)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(table: Path, source: Path) -> str:
+    result = run(table, source)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    lines = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.output
+    assert not list(table.glob("*/spec.json"))
+    return lines[0]
+
+
+def by_id(table: Path, name: str) -> dict[str, float]:
+    """The first value of each utterance that the set has; the packs of these tests say their row with it."""
+    features = open_features(table / name)
+    ids = pd.read_csv(table / "utterances.csv")["id"]
+    found = zip(ids, features.offsets[:-1], features.offsets[1:], strict=True)
+    return {utterance: round(float(features.values[a, 0]), 3) for utterance, a, b in found if b > a}
+
+
+EXPECTED = {IDS[i]: float(i) for i in IN_PACK}
+EXPECTED_MELD = {f"{split}_dia{d}_utt{n}": float(i) for i, (split, d, n, _, _) in enumerate(MELD)}
+
+
+def shifted(expected: dict[str, float], by: float) -> dict[str, float]:
+    return {utterance: round(value + by, 3) for utterance, value in expected.items()}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["python 3", "python 2"])
+def test_mmgcn_pack_of_iemocap(sessions: Path, tmp_path: Path, old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(iemocap, "COMMUNITY_ROWS", len(IN_PACK))
+    source = write(tmp_path, tuple(iemocap_pack()))
+    if old:
+        python_2(tuple(iemocap_pack()), source)
+    output = imported(sessions, source)
+    assert "7 of 7 utterances placed" in output
+    assert "train: 4 of session 1; test: 3 of session 5" in output
+    assert "labels: 0 of 7 differ" in output
+    assert "2 of them without audio" in output
+    for modality, dim in (("text", 4), ("audio", 5), ("vision", 6)):
+        assert by_id(sessions, f"pack-features-{modality}") == EXPECTED
+        spec = verify_features(sessions / f"pack-features-{modality}")
+        assert (spec.modality, spec.dim) == (modality, dim)
+    assert spec.extractor == "DialogueRNN or MMGCN, IEMOCAP pack"
+    assert len(spec.revision) == 64
+    assert spec.settings["split"] == {"train": {"1": 4}, "test": {"5": 3}}
+    labels = pd.read_csv(sessions / "labels_six_community.csv", index_col="id")["emotion"]
+    assert labels.to_dict() == {IDS[i]: SPEECH[i][4] for i in IN_PACK}
+    assert imported(sessions, source).count("already done") == 3
+
+
+@pytest.mark.parametrize("sentiments", [False, True], ids=["M3Net", "GraphSmile"])
+def test_four_layers_of_text_become_four_sets(sessions: Path, tmp_path: Path, sentiments: bool) -> None:
+    source = write(tmp_path, iemocap_pack(layers=4, sentiments=sentiments))
+    assert ("GraphSmile" if sentiments else "M3Net") in imported(sessions, source, "--name", "p")
+    for i, name in enumerate(("p-text", "p-text2", "p-text3", "p-text4")):
+        assert by_id(sessions, name) == shifted(EXPECTED, i / 10)
+        assert open_features(sessions / name).spec.modality == "text"
+    assert by_id(sessions, "p-audio") == by_id(sessions, "p-vision") == EXPECTED
+
+
+def test_cosmic_pack_without_ids_is_placed_by_who_says_what(sessions: Path, tmp_path: Path) -> None:
+    source = write(tmp_path, iemocap_pack(layers=4, ids=False))
+    output = imported(sessions, source, "--name", "cosmic")
+    assert "COSMIC, IEMOCAP: 7 of 7 utterances placed" in output
+    assert by_id(sessions, "cosmic-text") == EXPECTED  # "Yeah." and "Fine." once too often in the table
+    assert by_id(sessions, "cosmic-text4") == shifted(EXPECTED, 0.3)
+
+
+def test_sentence_that_cannot_be_told_apart_is_left_out(sessions: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(sessions / "utterances.csv", keep_default_na=False)
+    table.loc[table["id"] == "Ses05M_script01_1b_F003", "emotion"] = "hap"  # "Fine.", happy, twice
+    write_table(sessions, table)
+    pack = iemocap_pack(layers=4, ids=False)
+    rows = pack[0]["Ses01F_impro01"]
+    for field in pack[:-3]:
+        field["Ses01F_impro02"] = field["Ses01F_impro01"] * 3  # enough others, so that one in twenty may be lost
+    assert rows == ["F", "M", "M", "F"]
+    extra = table[table["dialogue"] == "Ses01F_impro01"]
+    copies = [extra.assign(id=extra["id"].str.replace("01_", f"02_{k}"), dialogue="Ses01F_impro02") for k in range(3)]
+    whole = pd.concat([table, *copies], ignore_index=True)
+    whole["turn"] = whole.groupby("dialogue").cumcount()
+    write_table(sessions, whole)
+    output = imported(sessions, write(tmp_path, pack), "--name", "c")
+    assert "18 of 19 utterances placed" in output
+    assert "Ses05M_script01_1b_F002" not in by_id(sessions, "c-text")
+
+
+@pytest.mark.parametrize("by_number", [True, False], ids=["numbers of the CSV", "numbers from 0"])
+@pytest.mark.parametrize(
+    ("layout", "layers", "sets"),
+    [
+        ("DialogueRNN", 1, ["text", "audio"]),
+        ("MMGCN", 1, ["text", "audio", "vision"]),
+        ("MMGCN", 4, ["text", "text2", "text3", "text4", "audio", "vision"]),
+        ("GraphSmile", 4, ["text", "text2", "text3", "text4", "audio", "vision"]),
+        ("COSMIC", 4, ["text", "text2", "text3", "text4"]),
+    ],
+)
+def test_meld_packs(layout: str, layers: int, sets: list[str], by_number: bool, friends: Path, tmp_path: Path) -> None:
+    source = write(tmp_path, meld_pack(layers=layers, layout=layout, by_number=by_number))
+    output = imported(friends, source, "--name", "p")
+    assert ("M3Net" if (layout, layers) == ("MMGCN", 4) else layout) in output
+    assert sorted(p.parent.name for p in friends.glob("*/spec.json")) == sorted(f"p-{name}" for name in sets)
+    for name in sets:
+        assert by_id(friends, f"p-{name}") == shifted(
+            EXPECTED_MELD, int(name[4:] or 1) / 10 - 0.1 if "text" in name else 0
+        )
+    trained = "3 of split train" if layout == "COSMIC" else "3 of split train, 2 of split validation"
+    assert f"train: {trained};" in output
+    assert "test: 2 of split test" in output
+
+
+def test_labels_that_differ_are_counted_and_the_tables_kept(friends: Path, tmp_path: Path) -> None:
+    pack = meld_pack()
+    pack[2][1432][0] = 9
+    pack[2][0][0] = 0
+    output = imported(friends, write(tmp_path, pack))
+    assert (
+        "labels: 2 of 7 differ from the table's (1 joy -> neutral, 1 fear -> label 9); the table's are kept" in output
+    )
+
+
+def test_dialogue_of_another_length_is_left_out(friends: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(friends / "utterances.csv", keep_default_na=False)
+    more = [
+        {**table.iloc[0].to_dict(), "id": f"test_dia{d}_utt0", "dialogue": f"test_dia{d}", "split": "test"}
+        for d in range(1, 31)
+    ]
+    table_of(friends, [*table.to_dict("records"), *more])
+    pack = meld_pack(by_number=False)
+    for d in range(1, 31):
+        for field in pack[:7]:
+            field[1153 + d] = field[0][:1]
+    pack[4][1432] = []  # no audio for the last
+    for field in pack[:7]:
+        field[60] = field[1038]  # MELD has no such dialogue
+    output = imported(friends, write(tmp_path, pack), "--name", "p")
+    assert "36 of 38 utterances placed" in output
+    assert "its parts differ in length (1 labels, 1 text, 0 audio, 1 vision, 1 sentences) (test_dia279)" in output
+    assert set(EXPECTED_MELD) - set(by_id(friends, "p-audio")) == {"test_dia279_utt1"}
+
+
+def test_pack_in_another_order_or_of_another_corpus_is_refused(friends: Path, sessions: Path, tmp_path: Path) -> None:
+    pack = meld_pack()
+    turned = {key: pack[6][other] for key, other in zip(pack[6], [0, *reversed(list(pack[6])[1:])], strict=True)}
+    message = refused(friends, write(tmp_path, (*pack[:6], turned, *pack[7:])))
+    assert "4 of 7 sentences are not the table's in their place" in message
+    silent = dict.fromkeys(pack[6], ())
+    silent = {key: [""] * len(rows) for key, rows in pack[6].items()}
+    assert "sentences are not the table's" in refused(friends, write(tmp_path, (*pack[:6], silent, *pack[7:])))
+    assert "of which 0 are found in the table, whose ids look like 'Ses01F" in refused(sessions, write(tmp_path, pack))
+    assert "of which 0 are found" in refused(friends, write(tmp_path, iemocap_pack()))
+    twice = iemocap_pack()
+    twice[0]["Ses01F_impro01"][1] = IDS[1]
+    assert f"more than once (first: '{IDS[1]}')" in refused(sessions, write(tmp_path, twice))
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ([1, 2, {"a": [1.0]}], "a list of 3 (int, int, numbers)"),
+        ({"train": {"x": 1}, "test": {}}, "a dictionary of train, test, the first of them a dictionary of x"),
+        (np.ones((2, 3)), "an array of shape (2, 3)"),
+        (iemocap_pack()[:-1], "a list of 8 (words, words, numbers, vectors, vectors, vectors, words, a list)"),
+        (list(reversed(iemocap_pack())), "a list of 9 (a list, a list, words, vectors"),
+        ("text", "a str"),
+        ({}, "a dictionary of nothing"),
+    ],
+)
+def test_unknown_pack_says_what_was_found_and_what_expected(
+    content: Any, found: str, sessions: Path, tmp_path: Path
+) -> None:
+    message = refused(sessions, write(tmp_path, content))
+    assert f"is no known pack: it holds {found}" in message
+    assert "expected a tuple of 9 (DialogueRNN or MMGCN, IEMOCAP: ids, speakers, labels, text, audio" in message
+    assert "or a dictionary over train, valid and test" in message
+
+
+def test_pack_with_a_hole_is_one_sentence(sessions: Path, tmp_path: Path) -> None:
+    pack = iemocap_pack()
+    del pack[0]["Ses01F_impro01"]
+    assert "but is not whole: KeyError('Ses01F_impro01')" in refused(sessions, write(tmp_path, pack))
+    assert "is refused: its pickle calls for" in refused(sessions, write(tmp_path, [Payload(os.getcwd)]))
+
+
+# --- dictionaries over splits -----------------------------------------------------------------------------------------
+
+TIME = 6
+
+
+def padded(rows: list[int], dim: int, *, lengths: list[int], before: bool = False) -> np.ndarray:
+    """[utterance, TIME, dim]: each utterance's row number plus one, then (or before that) zeros."""
+    values = np.zeros((len(rows), TIME, dim), np.float32)
+    for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        values[i, TIME - length if before else 0 :][:length] = row + 1
+    return values
+
+
+def mmsa_pack(*, aligned: bool, stated: bool = True) -> dict[str, dict[str, Any]]:
+    pack: dict[str, dict[str, Any]] = {}
+    for split, name in (("train", "train"), ("validation", "valid"), ("test", "test")):
+        rows = [i for i, row in enumerate(MELD) if row[0] == split]
+        long = [2 + i % 3 for i in range(len(rows))]
+        audio = padded(rows, 5, lengths=long if aligned else [5] * len(rows), before=not stated)
+        pack[name] = {
+            "raw_text": np.array([MELD[i][3] for i in rows]),
+            "id": np.array([f"dia{MELD[i][1]}$_$utt{MELD[i][2]}" for i in rows]),
+            "text": padded(rows, 4, lengths=long, before=not stated),
+            "audio": audio if aligned else np.concatenate([audio, audio[:, :1] * 0], axis=1),
+            "vision": padded(
+                rows, 3, lengths=[min(3, n) for n in long] if aligned else [1] * len(rows), before=not stated
+            ),
+            "annotations": ["Positive" for _ in rows],
+            "regression_labels": np.ones(len(rows)),
+        }
+        if stated:
+            mask = np.arange(TIME) < np.array(long)[:, None]
+            pack[name]["text_bert"] = np.stack([mask, mask, mask], axis=1).astype(np.float32)
+        if stated and not aligned:
+            pack[name] |= {"audio_lengths": [4] * len(rows), "vision_lengths": [2] * len(rows)}
+    return pack
+
+
+def lengths(folder: Path) -> list[int]:
+    return np.diff(open_features(folder).offsets).tolist()
+
+
+LONG = [2, 3, 4, 2, 3, 2, 3]  # of the seven utterances' texts
+
+
+@pytest.mark.parametrize("stated", [True, False], ids=["lengths stated", "lengths from zeros"])
+def test_unaligned_mmsa_pack_loses_its_padding(friends: Path, tmp_path: Path, stated: bool) -> None:
+    output = imported(friends, write(tmp_path, mmsa_pack(aligned=False, stated=stated)), "--name", "m")
+    assert "MMSA or MulT, not aligned: 7 of 7 utterances placed" in output
+    assert "valid" in output
+    assert "labels" not in output  # "Positive" is no emotion of the table
+    assert by_id(friends, "m-text") == shifted(EXPECTED_MELD, 1)
+    assert lengths(friends / "m-text") == LONG
+    assert lengths(friends / "m-audio") == [4 if stated else 5] * 7
+    assert lengths(friends / "m-vision") == [2 if stated else 1] * 7
+
+
+@pytest.mark.parametrize("stated", [True, False], ids=["mask", "zeros"])
+def test_aligned_pack_keeps_its_modalities_in_step(friends: Path, tmp_path: Path, stated: bool) -> None:
+    output = imported(friends, write(tmp_path, mmsa_pack(aligned=True, stated=stated)), "--name", "m")
+    assert "MMSA or MulT, aligned: 7 of 7" in output
+    for name in ("m-text", "m-audio", "m-vision"):
+        assert lengths(friends / name) == LONG
+
+
+def test_infinite_values_of_covarep_become_zero(friends: Path, tmp_path: Path) -> None:
+    pack = mmsa_pack(aligned=False)
+    pack["train"]["audio"][1, 0, 2:4] = -np.inf
+    pack["test"]["audio"][0, 0, 0] = np.nan
+    output = imported(friends, write(tmp_path, pack), "--name", "m")
+    assert "m-audio: 3 values that are not finite became 0" in output
+    spec = verify_features(friends / "m-audio")
+    assert spec.settings["zeroed"] == 3
+    assert open_features(friends / "m-audio").values[4].tolist() == [2, 2, 0, 0, 2]
+
+
+def test_ids_of_mmsa_are_mapped_by_name_alone(sessions: Path, tmp_path: Path) -> None:
+    values = padded(list(range(len(IDS))), 4, lengths=[3] * len(IDS))
+    parts = [identity.rsplit("_", 1) for identity in IDS]
+    for ids in (IDS, ["$_$".join(part) for part in parts], [[identity.encode()] for identity in IDS], np.array(parts)):
+        order = np.random.default_rng(0).permutation(len(IDS))
+        pack = {"test": {"text": values[order], "id": [ids[i] for i in order], "labels": np.zeros(len(IDS))}}
+        imported(sessions, write(tmp_path, pack), "--name", "m", "--force")
+        assert by_id(sessions, "m-text") == {identity: i + 1.0 for i, identity in enumerate(IDS)}
+
+
+def test_split_dictionary_without_ids_is_refused(sessions: Path, tmp_path: Path) -> None:
+    pack = mmsa_pack(aligned=False)
+    for part in pack.values():
+        del part["id"]
+    assert "has no utterance ids ('id') in 'train', like MulT's IEMOCAP pack" in refused(
+        sessions, write(tmp_path, pack)
+    )
+    pack = mmsa_pack(aligned=False)
+    pack["test"]["audio"] = pack["test"]["audio"][:1]
+    assert "'test' has 2 ids but 1 of audio" in refused(sessions, write(tmp_path, pack))
+    pack = mmsa_pack(aligned=False)
+    assert "of which 0 are found in the table" in refused(sessions, write(tmp_path, pack))

@@ -1,0 +1,453 @@
+"""Corpus preparation on small trees generated in the official formats; no corpus, weights or network needed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from recordings import save_encoder
+
+from data_prep.__main__ import main
+from data_prep.corpora import iemocap, meld, ravdess
+from data_prep.extractors import landmarks, text
+from mer_bench.errors import Misuse
+from mer_bench.features import open_features, verify_features
+from mer_bench.utterances import read_table
+
+soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("librosa")
+
+ACTOR_01 = [take for take in ravdess.all_takes() if take.endswith("-01")]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def refused(*arguments: str | Path) -> str:
+    """The one line that a mistaken command prints; exit code 2 and no traceback."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.output
+    assert "Traceback" not in result.output
+    return errors[0]
+
+
+def tone(path: Path, seconds: float = 0.4, rate: int = 16_000, seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(seed).normal(size=len(time))
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 220 * time) * time + 1e-3 * noise, rate)
+
+
+def lengths(folder: Path) -> list[int]:
+    return np.diff(open_features(folder).offsets).tolist()
+
+
+# --- audio and text in general ----------------------------------------------------------------------------------------
+
+
+def test_unknown_pooling_names_the_choices(tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match="tokens, mean"):
+        text.extract_text(tmp_path, pooling="max")
+
+
+def test_torchaudio_runs_beside_this_torch() -> None:
+    from data_prep.extractors.torchaudio_cpu import load
+
+    assert load() is load()
+    assert load().transforms.Resample(48_000, 16_000) is not None
+
+
+# --- RAVDESS ----------------------------------------------------------------------------------------------------------
+
+
+def test_ravdess_has_its_known_takes() -> None:
+    takes = pd.Series(ravdess.all_takes())
+    assert len(takes) == takes.nunique() == 1440
+    assert takes.str[-2:].value_counts().eq(60).all()
+    assert takes.str[3:5].value_counts().sort_index().tolist() == [96] + [192] * 7
+
+
+@pytest.fixture
+def actor(tmp_path: Path) -> Path:
+    """Four takes of actor 01: wav and video; mp4 only; landmarks only; a wav that is no wav."""
+    raw = tmp_path / "raw"
+    a, b, c, d = ACTOR_01[:4]
+    tone(raw / "Actor_01" / f"03-{a}.wav")
+    tone(raw / "copy" / "of" / "Actor_01" / f"03-{a}.wav")  # some downloads hold everything twice
+    for name in (f"01-{a}.mp4", f"01-{b}.mp4", f"02-{b}.mp4", f"03-{d}.wav", f"02-{ACTOR_01[4]}.mp4"):
+        (raw / "Actor_01" / name).write_bytes(b"no media")
+    (raw / "Actor_01" / "03-02-01-01-01-01-01-01.wav").write_bytes(b"a song")
+    xy = np.random.default_rng(0).integers(100, 600, (7, 68, 2)).astype(np.int16)
+    np.savez(raw / "marks.npz", clip=np.array([f"02-{c}", f"02-{a}"]), offset=np.array([0, 3, 7]), xy=xy)
+    return raw
+
+
+def test_ravdess_table_has_one_row_a_take(actor: Path) -> None:
+    table = ravdess.utterances(actor, partial=True).set_index("id")
+    assert table.index.tolist() == ACTOR_01[:5]
+    assert table["media"].tolist() == [
+        f"Actor_01/03-{ACTOR_01[0]}.wav",
+        f"Actor_01/01-{ACTOR_01[1]}.mp4",
+        "",
+        f"Actor_01/03-{ACTOR_01[3]}.wav",
+        "",  # the audio track of a video-only file is silent
+    ]
+    first = table.iloc[0]
+    assert (first["speaker"], first["session"], first["emotion"]) == ("01", "01", "neutral")
+    assert first["text"] == "Kids are talking by the door"
+    assert first["end"] == pytest.approx(0.4)
+    assert table["end"].isna().tolist() == [False, True, True, True, True]
+
+
+def test_ravdess_runs_whole_and_then_skips(actor: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "data" / "ravdess"
+    command = ("ravdess", "--raw", actor, "--out", tmp_path / "data", "--partial")
+    first = run(*command)
+    assert first.exit_code == 0, first.output
+    assert "WARNING" in first.output
+    assert "actor 01 lacks 55 of 60" in first.output
+    assert lengths(corpus / "mfcc") == [13, 0, 0, 0, 0]
+    assert ACTOR_01[3] in first.output  # the broken wav is named
+    assert lengths(corpus / "landmarks") == [4, 0, 3, 0, 0]
+    spec = verify_features(corpus / "landmarks")
+    assert (spec.modality, spec.dim) == ("vision", 140)
+    assert verify_features(corpus / "mfcc").frame_rate == 31.25
+    assert run(*command).output.count("already done") == 2
+
+    tone(actor / "Actor_01" / f"03-{ACTOR_01[3]}.wav")  # the download is repaired: audio is due again
+    third = run(*command).output
+    assert third.count("already done") == 0  # the clip's duration changes the table
+    assert lengths(corpus / "mfcc") == [13, 0, 0, 13, 0]
+    assert run(*command, "--force").output.count("already done") == 0
+
+
+def test_damaged_feature_set_is_made_again(actor: Path, tmp_path: Path) -> None:
+    command = ("ravdess", "--raw", actor, "--out", tmp_path / "data", "--partial")
+    run(*command)
+    values = tmp_path / "data" / "ravdess" / "mfcc" / "values.npy"
+    values.write_bytes(values.read_bytes()[:-100])
+    assert run(*command).output.count("already done") == 1
+    verify_features(values.parent)
+
+
+def test_incomplete_or_foreign_ravdess_is_one_sentence(actor: Path, tmp_path: Path) -> None:
+    assert "actor 01 lacks 55 of 60, nothing of actor 02, 03" in refused("ravdess", "--raw", actor, "--out", tmp_path)
+    tone(actor / "03-01-01-02-01-01-01.wav")  # neutral is never strong
+    assert "'01-01-02-01-01-01', which is not one of" in refused("ravdess", "--raw", actor, "--partial")
+    (tmp_path / "empty").mkdir()
+    assert "no RAVDESS speech file" in refused("ravdess", "--raw", tmp_path / "empty", "--partial")
+
+
+def tracking_csv(path: Path, xy: np.ndarray) -> None:
+    """A FacialTracking file as OpenFace writes it: other columns too, spaces in the header."""
+    columns = {"frame": np.arange(1, len(xy) + 1), " confidence": np.ones(len(xy))}
+    columns |= {f" {axis}_{p}": xy[:, p, i] for i, axis in enumerate("xy") for p in range(68)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(columns).to_csv(path, index=False)
+
+
+def test_landmarks_from_csv_equal_those_from_npz(tmp_path: Path) -> None:
+    take = ACTOR_01[0]
+    xy = np.random.default_rng(0).integers(100, 600, (9, 68, 2)).astype(np.int16)
+    xy[3] = 0  # no face found
+    tracking_csv(tmp_path / "csv" / f"01-{take}.csv", xy)
+    (tmp_path / "npz").mkdir()
+    np.savez(tmp_path / "npz" / "marks.npz", clip=np.array([f"02-{take}"]), offset=np.array([0, 9]), xy=xy)
+    found = []
+    for raw in (tmp_path / "csv", tmp_path / "npz"):
+        (clip,) = landmarks.landmark_clips(ravdess.utterances(raw, partial=True), raw)
+        found.append(landmarks.decode_landmarks(ravdess.read_packed(raw), clip))
+    assert found[0].shape == (9, 140)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_landmarks_know_neither_place_nor_size() -> None:
+    xy = np.random.default_rng(0).uniform(100, 600, (20, 68, 2))
+    plain = landmarks.normalise(xy)
+    np.testing.assert_allclose(landmarks.normalise(xy * 2.5 + [40.0, -30.0]), plain, atol=1e-5)
+    points = plain[:, :136].reshape(20, 68, 2)
+    left, right = points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)
+    np.testing.assert_allclose((left + right) / 2, 0, atol=1e-5)
+    assert np.median(np.linalg.norm(right - left, axis=1)) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(left[:, 1], right[:, 1], atol=1e-5)  # the eyes are level
+
+
+def test_head_movement_stands_in_the_last_columns_and_nowhere_else() -> None:
+    face = np.random.default_rng(0).uniform(-50, 50, (68, 2))
+    face[36:42], face[42:48] = (-40, 0), (40, 0)
+    angle, size = np.array([0.0, 0.2, -0.1]), np.array([1.0, 1.0, 1.5])
+    place = np.array([[300.0, 200.0], [340.0, 200.0], [300.0, 120.0]])
+    turn = np.moveaxis(np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]), 2, 0)
+    found = landmarks.normalise(np.einsum("tij,pj->tpi", turn, face) * size[:, None, None] + place[:, None])
+    np.testing.assert_allclose(found[:, :136], np.outer(size, face.ravel() / 80), atol=1e-5)
+    np.testing.assert_allclose(found[:, 136:138], (place - [300, 200]) / 80, atol=1e-5)
+    np.testing.assert_allclose(found[:, 138:], np.stack([size, angle], 1), atol=1e-5)
+
+
+def test_frames_without_a_face_repeat_the_last_good_one() -> None:
+    xy = np.random.default_rng(0).uniform(100, 600, (5, 68, 2))
+    holes = xy.copy()
+    holes[0], holes[2], holes[3, 5, 1] = 0, 0, np.nan
+    filled = landmarks.normalise(holes)
+    assert np.isfinite(filled).all()
+    np.testing.assert_array_equal(filled[[0, 2, 3]], filled[[1, 1, 1]])
+    assert len(landmarks.normalise(np.zeros((5, 68, 2)))) == 0
+    assert len(landmarks.normalise(np.zeros((0, 68, 2)))) == 0
+
+
+def test_bad_landmark_files(tmp_path: Path) -> None:
+    (tmp_path / f"01-{ACTOR_01[0]}.csv").write_text("frame, x_0\n1, 3\n")
+    assert "has no column y_0" in refused("ravdess", "--raw", tmp_path, "--out", tmp_path / "out", "--partial")
+    np.savez(tmp_path / "m.npz", clip=np.array(["02-" + ACTOR_01[0]]), offset=np.array([0, 9]), xy=np.zeros((3, 68, 2)))
+    assert "cannot read landmarks" in refused("ravdess", "--raw", tmp_path, "--partial")
+
+
+# --- IEMOCAP ----------------------------------------------------------------------------------------------------------
+
+SCRIPT = [  # start, utterance, emotion, transcript
+    (6.0, "Ses01F_impro01_F000", "neu", "Excuse me."),
+    (4.0, "Ses01F_impro01_M000", "fru", "Do you have your forms?"),
+    (8.5, "Ses01F_impro01_FXX0", "xxx", None),
+    (1.0, "Ses01M_script01_1b_M001", "ang", "You heard me."),
+]
+
+
+@pytest.fixture
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    dialog = tmp_path / "download" / "IEMOCAP_full_release" / "Session1" / "dialog"
+    for kind in ("EmoEvaluation/Categorical", "transcriptions"):
+        (dialog / kind).mkdir(parents=True)
+    for dialogue in ("Ses01F_impro01", "Ses01M_script01_1b"):
+        rows = [row for row in SCRIPT if row[1].startswith(dialogue)]
+        labels = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
+        labels += "".join(
+            f"[{s:.4f} - {s + 1:.4f}]\t{u}\t{e}\t[2.5000, 2.5000, 2.5000]\nC-E2:\tNeutral;\t()\n\n"
+            for s, u, e, _ in rows
+        )
+        (dialog / "EmoEvaluation" / f"{dialogue}.txt").write_text(labels)
+        (dialog / "EmoEvaluation" / f"._{dialogue}.txt").write_bytes(b"\x00\x05\x16\xb0")
+        text = "".join(f"{u} [{s:08.4f}-{s + 1:08.4f}]: {t}\n" for s, u, _, t in rows if t) + "M: mumbles\n"
+        (dialog / "transcriptions" / f"{dialogue}.txt").write_text(text)
+    monkeypatch.setattr(iemocap, "COUNTS", {"neu": 1, "fru": 1, "xxx": 1, "ang": 1})
+    monkeypatch.setattr(iemocap, "DIALOGUES", 2)
+    monkeypatch.setattr(iemocap, "SESSIONS", 1)
+    return tmp_path / "download"
+
+
+def test_iemocap_table(release: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = iemocap.utterances(iemocap.find_root(release))
+    assert table["id"].tolist() == [SCRIPT[i][1] for i in (1, 0, 2, 3)]
+    assert table["turn"].tolist() == [0, 1, 2, 0]
+    assert table["speaker"].tolist() == ["Ses01M", "Ses01F", "Ses01F", "Ses01M"]
+    assert table["session"].unique().tolist() == ["1"]
+    assert table["text"].tolist() == ["Do you have your forms?", "Excuse me.", "", "You heard me."]
+    assert table["media"][1] == "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
+    assert "1 utterances have none, 2 lines belong to no utterance" in capsys.readouterr().out
+
+
+def test_iemocap_counts_are_those_of_the_release() -> None:
+    assert sum(iemocap.COUNTS.values()) == 10_039
+    assert sum(iemocap.COUNTS[code] for code in iemocap.COMMUNITY) == 7380
+
+
+def test_iemocap_runs_whole(release: Path, tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = iemocap.find_root(release)
+    tone(root / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav")
+    ids = np.array([row[1] for row in SCRIPT])
+    np.savez(release / "audio.npz", ids=ids, gemaps47=np.arange(4 * 47, dtype=np.float32).reshape(4, 47))
+    pack = {"dialogues": {"Ses01F_impro01": {"utt": [SCRIPT[2][1], SCRIPT[1][1]], "label": [0, 5]}}}
+    (release / "iemocap6_dialogues.json").write_text(json.dumps(pack))
+    monkeypatch.setattr(iemocap, "COMMUNITY_ROWS", 2)
+    result = run(
+        "iemocap", "--raw", root, "--out", tmp_path, "--encoder", encoder
+    )  # npz and json lie beside the raw folder
+    assert result.exit_code == 0, result.output
+    corpus = tmp_path / "iemocap"
+    assert lengths(corpus / "mfcc") == [0, 13, 0, 0]
+    assert lengths(corpus / "tiny") == [1, 1, 0, 1]
+    gemaps = open_features(corpus / "gemaps")
+    assert gemaps.spec.extractor == "gemaps47"
+    np.testing.assert_array_equal(gemaps.values[:, 0], [47, 0, 94, 141])  # in table order
+    with (corpus / "labels_six_community.csv").open() as file:
+        assert list(csv.reader(file)) == [["id", "emotion"], [SCRIPT[1][1], "fru"], [SCRIPT[2][1], "hap"]]
+    assert "1 xxx -> hap" in result.output
+
+
+def test_bad_iemocap_is_one_sentence(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = tmp_path / "pack.json"
+    command = ("iemocap", "--raw", release, "--out", tmp_path / "out", "--community", pack)
+    for content, complaint in (
+        ("[]", "not a pack"),
+        ('{"dialogues": {"d": {"utt": ["a"], "label": [9]}}}', "not a pack"),
+        ('{"dialogues": {"d": {"utt": ["a"], "label": [0]}}}', "that the table lacks (first: 'a')"),
+        ('{"dialogues": {}}', "holds 0 utterances"),
+    ):
+        pack.write_text(content)
+        assert complaint in refused(*command)
+    monkeypatch.setattr(iemocap, "SESSIONS", 5)
+    assert "1 sessions instead of 5" in refused("iemocap", "--raw", release, "--out", tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert "no IEMOCAP release" in refused("iemocap", "--raw", tmp_path / "empty")
+
+
+# --- MELD -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def friends(tmp_path: Path) -> Path:
+    folder = tmp_path / "MELD.Raw"
+    folder.mkdir()
+    for split in ("train", "dev", "test"):
+        with (folder / f"{split}_sent_emo.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["Sr No.", *meld.COLUMNS])
+            writer.writerow([1, "Hi!", "Joey", "surprise", "positive", 0, 3, "00:20:57,256", "00:21:00,049"])
+            writer.writerow([2, "I\x92m, None", "Ross", "surprise", "negative", 0, 1, "0:20:50,5", "0:20:52,000"])
+            writer.writerow([3, "", "Ross", "neutral", "neutral", 12, 0, "?", "0:20:52,000"])
+    return tmp_path
+
+
+def test_meld_table_and_sentiment(friends: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, sentiment = meld.utterances(friends, partial=True)
+    assert table["id"].tolist()[:4] == [
+        "train_dia0_utt1",
+        "train_dia0_utt3",
+        "train_dia12_utt0",
+        "validation_dia0_utt1",
+    ]
+    assert table["turn"].tolist() == [0, 1, 0] * 3
+    assert table["split"].unique().tolist() == ["train", "validation", "test"]
+    assert table["text"][0] == "I’m, None"
+    assert table["start"].tolist()[:2] == [1250.5, 1257.256]
+    assert table["media"][3] == "dev_splits_complete/dia0_utt1.mp4"
+    assert sentiment["emotion"].tolist()[:3] == ["negative", "positive", "neutral"]
+    assert "encoding repaired in 3 fields; times: 3 unreadable" in capsys.readouterr().out
+
+
+def test_meld_runs_whole(friends: Path, tmp_path: Path, encoder: Path) -> None:
+    result = run("meld", "--raw", friends, "--out", tmp_path, "--partial", "--encoder", encoder)
+    assert result.exit_code == 0, result.output
+    assert "train_dia125_utt3" in result.output  # the known defects are said aloud
+    assert lengths(tmp_path / "meld" / "tiny")[:3] == [1, 1, 0]
+    assert len(pd.read_csv(tmp_path / "meld" / "labels_sentiment.csv")) == len(read_table(tmp_path / "meld")) == 9
+
+
+@pytest.mark.parametrize(
+    ("broken", "whole"),
+    [
+        ("Iâ€™m", "I’m"),
+        ("I\x92m \x93so\x94 sure\x85", "I’m “so” sure…"),
+        ("donÂ\x92t", "don’t"),
+        ("â€œyesâ€\x9d", "“yes”"),
+        ("cafÃ©", "café"),
+        ("Joey’s café – “naïve” …”", "Joey’s café – “naïve” …”"),
+    ],
+)
+def test_encoding_is_repaired_once(broken: str, whole: str) -> None:
+    assert meld.repair(broken) == whole
+    assert meld.repair(whole) == whole
+
+
+def test_meld_in_cp1252_is_read(friends: Path) -> None:
+    path = friends / "MELD.Raw" / "train_sent_emo.csv"
+    path.write_bytes(path.read_text(encoding="utf-8").replace("\x92", "’").encode("cp1252"))
+    assert meld.read_split(friends, "train")["Utterance"][0] == "I’m, None"
+
+
+def test_bad_meld_is_one_sentence(friends: Path, tmp_path: Path) -> None:
+    assert "3 train utterances instead of 9,989" in refused("meld", "--raw", friends, "--out", tmp_path)
+    path = friends / "MELD.Raw" / "test_sent_emo.csv"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("surprise", "suprise"), encoding="utf-8")
+    assert "did you mean 'surprise'" in refused("meld", "--raw", friends, "--partial")
+    path.write_text(text.replace("Emotion", "Feeling"), encoding="utf-8")
+    assert "no column Emotion" in refused("meld", "--raw", friends, "--partial")
+    path.unlink()
+    assert "no MELD file test_sent_emo.csv" in refused("meld", "--raw", friends, "--partial")
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_encoder(tmp_path_factory.mktemp("encoders") / "tiny")
+
+
+def test_text_states_do_not_depend_on_the_batch(encoder: Path) -> None:
+    texts = ["ab", "a much longer one , is it not ?", "c"]
+    frozen = text.text_model(str(encoder))
+    together = text.encode_texts(texts, frozen)
+    alone = text.encode_texts(texts, frozen, batch_size=1)
+    assert [len(frames) for frames in together] == [2, 23, 1]  # no special tokens
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    cut = text.encode_texts(texts, frozen, max_length=6)
+    assert [len(frames) for frames in cut] == [2, 4, 1]
+    means = text.encode_texts(texts, frozen, pooling="mean")
+    assert [frames.shape for frames in means] == [(1, 8)] * 3
+
+
+def test_text_set_records_its_encoder(encoder: Path, friends: Path, tmp_path: Path) -> None:
+    run("meld", "--raw", friends, "--out", tmp_path, "--partial", "--encoder", encoder)
+    spec = verify_features(tmp_path / "meld" / "tiny-tokens")
+    assert (spec.extractor, spec.modality, spec.dim) == ("tiny", "text", 8)
+    assert len(spec.revision) == 16
+    assert spec.extractor_parameters > 0
+    assert str(tmp_path) not in json.dumps(dict(spec.settings))
+    again = run("text", "--table", tmp_path / "meld", "--encoder", encoder)
+    assert "already done" in again.output
+    assert (
+        "already done" not in run("text", "--table", tmp_path / "meld", "--encoder", encoder, "--max-length", 9).output
+    )
+
+
+def test_absent_encoder_is_one_sentence(friends: Path, tmp_path: Path, encoder: Path) -> None:
+    command = ("meld", "--raw", friends, "--out", tmp_path, "--partial", "--encoder")
+    message = refused(*command, "nobody/no-such-encoder")
+    assert "'nobody/no-such-encoder' is not on this machine" in message
+    assert "--download" in message
+    assert "--local-dir" in message
+    (tmp_path / "hollow").mkdir()
+    assert "holds no model" in refused(*command, tmp_path / "hollow")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(encoder, damaged)
+    (damaged / "config.json").write_text("{")
+    assert f"cannot load the model in {damaged}" in refused(*command, damaged)
+
+
+# --- import -----------------------------------------------------------------------------------------------------------
+
+
+def test_own_features_are_imported(release: Path, tmp_path: Path, encoder: Path) -> None:
+    run("iemocap", "--raw", release, "--out", tmp_path, "--encoder", encoder)
+    table = tmp_path / "iemocap"
+    source = tmp_path / "mine"
+    source.mkdir()
+    np.save(source / f"{SCRIPT[0][1]}.npy", np.ones((3, 5), np.float32))
+    command = ("import", "--table", table, "--name", "mine", "--modality", "audio", "--source")
+    assert run(*command, source).exit_code == 0
+    assert lengths(table / "mine") == [0, 3, 0, 0]
+    assert "already done" in run(*command, source).output
+    np.savez(tmp_path / "v.npz", ids=np.array(["stranger"]), x=np.ones((1, 5)), y=np.ones((2, 5)))
+    assert "(first: 'stranger')" in refused(*command, tmp_path / "v.npz", "--key", "x")
+    assert "expected one vector" in refused(*command, tmp_path / "v.npz", "--key", "y")
+    assert "no array 'z'; it has ids, x, y" in refused(*command, tmp_path / "v.npz", "--key", "z")
+    (tmp_path / "no.npz").write_bytes(b"no archive")
+    assert "cannot read features" in refused(*command, tmp_path / "no.npz", "--key", "x")
+
+
+def test_help_names_every_command() -> None:
+    output = run("--help").output
+    assert all(name in output for name in ("ravdess", "iemocap", "meld", "text", "audio", "import"))
+    assert isinstance(main, click.Group)

@@ -1,0 +1,646 @@
+"""What every method owes, over METHODS and every subset of the modalities; then what single methods promise."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from factories import DIMS, alone, pad, random_batch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.errors import Misuse
+from mer_bench.features import MODALITIES
+from mer_bench.fusion import METHODS, base
+from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.cfn_sr import CrossModalBlock
+from mer_bench.fusion.guided import GuidedAttention, SelfSelection
+from mer_bench.fusion.mmtm import TransferModule
+from mer_bench.fusion.msaf import SplitAttention
+from mer_bench.fusion.sdt import SDTNetwork
+from mer_bench.fusion.sync_tva import FUSIONS
+from mer_bench.records import Training
+from mer_bench.training.cost import count_flops
+
+CLASSES = 4
+SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
+#: Smaller than the defaults, for speed (and windows shorter than the dialogues); the other methods are as they are.
+SMALL: dict[str, dict[str, Any]] = {
+    "tensor_fusion": {"hidden": 8},
+    "mult": {"layers": 1},
+    "cfn_sr": {"layers": 2, "hidden": 32},
+    "tacfn": {"layers": 2},
+    "sync_tva": {"hidden": 32, "window_past": 1, "window_future": 2},
+    "bc_lstm": {"hidden": 32},
+    "ef_lstm": {"hidden": 32, "steps": 6},
+    "compact_bilinear": {"hidden": 32, "sketch": 256},
+    "mfn": {"hidden": 16, "memory": 16, "inner": 16, "steps": 5},
+    "graph_mfn": {"hidden": 16, "vertex": 16, "memory": 16, "inner": 16, "steps": 5},
+    "mctn": {"hidden": 16, "steps": 5},
+    "mmtm": {"hidden": 32},
+    "msaf": {"hidden": 32, "block": 8},
+    "sdt": {"hidden": 32},
+    "m3net": {"hidden": 32, "turns": 3},
+    "graph_smile": {"hidden": 32, "layers": 3, "window_past": 1, "window_future": 2, "shift_window": 2},
+    "cross_attention": {"hidden": 32, "heads": 2},
+    "bottleneck": {"hidden": 32},
+    "perceiver": {"hidden": 32, "latents": 4, "layers": 1},
+    "misa": {"hidden": 32, "ffn": 64},
+    "mmim": {"hidden": 32, "fusion": 32},
+    "lmf_mult": {"layers": 1},
+    "pmr": {"layers": 2},
+    "lmr_cbt": {"layers": 1},
+    "mmgcn": {"hidden": 32, "graph": 16, "layers": 2},
+    "dialogue_gcn": {"hidden": 32, "window_past": 1, "window_future": 2},
+    "dialogue_rnn": {"hidden": 16, "global_dim": 16, "party_dim": 16, "emotion_dim": 16, "head_dim": 16},
+    "mm_dfn": {"hidden": 32, "graph": 16, "layers": 4},
+    "cogmen": {"hidden": 20, "window_past": 1, "window_future": 2},
+    "corect": {"hidden": 20, "graph_heads": 2, "window_past": 1, "window_future": 2},
+}
+#: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
+IDLE = re.compile(r"\.(key|score)\.bias$")
+
+
+def accepted(name: str, subset: tuple[str, ...]) -> bool:
+    try:
+        METHODS[name].check_modalities(subset)
+    except Misuse:
+        return False
+    return True
+
+
+CASES = [(name, subset) for name in METHODS for subset in SUBSETS if accepted(name, subset)]
+REFUSED = [(name, subset) for name in METHODS for subset in [(), *SUBSETS] if not accepted(name, subset)]
+TRAINED = [name for name in METHODS if name != "majority"]
+TRAINED_CASES = [case for case in CASES if case[0] in TRAINED]
+
+each_case = pytest.mark.parametrize(("name", "subset"), CASES)
+each_trained_case = pytest.mark.parametrize(("name", "subset"), TRAINED_CASES)
+each_method = pytest.mark.parametrize("name", METHODS)
+
+
+def build(name: str, subset: tuple[str, ...], **options: Any) -> FusionModule:
+    torch.manual_seed(1)
+    return METHODS[name]({m: DIMS[m] for m in subset}, CLASSES, **{**SMALL.get(name, {}), **options})
+
+
+def widest(name: str) -> tuple[str, ...]:
+    return max((subset for method, subset in CASES if method == name), key=len)
+
+
+def batch_for(name: str, subset: tuple[str, ...], **settings: Any) -> Batch:
+    return random_batch({m: DIMS[m] for m in subset}, CLASSES, context=METHODS[name].context, **settings)
+
+
+def gaps(subset: tuple[str, ...]) -> dict[str, list[int]]:
+    """Utterance 3 lacks everything; others lack one modality each."""
+    return {modality: [3, position] for position, modality in enumerate(subset)}
+
+
+def total_loss(module: FusionModule, batch: Batch) -> Tensor:
+    return torch.stack(list(module.losses(batch).values())).sum()
+
+
+@torch.no_grad()
+def logits(module: FusionModule, batch: Batch) -> Tensor:
+    return module.eval()(batch)
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def assert_every_parameter_learns(module: FusionModule, batch: Batch) -> None:
+    """In double precision, where a true gradient and the rounding of a zero one are ten orders apart."""
+    module.double().train()
+    features = {m: PaddedSequence(s.values.double(), s.mask) for m, s in batch.features.items()}
+    total_loss(module, replace(batch, features=features)).backward()
+    untouched = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    assert untouched == []
+    dead = [name for name, p in module.named_parameters() if p.requires_grad and float(p.grad.abs().max()) < 1e-13]
+    assert [name for name in dead if not IDLE.search(name)] == []
+
+
+# Over all methods
+
+
+@each_case
+def test_logits_are_one_row_an_utterance(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset)
+    found = logits(build(name, subset), batch)
+    assert found.shape == (len(batch), CLASSES)
+    assert found.dtype == torch.float32
+    assert found.isfinite().all()
+
+
+@each_trained_case
+def test_a_gradient_reaches_every_parameter(name: str, subset: tuple[str, ...]) -> None:
+    assert_every_parameter_learns(build(name, subset), batch_for(name, subset, times=(6, 12)))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_gradient_reaches_every_parameter_of_the_defaults(name: str) -> None:
+    module = METHODS[name]({m: DIMS[m] for m in widest(name)}, CLASSES)
+    assert_every_parameter_learns(module, batch_for(name, widest(name), dialogues=(3, 2), times=(6, 12)))
+
+
+@each_case
+def test_logits_do_not_depend_on_the_amount_of_padding(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset, missing=gaps(subset))
+    module = build(name, subset)
+    turns = 4 if METHODS[name].context == "dialogue" else 0
+    expected = logits(module, batch)
+    for frames in (1, 2, 8):  # with one frame more in each further modality, strides of 2 and 4 meet every remainder
+        assert_close(logits(module, pad(batch, frames=frames, turns=turns)), expected)
+
+
+@each_case
+def test_a_group_alone_has_the_logits_that_it_has_in_a_batch(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset, missing=gaps(subset))
+    module = build(name, subset)
+    together = logits(module, batch)
+    assert len(batch.grid) == (3 if METHODS[name].context == "dialogue" else 9)
+    for group in range(min(len(batch.grid), 4)):  # the utterances with gaps are among them
+        single, rows = alone(batch, group)
+        assert_close(logits(module, single), together[rows])
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    """As the trainer of a run sets it."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@each_method
+@pytest.mark.usefixtures("deterministic")
+def test_no_step_waits_for_its_device(name: str) -> None:
+    """Nothing has a value on the meta device: who reads one, or leaves a tensor on the CPU, fails there."""
+    batch = batch_for(name, widest(name), missing=gaps(widest(name))).to("meta")
+    module = build(name, widest(name)).to("meta").train()
+    module.test_predictions = base.PredictionTable(100).to("meta")
+    loss = module.training_step(batch, 0)
+    assert loss.is_meta
+    if module.num_parameters:
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        module.adamw().step()
+    with torch.no_grad():
+        module.eval().validation_step(batch, 0)
+        module.test_step(batch, 0)
+
+
+@each_case
+def test_order_of_the_modalities_is_no_matter(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset)
+    torch.manual_seed(1)
+    dims = {m: DIMS[m] for m in reversed(subset)}
+    reordered = METHODS[name](dims, CLASSES, **SMALL.get(name, {}))
+    features = {m: batch.features[m] for m in reversed(subset)}
+    assert torch.equal(logits(reordered, replace(batch, features=features)), logits(build(name, subset), batch))
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.context == "utterance"])
+def test_utterance_context_reads_nothing_of_the_dialogue(name: str) -> None:
+    batch = batch_for(name, widest(name))
+    module = build(name, widest(name))
+    elsewhere = torch.full_like(batch.turn, 10_000)  # an index that no tensor has
+    grid = torch.full((2, 3), 10_000)
+    moved = replace(batch, speaker=elsewhere, dialogue=elsewhere, turn=elsewhere, grid=grid)
+    assert torch.equal(logits(module, moved), logits(module, batch))
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.context == "dialogue"])
+def test_dialogue_context_reads_the_other_turns(name: str) -> None:
+    batch = batch_for(name, widest(name))
+    module = build(name, widest(name))
+    changed = {m: PaddedSequence(s.values.clone(), s.mask) for m, s in batch.features.items()}
+    for sequence in changed.values():
+        sequence.values[0] *= -1
+    difference = (logits(module, replace(batch, features=changed)) - logits(module, batch)).abs().amax(1)
+    assert float(difference[1]) > 1e-6
+
+
+@each_method
+@pytest.mark.parametrize("training", [False, True])
+def test_forward_reads_neither_labels_nor_table_rows(name: str, training: bool) -> None:
+    batch = batch_for(name, widest(name))
+    module = build(name, widest(name)).train(training)
+    found = []
+    for one in (batch, replace(batch, label=(batch.label + 1) % CLASSES, index=batch.index + 1000)):
+        torch.manual_seed(2)  # the same dropout
+        found.append(module(one).detach())
+    assert torch.equal(*found)
+
+
+@each_case
+def test_missing_modalities_give_finite_logits_and_gradients(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset, missing=gaps(subset))
+    module = build(name, subset)
+    assert logits(module, batch).isfinite().all()
+    loss = total_loss(module.train(), batch)
+    assert loss.isfinite()
+    if loss.requires_grad:
+        loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
+
+
+@each_case
+def test_a_batch_in_which_nobody_has_a_modality_is_finite(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset, missing={subset[0]: range(9)})
+    assert not batch.features[subset[0]].mask.any()
+    module = build(name, subset)
+    loss = total_loss(module.train(), batch)
+    if loss.requires_grad:
+        loss.backward()
+    assert logits(module, batch).isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
+
+
+@each_trained_case
+def test_each_modality_matters(name: str, subset: tuple[str, ...]) -> None:
+    batch = batch_for(name, subset)
+    module = build(name, subset)
+    for modality in (module.source,) if name == "mctn" else subset:  # MCTN's other modalities teach it in training
+        other = PaddedSequence(-batch.features[modality].values, batch.features[modality].mask)
+        changed = replace(batch, features={**batch.features, modality: other})
+        assert float((logits(module, changed) - logits(module, batch)).abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_eight_samples_are_overfitted(name: str) -> None:
+    batch = batch_for(name, widest(name), dialogues=(5, 3))
+    module = build(name, widest(name))
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], 3e-3)
+    accuracy = 0.0
+    for step in range(200):
+        optimizer.zero_grad()
+        total_loss(module.train(), batch).backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        if step % 5 == 4:
+            accuracy = float((logits(module, batch).argmax(1) == batch.label).float().mean())
+            if accuracy == 1:
+                break
+    assert accuracy == 1
+
+
+def test_the_optimizer_of_large_methods_takes_one_pass_and_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batch_for("early_concat", widest("early_concat"))
+    weights = []
+    for least in (base.FUSED, 0):
+        monkeypatch.setattr(base, "FUSED", least)
+        module = build("early_concat", widest("early_concat")).train()
+        optimizer = module.adamw()
+        assert bool(optimizer.defaults["fused"]) == (least == 0)
+        for _ in range(3):
+            torch.manual_seed(0)
+            optimizer.zero_grad()
+            total_loss(module, batch).backward()
+            optimizer.step()
+        weights.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+    module.training_options = Training(precision="bf16-mixed")
+    assert not module.adamw().defaults["fused"]
+
+
+@each_method
+def test_the_operations_of_a_forward_pass_can_be_counted(name: str) -> None:
+    module = build(name, widest(name))
+    batch = random_batch(module.dims, context=module.context)
+    assert (count_flops(module, batch) > 0) == (module.num_parameters > 0)
+
+
+def test_operations_are_counted_as_on_a_device_that_multiplies_zeros_too() -> None:
+    module = METHODS["unimodal"]({"text": 300}, 4, hidden=32).eval()
+    batch = random_batch(module.dims, context="utterance", times=(1, 1))
+    found = count_flops(module, batch)
+    assert found == 2 * (7 * 300 * 32 + 32 * 4)
+    with FlopCounterMode(display=False) as counted:
+        module(batch)
+    assert counted.get_total_flops() < found * len(batch)  # a CPU leaves out what is zero for one frame
+
+
+@each_method
+def test_state_survives_a_checkpoint(name: str, tmp_path: Path) -> None:
+    module = build(name, widest(name))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    module.class_counts.copy_(torch.arange(CLASSES) + 5)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "one.ckpt", weights_only=True)
+    loaded = METHODS[name].load_from_checkpoint(tmp_path / "one.ckpt", map_location="cpu", weights_only=True)
+    batch = batch_for(name, widest(name))
+    assert torch.equal(logits(loaded, batch), logits(module, batch))
+    assert torch.equal(loaded.class_counts, torch.arange(CLASSES) + 5)
+    assert loaded.hparams == module.hparams
+
+
+@each_method
+def test_constructor_is_dims_classes_and_keyword_options_with_defaults(name: str) -> None:
+    first, second, *options = inspect.signature(METHODS[name]).parameters.values()
+    assert (first.name, second.name) == ("dims", "num_classes")
+    assert all(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty for p in (first, second))
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in options)
+
+
+@each_method
+def test_a_method_is_a_file_of_its_name(name: str) -> None:
+    assert METHODS[name].__module__ == f"mer_bench.fusion.{name}"
+    title, *_ = (importlib.import_module(METHODS[name].__module__).__doc__ or "").splitlines()
+    assert title.strip()
+    assert METHODS[name].provenance == "baseline" or METHODS[name].paper
+
+
+@pytest.mark.parametrize(("name", "subset"), REFUSED)
+def test_modalities_that_a_method_refuses_are_a_misuse_that_names_it(name: str, subset: tuple[str, ...]) -> None:
+    with pytest.raises(Misuse, match=f"method '{name}'"):
+        build(name, subset)
+
+
+def test_refusals_are_those_of_the_papers() -> None:
+    singles, pairs = SUBSETS[:3], SUBSETS[3:]
+    least_two = {(name, subset) for name in ("cfn_sr", "tacfn", "sync_tva", "mctn") for subset in singles}
+    assert least_two <= set(REFUSED)
+    assert {("unimodal", subset) for subset in pairs} <= set(REFUSED)
+    assert not {subset for name, subset in REFUSED if name in ("early_concat", "late_average", "mult") and subset}
+
+
+@pytest.mark.parametrize(("name", "dims"), [("early_concat", {"text": 6, "smell": 3}), ("unimodal", {"smell": 3})])
+def test_an_unknown_modality_is_a_misuse_not_dropped(name: str, dims: dict[str, int]) -> None:
+    with pytest.raises(Misuse, match="smell"):
+        METHODS[name](dims, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cfn_sr", {"guide": "smell"}),
+        ("cfn_sr", {"heads": 7}),
+        ("tacfn", {"encoder": "projektion"}),
+        ("tacfn", {"directions": "both"}),
+        ("tacfn", {"heads": 7}),
+        ("mult", {"heads": 7}),
+        ("sync_tva", {"graph": "pairwize"}),
+        ("sync_tva", {"fusion": "concatenate"}),
+        ("sync_tva", {"heads": 5}),
+        ("multiplicative", {"beta": -0.5}),
+        ("msaf", {"block": 12}),
+        ("mctn", {"source": "smell"}),
+        ("sdt", {"heads": 7}),
+        ("sdt", {"temperature": 0}),
+        ("m3net", {"hidden": 33}),
+        ("m3net", {"hypergraph_layers": 0, "frequency_layers": 0}),
+        ("graph_smile", {"sentiments": "pnz"}),
+        ("graph_smile", {"shift_window": 0}),
+        ("graph_smile", {"window_past": -1}),
+        ("cross_attention", {"form": "atention"}),
+        ("cross_attention", {"heads": 7}),
+        ("bottleneck", {"fusion_layer": 5}),
+        ("bottleneck", {"bottlenecks": 0}),
+        ("bottleneck", {"heads": 7}),
+        ("bottleneck", {"layers": 0, "fusion_layer": 0}),
+        ("tacfn", {"layers": 0}),
+        ("perceiver", {"heads": 7}),
+        ("misa", {"heads": 7}),
+        ("lmf_mult", {"direction": "from_fused"}),
+        ("lmf_mult", {"heads": 7}),
+        ("pmr", {"heads": 7}),
+        ("lmr_cbt", {"target": "smell"}),
+        ("lmr_cbt", {"attention": "tokens"}),
+        ("lmr_cbt", {"heads": 7}),
+        ("mmgcn", {"hidden": 33}),
+        ("mm_dfn", {"hidden": 33}),
+        ("dialogue_gcn", {"rnn": "grue"}),
+        ("dialogue_gcn", {"relations": "pair"}),
+        ("dialogue_rnn", {"attention": "genral"}),
+        ("dialogue_rnn", {"global_dim": 17, "attention": "dot"}),
+        ("cogmen", {"relations": "pair"}),
+        ("cogmen", {"heads": 7}),
+        ("corect", {"edges": "temporl"}),
+        ("corect", {"heads": 7}),
+    ],
+)
+def test_unknown_option_values_are_refused(name: str, options: Mapping[str, Any]) -> None:
+    with pytest.raises((Misuse, ValueError), match=str(next(iter(options.values())))):
+        build(name, widest(name), **options)
+
+
+# Single methods
+
+ABLATIONS: list[tuple[str, dict[str, Any]]] = [
+    *(("cfn_sr", {switch: False}) for switch in ("cross_modal", "self_attention", "residual")),
+    ("cfn_sr", {"scale": True}),
+    ("cfn_sr", {"guide": "text"}),
+    ("cfn_sr", {"self_attention": False, "residual": False, "scale": True}),
+    *(("tacfn", {switch: False}) for switch in ("self_attention", "splice", "residual")),
+    ("tacfn", {"scale": True}),
+    *(("tacfn", {"directions": directions}) for directions in ("all", "reverse", "none")),
+    ("tacfn", {"encoder": "convolution"}),
+    ("tacfn", {"self_attention": False, "splice": False, "residual": False}),
+    ("sync_tva", {"enhancement": False}),
+    *(("sync_tva", {"graph": graph}) for graph in ("pairwise", "same_utterance", "full", "joint", "within", "none")),
+    *(("sync_tva", {"fusion": fusion}) for fusion in FUSIONS),
+    ("sync_tva", {"enhancement": False, "graph": "none", "fusion": "concat"}),
+    ("mmgcn", {"speaker_embedding": False}),
+    ("mmgcn", {"across_weight": 0.5}),
+    ("dialogue_gcn", {"rnn": "lstm"}),
+    ("dialogue_gcn", {"relations": "same_other"}),
+    ("dialogue_rnn", {"attention": "simple"}),
+    *(("dialogue_rnn", {switch: False}) for switch in ("bidirectional", "emotion_attention")),
+    ("dialogue_rnn", {"listener": True}),
+    ("dialogue_rnn", {"bidirectional": False, "emotion_attention": False, "attention": "simple", "listener": True}),
+    ("mm_dfn", {"dynamic": False}),
+    ("mm_dfn", {"text_speaker": 0.0, "audio_speaker": 0.0}),
+    ("mm_dfn", {"vision_speaker": 0.5}),
+    ("cogmen", {"graph": False}),
+    ("cogmen", {"relations": "same_other"}),
+    ("cogmen", {"graph_heads": 3}),
+    *(("corect", {switch: False}) for switch in ("graph", "cross_modal")),
+    ("corect", {"graph": False, "cross_modal": False}),
+    *(("corect", {"edges": edges}) for edges in ("temporal", "multimodal")),
+    ("mult", {"causal": False}),
+    ("mult", {"stride": 2, "kernel": 3}),
+    ("ef_lstm", {"layers": 2}),
+    ("mmtm", {"double": True}),
+    ("msaf", {"lowest": 0.5}),
+    *((name, {"sites": 1}) for name in ("mmtm", "msaf")),
+    *((name, {"steps": 3}) for name in ("ef_lstm", "mfn", "graph_mfn", "mctn")),
+    ("sdt", {"learned_gates": False}),
+    *(("m3net", {branch: 0}) for branch in ("hypergraph_layers", "frequency_layers")),
+    ("cross_attention", {"form": "transformer"}),
+    ("cross_attention", {"scale": True}),
+    *(("bottleneck", {"fusion_layer": layer}) for layer in (0, 2, 3)),
+    ("perceiver", {"blocks": 1}),
+    *(("lmf_mult", {"direction": direction}) for direction in ("to_modality", "to_fused")),
+    ("lmf_mult", {"steps": 3}),
+    ("lmf_mult", {"stride": 2, "kernel": 3}),
+    *(("pmr", {switch: False}) for switch in ("gate", "progressive")),
+    ("pmr", {"stride": 2, "kernel": 3}),
+    ("lmr_cbt", {"attention": "time"}),
+    ("lmr_cbt", {"stride": 2}),
+]
+
+
+@pytest.mark.parametrize("subset", [("text", "audio", "vision"), ("text", "vision"), ("audio", "vision")])
+@pytest.mark.parametrize(("name", "options"), ABLATIONS)
+def test_an_ablation_trains_every_parameter_it_has(name: str, options: dict[str, Any], subset: tuple[str, ...]) -> None:
+    if options.get("guide", subset[0]) not in subset:
+        options = {"guide": subset[0]}
+    batch = batch_for(name, subset, times=(6, 12))
+    assert logits(build(name, subset, **options), batch).shape == (len(batch), CLASSES)
+    assert_every_parameter_learns(build(name, subset, **options), batch)
+
+
+@pytest.mark.parametrize(("name", "options"), [case for case in ABLATIONS if case[1] != {"graph": "pairwise"}])
+def test_an_ablation_changes_the_method(name: str, options: dict[str, Any]) -> None:
+    subset = ("audio", "vision") if "directions" in options else widest(name)
+    plain, ablated = build(name, subset), build(name, subset, **options)
+    if options == {"fusion": "cross_attention"}:
+        assert torch.equal(logits(plain, batch_for(name, subset)), logits(ablated, batch_for(name, subset)))
+        return
+    own = ablated.state_dict()
+    shared = {key: value for key, value in plain.state_dict().items() if key in own and value.shape == own[key].shape}
+    ablated.load_state_dict(shared, strict=False)  # so that no fresh weights make the difference
+    batch = batch_for(name, subset)
+    assert float((logits(plain, batch) - logits(ablated, batch)).abs().max()) > 1e-6
+
+
+#: The 3D ResNeXt-50 and the MFCC CNN of the MSAF and CFN-SR authors, with their heads for 8 emotions.
+STREAMS = 25_865_664 + 20_704 + 16_392 + 13_320
+
+
+def on_meta(module: type[nn.Module], *arguments: Any, **options: Any) -> nn.Module:
+    """A module whose parameters have shapes but no memory."""
+    with torch.device("meta"):
+        return module(*arguments, **options)
+
+
+PARAMETERS: list[tuple[nn.Module, int, str]] = [
+    (CrossModalBlock(2048, 64), 385_345, "CFN-SR, the authors' code: its block at vision 2048, audio 64"),
+    (
+        SelfSelection(64, heads=8, layers=5, dropout=0.1, embedding_dropout=0.3),
+        250_048,
+        "CFN-SR, the authors' code: its transformer at width 64",
+    ),
+    (
+        METHODS["tacfn"]({"text": 300, "audio": 74, "vision": 35}, 8),
+        342_531,
+        "TACFN, our reconstruction at the paper's IEMOCAP widths; the paper prints 0.34M",
+    ),
+    (
+        METHODS["mult"]({"text": 300, "audio": 74, "vision": 35}, 1),
+        1_073_731,
+        "MulT, the authors' code at the MOSEI widths with one output",
+    ),
+    (
+        nn.ModuleList([TransferModule((1024, 32)), TransferModule((2048, 64))]),
+        31_496_512 - STREAMS,
+        "MMTM, the authors' module at two sites of the RAVDESS streams: 31.50M with them",
+    ),
+    (
+        nn.ModuleList([SplitAttention((1024, 32), 16), SplitAttention((2048, 64), 32)]),
+        25_940_724 - STREAMS,
+        "MSAF, the authors' code: their full RAVDESS network less its streams",
+    ),
+    (
+        on_meta(SDTNetwork, {"text": 1024, "audio": 1582, "vision": 342}, 6, speakers=2),
+        79_687_704 - 19_456,
+        "SDT, 79.7M in the authors' code on IEMOCAP, 19,456 of which never train",
+    ),
+    (
+        on_meta(SDTNetwork, {"text": 1024, "audio": 300, "vision": 342}, 7, speakers=9),
+        78_386_204 - 19_456,
+        "SDT, 78.4M in the authors' code on MELD, 19,456 of which never train",
+    ),
+    (
+        METHODS["lmr_cbt"]({"text": 300, "audio": 74, "vision": 35}, 1, attention="time"),
+        406_523,
+        "LMR-CBT, the authors' code at the MOSEI widths with one output",
+    ),
+    (
+        METHODS["lmr_cbt"]({"text": 300, "audio": 74, "vision": 35}, 8, attention="time"),
+        407_370,
+        "LMR-CBT, the authors' code at the IEMOCAP widths with eight outputs",
+    ),
+    (
+        METHODS["lmr_cbt"]({"text": 300, "audio": 74, "vision": 35}, 8),
+        407_370 - 2 * 41,
+        "LMR-CBT, the same less its two layers from 40 to 1 that the authors' code never calls",
+    ),
+]
+
+
+@pytest.mark.parametrize(("module", "count", "source"), PARAMETERS, ids=[source[:6] for *_, source in PARAMETERS])
+def test_parameter_counts_are_the_stated_ones(module: nn.Module, count: int, source: str) -> None:
+    assert sum(p.numel() for p in module.parameters()) == count, source
+
+
+def test_num_parameters_counts_what_trains() -> None:
+    module = build("early_concat", ("audio",))
+    every = sum(p.numel() for p in module.parameters())
+    assert module.num_parameters == every
+    module.head[0].requires_grad_(False)
+    assert module.num_parameters == every - sum(p.numel() for p in module.head[0].parameters())
+
+
+def test_majority_has_no_parameters_and_predicts_the_most_frequent_class() -> None:
+    module = build("majority", MODALITIES)
+    module.class_counts.copy_(torch.tensor([3.0, 0.0, 9.0, 5.0]))
+    assert module.num_parameters == 0
+    assert logits(module, random_batch()).argmax(1).tolist() == [2] * 9
+    assert "class_counts" in module.state_dict()
+
+
+def test_late_average_is_the_mean_of_the_present_modalities_probabilities() -> None:
+    batch = random_batch(context="utterance", missing={"text": [0, 1, 3], "audio": [1, 3], "vision": [3]})
+    module = build("late_average", MODALITIES)
+    found = logits(module, batch).exp().numpy()
+    unimodal = module.unimodal_logits(batch).detach().numpy()
+    for row in range(len(batch)):
+        present = [i for i, m in enumerate(MODALITIES) if batch.features[m].mask[row].any()] or [0, 1, 2]
+        exponential = np.exp(unimodal[present, row])
+        expected = (exponential / exponential.sum(1, keepdims=True)).mean(0)
+        np.testing.assert_allclose(found[row], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "measure"), [(True, "mean"), (False, "sum")])
+def test_guided_attention_weights_average_or_sum_to_one_over_real_tokens(scale: bool, measure: str) -> None:
+    mask = torch.arange(7) < torch.tensor([7, 4, 1, 0])[:, None]
+    values = torch.randn(4, 7, 3)
+    values[..., 0] = 1  # so that the first output is the weight itself
+    attend = GuidedAttention(3, 5, 6, residual=False, scale=scale)
+    weights = attend(PaddedSequence(values * mask[..., None], mask), torch.randn(4, 5)).values[..., 0].detach()
+    assert float(weights[0].std()) > 1e-4
+    for row in range(3):
+        assert float(getattr(weights[row][mask[row]], measure)()) == pytest.approx(1, abs=1e-5)
+    assert not weights[~mask].any()
+
+
+def test_cfn_sr_without_cross_modal_is_encoders_and_concatenation() -> None:
+    module = build("cfn_sr", ("audio", "vision"), cross_modal=False).eval()
+    batch = batch_for("cfn_sr", ("audio", "vision"))
+    vectors = [module.encoders[m](batch.features[m]) for m in ("audio", "vision")]
+    assert_close(logits(module, batch), module.head(torch.cat(vectors, -1)).detach())

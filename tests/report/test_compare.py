@@ -1,0 +1,127 @@
+"""Two methods side by side, from records alone and with the corpus at hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mer_bench.errors import Misuse
+from mer_bench.metrics import confusion_matrix
+from mer_bench.records import RunRecord, RunSpec, Training
+from mer_bench.report.compare import claims, compare, describe
+from mer_bench.utterances import write_table
+
+TRUE = np.arange(60) % 3  # twelve dialogues of five utterances
+CLASSES = ("angry", "happy", "sad")
+
+
+def record(method: str, seed: int, wrong: list[int]) -> RunRecord:
+    """A run that is right but for the rows ``wrong``, where it says the next class."""
+    predicted = np.where(np.isin(np.arange(60), wrong), (TRUE + 1) % 3, TRUE)
+    clusters = [confusion_matrix(TRUE[i : i + 5], predicted[i : i + 5], 3).tolist() for i in range(0, 60, 5)]
+    return RunRecord(
+        spec=RunSpec(
+            dataset="meld", label_set="emotion", protocol="official", fold=1, features={"text": "minilm"},
+            features_sha256={"text": "0"}, method=method, version=1, options={}, training=Training(), seed=seed,
+        ),
+        classes=CLASSES, context="utterance", provenance="reimplemented", simulated=False,
+        features={"text": {}}, rows={"test": 60}, validation_confusion=None,
+        test_confusion=confusion_matrix(TRUE, predicted, 3).tolist(), test_by_cluster=clusters,
+        test_index=list(range(60)), test_predictions=predicted.tolist(), curve=[], best_epoch=0, parameters=1,
+        flops_per_utterance=1, seconds=1.0, peak_memory_mib=1.0, device="cpu",
+    )  # fmt: skip
+
+
+RECORDS = [record("a", seed, [7]) for seed in range(3)] + [record("b", seed, [7, 20 + seed, 40]) for seed in range(3)]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    names = [f"u{i}" for i in range(60)]
+    columns = {name: "" for name in ("session", "start", "end", "split", "media")}
+    table = pd.DataFrame(
+        {"id": names, "dialogue": names, "turn": 0, "speaker": "s", "text": [f"words {i}" for i in range(60)]} | columns
+    )
+    write_table(tmp_path / "meld", table.assign(emotion=[CLASSES[i] for i in TRUE]))
+    return tmp_path
+
+
+def test_difference_and_gains_stand_in_the_text(tmp_path: Path) -> None:
+    (found,) = compare(RECORDS, "a", "b")
+    assert found.difference is not None
+    assert found.difference.effect == pytest.approx(2 / 60, abs=0.003)
+    text = describe(found, tmp_path, 5)
+    assert text.startswith("meld: emotion, official, utterance track: a against b")
+    assert "+3.3 points" in text
+    # one utterance all seeds of b get wrong; each of the others only one seed does
+    assert "they differ on 1 of 60 utterances" in text
+    assert "words" not in text  # no corpus, no utterances
+
+
+def test_utterances_are_shown_where_the_corpus_is(corpus: Path) -> None:
+    (found,) = compare(RECORDS, "a", "b", "meld")
+    text = describe(found, corpus, 5)
+    assert "| u40       | happy   | happy | sad | words 40 |" in text
+    assert "words" not in describe(found, corpus, 0)
+
+
+def test_another_table_than_that_of_the_runs_is_not_shown(corpus: Path) -> None:
+    (found,) = compare([replace(r, test_index=[i + 1 for i in r.test_index]) for r in RECORDS], "a", "b")
+    assert "is not the table that the runs were made on" in describe(found, corpus, 5)
+
+
+def test_without_clusters_there_is_no_test(tmp_path: Path) -> None:
+    (found,) = compare([replace(r, test_by_cluster=None) for r in RECORDS], "a", "b")
+    assert found.difference is None
+    assert "no test" in describe(found, tmp_path, 5)
+
+
+def test_methods_that_cannot_be_compared_are_one_sentence() -> None:
+    with pytest.raises(Misuse, match="did you mean 'a'"):
+        compare(RECORDS, "aa", "b")
+    with pytest.raises(Misuse, match="no table of iemocap holds both 'a' and 'b'"):
+        compare(RECORDS, "a", "b", "iemocap")
+
+
+def test_rows_are_found_by_their_label_ablations_included(tmp_path: Path) -> None:
+    def part(seed: int) -> RunRecord:
+        made = record("cfn_sr", seed, [7, 20, 40])
+        return replace(made, spec=replace(made.spec, options={"residual": False}), provenance="reconstruction")
+
+    records = [*(record("cfn_sr", seed, [7]) for seed in range(3)), *(part(seed) for seed in range(3))]
+    (found,) = compare(records, "cfn_sr", "cfn_sr (residual=false)")
+    assert found.difference is not None
+    assert found.difference.effect == pytest.approx(2 / 60, abs=0.003)
+    assert "cfn_sr against cfn_sr (residual=false) †" in describe(found, tmp_path, 0)
+
+
+def test_a_method_is_the_row_that_reads_most_unless_its_modalities_are_named(tmp_path: Path) -> None:
+    both = {"text": "minilm", "audio": "mfcc"}
+    fused = [replace(one, spec=replace(one.spec, features=both)) for one in RECORDS if one.spec.method == "b"]
+    alone = [replace(one, spec=replace(one.spec, method="b")) for one in RECORDS if one.spec.method == "a"]
+    (found,) = compare([*fused, *alone], "b", "b/text")
+    assert (found.first.modalities, found.second.modalities) == (("text", "audio"), ("text",))
+    assert found.difference is not None
+    assert found.difference.effect < 0  # text alone is ahead, and yet not what "b" means
+    text = describe(found, tmp_path, 0)
+    assert "b on text + audio against b on text" in text
+    assert compare([*fused, *alone], "b/text+audio", "b/text")[0].first.label == "b"
+    with pytest.raises(Misuse, match="b/vision"):
+        compare([*fused, *alone], "b", "b/vision")
+
+
+def test_a_claim_holds_is_turned_round_or_is_not_shown() -> None:
+    wrong = {"early_concat": [], "unimodal": range(0, 60, 2), "cfn_sr": range(0, 60, 3), "tacfn": [7]}
+    records = [record(method, seed, list(rows)) for method, rows in wrong.items() for seed in range(3)]
+    imagined = [replace(each, simulated=True, spec=replace(each.spec, dataset="simulated-meld")) for each in records]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in claims(records + imagined).splitlines()[2:]]
+    assert [(line[0].split()[0], line[1], line[-1]) for line in lines] == [
+        ("Simple", "meld", "holds"),
+        ("CFN-SR's", "meld", "the reverse holds"),
+        ("TACFN's", "meld", "not shown"),
+        ("TACFN", "meld", "holds"),
+    ]

@@ -1,0 +1,534 @@
+"""The leaderboard: what stands in which table, what is scored from what, and bytes that depend on nothing else."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mer_bench.metrics import SCORES
+from mer_bench.records import RunRecord, RunSpec, Training, load_records, write_record
+from mer_bench.report import leaderboard as report
+from mer_bench.report.protocols import PROTOCOLS
+from mer_bench.report.tables import tables
+
+CLASSES = ("angry", "happy", "sad")
+SETS = {"audio": "wavlm", "text": "minilm", "vision": "clip"}
+
+
+def make(
+    method: str = "early_concat",
+    seed: int = 0,
+    fold: int = 0,
+    modalities: tuple[str, ...] = ("audio", "text"),
+    *,
+    hits: int | None = None,
+    confusion: list[list[int]] | None = None,
+    sets: dict[str, str] = SETS,
+    context: str = "utterance",
+    provenance: str = "reimplemented",
+    simulated: bool = False,
+    **spec: Any,
+) -> RunRecord:
+    """A record whose matrix, unless given, is drawn from what identifies it; ``hits`` of 30 utterances are right."""
+    if confusion is None:
+        draw = np.random.default_rng([seed, fold, *method.encode(), *"".join(modalities).encode()])
+        confusion = draw.integers(0, 9, (3, 3)).tolist() if hits is None else _right(hits)
+    return RunRecord(
+        spec=RunSpec(
+            **{
+                "dataset": "meld", "label_set": "emotion", "protocol": "official", "fold": fold,
+                "features": {modality: sets[modality] for modality in modalities},
+                "features_sha256": {modality: sets[modality].encode().hex() for modality in modalities},
+                "method": method, "version": 1, "options": {}, "training": Training(), "seed": seed,
+            } | spec
+        ),
+        classes=CLASSES,
+        context=context,
+        provenance=provenance,
+        simulated=simulated,
+        features={m: {"extractor": f"org/{sets[m]}", "revision": "r1", "layer": "last", "dim": 384,
+                      "parameters": 22_713_216} for m in modalities},
+        rows={"train": 900, "validation": 100, "test": int(np.sum(confusion))},
+        validation_confusion=None,
+        test_confusion=confusion,
+        test_index=[],
+        test_predictions=[],
+        curve=[],
+        best_epoch=0,
+        parameters=123_456,
+        flops_per_utterance=1,
+        seconds=12.345 + seed,
+        peak_memory_mib=99.0,
+        device="a device of some host",
+    )  # fmt: skip
+
+
+def _right(hits: int) -> list[list[int]]:
+    wrong = 30 - hits
+    return [[hits, wrong, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def line(page: str, *needles: str) -> str:
+    """The one line of the page that holds all needles."""
+    (found,) = [text for text in page.splitlines() if all(needle in text for needle in needles)]
+    return found
+
+
+def cells(text: str) -> list[str]:
+    return [cell.strip() for cell in text.strip("|").split("|")]
+
+
+def score_rows(page: str) -> list[list[str]]:
+    """Rows of the score tables, in page order."""
+    rows, inside = [], False
+    for text in page.splitlines():
+        inside = text.startswith("| Rank") or (inside and text.startswith("|"))
+        if inside and not text.startswith(("| Rank", "| --")):
+            rows.append(cells(text))
+    return rows
+
+
+def suite() -> list[RunRecord]:
+    """A little of everything."""
+    records = [make("early_concat", s, provenance="baseline") for s in range(3)]
+    records += [make("lmf", s) for s in range(3)]
+    records += [make("unimodal", s, modalities=(m,)) for m in ("audio", "text") for s in range(3)]
+    records += [make("majority", 0, provenance="baseline")]
+    records += [make("sync_tva", s, context="dialogue", provenance="reconstruction") for s in range(2)]
+    records += [make("lmf", s, simulated=True, dataset="simulated_meld") for s in range(2)]
+    return records + [make("cfn_sr", s, f, dataset="ravdess", protocol="folds6") for s in range(2) for f in range(6)]
+
+
+def test_bytes_do_not_depend_on_the_order_of_records() -> None:
+    records = suite()
+    expected = report.leaderboard(records)
+    for seed in range(5):
+        random.Random(seed).shuffle(records)
+        assert report.leaderboard(records) == expected
+        assert report.main_table(records, "meld") == report.main_table(suite(), "meld")
+
+
+def test_nothing_of_the_machine_reaches_the_page() -> None:
+    records = suite()
+    page = report.leaderboard(records)
+    elsewhere = [replace(r, device="other", seconds=1.0, peak_memory_mib=1.0, versions={"torch": "9"}) for r in records]
+    assert report.leaderboard(elsewhere) == page
+    assert "some host" not in page
+
+
+def test_folds_of_a_seed_are_pooled_before_scoring_and_seeds_averaged_after() -> None:
+    records = [make("lmf", s, f, protocol="by_speaker") for s in range(3) for f in range(4)]
+    pooled = np.array([np.sum([r.test_confusion for r in records if r.spec.seed == seed], axis=0) for seed in range(3)])
+    (row,) = score_rows(report.leaderboard(records))
+    for cell, score in zip(row[3:7], SCORES.values(), strict=True):
+        values = 100 * score(pooled)
+        assert cell == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+    assert row[-1] == "3"
+
+
+def test_deviation_is_the_sample_deviation_over_seeds_and_one_seed_has_none() -> None:
+    page = report.leaderboard([make("a", s, hits=h) for s, h in enumerate((12, 15, 18))] + [make("b", hits=15)])
+    a, b = sorted(score_rows(page), key=lambda row: row[1])
+    assert a[4] == "50.00 ± 10.00"  # accuracies 40, 50, 60
+    assert b[4] == "50.00"
+    assert (a[-1], b[-1]) == ("3", "1/3 seeds")
+
+
+def test_rows_are_ranked_by_weighted_f1_then_name() -> None:
+    page = report.leaderboard([make("b", hits=20), make("c", hits=25), make("a", hits=20)])
+    assert [row[:2] for row in score_rows(page)] == [["1", "c"], ["2", "a"], ["3", "b"]]
+
+
+def test_a_modality_subset_is_a_row_of_the_larger_table() -> None:
+    page = report.leaderboard([make("lmf"), make("lmf", modalities=("text",))])
+    assert page.count("| Rank") == 1
+    assert sorted(row[2] for row in score_rows(page)) == ["text", "text + audio"]
+
+
+def test_other_feature_sets_make_another_table() -> None:
+    other = SETS | {"text": "roberta"}
+    page = report.leaderboard([make("lmf"), make("lmf", sets=other), make("unimodal", modalities=("audio",))])
+    assert page.count("| Rank") == 2
+    assert [row[1] for row in score_rows(page)].count("unimodal") == 2  # its audio features stand in both
+
+
+def test_reference_rows_stand_unranked_in_the_dialogue_table_too() -> None:
+    references = [make("majority", hits=29), make("unimodal", modalities=("text",), hits=28)]
+    page = report.leaderboard([make("lmf"), make("sync_tva", context="dialogue"), *references])
+    rows = score_rows(page)
+    assert page.count("| Rank") == 2
+    assert [row[:3] for row in rows if row[0] == "–"] == [["–", "majority", "none"], ["–", "unimodal", "text"]] * 2
+    assert [row[1] for row in rows if row[0] == "1"] == ["lmf", "sync_tva"]
+    assert line(page, "reference rows read utterances")
+
+
+def test_a_method_that_reads_one_modality_of_several_competes_only_where_there_is_no_other() -> None:
+    text = make("bc_lstm", modalities=("text",), hits=29, context="dialogue")
+    first, second = score_rows(report.leaderboard([text, make("bc_lstm", hits=20, context="dialogue")]))
+    assert [row[:3] for row in (first, second)] == [["–", "bc_lstm", "text"], ["1", "bc_lstm", "text + audio"]]
+    (only,) = score_rows(report.leaderboard([text]))
+    assert only[:3] == ["1", "bc_lstm", "text"]
+
+
+def test_a_track_makes_its_tables_of_its_own_runs() -> None:
+    text = make("bc_lstm", modalities=("text",), context="dialogue")
+    page = report.leaderboard([text, make("lmf")])
+    assert [row[1:3] for row in score_rows(page)] == [["lmf", "text + audio"], ["bc_lstm", "text"]]
+    assert "utterance track" in page
+    assert "dialogue track" in page
+
+
+def test_reference_rows_alone_make_a_table() -> None:
+    page = report.leaderboard([make("unimodal", modalities=("text",))])
+    assert [row[:2] for row in score_rows(page)] == [["–", "unimodal"]]
+
+
+def test_an_incomplete_seed_is_left_out_of_the_scores() -> None:
+    whole = [make("a", s, f, protocol="p", hits=15) for s in range(2) for f in range(3)]
+    part = [make("b", 0, f, protocol="p", hits=21) for f in range(3)] + [make("b", 1, 2, protocol="p", hits=0)]
+    rows = {row[1]: row for row in score_rows(report.leaderboard(whole + part))}
+    assert rows["b"][4] == "70.00"
+    assert rows["b"][-1] == "1/2 seeds (1/3 folds of another)"
+    assert rows["a"][-1] == "2"
+
+
+def test_a_row_without_a_complete_seed_is_italic_last_and_unranked() -> None:
+    whole = [make("a", 0, f, protocol="p", hits=3) for f in range(3)]
+    part = [make("b", 0, 0, protocol="p", hits=30), make("b", 0, 1, protocol="p", hits=15)]
+    last = score_rows(report.leaderboard(whole + part))[-1]
+    assert last[:2] == ["–", "b"]
+    assert last[4] == "*75.00*"
+    assert last[-1] == "0/1 seeds (2/3 folds of another)"
+
+
+def test_a_real_protocol_says_how_many_folds_it_has() -> None:
+    records = [make("a", 0, fold, protocol="folds6") for fold in range(4)]
+    (row,) = score_rows(report.leaderboard(records))
+    assert row[-1] == "0/1 seeds (4/6 folds of another)"
+
+
+def test_every_protocol_of_every_corpus_is_described_with_its_folds_and_clusters() -> None:
+    pytest.importorskip("torch")
+    from mer_bench.datasets import DATASETS
+
+    for module in DATASETS.values():
+        for protocol, folds in module.protocols.items():
+            assert PROTOCOLS[protocol].folds == folds
+            assert PROTOCOLS[protocol].clusters == {"speaker": "actors", "dialogue": "dialogues"}[module.cluster]
+    assert set(PROTOCOLS) == {protocol for module in DATASETS.values() for protocol in module.protocols}
+
+
+def test_equal_runs_on_several_numbers_of_devices_count_once() -> None:
+    records = [make("a", hits=15), make("a", hits=30, devices=2)]
+    (row,) = score_rows(report.leaderboard(records))
+    assert (row[4], row[-1]) == ("50.00", "1")
+
+
+def test_equal_runs_on_several_numbers_of_devices_are_resampled_once() -> None:
+    (table,) = tables([clustered("a", 0, 5), clustered("a", 0, 9, devices=2)])
+    counts = table.rows[0].counts
+    assert counts is not None
+    assert (counts.sum(1) == table.rows[0].pooled).all()
+
+
+def test_simulated_corpora_stand_apart() -> None:
+    page = report.leaderboard(suite())
+    real, simulated = page.index("## Real corpora"), page.index("## Simulated corpora")
+    assert real < page.index("meld: emotion") < simulated < page.index("simulated_meld: emotion")
+    assert "never evidence about real corpora" in page[simulated:]
+    assert "Simulated corpora" not in report.leaderboard([make()])
+    assert "Real corpora" not in report.leaderboard([make(simulated=True)])
+
+
+def test_simulated_corpora_show_the_share_of_what_is_attainable() -> None:
+    best = {"text+audio": {"accuracy": 0.8, "weighted_f1": 0.9}, "audio": {"accuracy": 0.5, "weighted_f1": 0.6}}
+    known = {"utterance": best, "dialogue": {"text+audio": {"accuracy": 1.0, "weighted_f1": 1.0}}}
+    pairs = [("majority", 6), ("lmf", 18), ("early_concat", 30)]  # of 30
+    records = [replace(make(name, hits=hits, simulated=True), attainable=known) for name, hits in pairs]
+    page = report.leaderboard(records)
+    assert {row[1]: row[7] for row in score_rows(page)} == {"majority": "0 %", "lmf": "67 %", "early_concat": "133 %"}
+    assert "text + audio 90.0 (80.0); audio 60.0 (50.0)." in page
+    assert {row[7] for row in score_rows(report.leaderboard(records[1:]))} == {"–"}  # nothing says what chance is
+    deep = [replace(each, context="dialogue") for each in records[:2]]
+    assert [row[7] for row in score_rows(report.leaderboard(deep))] == ["50 %", "0 %"]
+    assert "Attained" not in report.leaderboard([make(simulated=True), make()])
+
+
+def test_differing_training_is_a_footnote() -> None:
+    records = [make("a"), make("b"), make("c", training=Training(epochs=50, learning_rate=5e-4))]
+    page = report.leaderboard(records)
+    assert "c ¹" in [row[1] for row in score_rows(page)]
+    assert line(page, "- ¹ Trained with") == (
+        "- ¹ Trained with epochs 50 instead of 30, learning rate 0.0005 instead of 0.001."
+    )
+    assert "- Training: epochs 30, batch size 32, learning rate 0.001," in page
+
+
+def test_options_and_provenance_stand_in_the_label() -> None:
+    records = [make("cfn_sr", options={"self_attention": False, "k": 3}), make("tva", provenance="reconstruction")]
+    records.append(make("mean", provenance="baseline", options={"by": "a|b"}))
+    labels = {row[1] for row in score_rows(report.leaderboard(records[:2]))}
+    assert labels == {"cfn_sr (k=3, self_attention=false)", "tva †"}
+    assert 'mean (by="a\\|b") °' in report.leaderboard(records)
+
+
+def test_only_the_newest_version_of_a_method_counts() -> None:
+    page = report.leaderboard([make("a", hits=30), make("a", hits=15, version=2), make("b", hits=3)])
+    assert {row[1]: row[4] for row in score_rows(page)} == {"a": "50.00", "b": "10.00"}
+    assert line(page, "left out").endswith("a newer version of the method is recorded: 1 of a version 1.")
+
+
+def test_the_terminal_leaves_out_what_the_page_leaves_out() -> None:
+    records = [make("a", hits=30), make("a", version=2, dataset="iemocap")]
+    assert report.main_table(records, "meld") == ""
+    assert "meld: emotion" not in report.leaderboard(records)
+
+
+def test_scores_by_class_leave_out_classes_without_utterances() -> None:
+    page = report.leaderboard([make("a", seed, confusion=[[8, 0, 2], [0, 0, 0], [5, 0, 5]]) for seed in range(2)])
+    assert cells(line(page, "F1 by class")) == ["F1 by class", "Modalities", "angry", "sad"]
+    assert cells(line(page, "*utterances*")) == ["*utterances*", "", "10", "10"]
+    assert [cells(text) for text in page.splitlines() if text.startswith("| a ")] == [
+        ["a", "text + audio", "69.6", "58.8"]
+    ]
+
+
+def test_notes_name_features_and_counts() -> None:
+    page = report.leaderboard(suite())
+    digest = SETS["text"].encode().hex()[:12]
+    expected = (
+        f"- Features `minilm` (text): org/minilm, r1, last; 384 wide, 22,713,216 frozen parameters; sha256 `{digest}`."
+    )
+    assert expected in page.splitlines()
+    assert "six speaker-independent folds" in page
+    assert line(page, "train 900", "tested in all")
+
+
+def test_parameters_outside_the_encoders_stand_beside_all_where_they_were_counted() -> None:
+    counted = replace(make("a", hits=20), encoder_parameters=123_000)
+    page = report.leaderboard([counted, make("b", hits=10), replace(make("c", hits=5), encoder_parameters=0)])
+    assert cells(line(page, "| Rank"))[-3:] == ["Parameters", "Fusion", "Seeds"]
+    assert {row[1]: row[-3:-1] for row in score_rows(page)} == {
+        "a": ["123,456", "456"], "b": ["123,456", "–"], "c": ["123,456", "123,456"]
+    }  # fmt: skip
+    assert line(page, "*Fusion* counts")
+    assert "Fusion" not in report.leaderboard([make("b")]).partition("## Published")[0].partition("### 1.")[2]
+
+
+def block(page: str, head: str) -> dict[str, list[str]]:
+    """Rows of the one table whose first heading is ``head``, by their first cell."""
+    lines = page.splitlines()
+    (start,) = [number for number, text in enumerate(lines) if text.startswith(f"| {head} ")]
+    rows = {}
+    for text in lines[start + 2 :]:
+        if not text.startswith("|"):
+            break
+        rows[cells(text)[0]] = cells(text)[1:]
+    return rows
+
+
+def test_the_habit_of_the_best_test_epoch_is_priced_and_never_ranks() -> None:
+    epochs = [_right(12), _right(24), _right(18)]
+    plain = [make("a", s, f, protocol="p", hits=h) for s in range(2) for f, h in enumerate((18, 12))]
+    plain += [make("b", 0, f, protocol="p", hits=15) for f in range(2)]
+    habit = [replace(record, literature=epochs) for record in plain[:4]]
+    page, honest = report.leaderboard(habit + plain[4:]), report.leaderboard(plain)
+    assert score_rows(page) == score_rows(honest)
+    assert "Literature" not in honest
+    before, after = (float(100 * SCORES["weighted_f1"](np.array(_right(h)))) for h in (15, 24))
+    expected = ["text + audio", f"{before:.2f} ± 0.00", f"{after:.2f} ± 0.00", f"{after - before:+.2f}"]
+    assert block(page, "Literature") == {"a": expected}  # b has not been measured
+    assert line(page, "*Optimistic*, never ranked").endswith(f"on average {after - before:.1f}.")
+
+
+def test_the_habit_is_priced_on_the_seeds_that_have_it_in_every_fold() -> None:
+    records = [make("a", s, f, protocol="p", hits=15 + s) for s in range(3) for f in range(2)]
+    chosen = {(0, 0), (0, 1), (1, 0)}  # one seed wholly, one by half
+    records = [replace(r, literature=[_right(21)]) if (r.spec.seed, r.spec.fold) in chosen else r for r in records]
+    f1 = [f"{100 * SCORES['weighted_f1'](np.array(_right(hits))):.2f}" for hits in (15, 21)]
+    assert block(report.leaderboard(records), "Literature")["a"][1:3] == f1
+
+
+def test_what_is_kept_without_retraining_is_a_share_of_the_weighted_f1() -> None:
+    half, none = _right(15), _right(0)
+    found = {"only": {"audio": none, "text": half}, "missing": {"0.3": half, "0.5": half, "0.7": half},
+             "noise": {"20": half, "10": half, "0": none}}  # fmt: skip
+    records = [replace(make("a", s, hits=30), robustness=found) for s in range(2)]
+    alone = make("unimodal", modalities=("text",), hits=30)
+    records.append(replace(alone, robustness={"noise": {"10": half, "0": half}}))
+    records.append(replace(make("majority", hits=30), robustness=found))
+    page = report.leaderboard([*records, make("b")])
+    kept = f"{100 * SCORES['weighted_f1'](np.array(half)):.0f} %"
+    rows = block(page, "Kept")
+    head = cells(line(page, "| Kept"))[3:]
+    assert head == ["Only text", "Only audio", "Missing 0.3", "Missing 0.5", "Missing 0.7", "Noise 10 dB", "Noise 0 dB"]
+    assert rows["a"][2:] == [kept, "0 %", kept, kept, kept, kept, "0 %"]
+    assert rows["unimodal"][2:] == ["–"] * 5 + [kept] * 2
+    assert set(rows) == {"a", "unimodal"}  # the majority class reads nothing that could be missing
+    assert "| Kept" not in report.leaderboard([make("a"), make("b")])
+
+
+def test_costs_stand_in_a_table_of_their_own_with_the_device() -> None:
+    def timed(record: RunRecord, latency: float) -> RunRecord:
+        times = {"latency_seconds": latency, "latency_utterances": 1, "throughput_seconds": 0.004,
+                 "throughput_utterances": 32, "device": "Processor X", "threads": 1}  # fmt: skip
+        return replace(record, efficiency=times, encoder_parameters=123_000, flops_per_utterance=2_500_000)
+
+    records = [timed(make("a", seed), latency) for seed, latency in enumerate((0.001, 0.002, 0.009))]
+    page = report.leaderboard([*records, make("b")])
+    assert block(page, "Cost") == {
+        "a": ["text + audio", "123,456", "456", "45,426,432", "2.50", "2.00", "8,000", "13", "99"]
+    }
+    assert line(page, "Never ranked.").endswith("on Processor X (1 thread).")
+    assert score_rows(page) == score_rows(
+        report.leaderboard([*(replace(r, efficiency=None) for r in records), make("b")])
+    )
+    assert "| Cost" not in report.leaderboard([make("a"), make("b")])
+
+
+def test_the_headline_sets_the_best_method_against_the_best_single_modality() -> None:
+    records = [make("a", hits=20), make("unimodal", modalities=("text",), hits=25), make("majority", hits=29)]
+    found = cells(line(report.leaderboard(records), "| a", "(text)"))
+    assert found[5] == "a"
+    assert found[-1].endswith("(text)")
+
+
+def test_tables_are_aligned_in_raw_form() -> None:
+    blocks = report.leaderboard(suite()).split("\n\n")
+    for block in (block for block in blocks if block.startswith("|")):
+        assert len({len(text) for text in block.strip().splitlines()}) == 1
+
+
+def test_terminal_table_shows_one_corpus() -> None:
+    text = report.main_table(suite(), "simulated_meld")
+    assert text.splitlines()[0] == "simulated_meld: emotion, official, utterance track (simulated)"
+    assert text.splitlines()[1].split() == ["method", "modalities", "weighted", "F1", "accuracy", "seeds"]
+    assert len(text.splitlines()) == 3
+    assert report.main_table([], "meld") == ""
+
+
+def test_without_records_the_page_says_how_to_make_some() -> None:
+    page = report.leaderboard([])
+    assert "`make bench`" in page
+    assert "| Rank" not in page
+
+
+def test_published_numbers_are_quoted_with_their_digits_and_never_ranked() -> None:
+    page = report.leaderboard([])
+    published = page[page.index("## Published numbers") :]
+    assert cells(line(published, "Sync-TVA", "weighted F1"))[2] == "67.40"
+    assert cells(line(published, "CFN-SR", "last epoch"))[2] == "66.50"
+    assert "Rank" not in published
+    for item in report.load_published():
+        assert item.source
+        assert item.trust
+        assert 0 < item.value < 100
+
+
+def test_write_then_check_finds_nothing_until_something_changes(tmp_path: Path) -> None:
+    results, target = tmp_path / "results", tmp_path / "leaderboard.md"
+    for record in suite():
+        write_record(record, results)
+    assert "does not exist" in (report.check(results, target) or "")
+    records, problems = load_records(results)
+    assert len(records) == len(suite())
+    assert problems == []
+    report.write(records, target)
+    assert target.read_text(encoding="utf-8") == report.leaderboard(suite())
+    assert report.check(results, target) is None
+    write_record(make("lmf", 7), results)
+    assert "from line" in (report.check(results, target) or "")
+    report.write(load_records(results)[0], target)
+    target.write_text(target.read_text(encoding="utf-8").replace("Leaderboard", "leaderboard", 1), encoding="utf-8")
+    assert "from line 1 on" in (report.check(results, target) or "")
+
+
+def test_an_unreadable_record_is_named_and_skipped(tmp_path: Path) -> None:
+    results, target = tmp_path / "results", tmp_path / "leaderboard.md"
+    path = write_record(make("a"), results)
+    write_record(make("b"), results)
+    path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
+    records, (problem,) = load_records(results)
+    assert records == [make("b")]
+    report.write(records, target)
+    assert path.name in problem
+    assert target.read_text(encoding="utf-8") == report.leaderboard([make("b")])
+    assert report.check(results, target) == problem
+
+
+def test_a_thousand_records_are_all_used(tmp_path: Path) -> None:
+    records = [make(f"m{number:02}", seed) for number in range(100) for seed in range(10)]
+    for record in records[::50]:
+        write_record(record, tmp_path)
+    assert len(load_records(tmp_path)[0]) == 20
+    rows = score_rows(report.leaderboard(records))
+    assert len(rows) == 100
+    assert {row[-1] for row in rows} == {"10"}
+
+
+@pytest.mark.parametrize("heavy", ["torch", "lightning", "pandas", "torchmetrics"])
+def test_importing_the_report_imports_nothing_heavy(heavy: str) -> None:
+    code = f"import sys, mer_bench.report; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------------
+
+
+def clustered(
+    method: str, seed: int, hits: int, *, fold: int = 0, modalities: tuple[str, ...] = ("audio", "text"), **spec: Any
+) -> RunRecord:
+    """A record of twelve dialogues of ten utterances, of which about ``hits`` are right in each."""
+    draw = np.random.default_rng([seed, fold, *method.encode(), *"".join(modalities).encode()])
+    right = draw.binomial(10, hits / 10, 12)
+    clusters = [[[int(n), 10 - int(n), 0], [0, 0, 0], [0, 0, 0]] for n in right]
+    confusion = np.sum(clusters, 0).tolist()
+    record = make(method, seed, fold, modalities, confusion=confusion, **spec)
+    return replace(record, test_by_cluster=clusters)
+
+
+def test_rows_say_how_certain_they_are_and_which_are_tied() -> None:
+    records = [clustered(name, seed, hits) for name, hits in (("a", 8), ("b", 8), ("c", 3)) for seed in range(5)]
+    records += [clustered("unimodal", seed, 5, modalities=("text",)) for seed in range(5)]
+    page = report.leaderboard(records)
+    first, second, third, single = score_rows(page)
+    assert {first[1], second[1]} == {"a", "b"}
+    assert first[5] == "–"
+    assert second[5].endswith("≈")
+    assert third[1] == "unimodal"
+    assert third[5] == "–"  # a reference row does not compete
+    assert single[1] == "c"
+    assert not single[5].endswith("≈")
+    low, high = (float(bound) for bound in single[4].split(" to "))
+    assert low < float(single[3].split(" ")[0]) < high
+    assert "over the best single modality, text (unimodal)." in page
+    assert "bootstrap over dialogues and seeds" in page
+
+
+def test_one_seed_is_said_to_be_one() -> None:
+    page = report.leaderboard([clustered(name, 0, hits) for name, hits in (("a", 8), ("b", 3))])
+    assert "no seeds, since there is but one" in page
+
+
+def test_folds_bring_their_clusters() -> None:
+    records = [
+        clustered(name, 0, hits, fold=fold, dataset="ravdess", protocol="folds6")
+        for name, hits in (("a", 8), ("b", 3))
+        for fold in range(1, 7)
+    ]
+    (table,) = tables(records)
+    assert [row.counts.shape for row in table.rows if row.counts is not None] == [(1, 72, 3, 3)] * 2
+    assert "bootstrap over actors" in report.leaderboard(records)
+
+
+def test_rows_without_clusters_have_no_interval() -> None:
+    page = report.leaderboard([clustered("a", 0, 8), make("b", 0, confusion=[[60, 60, 0], [0, 0, 0], [0, 0, 0]])])
+    assert score_rows(page)[1][4:6] == ["–", "–"]
+    assert "95 % interval" not in report.leaderboard([make("a", 0)])

@@ -1,0 +1,171 @@
+"""Pictures: one for each table and kind, the same bytes for the same records, nothing drawn that is not known."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_compare import record
+
+from mer_bench.errors import Misuse
+from mer_bench.metrics import weighted_f1
+from mer_bench.records import RunRecord
+from mer_bench.report import plots
+from mer_bench.report.across import across
+from mer_bench.report.leaderboard import leaderboard
+from mer_bench.report.tables import tables
+
+pytest.importorskip("matplotlib")
+
+WRONG = {"a": [7], "b": [7, 20, 40], "c": list(range(0, 60, 4)), "majority": list(range(20, 60))}
+
+
+@pytest.fixture(scope="module")
+def records() -> list[RunRecord]:
+    made = [replace(record(name, seed, wrong), parameters=10 ** (3 + place))
+            for place, (name, wrong) in enumerate(WRONG.items()) for seed in range(2)]  # fmt: skip
+    return [measured(one) for one in made]
+
+
+def measured(one: RunRecord) -> RunRecord:
+    """With a curve, a best test epoch that is right everywhere, and half of what was right lost without a modality."""
+    if one.spec.method == "majority":
+        return one
+    matrix = np.array(one.test_confusion)
+    half = matrix // 2 + np.roll(matrix - matrix // 2, 1, axis=1)
+    return replace(
+        one,
+        curve=[{"val/weighted_f1": 0.1 * epoch} for epoch in range(4)],
+        literature=[one.test_confusion, np.diag(matrix.sum(1)).tolist()],
+        robustness={"missing": {"0.1": one.test_confusion, "0.5": half.tolist()}, "noise": {"20": half.tolist()}},
+    )
+
+
+def test_every_kind_is_drawn_and_equal_records_give_equal_bytes(records: list[RunRecord], tmp_path: Path) -> None:
+    first = plots.write(records, tmp_path / "first")
+    assert {path.stem.rpartition("-")[2] for path in first} == set(plots.PLOTS)
+    for path, again in zip(first, plots.write(records[::-1], tmp_path / "second"), strict=True):
+        assert path.name == again.name == f"meld-emotion-official-utterance-minilm-{path.stem.rpartition('-')[2]}.svg"
+        assert path.read_bytes() == again.read_bytes()
+
+
+def test_names_and_numbers_stand_in_the_picture_as_text(records: list[RunRecord], tmp_path: Path) -> None:
+    texts = {}
+    for path in plots.write(records, tmp_path):
+        svg = path.read_text(encoding="utf-8")
+        assert not re.search(r"<dc:date>|20\d\d-\d\d", svg)
+        texts[path.stem.rpartition("-")[2]] = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    names = [text.removesuffix(" (text)") for text in texts["ranking"]]
+    assert [name for name in names if name in WRONG] == ["a", "b", "c", "majority"]  # best first
+    assert "majority" not in texts["classes"]
+    assert {"angry", "happy", "sad", "true"} <= set(texts["confusion"])
+    assert "98" in texts["classes"]
+    assert {"a", "b", "c"} <= set(texts["frontier"])
+    for kind in ("operations", "learning", "literature", "robustness"):
+        assert {"a", "b", "c"} <= {text.removesuffix(" (text)") for text in texts[kind]}
+    assert "majority" not in texts["literature"] + texts["robustness"]
+    gaps = [float(text) for text in texts["literature"] if text.startswith("+")]
+    assert gaps == sorted(gaps)  # the best row has least to gain
+    honest = [100 * weighted_f1(np.array(records[2 * place].test_confusion)) for place in range(3)]
+    assert gaps == pytest.approx([100 - score for score in honest], abs=0.06)
+    assert {"none", "0.1", "0.5", "20"} <= set(texts["robustness"])
+
+
+def test_names_beside_points_never_cover_each_other() -> None:
+    """Forty methods of nearly equal cost and score."""
+    crowd = [replace(record(f"method_{i}", 0, list(range(i // 4))), parameters=10_000 + 20 * i) for i in range(40)]
+    (table,) = tables(crowd)
+    figure = plots.frontier(table)
+    assert figure is not None
+    figure.draw_without_rendering()
+    boxes = [note.get_window_extent() for note in figure.axes[0].texts if note.get_text()]
+    assert len(boxes) == 40
+    assert not [(a, b) for a, b in combinations(boxes, 2) if a.overlaps(b)]
+
+
+# Several tables
+
+
+def over_tables(scores: dict[str, list[int]], **changes: Any) -> list[RunRecord]:
+    """Methods that make so many errors in table 0, 1, 2 ..."""
+    made = [
+        (record(name, 0, list(range(wrong))), f"set{place}")
+        for name, errors in scores.items() for place, wrong in enumerate(errors)
+    ]  # fmt: skip
+    return [
+        replace(one, spec=replace(one.spec, features={"text": name}, features_sha256={"text": name}), **changes)
+        for one, name in made
+    ]
+
+
+ERRORS = {"a": [1, 2, 3], "b": [4, 5, 6], "c": [7, 8, 9], "d": [2, 9, 1]}
+
+
+def test_methods_are_ranked_over_the_tables_of_a_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = over_tables({"e": [1]})  # stands in one table alone
+    (found,) = across(tables(over_tables(ERRORS) + few))
+    assert found.methods == ("a", "d", "b", "c")
+    assert found.test is not None
+    assert found.test.ranks == pytest.approx((4 / 3, 7 / 3, 8 / 3, 11 / 3))
+    page = leaderboard(over_tables(ERRORS), [])
+    assert "### Over several tables\n" in page
+    assert "4 methods over 3 tables of one corpus: Friedman chi² = 5.00, df = 3, p = 0.172; critical difference" in page
+    monkeypatch.setattr(plots, "PLOTS", {})
+    ((path,), (again,)) = (plots.write(over_tables(ERRORS), tmp_path / folder) for folder in ("first", "second"))
+    assert path.read_bytes() == again.read_bytes()
+    assert path.name == "real-utterance-critical.svg"
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text(encoding="utf-8"))
+    assert "utterance track over 3 tables: Friedman chi² = 5.00, df = 3, p = 0.172" in texts
+    assert "critical difference 2.71 (Nemenyi, 5 %)" in texts
+
+
+def test_too_few_tables_or_methods_are_no_test() -> None:
+    two = over_tables({name: errors[:2] for name, errors in ERRORS.items()})
+    (found,) = across(tables(two))
+    assert found.test is None
+    assert "a test over tables needs three of each" in leaderboard(two, [])
+    assert across(tables(over_tables({"a": [1, 2, 3], "b": [4, 5, 6]}))) == []
+
+
+def test_simulated_tables_are_never_mixed_with_real_ones() -> None:
+    simulated = over_tables({name: errors[:2] for name, errors in ERRORS.items()}, simulated=True)
+    found = across(tables(over_tables({name: errors[:1] for name, errors in ERRORS.items()}) + simulated))
+    assert [(part.simulated, len(part.tables), part.test) for part in found] == [(True, 2, None), (False, 1, None)]
+
+
+def test_of_several_rows_of_a_method_none_is_chosen_by_its_score() -> None:
+    better = [
+        replace(one, spec=replace(one.spec, options={"hidden": 9})) for one in over_tables({"c": [0, 0, 0]})
+    ]  # fmt: skip
+    (found,) = across(tables(over_tables(ERRORS) + better))
+    assert found.methods[-1] == "c"
+
+
+def test_what_is_not_known_is_not_drawn(records: list[RunRecord], tmp_path: Path) -> None:
+    unknown = {"test_by_cluster": None, "curve": [], "literature": None, "robustness": None}
+    few = [replace(one, **unknown) for one in records if one.spec.method in ("a", "b")]
+    assert {path.stem.rpartition("-")[2] for path in plots.write(few, tmp_path)} == {"classes", "confusion"}
+
+
+def test_pictures_of_tables_that_are_gone_are_removed(records: list[RunRecord], tmp_path: Path) -> None:
+    (tmp_path / "old-table-ranking.svg").write_text("")
+    (tmp_path / "notes.txt").write_text("mine")
+    made = plots.write(records, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in made} | {"notes.txt"}
+
+
+def test_png_is_written_too(records: list[RunRecord], tmp_path: Path) -> None:
+    made = plots.write(records, tmp_path, ("png",))
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in made)
+
+
+def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(Misuse, match=r"pip install 'mer-bench\[report\]'"):
+        plots.write([], tmp_path)

@@ -1,0 +1,50 @@
+"""The generated parts of README.md and docs/simulated.md are what the registry and the records give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mer_bench.errors import Misuse
+from mer_bench.fusion import METHODS
+from mer_bench.records import load_records
+from mer_bench.report import readme
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_readme_is_up_to_date() -> None:
+    records, _ = load_records(ROOT / "benchmarks" / "results")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.MARKED.findall(text)) == 4
+    assert readme.fill(text, records) == text, "run make leaderboard"
+
+
+def test_the_page_of_the_simulated_corpora_is_up_to_date() -> None:
+    """All but what is known of the presets, which takes long to compute and has tests of its own."""
+    records, _ = load_records(ROOT / "benchmarks" / "results")
+    text = (ROOT / "docs" / "simulated.md").read_text(encoding="utf-8")
+    kinds = {"shares", "answers"}
+    assert {found[1] for found in readme.MARKED.findall(text)} == {"presets", *kinds}
+    assert readme.fill(text, records, kinds) == text, "run make leaderboard"
+
+
+def test_every_method_stands_in_the_table_with_its_paper() -> None:
+    table = readme.methods()
+    for name, method in METHODS.items():
+        assert f"| [{name}] " in table or (not method.paper and f"| {name} " in table)
+        assert not method.paper or f"[{name}]: https://" in table
+
+
+def test_only_what_stands_between_the_marks_is_replaced() -> None:
+    text = "before\n<!-- methods -->\nold\n<!-- end -->\nafter <!-- end -->\n"
+    filled = readme.fill(text, [])
+    assert filled.startswith("before\n<!-- methods -->\n\n| Method")
+    assert filled.endswith("\n<!-- end -->\nafter <!-- end -->\n")
+    assert "old" not in filled
+
+
+def test_a_table_that_no_record_makes_is_named() -> None:
+    with pytest.raises(Misuse, match="unknown table 'iemocap: six"):
+        readme.fill("<!-- table: iemocap: six, session5, dialogue track -->\n<!-- end -->", [])

@@ -1,0 +1,150 @@
+"""Intervals cover as often as they say, and equal methods come out different as rarely as they should."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mer_bench.metrics import SCORES
+from mer_bench.report.statistics import Evidence, difference, friedman, holm, resample
+
+Counts = npt.NDArray[np.int64]
+CLASSES = 4
+
+
+def sizes(clusters: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Utterances of each cluster and class: dialogues of different length and mood."""
+    return generator.poisson(generator.gamma(4, 3, (clusters, CLASSES)))
+
+
+def method(
+    utterances: npt.NDArray[np.int64], ease: npt.NDArray[np.float64], seeds: int, generator: np.random.Generator
+) -> Counts:
+    """Trainings whose accuracy depends on the cluster, on what the method makes of it, and on the seed."""
+    own = generator.normal(0, 0.3, len(ease))
+    recall = 1 / (1 + np.exp(-(ease + own + generator.normal(0, 0.15, (seeds, 1)))))
+    hits = generator.binomial(utterances, recall[..., None])  # [seed, cluster, class]
+    counts = np.zeros((seeds, len(ease), CLASSES, CLASSES), np.int64)
+    wrong = generator.multinomial(utterances - hits, np.full(CLASSES - 1, 1 / (CLASSES - 1)))
+    for true in range(CLASSES):
+        counts[:, :, true, true] = hits[..., true]
+        counts[:, :, true, [c for c in range(CLASSES) if c != true]] = wrong[:, :, true]
+    return counts
+
+
+def world(clusters: int, seeds: int, methods: int, generator: np.random.Generator) -> list[Counts]:
+    """Methods of equal quality on the same test set."""
+    utterances, ease = sizes(clusters, generator), generator.normal(0.3, 0.4, clusters)
+    return [method(utterances, ease, seeds, generator) for _ in range(methods)]
+
+
+@pytest.mark.parametrize(("clusters", "seeds"), [(31, 5), (24, 3)])
+def test_equal_methods_differ_in_about_five_percent_of_draws(clusters: int, seeds: int) -> None:
+    generator, draws = np.random.default_rng(0), 400
+    rejected = 0
+    for _ in range(draws):
+        a, b = world(clusters, seeds, 2, generator)
+        found = difference(resample(a, stream=0, resamples=400), resample(b, stream=1, resamples=400))
+        rejected += found.p < 0.05
+    assert 0.02 <= rejected / draws <= 0.085  # 5 % within three standard errors
+
+
+def test_the_interval_covers_the_truth_in_about_95_percent_of_draws() -> None:
+    generator, draws = np.random.default_rng(1), 300
+    (endless,) = world(4000, 40, 1, generator)
+    truth = resample(endless, resamples=2).score
+    covered = 0
+    for _ in range(draws):
+        (counts,) = world(31, 5, 1, generator)
+        low, high = resample(counts, resamples=400).interval
+        covered += low <= truth <= high
+    assert 0.90 <= covered / draws <= 0.985
+
+
+def test_a_real_difference_is_found() -> None:
+    generator = np.random.default_rng(2)
+    utterances, ease = sizes(31, generator), generator.normal(0.3, 0.4, 31)
+    worse, better = (method(utterances, ease + gain, 5, generator) for gain in (0.0, 0.6))
+    found = difference(resample(better, stream=0), resample(worse, stream=1))
+    assert found.p < 0.001
+    assert 0 < found.low < found.effect < found.high
+
+
+def test_the_score_is_the_mean_over_seeds_of_pooled_scores() -> None:
+    (counts,) = world(10, 3, 1, np.random.default_rng(3))
+    for name, score in SCORES.items():
+        found = resample(counts, name, resamples=10)
+        assert found.score == pytest.approx(np.mean([score(seed.sum(0)) for seed in counts]))
+
+
+def test_resampling_is_the_loop_over_draws() -> None:
+    """Each resample is the score of clusters and seeds drawn with replacement, one fewer than there are."""
+    (counts,) = world(2, 1, 1, np.random.default_rng(4))
+    either = {round(float(SCORES["weighted_f1"](counts[0, cluster])), 12) for cluster in (0, 1)}
+    assert {round(value, 12) for value in resample(counts, resamples=200).resampled} == either
+
+
+def test_a_method_does_not_differ_from_itself() -> None:
+    (counts,) = world(20, 1, 1, np.random.default_rng(5))
+    found = difference(resample(counts, stream=0), resample(counts, stream=1))
+    assert (found.effect, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_only_the_same_utterances_are_compared() -> None:
+    generator = np.random.default_rng(6)
+    (a,), (b,) = world(20, 1, 1, generator), world(20, 1, 1, generator)
+    with pytest.raises(ValueError, match="not tested on the same utterances"):
+        difference(resample(a), resample(b))
+
+
+def test_equal_counts_give_equal_numbers() -> None:
+    (counts,) = world(20, 2, 1, np.random.default_rng(7))
+    first, second = resample(counts), resample(counts.copy())
+    assert isinstance(first, Evidence)
+    np.testing.assert_array_equal(first.resampled, second.resampled)
+
+
+def test_holm_corrects_step_by_step() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+
+
+#: AUC of C4.5, with m tuned, with cf tuned, with both tuned on 14 corpora: Demsar (JMLR 7, 2006), table 6, as ranks
+DEMSAR = [
+    (4, 3, 2, 1), (1, 2, 3, 4), (4, 1, 2, 3), (4, 1, 3, 2), (4, 2, 3, 1), (1, 2.5, 4, 2.5), (3, 2, 4, 1),
+    (2.5, 2.5, 4, 1), (4, 3, 2, 1), (2.5, 2.5, 2.5, 2.5), (4, 2.5, 1, 2.5), (3, 2, 4, 1), (4, 1, 2, 3), (3, 1, 4, 2),
+]  # fmt: skip
+
+
+def test_friedman_and_the_critical_difference_are_those_of_a_worked_example() -> None:
+    found = friedman(-np.array(DEMSAR, np.float64))
+    assert found.ranks == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)  # as printed
+    assert found.critical == pytest.approx(1.25, abs=5e-3)
+    ties = 6 + 6 + 60 + 6  # sum of t^3 - t; the paper's 9.28 is not corrected for them
+    assert found.chi2 * (1 - ties / (14 * (4**3 - 4))) == pytest.approx(9.28, abs=5e-3)
+    assert (found.df, found.blocks) == (3, 14)
+    assert found.p == pytest.approx(0.0167, abs=5e-4)  # the upper tail of chi-square(3) at 10.23
+
+
+def test_the_critical_difference_agrees_with_nemenyi_s_test_of_another_library() -> None:
+    posthocs = pytest.importorskip("scikit_posthocs")
+    scores = np.random.default_rng(8).normal(np.linspace(0, 1.5, 6), 1, (12, 6))
+    found = friedman(scores)
+    apart = np.abs(np.subtract.outer(found.ranks, found.ranks)) > found.critical
+    np.testing.assert_array_equal(apart, posthocs.posthoc_nemenyi_friedman(scores).to_numpy() < 0.05)
+    assert apart.any()
+    assert not apart.all()
+
+
+def test_methods_that_rank_alike_differ_in_at_most_five_percent_of_draws() -> None:
+    generator = np.random.default_rng(9)
+    p = np.array([friedman(generator.normal(size=(8, 5))).p for _ in range(400)])
+    assert 0.015 <= (p < 0.05).mean() <= 0.075
+
+
+def test_equal_scores_are_no_difference_and_few_blocks_no_test() -> None:
+    assert (friedman(np.ones((3, 4))).chi2, friedman(np.ones((3, 4))).p) == (0, 1)
+    for shape in ((2, 5), (5, 2)):
+        with pytest.raises(ValueError, match="needs three of each"):
+            friedman(np.zeros(shape))

@@ -1,0 +1,374 @@
+"""What is measured beside the score: it changes no training, choice or prediction, and it measures what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from factories import DIMS, alone, pad, random_batch
+from torch import Tensor
+
+from mer_bench.batch import Batch
+from mer_bench.datasets import DATASETS
+from mer_bench.fusion.base import FusionModule
+from mer_bench.records import MEASURES, RunRecord, RunSpec, read_record, write_record
+from mer_bench.training import measures as measure
+from mer_bench.training.bench import missing
+from mer_bench.training.build import build_datamodule, build_method
+from mer_bench.training.execute import Places, run_and_record
+from mer_bench.training.measures import DECIBELS, RATES, Disturbances
+from mer_bench.training.run import run
+from mer_bench.training.suite import one_run
+
+RAVDESS = "simulated-ravdess"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def spec_of(root: Path, method: str = "early_concat", dataset: str = RAVDESS, **changes: Any) -> RunSpec:
+    usual: dict[str, Any] = {
+        "features": {},
+        "label_set": None,
+        "protocol": None,
+        "options": {} if method == "majority" else {"hidden": 16},
+        "training": {"epochs": 3, "learning_rate": 4e-3},
+        "fold": 1,
+        "seed": 0,
+    }
+    return one_run(root, dataset, method, **{**usual, **changes})
+
+
+def train(spec: RunSpec, root: Path, *measures: str) -> RunRecord:
+    record = run(spec, root, logger="none", measures=measures)
+    assert record is not None
+    return record
+
+
+def bare(record: RunRecord) -> RunRecord:
+    """Without measures and without times."""
+    return replace(record, literature=None, robustness=None, efficiency=None, seconds=0.0, peak_memory_mib=0.0)
+
+
+@pytest.fixture(scope="module")
+def plain(root: Path) -> RunRecord:
+    return train(spec_of(root), root)
+
+
+@pytest.fixture(scope="module")
+def full(root: Path) -> RunRecord:
+    """All measures; a disturbance of strength zero stands beside each real one."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(measure, "RATES", (0.0, 0.5))
+        patched.setattr(measure, "DECIBELS", (400, 0))
+        return train(spec_of(root), root, *MEASURES)
+
+
+# Nothing else changes
+
+
+def test_a_run_is_the_same_with_and_without_measures(plain: RunRecord, full: RunRecord) -> None:
+    assert (plain.literature, plain.robustness, plain.efficiency) == (None, None, None)
+    assert None not in (full.literature, full.robustness, full.efficiency)
+    assert bare(full) == bare(plain)
+    assert len({json.dumps(entry) for entry in plain.curve}) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "changes"),
+    [
+        ("bc_lstm", RAVDESS, {"training": {"epochs": 2, "batch_size": 8}}),
+        ("mmim", RAVDESS, {"training": {"epochs": 2}}),  # estimates densities as it goes
+        ("early_concat", RAVDESS, {"protocol": "fixed", "training": {"epochs": 2}}),  # without validation
+    ],
+)
+def test_counting_on_the_test_set_disturbs_no_kind_of_training(
+    root: Path, method: str, dataset: str, changes: dict[str, Any]
+) -> None:
+    spec = spec_of(root, method, dataset, **changes)
+    habit = train(spec, root, "literature")
+    assert bare(habit) == bare(train(spec, root))
+    assert habit.literature is not None
+    assert habit.literature[habit.best_epoch] == habit.test_confusion
+
+
+def test_test_labels_reach_neither_curve_nor_choice_nor_predictions_through_the_literature_measure(
+    root: Path, full: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = DATASETS[RAVDESS]
+    original = module._rows
+
+    def permuted(self: Any, protocol: str, fold: int) -> Any:
+        rows = original(self, protocol, fold)
+        self.labels[rows["test"]] = np.random.default_rng(0).permutation(self.labels[rows["test"]])
+        return rows
+
+    monkeypatch.setattr(module, "_rows", permuted)
+    other = train(full.spec, root, "literature")
+    assert other.literature != full.literature
+    assert other.curve == full.curve
+    assert other.best_epoch == full.best_epoch
+    assert other.test_predictions == full.test_predictions
+
+
+# Literature
+
+
+def test_literature_counts_the_whole_test_set_on_the_weights_of_each_epoch(full: RunRecord) -> None:
+    assert full.literature is not None
+    assert len(full.literature) == len(full.curve) == 3
+    assert full.literature[full.best_epoch] == full.test_confusion
+    assert len({json.dumps(matrix) for matrix in full.literature}) == 3
+    support = np.sum(full.test_confusion, 1).tolist()
+    assert [np.sum(matrix, 1).tolist() for matrix in full.literature] == [support] * 3
+
+
+def test_a_method_without_parameters_has_measures_too(root: Path) -> None:
+    record = train(spec_of(root, "majority"), root, *MEASURES)
+    assert record.literature == [record.test_confusion]
+    assert record.robustness is not None
+    assert {json.dumps(m) for kind in record.robustness.values() for m in kind.values()} == {
+        json.dumps(record.test_confusion)
+    }
+    assert record.efficiency is not None
+
+
+# Robustness
+
+
+def test_robustness_is_of_the_weights_that_were_scored_and_of_every_test_utterance(full: RunRecord) -> None:
+    assert full.robustness is not None
+    assert set(full.robustness) == {"only", "missing", "noise", "noise audio", "noise vision"}
+    assert set(full.robustness["only"]) == {"audio", "vision"}
+    for kind, none, real in (("missing", "0", "0.5"), ("noise", "400", "0"), ("noise audio", "400", "0")):
+        assert full.robustness[kind][none] == full.test_confusion
+        assert full.robustness[kind][real] != full.test_confusion
+    support = np.sum(full.test_confusion, 1).tolist()
+    for kinds in full.robustness.values():
+        assert all(np.sum(matrix, 1).tolist() == support for matrix in kinds.values())
+
+
+class Witness(FusionModule):
+    """Says how many modalities an utterance has."""
+
+    def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
+        super().__init__(dims, num_classes)
+
+    def forward(self, batch: Batch) -> Tensor:
+        return torch.nn.functional.one_hot(self.present(batch).sum(0), self.num_classes).float()
+
+
+def test_what_the_method_sees_under_each_disturbance_is_counted_under_its_name(root: Path) -> None:
+    datamodule = build_datamodule(spec_of(root), root)
+    datamodule.setup("test")
+    found = measure.robustness(Witness(datamodule.dims, datamodule.num_classes), datamodule)
+    seen = {kind: {level: np.sum(m, 0).tolist() for level, m in of.items()} for kind, of in found.items()}
+    rows = datamodule.rows["test"]
+    lack = {n: int((np.diff(opened.offsets)[rows] == 0).sum()) for n, opened in datamodule.features.items()}
+    whole = len(rows) - sum(lack.values())  # have both
+    assert min(lack.values()) > 0
+    assert seen["only"] == {name: [absent, len(rows) - absent] + [0] * 6 for name, absent in lack.items()}
+    assert list(seen["missing"]) == [f"{rate:g}" for rate in RATES]
+    assert list(seen["noise"]) == [f"{level}" for level in DECIBELS]
+    assert all(counts == [0, len(rows) - whole, whole] + [0] * 5 for counts in seen["noise audio"].values())
+    both = [counts[2] for counts in seen["missing"].values()]
+    assert both == sorted(both, reverse=True)
+    assert whole > both[0] > 0.6 * whole > 0.3 * whole > both[-1] > 0
+    assert all(counts[0] == 0 for counts in seen["missing"].values())
+
+
+def disturbances(names: Mapping[str, int] = DIMS) -> Disturbances:
+    return Disturbances(60, list(names))
+
+
+def conditions(batch: Batch) -> dict[tuple[str, str], Batch]:
+    return {(kind, level): changed for kind, level, changed in disturbances().of(batch)}
+
+
+def test_the_disturbances_of_three_modalities() -> None:
+    found = conditions(random_batch())
+    assert [level for kind, level in found if kind == "only"] == [
+        "text", "audio", "vision", "audio+text", "text+vision", "audio+vision"
+    ]  # fmt: skip
+    assert {kind for kind, _ in found} == {"only", "missing", "noise", "noise text", "noise audio", "noise vision"}
+    only = found["only", "audio+text"]
+    assert not only.features["vision"].mask.any()
+    assert not only.features["vision"].values.any()
+    assert only.features["audio"] is not None
+    assert torch.equal(only.features["audio"].values, random_batch().features["audio"].values)
+
+
+def test_one_modality_is_never_dropped_and_pixels_get_no_noise() -> None:
+    batch = random_batch({"audio": 5})
+    assert {kind for kind, _, _ in Disturbances(60, ["audio"]).of(batch)} == {"noise"}
+    assert list(Disturbances(60, []).of(batch)) == []
+
+
+def same(left: Batch, right: Batch, rows: Tensor | slice = slice(None)) -> bool:
+    """Whether ``right`` holds the utterances ``rows`` of ``left``, but for padding."""
+    for name, sequence in right.features.items():
+        time = min(sequence.mask.shape[1], left.features[name].mask.shape[1])
+        mask = left.features[name].mask[rows]
+        values = left.features[name].values[rows]
+        if not torch.equal(mask[:, :time], sequence.mask[:, :time]) or mask[:, time:].any():
+            return False
+        if sequence.mask[:, time:].any() or not torch.equal(values[:, :time], sequence.values[:, :time]):
+            return False
+    return True
+
+
+def test_an_utterance_is_treated_alike_with_any_padding_and_beside_any_other() -> None:
+    batch = random_batch(missing={"vision": [0, 4]})
+    padded = conditions(pad(batch))
+    by_itself, rows = alone(batch, 1)
+    single = conditions(by_itself)
+    for condition, changed in conditions(batch).items():
+        assert same(changed, padded[condition]), condition
+        assert same(changed, single[condition], rows), condition
+    assert not same(batch, padded["noise", "10"])
+
+
+def test_methods_on_fewer_modalities_lose_the_same_and_hear_the_same_noise() -> None:
+    batch = random_batch()
+    pair = replace(batch, features={name: batch.features[name] for name in ("audio", "vision")})
+    every, two = conditions(batch), conditions(pair)
+    for name in ("audio", "vision"):
+        assert torch.equal(every["noise", "0"].features[name].values, two["noise", "0"].features[name].values)
+        kept = two["missing", "0.5"].features[name].mask.any(1)
+        # with fewer modalities it is sooner the last one that is left
+        assert bool((kept | ~every["missing", "0.5"].features[name].mask.any(1)).all())
+
+
+def test_modalities_go_missing_at_the_rate_independently_but_never_the_last_that_an_utterance_has() -> None:
+    count = 3000
+    lacking = range(0, count, 5)
+    batch = random_batch(dialogues=[count], context="utterance", times=(1, 2), missing={"text": lacking})
+    batch = replace(batch, index=torch.arange(count))
+    plan = Disturbances(count, [])
+    before: Tensor | None = None
+    for rate in RATES:
+        changed = plan.missing(batch, rate)
+        have = torch.stack([changed.features[name].mask.any(1) for name in DIMS], 1)
+        assert have.any(1).all()
+        assert before is None or not (have & ~before).any()  # what is lost at a low rate is lost at a higher one
+        before = have
+        full = have[[row for row in range(count) if row % 5]]
+        expected = rate - rate**3 / 3
+        assert full.float().mean(0).numpy() == pytest.approx([1 - expected] * 3, abs=0.04)
+        two = (~full).sum(1) == 2
+        assert float(two.float().mean()) == pytest.approx(3 * rate**2 * (1 - rate) + rate**3, abs=0.04)
+
+
+@pytest.mark.parametrize("decibels", DECIBELS)
+def test_noise_is_standard_gaussian_at_its_level_on_real_frames_of_its_modality_alone(decibels: int) -> None:
+    dims = {"audio": 40, "vision": 30}
+    batch = random_batch(dims, dialogues=[50], context="utterance", times=(10, 40), missing={"audio": [3]})
+    batch = replace(batch, index=torch.arange(50))
+    changed = {
+        (kind, level): each for kind, level, each in Disturbances(60, list(dims)).of(batch)
+    }["noise audio", str(decibels)]  # fmt: skip
+    assert changed.features["vision"] is batch.features["vision"]
+    before, after = batch.features["audio"], changed.features["audio"]
+    added = after.values - before.values
+    assert torch.equal(before.mask, after.mask)
+    assert not added[~before.mask].any()
+    sigma = 10 ** (-decibels / 20)
+    real = added[before.mask] / sigma
+    assert float(real.mean()) == pytest.approx(0, abs=0.02)
+    assert float(real.std()) == pytest.approx(1, abs=0.02)
+    assert float((real.abs() < 1).float().mean()) == pytest.approx(0.683, abs=0.01)
+
+
+# Efficiency
+
+
+def test_efficiency_names_the_device_and_times_one_utterance_and_thirty_two(full: RunRecord) -> None:
+    found = full.efficiency
+    assert found is not None
+    assert (found["latency_utterances"], found["throughput_utterances"], found["threads"]) == (1, 32, 1)
+    assert 1e-6 < found["latency_seconds"] < 1
+    assert 1e-6 < found["throughput_seconds"] < 32 * found["latency_seconds"]  # a batch is worth its while
+    assert found["device"]
+
+
+def test_a_dialogue_method_is_timed_on_whole_dialogues(root: Path) -> None:
+    datamodule = build_datamodule(spec_of(root, "bc_lstm", "simulated-iemocap"), root)
+    datamodule.setup("test")
+    lengths = datamodule.table["dialogue"].iloc[datamodule.rows["test"]].value_counts()
+    method = build_method(spec_of(root, "bc_lstm", "simulated-iemocap"), datamodule.dims, datamodule.num_classes)
+    found = measure.efficiency(method, datamodule)
+    assert found["latency_utterances"] == sorted(lengths)[len(lengths) // 2]
+    assert 32 <= found["throughput_utterances"] < 32 + lengths.max()
+
+
+# By the bench: what is lacking, what is kept
+
+
+@pytest.fixture
+def places(root: Path, tmp_path: Path) -> Places:
+    return Places(root, tmp_path / "results", "none")
+
+
+def test_a_record_that_lacks_a_measure_is_run_again_and_keeps_what_it_has(root: Path, places: Places) -> None:
+    spec = spec_of(root, training={"epochs": 1})
+    assert missing([spec], places.results) == [spec]
+    path = run_and_record(spec, replace(places, measures=("robustness",)))
+    assert path is not None
+    first = read_record(path)
+    assert first.robustness is not None
+    assert (first.literature, first.efficiency) == (None, None)
+    assert missing([spec], places.results) == missing([spec], places.results, ["robustness"]) == []
+    assert missing([spec], places.results, ["literature", "robustness"]) == [spec]
+    assert run_and_record(spec, replace(places, measures=("literature",))) == path
+    second = read_record(path)
+    assert second.literature is not None
+    assert second.robustness == first.robustness
+    assert bare(second) == bare(first)
+    assert missing([spec], places.results, ["literature", "robustness"]) == []
+
+
+def test_speed_alone_is_measured_without_training_again(
+    root: Path, places: Places, plain: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_record(plain, places.results)
+    monkeypatch.setattr(L.Trainer, "fit", None)
+    path = run_and_record(plain.spec, replace(places, measures=("efficiency",)))
+    assert path is not None
+    record = read_record(path)
+    assert record.efficiency is not None
+    assert record.efficiency["latency_seconds"] > 0
+    assert replace(record, efficiency=None) == plain
+
+
+def test_what_needs_whole_weights_is_not_awaited_from_a_strategy_that_shards_them(
+    places: Places, plain: RunRecord
+) -> None:
+    sharded = replace(plain, spec=replace(plain.spec, strategy="fsdp", devices=2))
+    write_record(sharded, places.results)
+    assert missing([sharded.spec], places.results, ["literature", "robustness"]) == []
+    assert missing([sharded.spec], places.results, MEASURES) == [sharded.spec]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore")  # of Lightning and of Python, about logging and forking
+def test_two_devices_measure_every_utterance_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "RATES", (0.0,))
+    monkeypatch.setattr(measure, "DECIBELS", (400,))
+    training = {"epochs": 2, "batch_size": 12}  # evaluation takes 48, 48 and 24
+    record = train(spec_of(root, training=training, devices=2, strategy="ddp_fork"), root, *MEASURES)
+    assert record.literature is not None
+    assert record.robustness is not None
+    assert record.literature[record.best_epoch] == record.test_confusion
+    assert len(record.literature) == 2
+    assert record.robustness["missing"]["0"] == record.robustness["noise"]["400"] == record.test_confusion
+    assert record.efficiency is not None

@@ -1,0 +1,136 @@
+"""One run on two machines: two hosts in network namespaces of this one, joined by a cable, sharing no results."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mer_bench.records import RunSpec, load_records, read_record
+from mer_bench.training.build import build_datamodule
+from mer_bench.training.run import run
+from mer_bench.training.suite import read_suite
+
+ADDRESSES = ("10.77.77.1", "10.77.77.2")
+SUITE = """
+dataset = "simulated-ravdess"
+label_set = "eight"
+protocol = "folds6"
+seeds = [0]
+
+[training]
+epochs = 3
+batch_size = {batch_size}
+learning_rate = 2e-2
+
+[[table]]
+features = {{ audio = "simulated-audio" }}
+methods = [{{ name = "unimodal", options = {{ hidden = 8, dropout = 0.0 }} }}]
+"""
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[tuple[str, str]]:
+    """The names of two namespaces with one network between them."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("namespaces need root and iproute2")
+    names = (f"mer{os.getpid()}a", f"mer{os.getpid()}b")
+    try:
+        try:
+            for name in names:
+                ip("netns", "add", name)
+            ip("link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1])
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no namespaces here: {error.stderr.decode().strip()}")
+        for name, address in zip(names, ADDRESSES, strict=True):
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", "cable")
+            for link in ("lo", "cable"):
+                ip("-n", name, "link", "set", link, "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+def one_device(root: Path) -> RunSpec:
+    """A run whose epochs are one step on all training rows."""
+    file = root / "suite.toml"
+    file.write_text(SUITE.format(batch_size=1), encoding="utf-8")
+    from mer_bench.training.suite import prepare
+
+    prepare(read_suite(file), root)
+    first = read_suite(file).specs(root)[0]
+    rows = len(build_datamodule(first, root).rows["train"])
+    assert rows % 2 == 0
+    file.write_text(SUITE.format(batch_size=rows // 2), encoding="utf-8")
+    return replace(first, training=replace(first.training, batch_size=rows))
+
+
+def launch(launcher: str, number: int, root: Path, spec: RunSpec, results: Path) -> tuple[list[str], dict[str, str]]:
+    """The command of docs/many_machines.md on machine ``number``, and its environment."""
+    file = root / "spec.json"
+    file.write_text(json.dumps(asdict(spec)), encoding="utf-8")
+    places = ["--data", str(root), "--results", str(results), "--logger", "none"]
+    if launcher == "torchrun":
+        meeting = ["--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(number)]
+        meeting += ["--master-addr", ADDRESSES[0], "--master-port", "29511"]
+        line = ["-m", "torch.distributed.run", *meeting, "-m", "mer_bench", "run", "--spec", str(file), *places]
+        return [sys.executable, *line], {}
+    if launcher == "srun":  # which is not here: what it tells the processes that it starts
+        names = {"NTASKS": 2, "NTASKS_PER_NODE": 1, "NNODES": 2, "PROCID": number, "NODEID": number, "LOCALID": 0}
+        names |= {"JOB_ID": 4711, "JOB_NAME": "mer", "NODELIST": "10.77.77.[1-2]"}
+        line = ["-m", "mer_bench", "run", "--spec", str(file), *places]
+        return [sys.executable, *line], {f"SLURM_{name}": str(value) for name, value in names.items()}
+    devices = ["--num-nodes", "2", "--strategy", "ddp", "--shard", "1/6"]  # of six folds the first
+    line = ["-m", "mer_bench", "bench", str(root / "suite.toml"), *places, *devices]
+    return [sys.executable, *line], {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": "29512", "NODE_RANK": str(number)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("launcher", ["torchrun", "lightning", "srun"])
+def test_two_machines_score_as_one_device_count_each_utterance_once_and_the_first_alone_records(
+    hosts: tuple[str, str], tmp_path: Path, launcher: str
+) -> None:
+    alone = one_device(tmp_path)
+    batch = replace(alone.training, batch_size=alone.training.batch_size // 2)
+    spec = replace(alone, training=batch, num_nodes=2, strategy="ddp")
+    processes = []
+    for number, host in enumerate(hosts):
+        place = tmp_path / f"machine{number}"
+        (place / "tmp").mkdir(parents=True)
+        command, more = launch(launcher, number, tmp_path, spec, place / "results")
+        environment = os.environ | more | {"GLOO_SOCKET_IFNAME": "cable", "TMPDIR": str(place / "tmp")}
+        command = ["ip", "netns", "exec", host, *command]
+        with (place / "log").open("wb") as log:
+            processes.append(subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=log))
+    try:
+        codes = [process.wait(800) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    said = [(tmp_path / f"machine{number}" / "log").read_text() for number in range(2)]
+    assert codes == [0, 0], "\n".join(said)
+    assert load_records(tmp_path / "machine1" / "results") == ([], [])
+    (path,) = (tmp_path / "machine0" / "results").glob("*/*/*.json")
+    both, one = read_record(path), run(alone, tmp_path, logger="none")
+    assert one is not None
+    assert both.spec == spec
+    assert both.test_index == one.test_index
+    assert np.sum(both.validation_confusion) == one.rows["validation"]
+    losses = [[entry["train/loss"] for entry in record.curve] for record in (both, one)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    assert losses[1][-1] < 0.99 * losses[1][0]
+    assert np.mean(np.array(both.test_predictions) != one.test_predictions) < 0.01
