@@ -28,7 +28,7 @@ YES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help bench data download test lint unit slow smoke leaderboard plots report check verify speed list clean
+.PHONY: help bench data download test lint unit slow smoke leaderboard methods plots report check verify speed list clean
 
 help:  ## this text
 	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -93,6 +93,9 @@ smoke: .venv/dev  ## a small bench on a simulated corpus, from nothing to a lead
 leaderboard: .venv/base  ## regenerate leaderboard.md and the tables of README.md from the records
 	$(BIN)/mer-bench leaderboard --results "$(RESULTS)"
 	$(BIN)/python -m mer_bench.report.readme
+
+methods: .venv/base  ## rewrite src/mer_bench/methods.json, the facts of the methods, from their classes
+	$(BIN)/python -m mer_bench.training.describe
 
 plots: .venv/report  ## draw every table of the leaderboard into benchmarks/plots
 	$(BIN)/mer-bench plots --results "$(RESULTS)"

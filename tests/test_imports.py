@@ -96,10 +96,7 @@ RULES = {
     ),
 }  # fmt: skip
 #: what single modules may name beyond their folder's rule
-EXCEPTIONS = {
-    "mer_bench.report.simulated": ("mer_bench.datasets",),
-    "mer_bench.report.readme": ("mer_bench.training.describe",),
-}
+EXCEPTIONS = {"mer_bench.report.simulated": ("mer_bench.datasets",)}
 
 
 def test_the_reader_of_imports_sees_every_form() -> None:

@@ -288,19 +288,40 @@ def verify(dataset: str | None, root: Path) -> None:
 
 @cli.command("list")
 @click.argument("what", type=click.Choice(["methods", "datasets"]))
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, with everything that is known.")
 @data_option
-def list_(what: str, root: Path) -> None:
-    """List methods (with parameter counts) or datasets."""
-    from rich.console import Console
-    from rich.table import Column, Table
+def list_(what: str, name: str | None, as_json: bool, root: Path) -> None:
+    """List methods or datasets; with a NAME say everything about that one."""
+    from dataclasses import asdict
 
-    from mer_bench.training import describe
+    from mer_bench.methods import method_facts
+    from mer_bench.report.formatting import pad
 
-    rows = describe.describe_methods() if what == "methods" else describe.describe_datasets(root)
-    table = Table(Column(rows[0][0], no_wrap=True), *rows[0][1:])  # a name cut short is of no use
-    for row in rows[1:]:
-        table.add_row(*row)
-    Console().print(table)
+    rows: list[tuple[str, ...]]
+    if what == "methods" and name is None:
+        facts = method_facts()
+        found: Any = {each: asdict(its) for each, its in facts.items()}
+        rows = [("name", "method", "track", "kind", "parameters")]
+        rows += [(each, its.title, its.track, its.kind, f"{its.parameters:,}") for each, its in facts.items()]
+        text = "\n".join("  ".join(row).rstrip() for row in pad(rows, "<<<<>"))
+    else:
+        from mer_bench.training import describe
+
+        if what == "methods":
+            found, text = describe.method_details(str(name))
+        else:
+            found = describe.describe_datasets(root)
+            if name is not None and name not in found:
+                raise unknown("dataset", name, found)
+            found = {each: its for each, its in found.items() if name in (None, each)}
+            rows = [("dataset", *next(iter(found.values())))]
+            rows += [
+                (each, *(v if isinstance(v, str) else ", ".join(v) for v in its.values()))
+                for each, its in found.items()
+            ]
+            text = "\n".join("  ".join(row).rstrip() for row in pad(rows, "<<<<<"))
+    click.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else text)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)

@@ -33,8 +33,9 @@ def test_the_page_of_the_simulated_corpora_is_up_to_date() -> None:
 def test_every_method_stands_in_the_table_with_its_paper() -> None:
     table = readme.methods()
     for name, method in METHODS.items():
-        assert f"| [{name}] " in table or (not method.paper and f"| {name} " in table)
-        assert not method.paper or f"[{name}]: https://" in table
+        assert f"| `{name}` " in table
+        assert f"| [{method.title}] " in table or (not method.paper and f"| {method.title} " in table)
+        assert not method.paper or f"[{method.title}]: https://" in table
 
 
 def test_only_what_stands_between_the_marks_is_replaced() -> None:

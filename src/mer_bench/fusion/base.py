@@ -20,6 +20,9 @@ from mer_bench.features import MODALITIES
 from mer_bench.fusion.utterance import UtteranceEncoder
 from mer_bench.records import Training
 
+#: Bump it when a change of what all methods share may change numbers (2: the utterance encoder is standardised).
+SHARED_VERSION = 2
+
 #: Parameters from which AdamW takes its step in one pass over memory on a CPU: large methods spend a third of an epoch
 #: there. For small ones there is little in it, and the rounding of one pass is another.
 FUSED = 5_000_000
@@ -39,9 +42,12 @@ class FusionModule(L.LightningModule):
 
     #: "utterance": batches of single utterances; "dialogue": batches of whole dialogues. Also the leaderboard track.
     context: ClassVar[Literal["utterance", "dialogue"]] = "utterance"
-    #: Bump it when a change may change numbers: records of other versions leave the leaderboard. A method that changes
-    #: alone sets its own; here it counts changes of what all methods share (2: the utterance encoder is standardised).
-    version: ClassVar[int] = 2
+    #: What its paper calls the method.
+    title: ClassVar[str] = ""
+    #: Bump it when a change of this method alone may change its numbers: older records then leave the leaderboard.
+    revision: ClassVar[int] = 0
+    #: :data:`SHARED_VERSION` + ``revision``.
+    version: ClassVar[int]
     #: "reconstruction" where the paper does not determine the method; shown wherever the method is.
     provenance: ClassVar[Literal["baseline", "reimplemented", "reconstruction"]] = "reimplemented"
     paper: ClassVar[str] = ""
@@ -49,6 +55,10 @@ class FusionModule(L.LightningModule):
     needs: ClassVar[frozenset[str]] = frozenset()
     least: ClassVar[int] = 1
     most: ClassVar[int] = len(MODALITIES)
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls.version = SHARED_VERSION + cls.revision
 
     class_counts: Tensor
     validation_confusion: Metric

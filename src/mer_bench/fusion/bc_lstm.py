@@ -33,8 +33,9 @@ class BCLSTM(FusionModule):
         dropout: Of the encoders, between the LSTM's layers, on its output and in the classifier.
     """
 
+    title = "bc-LSTM"
     context = "dialogue"
-    version = 3
+    revision = 1
     paper = "https://aclanthology.org/P17-1081"
 
     def __init__(

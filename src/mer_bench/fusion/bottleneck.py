@@ -123,7 +123,8 @@ class Bottleneck(FusionModule):
         dropout: Of the encoders and the transformers.
     """
 
-    version = 3
+    title = "MBT"
+    revision = 1
     paper = "https://arxiv.org/abs/2107.00135"
 
     def __init__(

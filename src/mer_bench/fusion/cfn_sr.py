@@ -102,7 +102,8 @@ class CFNSR(FusionModule):
         scale: Not in the paper: attention weights that average to one instead of summing to one.
     """
 
-    version = 3
+    title = "CFN-SR"
+    revision = 1
     paper = "arXiv 2111.02172"
     least = 2
 

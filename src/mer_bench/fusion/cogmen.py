@@ -55,8 +55,9 @@ class COGMEN(FusionModule):
         graph: Ablation switch: without it the transformer's output is classified.
     """
 
+    title = "COGMEN"
     context = "dialogue"
-    version = 3
+    revision = 1
     paper = "https://arxiv.org/abs/2205.02455"
 
     def __init__(

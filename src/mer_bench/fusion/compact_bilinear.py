@@ -75,7 +75,8 @@ class CompactBilinear(FusionModule):
         dropout: Of the encoders.
     """
 
-    version = 3
+    title = "MCB"
+    revision = 1
     paper = "https://arxiv.org/abs/1606.01847"
 
     def __init__(

@@ -119,8 +119,9 @@ class CORECT(FusionModule):
         speakers: Size of the speaker embedding; later speakers of a dialogue share the last.
     """
 
+    title = "CORECT"
     context = "dialogue"
-    version = 3
+    revision = 1
     paper = "https://arxiv.org/abs/2311.04507"
 
     def __init__(

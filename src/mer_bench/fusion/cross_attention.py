@@ -146,7 +146,8 @@ class CrossAttention(FusionModule):
             quotient of the two lengths, so that one token of text makes hundreds of frames vanish.
     """
 
-    version = 3
+    title = "Intermediate attention"
+    revision = 1
     paper = "https://arxiv.org/abs/2201.11095"
     least = 2
 

@@ -56,8 +56,9 @@ class DialogueGCN(FusionModule):
         dropout: Of the encoders, between recurrent layers and in the classifier.
     """
 
+    title = "DialogueGCN"
     context = "dialogue"
-    version = 3
+    revision = 1
     paper = "https://arxiv.org/abs/1908.11540"
 
     def __init__(

@@ -129,8 +129,9 @@ class DialogueRNN(FusionModule):
         rec_dropout: Of the recurrent states.
     """
 
+    title = "DialogueRNN"
     context = "dialogue"
-    version = 3
+    revision = 1
     paper = "https://arxiv.org/abs/1811.00405"
 
     def __init__(

@@ -22,7 +22,8 @@ class EarlyConcat(FusionModule):
         dropout: Of the encoders and the hidden layer.
     """
 
-    version = 3
+    title = "Early concatenation"
+    revision = 1
     provenance = "baseline"
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:

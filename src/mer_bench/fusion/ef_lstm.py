@@ -34,6 +34,7 @@ class EFLSTM(FusionModule):
         dropout: Between the LSTM's layers, on its last state and in the classifier.
     """
 
+    title = "EF-LSTM"
     provenance = "baseline"
     paper = "https://arxiv.org/abs/1802.00927"
 

@@ -56,7 +56,8 @@ class Gated(FusionModule):
         dropout: Of the encoders and before the classifier.
     """
 
-    version = 3
+    title = "GMU"
+    revision = 1
     paper = "https://arxiv.org/abs/1702.01992"
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:

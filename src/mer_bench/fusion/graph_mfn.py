@@ -76,6 +76,7 @@ class GraphMFN(FusionModule):
         dropout: Of those hidden layers.
     """
 
+    title = "Graph-MFN"
     paper = "https://aclanthology.org/P18-1208"
 
     def __init__(

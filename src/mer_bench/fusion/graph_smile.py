@@ -109,8 +109,9 @@ class GraphSmile(FusionModule):
         shift_weight: Of the shifts' cross-entropy.
     """
 
+    title = "GraphSmile"
     context = "dialogue"
-    version = 3
+    revision = 1
     paper = "https://arxiv.org/abs/2407.21536"
     least = 2
 

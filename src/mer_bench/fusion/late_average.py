@@ -24,7 +24,8 @@ class LateAverage(FusionModule):
         dropout: Of the encoders.
     """
 
-    version = 3
+    title = "Late average"
+    revision = 1
     provenance = "baseline"
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:

@@ -26,6 +26,7 @@ class LateProduct(LateAverage):
         dropout: Of the encoders.
     """
 
+    title = "Late product"
     provenance = "baseline"
     paper = "https://arxiv.org/abs/2012.07175"
 

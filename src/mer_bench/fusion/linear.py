@@ -21,6 +21,7 @@ class Linear(FusionModule):
         num_classes: Number of emotions.
     """
 
+    title = "Linear"
     provenance = "baseline"
 
     def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:

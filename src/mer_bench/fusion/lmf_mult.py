@@ -73,7 +73,8 @@ class LMFMulT(FusionModule):
         output_dropout: Within the residual block before the classifier.
     """
 
-    version = 3
+    title = "LMF-MulT"
+    revision = 1
     provenance = "reconstruction"
     paper = "https://arxiv.org/abs/2007.02038"
 

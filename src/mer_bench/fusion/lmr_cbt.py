@@ -134,7 +134,8 @@ class LMRCBT(FusionModule):
         output_dropout: In the head.
     """
 
-    version = 3
+    title = "LMR-CBT"
+    revision = 1
     paper = "https://arxiv.org/abs/2112.01697"
     least = 2
 

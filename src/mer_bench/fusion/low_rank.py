@@ -59,7 +59,8 @@ class LowRank(FusionModule):
         dropout: Of the encoders.
     """
 
-    version = 3
+    title = "LMF"
+    revision = 1
     paper = "https://arxiv.org/abs/1806.00064"
 
     def __init__(

@@ -124,8 +124,9 @@ class M3Net(FusionModule):
         turns: Places in a dialogue that have hyperedge and node weights of their own; later ones share the last.
     """
 
+    title = "M3Net"
     context = "dialogue"
-    version = 3
+    revision = 1
     paper = (
         "https://openaccess.thecvf.com/content/CVPR2023/html/Chen_Multivariate_Multi-Frequency_and_Multimodal_"
         "Rethinking_Graph_Neural_Networks_for_Emotion_CVPR_2023_paper.html"

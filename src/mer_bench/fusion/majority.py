@@ -13,6 +13,7 @@ from mer_bench.fusion.base import FusionModule
 class Majority(FusionModule):
     """Logits are the log frequencies of the training labels, the same for every utterance."""
 
+    title = "Majority class"
     provenance = "baseline"
 
     def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:

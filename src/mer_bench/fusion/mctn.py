@@ -81,6 +81,7 @@ class MCTN(FusionModule):
         dropout: Before the classifier (not in the authors' code).
     """
 
+    title = "MCTN"
     paper = "https://arxiv.org/abs/1812.07809"
     least = 2
 

@@ -93,6 +93,7 @@ class MFN(FusionModule):
         dropout: Of those hidden layers.
     """
 
+    title = "MFN"
     paper = "https://arxiv.org/abs/1802.00927"
 
     def __init__(

@@ -88,7 +88,8 @@ class MISA(FusionModule):
         head_dropout: In the MLP.
     """
 
-    version = 3
+    title = "MISA"
+    revision = 1
     paper = "https://arxiv.org/abs/2005.03545"
     least = 2
 

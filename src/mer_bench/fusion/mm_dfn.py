@@ -90,8 +90,9 @@ class MMDFN(FusionModule):
         dropout: Everywhere.
     """
 
+    title = "MM-DFN"
     context = "dialogue"
-    version = 3
+    revision = 1
     paper = "https://arxiv.org/abs/2203.02385"
 
     def __init__(

@@ -46,8 +46,9 @@ class MMGCN(FusionModule):
         speakers: Size of the speaker embedding; later speakers of a dialogue share the last.
     """
 
+    title = "MMGCN"
     context = "dialogue"
-    version = 3
+    revision = 1
     paper = "https://arxiv.org/abs/2107.06779"
 
     def __init__(

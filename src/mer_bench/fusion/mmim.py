@@ -108,7 +108,8 @@ class MMIM(FusionModule):
         fusion_dropout: Of the MLP's input.
     """
 
-    version = 4
+    title = "MMIM"
+    revision = 2
     paper = "https://arxiv.org/abs/2109.00412"
     least = 2
 

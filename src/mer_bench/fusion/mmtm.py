@@ -67,7 +67,8 @@ class MMTM(FusionModule):
         dropout: Of the encoders.
     """
 
-    version = 3
+    title = "MMTM"
+    revision = 1
     paper = "https://arxiv.org/abs/1911.08670"
 
     def __init__(

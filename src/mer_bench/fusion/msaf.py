@@ -96,7 +96,8 @@ class MSAF(FusionModule):
         dropout: Of the encoders.
     """
 
-    version = 3
+    title = "MSAF"
+    revision = 1
     paper = "https://arxiv.org/abs/2012.07175"
 
     def __init__(

@@ -51,7 +51,8 @@ class MulT(FusionModule):
         output_dropout: Within the residual block before the classifier.
     """
 
-    version = 3
+    title = "MulT"
+    revision = 1
     paper = "https://arxiv.org/abs/1906.00295"
 
     def __init__(

@@ -36,6 +36,7 @@ class Multiplicative(LateProduct):
         beta: Strength of the weights; 0 trains every classifier on its own.
     """
 
+    title = "Multiplicative"
     provenance = "reimplemented"  # type: ignore[assignment]  # mypy narrows the base class to its own value
     paper = "https://arxiv.org/abs/1805.11730"
 

@@ -42,7 +42,8 @@ class Perceiver(FusionModule):
         dropout: Of the encoders and the layers.
     """
 
-    version = 3
+    title = "Perceiver"
+    revision = 1
     paper = "https://arxiv.org/abs/2103.03206"
 
     def __init__(

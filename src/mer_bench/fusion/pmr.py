@@ -115,7 +115,8 @@ class PMR(FusionModule):
         output_dropout: Within the residual block before the classifier.
     """
 
-    version = 3
+    title = "PMR"
+    revision = 1
     provenance = "reconstruction"
     paper = (
         "https://openaccess.thecvf.com/content/CVPR2021/html/Lv_Progressive_Modality_Reinforcement_for_Human_"

@@ -153,8 +153,9 @@ class SDT(FusionModule):
         detach_teacher: Not in the paper: stop the divergences' gradient at the teacher.
     """
 
+    title = "SDT"
     context = "dialogue"
-    version = 3
+    revision = 1
     paper = "https://arxiv.org/abs/2310.20494"
 
     def __init__(

@@ -241,8 +241,9 @@ class SyncTVA(FusionModule):
         speakers: Size of the speaker embedding; later speakers of a dialogue share the last.
     """
 
+    title = "Sync-TVA"
     context = "dialogue"
-    version = 3
+    revision = 1
     provenance = "reconstruction"
     paper = "https://arxiv.org/abs/2507.21395"
     least = 2

@@ -44,7 +44,8 @@ class TACFN(FusionModule):
         scale: Not in the paper: attention weights that average to one instead of summing to one.
     """
 
-    version = 3
+    title = "TACFN"
+    revision = 1
     provenance = "reconstruction"
     paper = "arXiv 2505.06536"
     least = 2

@@ -47,7 +47,8 @@ class TensorFusion(FusionModule):
         post_fusion_dropout: Of the outer product.
     """
 
-    version = 4
+    title = "TFN"
+    revision = 2
     paper = "https://arxiv.org/abs/1707.07250"
 
     def __init__(

@@ -21,7 +21,8 @@ class Unimodal(FusionModule):
         dropout: Of the encoder.
     """
 
-    version = 3
+    title = "Single modality"
+    revision = 1
     provenance = "baseline"
     most = 1
 

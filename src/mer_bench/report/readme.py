@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from mer_bench.files import write_atomic
+from mer_bench.methods import method_facts
 from mer_bench.records import RunRecord, load_records
 from mer_bench.report import diagnostic
 from mer_bench.report.compare import claims
@@ -19,7 +20,6 @@ from mer_bench.report.formatting import markdown
 from mer_bench.report.leaderboard import excerpt
 from mer_bench.report.simulated import presets
 from mer_bench.report.tables import tables
-from mer_bench.training.describe import describe_methods
 
 PAGES = (Path("README.md"), Path("docs/simulated.md"))
 MARKED = re.compile(r"(<!-- (\w+)(?:: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -46,14 +46,16 @@ def fill(text: str, records: Sequence[RunRecord], kinds: Collection[str] = BLOCK
 
 
 def methods() -> str:
-    """Every method in a line: name with its paper, idea, track, modalities, kind, parameters."""
+    """Every method in a line, with what its paper calls it and its name in suites."""
     lines, links = [], []
-    for name, track, modalities, kind, parameters, paper, idea in describe_methods()[1:]:
-        lines.append((f"[{name}]" if paper else name, idea.rstrip("."), track, modalities, kind, parameters))
-        if paper:
-            links.append(f"[{name}]: {paper.replace('arXiv ', 'https://arxiv.org/abs/')}\n")
-    head = ("Method", "Idea", "Track", "Modalities", "Kind", "Parameters")
-    return markdown([head, *lines], "<<<<<>") + "\n" + "".join(links)
+    for name, facts in method_facts().items():
+        shown = f"[{facts.title}]" if facts.paper else facts.title
+        idea = facts.idea.removeprefix(f"{facts.title}: ")
+        lines.append((shown, f"`{name}`", idea, facts.track, facts.modalities, facts.kind, f"{facts.parameters:,}"))
+        if facts.paper:
+            links.append(f"[{facts.title}]: {facts.paper}\n")
+    head = ("Method", "Name", "Idea", "Track", "Modalities", "Kind", "Parameters")
+    return markdown([head, *lines], "<<<<<<>") + "\n" + "".join(links)
 
 
 def main() -> None:
