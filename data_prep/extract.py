@@ -175,12 +175,7 @@ def extract(
         return journal.sequences()
 
     spec = store(
-        corpus,
-        recipe,
-        sequences,
-        ids=[clip.id for clip in clips],
-        parameters=extractor.parameters,
-        force=force,
+        corpus, recipe, sequences, ids=[clip.id for clip in clips], parameters=extractor.parameters, force=force
     )
     folder = corpus / recipe.name
     if journal.folder.is_dir():

@@ -411,15 +411,7 @@ def make_offsets_too_short(path: Path) -> None:
     np.savez(path, ids=np.array(IDS), values=np.ones((6, 2)), offsets=np.array([0, 6]))
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        make_empty,
-        make_truncated,
-        make_single_array,
-        make_offsets_too_short,
-    ],
-)
+@pytest.mark.parametrize("make", [make_empty, make_truncated, make_single_array, make_offsets_too_short])
 def test_damaged_sources_are_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "some.npz")
     with pytest.raises(Misuse, match="cannot read features from"):

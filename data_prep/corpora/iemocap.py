@@ -147,10 +147,7 @@ def report_media(table: pd.DataFrame, root: Path) -> None:
     """Say which of the release's wav and avi files are missing, where there are any of their kind."""
     dialogues = table.drop_duplicates("dialogue")
     films = "Session" + dialogues["session"] + "/dialog/avi/DivX/" + dialogues["dialogue"] + ".avi"
-    for what, names, files in (
-        ("audio", table["id"], table["media"]),
-        ("video", dialogues["dialogue"], films),
-    ):
+    for what, names, files in (("audio", table["id"], table["media"]), ("video", dialogues["dialogue"], films)):
         absent = [name for name, file in zip(names, files, strict=True) if not (root / file).is_file()]
         if len(absent) < len(names):
             report_unread(what, [(name, "the release's file is absent") for name in absent])

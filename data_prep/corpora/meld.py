@@ -24,15 +24,7 @@ SPLITS = {
     "validation": ("dev", "dev_splits_complete", 1109),
     "test": ("test", "output_repeated_splits_test", 2610),
 }
-TEST_SUPPORT = {
-    "neutral": 1256,
-    "joy": 402,
-    "anger": 345,
-    "surprise": 281,
-    "sadness": 208,
-    "disgust": 68,
-    "fear": 50,
-}
+TEST_SUPPORT = {"neutral": 1256, "joy": 402, "anger": 345, "surprise": 281, "sadness": 208, "disgust": 68, "fear": 50}
 DEFECTS = {
     "train_dia125_utt3": "the clip cannot be read",
     "validation_dia110_utt7": "the clip is missing",

@@ -20,10 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.extract import (
-    fingerprint,
-    report_unread,
-)
+from data_prep.extract import fingerprint, report_unread
 from mer_bench.errors import Misuse
 from mer_bench.files import sha256
 

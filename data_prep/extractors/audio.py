@@ -42,14 +42,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def extract_audio(
-    corpus: Path,
-    raw: Path,
-    name: str,
-    *,
-    workers: int = 0,
-    strict: bool = False,
-    force: bool = False,
-    **options: Any,
+    corpus: Path, raw: Path, name: str, *, workers: int = 0, strict: bool = False, force: bool = False, **options: Any
 ) -> FeatureSpec:
     """Store what the audio extractor ``name`` makes of a prepared corpus.
 

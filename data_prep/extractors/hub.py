@@ -34,13 +34,7 @@ class FrozenModel:
     """
 
     def __init__(
-        self,
-        name: str,
-        download: bool = False,
-        *,
-        processor: str,
-        kind: str = "AutoModel",
-        unused: Sequence[str] = (),
+        self, name: str, download: bool = False, *, processor: str, kind: str = "AutoModel", unused: Sequence[str] = ()
     ) -> None:
         self.asked, self.download, self.unused = name, download, tuple(unused)
         self.kinds = {"model": kind, "processor": processor}

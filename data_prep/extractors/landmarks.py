@@ -11,15 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.corpora.ravdess import landmark_source, read_packed, read_tracking, tracking_files
-from data_prep.extract import (
-    EMPTY,
-    Clip,
-    Extractor,
-    FloatArray,
-    Recipe,
-    Unreadable,
-    extract,
-)
+from data_prep.extract import EMPTY, Clip, Extractor, FloatArray, Recipe, Unreadable, extract
 from mer_bench.utterances import read_table
 
 FRAME_RATE = 30_000 / 1001  #: of the videos, NTSC

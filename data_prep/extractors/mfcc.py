@@ -64,12 +64,7 @@ def decode_cfn_sr(clip: Clip) -> FloatArray:
 
 
 def _extractor(
-    name: str,
-    rate: int,
-    n_mfcc: int,
-    backend: str,
-    decode: Callable[[Clip], FloatArray],
-    settings: dict[str, Any],
+    name: str, rate: int, n_mfcc: int, backend: str, decode: Callable[[Clip], FloatArray], settings: dict[str, Any]
 ) -> Extractor:
     if backend not in BACKENDS:
         raise unknown("MFCC backend", backend, BACKENDS)

@@ -33,12 +33,7 @@ def decode_text(clip: Clip) -> str:
 
 
 def encode_texts(
-    texts: Sequence[str],
-    encoder: FrozenModel,
-    *,
-    pooling: str = "tokens",
-    max_length: int = 128,
-    batch_size: int = 64,
+    texts: Sequence[str], encoder: FrozenModel, *, pooling: str = "tokens", max_length: int = 128, batch_size: int = 64
 ) -> list[FloatArray]:
     """Last hidden states of each text: [tokens, dim] without the special tokens, or their mean [1, dim].
 

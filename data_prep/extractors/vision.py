@@ -16,17 +16,7 @@ import numpy as np
 from data_prep import cli
 from data_prep.corpora.clips import vision_clips
 from data_prep.corpora.ravdess import landmark_source
-from data_prep.extract import (
-    Clip,
-    Extractor,
-    FloatArray,
-    Recipe,
-    Remarked,
-    Unreadable,
-    extract,
-    fingerprint,
-    release,
-)
+from data_prep.extract import Clip, Extractor, FloatArray, Recipe, Remarked, Unreadable, extract, fingerprint, release
 from data_prep.extractors import faces, hub, video
 from data_prep.extractors.hub import FrozenModel
 from data_prep.extractors.openface import openface_command

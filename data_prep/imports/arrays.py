@@ -100,25 +100,11 @@ def import_features(
 @click.option("--frame-rate", type=float, help="Frames a second, if there is a rate.")
 @force_option
 def main(
-    table: Path,
-    name: str,
-    modality: str,
-    source: Path,
-    key: str,
-    extractor: str,
-    frame_rate: float | None,
-    force: bool,
+    table: Path, name: str, modality: str, source: Path, key: str, extractor: str, frame_rate: float | None, force: bool
 ) -> None:
     """Features that you have already, from a folder of npy files or an npz."""
     import_features(
-        table,
-        source,
-        name=name,
-        modality=modality,
-        extractor=extractor,
-        key=key,
-        frame_rate=frame_rate,
-        force=force,
+        table, source, name=name, modality=modality, extractor=extractor, key=key, frame_rate=frame_rate, force=force
     )
 
 

@@ -459,11 +459,7 @@ def corpus(tmp_path: Path) -> tuple[Path, Path]:
     return prepared(tmp_path / "data", files, raw), raw
 
 
-REASONS = {
-    "absent": "the file is absent",
-    "broken": "it is no readable wav file: ",
-    "mute": "it has no audio track",
-}
+REASONS = {"absent": "the file is absent", "broken": "it is no readable wav file: ", "mute": "it has no audio track"}
 
 
 @pytest.mark.parametrize("name", list(AUDIO))

@@ -97,9 +97,7 @@ def test_masked_deviation_is_the_log_deviation_of_real_frames(case: tuple[Array,
 
 
 @given(masked())
-def test_masked_course_is_scipys_cosine_transform_of_the_real_frames(
-    case: tuple[Array, npt.NDArray[np.bool_]],
-) -> None:
+def test_masked_course_is_scipys_cosine_transform_of_the_real_frames(case: tuple[Array, npt.NDArray[np.bool_]]) -> None:
     values, lengths = case[0], case[1].sum(1)
     mask = np.arange(values.shape[1]) < lengths[:, None]  # spans begin at the first frame
     found = masked_course(*centred(values, mask), terms=2).numpy()

@@ -225,8 +225,7 @@ def test_sync_tva_variants_are_independent_of_padding(graph: str, fusion: str) -
 
 
 @pytest.mark.parametrize(
-    ("graph", "hears"),
-    [("pairwise", (True, True)), ("same_utterance", (True, False)), ("within", (False, True))],
+    ("graph", "hears"), [("pairwise", (True, True)), ("same_utterance", (True, False)), ("within", (False, True))]
 )
 def test_sync_tva_graphs_carry_what_their_edges_say(graph: str, hears: tuple[bool, bool]) -> None:
     """Whether turn 1 of the first modality hears turn 1 of the second, and turn 2 of the first."""

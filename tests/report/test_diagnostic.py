@@ -23,14 +23,7 @@ BEST = {"utterance": {"text": {"accuracy": 0.8, "weighted_f1": 0.8}}, "dialogue"
 
 
 def run(
-    method: str,
-    corpus: str,
-    right: int,
-    *,
-    seed: int = 0,
-    track: str = "utterance",
-    options: Any = (),
-    size: int = 9,
+    method: str, corpus: str, right: int, *, seed: int = 0, track: str = "utterance", options: Any = (), size: int = 9
 ) -> RunRecord:
     made = record(method, seed, list(range(right, 60)))
     spec = replace(made.spec, dataset=f"simulated-{corpus}", protocol="independent", options=dict(options))

@@ -39,13 +39,7 @@ class BCLSTM(FusionModule):
     paper = "https://aclanthology.org/P17-1081"
 
     def __init__(
-        self,
-        dims: Mapping[str, int],
-        num_classes: int,
-        *,
-        hidden: int = 100,
-        layers: int = 2,
-        dropout: float = 0.25,
+        self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 100, layers: int = 2, dropout: float = 0.25
     ) -> None:
         super().__init__(dims, num_classes)
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)

@@ -52,15 +52,7 @@ class BottleneckTransformer(nn.Module):
     """
 
     def __init__(
-        self,
-        modalities: int,
-        dim: int,
-        *,
-        heads: int,
-        layers: int,
-        fusion_layer: int,
-        bottlenecks: int,
-        dropout: float,
+        self, modalities: int, dim: int, *, heads: int, layers: int, fusion_layer: int, bottlenecks: int, dropout: float
     ) -> None:
         super().__init__()
         self.fusion_layer = fusion_layer

@@ -9,13 +9,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.graphs import (
-    GraphTransformer,
-    RelationalConvolution,
-    SpeakerRelations,
-    mean_weights,
-    window,
-)
+from mer_bench.fusion.graphs import GraphTransformer, RelationalConvolution, SpeakerRelations, mean_weights, window
 from mer_bench.fusion.layers import perceptron
 from mer_bench.fusion.transformer import TransformerEncoder
 from mer_bench.fusion.utterance import Encoders
@@ -82,12 +76,7 @@ class COGMEN(FusionModule):
         self.relations = SpeakerRelations(relations, speakers)
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.transformer = TransformerEncoder(
-            width,
-            heads=heads,
-            layers=layers,
-            attention_dropout=dropout,
-            relu_dropout=dropout,
-            residual_dropout=dropout,
+            width, heads=heads, layers=layers, attention_dropout=dropout, relu_dropout=dropout, residual_dropout=dropout
         )
         self.project = nn.Linear(width, hidden)
         self.relational = RelationalConvolution(hidden, hidden, self.relations.count) if graph else None

@@ -12,13 +12,7 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.graphs import (
-    DialogueEncoder,
-    GraphTransformer,
-    RelationalConvolution,
-    mean_weights,
-    window,
-)
+from mer_bench.fusion.graphs import DialogueEncoder, GraphTransformer, RelationalConvolution, mean_weights, window
 from mer_bench.fusion.layers import perceptron
 from mer_bench.fusion.transformer import TransformerEncoder
 

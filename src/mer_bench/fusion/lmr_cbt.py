@@ -89,10 +89,7 @@ class TimeGuidance(nn.Module):
         return target
 
 
-ATTENTIONS: dict[str, type[FeatureGuidance] | type[TimeGuidance]] = {
-    "features": FeatureGuidance,
-    "time": TimeGuidance,
-}
+ATTENTIONS: dict[str, type[FeatureGuidance] | type[TimeGuidance]] = {"features": FeatureGuidance, "time": TimeGuidance}
 
 
 class LMRCBT(FusionModule):

@@ -64,13 +64,7 @@ class LowRank(FusionModule):
     paper = "https://arxiv.org/abs/1806.00064"
 
     def __init__(
-        self,
-        dims: Mapping[str, int],
-        num_classes: int,
-        *,
-        hidden: int = 64,
-        rank: int = 4,
-        dropout: float = 0.15,
+        self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, rank: int = 4, dropout: float = 0.15
     ) -> None:
         super().__init__(dims, num_classes)
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)

@@ -116,11 +116,7 @@ class MSAF(FusionModule):
         super().__init__(dims, num_classes)
         modules = [
             SplitAttention(
-                [hidden] * len(self.dims),
-                block * 2**site,
-                reduction=reduction,
-                dropout=block_dropout,
-                lowest=lowest,
+                [hidden] * len(self.dims), block * 2**site, reduction=reduction, dropout=block_dropout, lowest=lowest
             )
             for site in range(sites)
         ]

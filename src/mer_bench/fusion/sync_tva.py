@@ -289,13 +289,7 @@ class SyncTVA(FusionModule):
         self.enhancements = nn.ModuleList(Enhancement(hidden) for _ in range(modalities if enhancement else 0))
         self.graph_layers = nn.ModuleList(
             GraphAttention(
-                len(self.graphs),
-                len(self.graphs[0]),
-                hidden,
-                heads=heads,
-                past=past,
-                future=future,
-                dropout=dropout,
+                len(self.graphs), len(self.graphs[0]), hidden, heads=heads, past=past, future=future, dropout=dropout
             )
             for _ in range(layers if self.graphs else 0)
         )

@@ -72,12 +72,7 @@ class TACFN(FusionModule):
         names = tuple(self.dims)
         guide = "audio" if "audio" in names else names[0]
         others = tuple(name for name in names if name != guide)
-        targets = {
-            "paper": others if len(names) == 2 else names,
-            "all": names,
-            "reverse": (guide,),
-            "none": (),
-        }
+        targets = {"paper": others if len(names) == 2 else names, "all": names, "reverse": (guide,), "none": ()}
         if directions not in targets:
             raise unknown("directions", directions, targets)
         self.guides = {target: tuple(name for name in names if name != target) for target in targets[directions]}

@@ -10,10 +10,7 @@ import numpy as np
 
 from mer_bench.metrics import SCORES
 from mer_bench.report.rows import Row
-from mer_bench.report.statistics import (
-    Friedman,
-    friedman,
-)
+from mer_bench.report.statistics import Friedman, friedman
 from mer_bench.report.tables import Table
 
 

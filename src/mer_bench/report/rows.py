@@ -12,9 +12,7 @@ import numpy.typing as npt
 from mer_bench.metrics import SCORES
 from mer_bench.records import RunRecord, Training
 from mer_bench.report.formatting import spread
-from mer_bench.report.statistics import (
-    Floats,
-)
+from mer_bench.report.statistics import Floats
 
 REFERENCES = ("majority", "unimodal", "linear")  #: in every table that their features fit, whatever its track
 

@@ -21,14 +21,7 @@ from mer_bench.records import RunRecord, RunSpec
 from mer_bench.report import ablation
 from mer_bench.report.protocols import PROTOCOLS, Protocol
 from mer_bench.report.rows import MARKS, REFERENCES, Cost, Habit, Kept, Row, _cost, _habit, _kept, _place, in_order
-from mer_bench.report.statistics import (
-    Difference,
-    Evidence,
-    difference,
-    holm,
-    resample,
-    significant,
-)
+from mer_bench.report.statistics import Difference, Evidence, difference, holm, resample, significant
 
 FeatureMap = frozenset[tuple[str, str, str]]  #: (modality, feature set, sha256)
 

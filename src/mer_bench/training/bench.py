@@ -10,13 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mer_bench.records import (
-    RunSpec,
-    measurable,
-    measured,
-    read_record,
-    skipped,
-)
+from mer_bench.records import RunSpec, measurable, measured, read_record, skipped
 from mer_bench.training.execute import Places
 from mer_bench.training.progress import Display
 from mer_bench.training.workers import _work

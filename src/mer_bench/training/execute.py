@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mer_bench.errors import Misuse
-from mer_bench.records import (
-    RunRecord,
-    RunSpec,
-    measurable,
-    measured,
-    read_record,
-    write_record,
-)
+from mer_bench.records import RunRecord, RunSpec, measurable, measured, read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -53,12 +46,7 @@ def run_anew(spec: RunSpec, places: Places, earlier: RunRecord | None = None, no
     if earlier and wanted - known == {"efficiency"}:
         return time_again(earlier, places.root)
     record = run(
-        spec,
-        places.root,
-        logger=places.logger,
-        log_folder=places.log_folder,
-        notify=notify,
-        measures=wanted | known,
+        spec, places.root, logger=places.logger, log_folder=places.log_folder, notify=notify, measures=wanted | known
     )
     if record is not None and places.logger == "wandb":
         from mer_bench.training import tracking

@@ -12,12 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mer_bench.errors import Misuse
-from mer_bench.records import (
-    RunRecord,
-    RunSpec,
-    read_record,
-    write_failure,
-)
+from mer_bench.records import RunRecord, RunSpec, read_record, write_failure
 from mer_bench.training.execute import earlier_record
 from mer_bench.training.workers import _start_worker
 

@@ -17,9 +17,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mer_bench.errors import Misuse
-from mer_bench.records import (
-    RunSpec,
-)
+from mer_bench.records import RunSpec
 from mer_bench.training.execute import Places, run_and_record
 
 _messages: Any = None
