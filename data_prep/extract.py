@@ -12,20 +12,14 @@ import csv
 import hashlib
 import io
 import json
-import os
 import shutil
-import signal
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
-from itertools import chain, islice
-from multiprocessing import get_context, parent_process
+from itertools import islice
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import click
@@ -35,6 +29,7 @@ import numpy.typing as npt
 from mer_bench.errors import Misuse
 from mer_bench.features import FeatureSpec, open_features, write_features
 from mer_bench.files import sha256, write_atomic
+from mer_bench.training.workers import Crash, run_in_workers
 from mer_bench.utterances import FILE
 
 FloatArray = npt.NDArray[Any]
@@ -316,39 +311,15 @@ def run(extractor: Extractor, clips: Sequence[Clip], journal: Journal, workers: 
 def decode_all(decode: Callable[[Clip], Any], clips: Iterable[Clip], workers: int) -> Iterator[Any]:
     """What ``decode`` makes of each clip, in order, or the :class:`Unreadable` that it ended in.
 
-    No more than four clips a worker are decoded ahead. A decoder that takes its process down with it (a damaged video
-    can) breaks the whole pool: the clips that were on their way are then decoded one by one, until it does so again and
-    is known; it costs that clip alone.
+    At most four clips per worker are decoded ahead. A decoder that crashes its process, as a damaged video can make it
+    do, costs the clip that crashes it and no other.
     """
     attempt = partial(_attempt, decode)
     if not workers:
         yield from map(attempt, clips)
         return
-    rest, pool = iter(clips), _pool(workers)
-    waiting: deque[tuple[Clip, Future[Any]]] = deque()
-    suspects = 0  # of the next clips, which are decoded one by one
-    try:
-        while True:
-            ahead = 1 if suspects else 4 * workers
-            waiting.extend((clip, _submit(pool, attempt, clip)) for clip in islice(rest, ahead - len(waiting)))
-            if not waiting:
-                return
-            clip, future = waiting.popleft()
-            try:
-                result = future.result()
-                suspects = max(suspects - 1, 0)
-            except BrokenProcessPool:
-                pool.shutdown(cancel_futures=True)
-                pool = _pool(workers)
-                if not suspects:  # it was this clip, or one of those behind it
-                    suspects = 1 + len(waiting)
-                    rest = chain([clip], [other for other, _ in waiting], rest)
-                    waiting.clear()
-                    continue
-                result, suspects = Unreadable("the decoder crashed"), 0
-            yield result
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for _, result in run_in_workers(attempt, clips, workers, ahead=4, in_order=True):
+        yield Unreadable("the decoder crashed") if isinstance(result, Crash) else result
 
 
 def encode_batch(
@@ -385,33 +356,6 @@ def _attempt(function: Callable[[Any], Any], item: Any) -> Any:
         return function(item)
     except (Unreadable, OSError, ValueError, RuntimeError) as error:  # decoders' errors are RuntimeErrors
         return Unreadable((str(error).strip().splitlines() or [type(error).__name__])[-1])
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    """Spawned, since a fork of a process that has threads may hang."""
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_worker)
-
-
-def _begin_worker() -> None:
-    """Leave interrupts to the parent, and end with it: one that is killed outright cannot say goodbye."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    Thread(target=follow, daemon=True).start()
-
-
-def _submit(pool: ProcessPoolExecutor, function: Callable[[Clip], Any], clip: Clip) -> Future[Any]:
-    try:
-        return pool.submit(function, clip)
-    except BrokenProcessPool as error:  # since the last result was taken
-        broken: Future[Any] = Future()
-        broken.set_exception(error)
-        return broken
 
 
 # --- what the user reads ----------------------------------------------------------------------------------------------

@@ -163,6 +163,11 @@ def test_records_are_standard_library_only() -> None:
     assert tops("mer_bench.records") - {"mer_bench"} <= sys.stdlib_module_names
 
 
+@pytest.mark.parametrize("module", ["options", "workers"])
+def test_options_and_workers_are_standard_library_only(module: str) -> None:
+    assert tops(f"mer_bench.training.{module}") - {"mer_bench"} <= sys.stdlib_module_names
+
+
 @pytest.mark.parametrize("module", inside("mer_bench.encoders"))
 def test_encoders_know_torch_the_batch_and_errors_alone(module: str) -> None:
     known = {name for name in closure(module) if name.startswith("mer_bench.")}
@@ -201,4 +206,5 @@ def test_only_torchaudio_cpu_imports_torchaudio(module: str) -> None:
 @pytest.mark.parametrize("module", inside("data_prep"))
 def test_data_preparation_builds_on_the_vocabulary_and_not_on_training(module: str) -> None:
     assert "lightning" not in tops(module)
-    assert not closure(module) & set(inside(*(f"mer_bench.{house}" for house in HOUSES if house != "encoders")))
+    allowed = {*inside("mer_bench.encoders"), "mer_bench.training", "mer_bench.training.workers"}
+    assert not closure(module) & set(inside(*(f"mer_bench.{house}" for house in HOUSES))) - allowed

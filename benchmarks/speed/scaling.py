@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from mer_bench.training.suite import generate_simulated
+
 SUITE = """
 dataset = "simulated-mixed"
 label_set = "plain"
@@ -73,9 +75,9 @@ def measure() -> Iterator[tuple[str, float]]:
     with tempfile.TemporaryDirectory(prefix="mer-bench-scaling-") as folder:
         root = Path(folder)
         (root / "suite.toml").write_text(SUITE, encoding="utf-8")
-        from mer_bench.training.suite import prepare, read_suite
+        from mer_bench.training.suite import read_suite
 
-        prepare(read_suite(root / "suite.toml"), root)
+        generate_simulated(read_suite(root / "suite.toml"), root)
         for jobs in (1, 2):
             yield f"JOBS={jobs}", bench(root, root / f"jobs{jobs}", "--jobs", str(jobs))
         if importlib.util.find_spec("ray"):

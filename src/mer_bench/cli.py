@@ -5,60 +5,101 @@ Exit codes: 0 done, 1 a run failed or a check found a difference, 2 misuse, 130 
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import re
 import sys
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
 
 import click
 
 from mer_bench import __version__
 from mer_bench.errors import Misuse, unknown
+from mer_bench.training.options import BenchOptions, RunOptions, RunSettings
 
 if TYPE_CHECKING:
     from mer_bench.records import RunRecord
 
-RESULTS = Path("benchmarks/results")
-LEADERBOARD = Path("leaderboard.md")
-ABSENT = """\
-********************************************************************************
-  {dataset} IS NOT PREPARED BELOW {root}.
-  To get it: {how}.
-  Running the SIMULATED stand-in {stand_in} instead: its scores say nothing
-  about the real corpus. CORPUS=real makes its absence an error.
-********************************************************************************"""
 
-data_option = click.option(
-    "--data", "root", type=Path, default=Path("data"), show_default=True, help="Prepared corpora."
-)
-results_option = click.option("--results", type=Path, default=RESULTS, show_default=True, help="Folder of the records.")
-logger_option = click.option("--logger", type=click.Choice(["csv", "wandb", "none"]), default="csv", show_default=True)
-logs_option = click.option("--logs", type=Path, default=Path("runs"), show_default=True, help="Where loggers write.")
-devices_option = click.option("--devices", type=click.IntRange(1), default=1, show_default=True)
-strategy_option = click.option(
-    "--strategy", default="auto", show_default=True, help="As Lightning names it: ddp, fsdp..."
-)
-measure_option = click.option(
-    "--measure",
-    "measures",
-    multiple=True,
-    metavar="NAME",
-    help="Beside the score: literature, robustness, efficiency; repeatable.",
-)
-nodes_option = click.option("--num-nodes", type=click.IntRange(1), default=1, show_default=True)
-compile_option = click.option("--compile", is_flag=True, help="Train through torch.compile.")
+def takes(options: type[Any]) -> Callable[..., Any]:
+    """Give a command the options that a dataclass declares; the command receives an instance as its last argument."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def call(**given: Any) -> Any:
+            names = [item.name for item in fields(options)]
+            chosen = options(**{name: given.pop(name) for name in names})
+            return command(*given.values(), chosen)
+
+        kinds = get_type_hints(options)
+        decorated: Callable[..., Any] = call
+        for item in reversed(fields(options)):
+            decorated = _click_option(item, kinds[item.name])(decorated)
+        return decorated
+
+    return decorate
 
 
-def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that every command which trains has."""
-    shared = (data_option, results_option, logger_option, logs_option, devices_option, strategy_option, nodes_option,
-              compile_option, measure_option)  # fmt: skip
-    for option in reversed(shared):
-        command = option(command)
-    return command
+def _click_option(item: Any, kind: Any) -> Callable[..., Any]:
+    """The command line's form of one field of an options class."""
+    facts: dict[str, Any] = dict(item.metadata)
+    flag = facts["flag"] or f"--{item.name.replace('_', '-')}"
+    default = None if item.default is MISSING else item.default
+    arguments: dict[str, Any] = {"help": facts["help"], "metavar": facts.get("metavar"), "default": default}
+    if kind is bool:
+        arguments["is_flag"] = True
+    elif get_origin(kind) in (tuple, Mapping):
+        read = _read_words if get_origin(kind) is tuple else _read_pairs
+        parse = _toml if facts.get("toml") else get_args(kind)[0]
+        arguments |= {"multiple": True, "callback": lambda _, option, values: read(option.opts[0], values, parse)}
+    elif "choices" in facts:
+        arguments["type"] = click.Choice(facts["choices"])
+    elif "minimum" in facts:
+        arguments["type"] = click.IntRange(facts["minimum"])
+    elif Path in (kind, *get_args(kind)):
+        arguments["type"] = click.Path(path_type=Path)
+    return click.option(
+        flag, item.name, show_default=bool(default) or (default == 0 and default is not False), **arguments
+    )
+
+
+def _read_words(flag: str, values: Sequence[str], parse: Callable[[str], Any]) -> tuple[Any, ...]:
+    """Words, or numbers, separated by commas or spaces."""
+    try:
+        return tuple(parse(word) for value in values for word in value.replace(",", " ").split())
+    except ValueError as error:
+        raise Misuse(f"{flag} takes whole numbers such as '0 1 2', not {' '.join(values)!r}") from error
+
+
+def _read_pairs(flag: str, values: Sequence[str], parse: Callable[[str], Any]) -> dict[str, Any]:
+    pairs = {}
+    for value in values:
+        name, equals, content = value.partition("=")
+        if not (name and equals):
+            raise Misuse(f"{flag} takes NAME=VALUE, not {value!r}")
+        pairs[name] = parse(content)
+    return pairs
+
+
+def _toml(text: str) -> Any:
+    """A TOML value; a bare word is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _declared(name: str) -> Callable[..., Any]:
+    """An option of a command that does not train, declared as for those that do."""
+    (item,) = (item for item in fields(RunSettings) if item.name == name)
+    return _click_option(item, get_type_hints(RunSettings)[name])
+
+
+data_option, results_option, logs_option = map(_declared, ("root", "results", "log_folder"))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,118 +110,55 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("suite", type=Path)
-@click.option("--methods", default="", help="Only these methods of the suite, separated by commas or spaces.")
-@click.option("--seeds", default="", help="These seeds instead of the suite's, e.g. '0 1 2'.")
-@click.option("--epochs", type=click.IntRange(1), help="This many epochs instead of the suite's.")
-@click.option("--precision", help="As Lightning names it, e.g. bf16-mixed, or tf32, instead of the suite's.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs side by side.")
-@click.option("--shard", default="", metavar="I/N", help="Only the I-th of N shares of the runs, e.g. 3/10.")
-@click.option("--cluster", default="", metavar="ADDRESS", help="Run on Ray: local (--jobs side by side) or ray://HOST:PORT.")  # fmt: skip
-@click.option("--corpus", type=click.Choice(["auto", "real", "simulated"]), default="auto", show_default=True)
-@click.option("--leaderboard", "target", type=Path, help="Leaderboard to rewrite. [default: see leaderboard]")
-@training_options
-def bench(suite: Path, methods: str, seeds: str, epochs: int | None, precision: str | None, jobs: int, shard: str,
-          cluster: str, corpus: str, target: Path | None, root: Path, results: Path, logger: str, logs: Path, devices: int,
-          strategy: str, num_nodes: int, compile: bool, measures: tuple[str, ...]) -> None:  # fmt: skip
+@takes(BenchOptions)
+def bench(suite: Path, options: BenchOptions) -> None:
     """Run what SUITE (a TOML file) lacks, then rewrite the leaderboard."""
-    from mer_bench.records import check_measures
-    from mer_bench.report import leaderboard as report
-    from mer_bench.training import bench as benches
-    from mer_bench.training import suite as suites
-    from mer_bench.training.execute import Places
-    from mer_bench.training.tracking import GROUP
+    from mer_bench.training.bench import bench as run_suite
 
-    asked = check_measures(_words(" ".join(measures)))
-    part = _shard(shard)
-    chosen = suites.read_suite(
-        suite, methods=_words(methods), seeds=_numbers("--seeds", seeds), epochs=epochs, precision=precision
-    )
-    real = [name for name in chosen.datasets if not name.startswith(suites.STAND_IN)]
-    absent = [name for name in real if corpus == "simulated" or not suites.is_prepared(name, root)]
-    if absent:
-        name, how = absent[0], suites.how_to_get(absent[0])
-        if corpus == "real":
-            raise Misuse(f"{name} is not prepared below {root}: {how}")
-        chosen = suites.stand_in(chosen)
-        if corpus == "auto":
-            click.echo(ABSENT.format(dataset=name.upper(), root=root, how=how, stand_in=chosen.datasets[0]), err=True)
-    suites.prepare(chosen, root)
-    specs = chosen.specs(root, devices=devices, strategy=strategy, num_nodes=num_nodes, compile=compile)
-    suites.validate(specs, root)
-    specs = specs[part]
-    places = Places(root, results, logger, logs, check_measures((*chosen.measures, *asked)))
-    if logger == "wandb":
-        os.environ.setdefault(GROUP, suite.stem)  # workers inherit it
-    failed = benches.bench(specs, places, jobs=jobs, cluster=cluster)
-    target = target or _leaderboard(results)
-    records = _records(results)
-    report.write(records, target)
-    for dataset in chosen.datasets:
-        click.echo(report.main_table(records, dataset))
-    click.echo(f"leaderboard: {target}")
-    if failed:
-        click.echo(f"{len(failed)} of {len(specs)} runs failed; the next bench tries them again", err=True)
+    result = run_suite(suite, options)
+    _warn(result.problems)
+    click.echo(result.tables)
+    click.echo(f"leaderboard: {result.leaderboard}")
+    if result.failed:
+        click.echo(
+            f"{len(result.failed)} of {len(result.specs)} runs failed; the next bench tries them again", err=True
+        )
         sys.exit(1)
 
 
 @cli.command()
-@click.option("--spec", "spec_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A run as JSON, e.g. cut from a record; replaces all options that describe a run.")  # fmt: skip
-@click.option("--dataset", help="See mer-bench list datasets.")
-@click.option("--method", help="See mer-bench list methods.")
-@click.option("--feature", "features", multiple=True, metavar="MODALITY=SET", help="Repeatable; default: the corpus's usual sets.")  # fmt: skip
-@click.option("--label-set", help="Default: the corpus's first.")
-@click.option("--protocol", help="Default: the corpus's first.")
-@click.option("--fold", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option(
-    "--option", "options", multiple=True, metavar="NAME=VALUE", help="Of the method; repeatable, TOML values."
-)
-@click.option("--train", "training", multiple=True, metavar="NAME=VALUE", help="Training option, e.g. epochs=5; repeatable.")  # fmt: skip
-@training_options
-def run(spec_file: Path | None, dataset: str | None, method: str | None, features: tuple[str, ...], label_set: str | None,
-        protocol: str | None, fold: int, seed: int, options: tuple[str, ...], training: tuple[str, ...], root: Path,
-        results: Path, logger: str, logs: Path, devices: int, strategy: str, num_nodes: int, compile: bool,
-        measures: tuple[str, ...]) -> None:  # fmt: skip
+@takes(RunOptions)
+def run(options: RunOptions) -> None:
     """Run one training and write its record, also if there is one already.
 
     --measure efficiency needs no training where there is a record that lacks nothing else.
     """
-    from mer_bench.records import RunSpec, Training, check_measures, skipped
-    from mer_bench.training.execute import Places, run_and_record
+    from mer_bench.records import check_measures, read_spec, skipped, write_record
+    from mer_bench.training.execute import earlier_record, execute, prepare_process
     from mer_bench.training.suite import one_run
 
-    asked = check_measures(_words(" ".join(measures)))
-    if spec_file is not None:
-        try:
-            content = json.loads(spec_file.read_text(encoding="utf-8"))
-            content = content.get("spec", content)  # a whole record holds its spec
-            spec = RunSpec(**{**content, "training": Training(**content["training"])})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Misuse(f"{spec_file} does not describe a run: {error}") from error
+    measures = check_measures(options.measures)
+    if options.spec is not None:
+        spec = read_spec(options.spec)
+    elif options.dataset is None or options.method is None:
+        raise Misuse("run needs --dataset and --method, or --spec")
     else:
-        if dataset is None or method is None:
-            raise Misuse("run needs --dataset and --method, or --spec")
+        chosen = {name: getattr(options, name) for name in ("features", "label_set", "protocol", "fold", "seed")}
         spec = one_run(
-            root,
-            dataset,
-            method,
-            features=_pairs("--feature", features, str),
-            label_set=label_set,
-            protocol=protocol,
-            fold=fold,
-            seed=seed,
-            options=_pairs("--option", options, _toml),
-            training=_pairs("--train", training, _toml),
-            devices=devices,
-            strategy=strategy,
-            num_nodes=num_nodes,
-            compile=compile,
+            options.root,
+            options.dataset,
+            options.method,
+            **chosen,
+            options=options.options,
+            training=options.training,
+            hardware=options,
         )
-    for sentence in skipped([spec], asked):
+    for sentence in skipped([spec], measures):
         click.echo(f"warning: {sentence}", err=True)
-    path = run_and_record(spec, Places(root, results, logger, logs, asked))
-    if path is not None:
-        click.echo(path)
+    prepare_process()
+    record = execute(spec, replace(options, measures=measures), earlier_record(spec, options.results))
+    if record is not None:  # None on every process but the first of a distributed run
+        click.echo(write_record(record, options.results))
 
 
 @cli.command()
@@ -191,7 +169,7 @@ def leaderboard(check: bool, output: Path | None, results: Path) -> None:
     """Regenerate the leaderboard from the records: the same bytes anywhere."""
     from mer_bench.report import leaderboard as report
 
-    target = output or _leaderboard(results)
+    target = output or report.default_target(results)
     if check:
         difference = report.check(results, target)
         if difference:
@@ -255,12 +233,12 @@ def compare(first: str, second: str, dataset: str | None, show: int, root: Path,
 
 @cli.command()
 @logs_option
-def sync(logs: Path) -> None:
+def sync(log_folder: Path) -> None:
     """Upload the wandb runs that were made offline (LOGGER=wandb logs offline unless you are logged in)."""
     from mer_bench.training import tracking
 
-    count = tracking.sync(logs)
-    click.echo(f"{count} runs uploaded" if count else f"nothing to upload in {logs / 'wandb'}")
+    count = tracking.sync(log_folder)
+    click.echo(f"{count} runs uploaded" if count else f"nothing to upload in {log_folder / 'wandb'}")
 
 
 @cli.command()
@@ -368,49 +346,10 @@ def _records(results: Path) -> list[RunRecord]:
     from mer_bench.records import load_records
 
     records, problems = load_records(results)
-    for problem in problems:
-        click.echo(f"warning: {problem}", err=True)
+    _warn(problems)
     return records
 
 
-def _leaderboard(results: Path) -> Path:
-    return LEADERBOARD if results == RESULTS else results / LEADERBOARD
-
-
-def _words(text: str) -> list[str]:
-    return text.replace(",", " ").split()
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    try:
-        return [int(word) for word in _words(text)]
-    except ValueError as error:
-        raise Misuse(f"{option} takes whole numbers such as '0 1 2', not {text!r}") from error
-
-
-def _shard(text: str) -> slice:
-    """Which of the runs: every N-th, from the I-th on, so that each share has its part of every method."""
-    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text or "1/1")
-    if not found or int(found[1]) > int(found[2]):
-        raise Misuse(f"--shard takes I/N with I from 1 to N, such as 3/10, not {text!r}")
-    return slice(int(found[1]) - 1, None, int(found[2]))
-
-
-def _pairs(option: str, items: tuple[str, ...], parse: Callable[[str], Any]) -> dict[str, Any]:
-    pairs = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not (name and equals):
-            raise Misuse(f"{option} takes NAME=VALUE, not {item!r}")
-        pairs[name] = parse(value)
-    return pairs
-
-
-def _toml(text: str) -> Any:
-    """A TOML value; a bare word is a string."""
-    import tomllib
-
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+def _warn(problems: Sequence[str]) -> None:
+    for problem in problems:
+        click.echo(f"warning: {problem}", err=True)

@@ -153,6 +153,26 @@ def write_failure(spec: RunSpec, results: Path, reason: str) -> Path:
     return path
 
 
+def decode_spec(content: Any) -> RunSpec:
+    """The spec that JSON holds; TypeError or KeyError if it does not hold one."""
+    return RunSpec(**{**content, "training": Training(**content["training"])})
+
+
+def read_spec(path: Path) -> RunSpec:
+    """Read a spec, or that of a whole record.
+
+    Raises:
+        Misuse: the file holds neither.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return decode_spec(content.get("spec", content))
+    except OSError as error:
+        raise Misuse(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Misuse(f"{path} does not describe a run: {error}") from error
+
+
 def read_record(path: Path) -> RunRecord:
     """Read one record.
 
@@ -161,14 +181,8 @@ def read_record(path: Path) -> RunRecord:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        spec = content["spec"]
-        record = RunRecord(
-            **{
-                **content,
-                "spec": RunSpec(**{**spec, "training": Training(**spec["training"])}),
-                "classes": tuple(content["classes"]),
-            }
-        )
+        facts = {**content, "spec": decode_spec(content["spec"]), "classes": tuple(content["classes"])}
+        record = RunRecord(**facts)
         name = record.spec.name
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise Misuse(f"{path} is not a readable record ({error}); delete it and run the bench again") from error

@@ -369,8 +369,10 @@ def test_a_row_that_no_suite_holds_has_the_command_of_its_training_alone(tmp_pat
         '[[table]]\nfeatures = { text = "minilm" }\noptions = { dropout = 0.1, other = 1 }\n'
         'methods = [{ name = "a", options = { hidden = 8 }, training = { batch_size = 4 } }]\n'
     )
-    (tmp_path / "notes.toml").write_text("dataset = 3")
     recipes = page.read_recipes(tmp_path)
+    (tmp_path / "notes.toml").write_text("dataset = 3")
+    with pytest.raises(Misuse, match=r"notes\.toml lacks the key 'label_set'"):
+        page.read_recipes(tmp_path)
 
     def lines(**spec: Any) -> list[str]:
         run = record("a", 0, [])

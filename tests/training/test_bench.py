@@ -16,15 +16,18 @@ from dataclasses import dataclass, replace
 from multiprocessing import active_children
 from pathlib import Path
 
+import performance
 import pytest
+from performance import spec
 from rich.console import Console
-from suites import SUITE
+from suites import SUITE, execute_and_write
 
-from mer_bench.errors import Misuse
-from mer_bench.records import RunRecord, RunSpec, Training, load_records, read_record, write_record
+from mer_bench.records import RunSpec, load_records, read_record, write_record
 from mer_bench.training import bench as benches
-from mer_bench.training.bench import bench, missing
-from mer_bench.training.execute import Places, run_and_record
+from mer_bench.training.bench import run_missing
+from mer_bench.training.execute import missing
+from mer_bench.training.options import RunSettings
+from mer_bench.training.suite import generate_simulated, suite_specs
 
 if not Path("/proc/self/stat").is_file():
     pytest.skip("processes are watched through /proc", allow_module_level=True)
@@ -75,15 +78,15 @@ def bench_here(ground: Ground, monkeypatch: pytest.MonkeyPatch, *more: str) -> i
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     """The runs of the suite one after the other in this process, as a bench with one job that ran through."""
-    from mer_bench.training.suite import prepare, read_suite
+    from mer_bench.training.suite import read_suite
 
     folder = tmp_path_factory.mktemp("bench")
     ground = Ground(folder / "suite.toml", folder / "data", folder / "results")
     ground.suite.write_text(SUITE, encoding="utf-8")
     suite = read_suite(ground.suite)
-    prepare(suite, ground.root)
-    for each in suite.specs(ground.root):
-        assert run_and_record(each, Places(ground.root, ground.results, "none"))
+    generate_simulated(suite, ground.root)
+    for each in suite_specs(suite, ground.root):
+        assert execute_and_write(each, RunSettings(ground.root, ground.results, "none"))
     with pytest.MonkeyPatch.context() as monkeypatch:
         assert bench_here(ground, monkeypatch) == 0  # finds all done, writes the leaderboard
     assert len(ground.records()) == 12
@@ -190,64 +193,30 @@ def test_a_bench_that_is_done_starts_no_worker_and_changes_no_byte(
 # Without training: workers whose method's name says what they do
 
 
-def spec(method: str, seed: int = 0) -> RunSpec:
-    return RunSpec(
-        "simulated-ravdess", "eight", "folds6", 1, {"audio": "a"}, {"audio": "0"}, method, 1, {}, Training(), seed
-    )
-
-
-def play(spec: RunSpec, places: Places) -> str | None:
-    """Stands in for a worker's work; the method's name says what happens."""
-    tries = places.log_folder / f"{spec.method}-{spec.seed}"
-    with tries.open("a") as file:
-        file.write("x")
-    if spec.method == "dies_beside":  # waits for a neighbour that has begun as often as this run
-        end = time.monotonic() + 2
-        neighbour = places.log_folder / "sleeps-0"
-        while time.monotonic() < end and not (neighbour.is_file() and neighbour.stat().st_size >= tries.stat().st_size):
-            time.sleep(0.01)
-    if spec.method.startswith("dies") and (spec.method != "dies_once" or tries.stat().st_size == 1):
-        os._exit(1)
-    if spec.method == "raises":
-        return "Traceback (most recent call last):\n  ...\nValueError: no [bold]luck[/bold]\n"
-    if spec.method == "sleeps":
-        time.sleep(1)
-    if spec.method == "waits":
-        time.sleep(600)
-    record = RunRecord(
-        spec, ("a", "b"), "utterance", "baseline", True, {}, {"train": 1, "validation": 0, "test": 1}, None,
-        [[1, 0], [0, 0]], [0], [0], [{"train/loss": 1.0}], 0, 1, 1, 0.1, 1.0, "cpu",
-    )  # fmt: skip
-    try:
-        write_record(record, places.results)
-    except Misuse as error:
-        return str(error)
-    return None
-
-
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
-    monkeypatch.setattr(benches, "_work", play)
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSettings:
+    monkeypatch.setattr(benches, "execute_job", performance.execute_job)
+    monkeypatch.setattr(benches, "begin_worker", performance.begin)
     (tmp_path / "tries").mkdir()
-    return Places(tmp_path, tmp_path / "results", log_folder=tmp_path / "tries")
+    return RunSettings(tmp_path, tmp_path / "results", log_folder=tmp_path / "tries")
 
 
-def perform(specs: list[RunSpec], places: Places, jobs: int = 1) -> tuple[list[RunSpec], str]:
+def perform(specs: list[RunSpec], places: RunSettings, jobs: int = 1) -> tuple[list[RunSpec], str]:
     said = io.StringIO()
-    failed = bench(specs, places, jobs=jobs, console=Console(file=said, width=300))
+    failed = run_missing(specs, places, jobs=jobs, console=Console(file=said, width=300))
     return failed, said.getvalue()
 
 
-def tries(places: Places, spec: RunSpec) -> int:
+def tries(places: RunSettings, spec: RunSpec) -> int:
     return (places.log_folder / f"{spec.method}-{spec.seed}").stat().st_size
 
 
-def note(spec: RunSpec, places: Places) -> Path:
+def note(spec: RunSpec, places: RunSettings) -> Path:
     path = spec.path(places.results)
     return path.with_name(f"{path.stem}.failed.json")
 
 
-def test_a_run_whose_worker_dies_is_tried_once_more_then_noted_and_the_others_go_on(stage: Places) -> None:
+def test_a_run_whose_worker_dies_is_tried_once_more_then_noted_and_the_others_go_on(stage: RunSettings) -> None:
     bad, first, second = spec("dies"), spec("works", 1), spec("works", 2)
     failed, said = perform([bad, first, second], stage)
     assert failed == [bad]
@@ -259,7 +228,7 @@ def test_a_run_whose_worker_dies_is_tried_once_more_then_noted_and_the_others_go
     assert load_records(stage.results)[1] == []
 
 
-def test_a_run_whose_worker_dies_once_is_recorded_and_has_not_failed(stage: Places) -> None:
+def test_a_run_whose_worker_dies_once_is_recorded_and_has_not_failed(stage: RunSettings) -> None:
     unlucky = spec("dies_once")
     failed, _ = perform([unlucky, spec("works")], stage)
     assert failed == []
@@ -268,7 +237,7 @@ def test_a_run_whose_worker_dies_once_is_recorded_and_has_not_failed(stage: Plac
     assert not note(unlucky, stage).exists()
 
 
-def test_runs_beside_one_whose_worker_dies_are_not_blamed_for_it(stage: Places) -> None:
+def test_runs_beside_one_whose_worker_dies_are_not_blamed_for_it(stage: RunSettings) -> None:
     bad, neighbour = spec("dies_beside"), spec("sleeps")
     failed, _ = perform([bad, neighbour], stage, jobs=2)
     assert failed == [bad]
@@ -276,7 +245,7 @@ def test_runs_beside_one_whose_worker_dies_are_not_blamed_for_it(stage: Places) 
     assert not note(neighbour, stage).exists()
 
 
-def test_a_worker_that_is_killed_from_outside_is_replaced(stage: Places) -> None:
+def test_a_worker_that_is_killed_from_outside_is_replaced(stage: RunSettings) -> None:
     waiting = stage.log_folder / "waits-0"
     killed: list[int | None] = []
 
@@ -297,7 +266,7 @@ def test_a_worker_that_is_killed_from_outside_is_replaced(stage: Places) -> None
 
 
 def test_a_run_that_raises_is_noted_with_its_traceback_and_tried_again_by_the_next_bench(
-    stage: Places, monkeypatch: pytest.MonkeyPatch
+    stage: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, good = spec("raises"), spec("works")
     failed, said = perform([bad, good], stage)
@@ -318,7 +287,7 @@ def test_a_run_that_raises_is_noted_with_its_traceback_and_tried_again_by_the_ne
     assert "2 runs: 1 recorded, 1 to do" in said
 
 
-def test_a_record_replaces_the_note_of_an_earlier_failure(stage: Places) -> None:
+def test_a_record_replaces_the_note_of_an_earlier_failure(stage: RunSettings) -> None:
     unlucky = spec("works")
     from mer_bench.records import write_failure
 
@@ -328,7 +297,7 @@ def test_a_record_replaces_the_note_of_an_earlier_failure(stage: Places) -> None
     assert not note(unlucky, stage).exists()
 
 
-def test_a_record_that_lacks_a_measure_is_replaced_only_by_one_that_has_it(stage: Places) -> None:
+def test_a_record_that_lacks_a_measure_is_replaced_only_by_one_that_has_it(stage: RunSettings) -> None:
     asking = replace(stage, measures=("robustness",))
     whole, lacking, bad = spec("works", 1), spec("works", 2), spec("raises")
     assert perform([whole, lacking], stage)[0] == []
@@ -344,7 +313,7 @@ def test_a_record_that_lacks_a_measure_is_replaced_only_by_one_that_has_it(stage
     assert "predictions differ" not in said
 
 
-def test_a_warning_says_when_a_record_is_replaced_by_one_with_other_predictions(stage: Places) -> None:
+def test_a_warning_says_when_a_record_is_replaced_by_one_with_other_predictions(stage: RunSettings) -> None:
     one = spec("works")
     assert perform([one], stage)[0] == []
     record = read_record(one.path(stage.results))
@@ -355,7 +324,7 @@ def test_a_warning_says_when_a_record_is_replaced_by_one_with_other_predictions(
     assert read_record(one.path(stage.results)) == record
 
 
-def test_what_a_strategy_cannot_measure_is_said_once_and_not_waited_for(stage: Places) -> None:
+def test_what_a_strategy_cannot_measure_is_said_once_and_not_waited_for(stage: RunSettings) -> None:
     sharded = [replace(spec("works", seed), strategy="fsdp", devices=2) for seed in range(2)]
     asking = replace(stage, measures=("literature", "robustness"))
     _, said = perform(sharded, asking)
@@ -372,11 +341,11 @@ def test_the_command_measures_what_the_suite_and_the_option_name(
     asked: list[tuple[str, ...]] = []
     valid = "valid are literature, robustness, efficiency"
 
-    def note_down(specs: object, places: Places, **_: object) -> list[RunSpec]:
+    def note_down(specs: object, places: RunSettings, **_: object) -> list[RunSpec]:
         asked.append(places.measures)
         return []
 
-    monkeypatch.setattr(benches, "bench", note_down)
+    monkeypatch.setattr(benches, "run_missing", note_down)
     assert bench_here(ground, monkeypatch, "--measure", "efficiency, literature", "--measure", "robustness") == 0
     assert bench_here(ground, monkeypatch, "--measure", "") == 0  # as make says it when MEASURE is not set
     assert asked == [("literature", "efficiency", "robustness"), ("literature",)]
@@ -389,7 +358,7 @@ def test_the_command_measures_what_the_suite_and_the_option_name(
     assert capsys.readouterr().err == expected
 
 
-def test_jobs_run_side_by_side(stage: Places) -> None:
+def test_jobs_run_side_by_side(stage: RunSettings) -> None:
     specs = [spec("sleeps", seed) for seed in range(2)]
     seen = 0
 
@@ -406,7 +375,7 @@ def test_jobs_run_side_by_side(stage: Places) -> None:
     assert seen == 0, "the second started only after the first was done"
 
 
-def test_results_that_cannot_be_written_fail_each_run_with_a_sentence(stage: Places) -> None:
+def test_results_that_cannot_be_written_fail_each_run_with_a_sentence(stage: RunSettings) -> None:
     (stage.results.parent / "results").write_text("a file where the folder should be")
     specs = [spec("works", seed) for seed in range(2)]
     failed, said = perform(specs, stage)
@@ -416,6 +385,6 @@ def test_results_that_cannot_be_written_fail_each_run_with_a_sentence(stage: Pla
     assert stage.results.read_text() == "a file where the folder should be"
 
 
-def test_a_bench_leaves_no_worker_behind(stage: Places) -> None:
+def test_a_bench_leaves_no_worker_behind(stage: RunSettings) -> None:
     perform([spec("works", seed) for seed in range(3)], stage, jobs=2)
     wait_until(lambda: not active_children(), 10, "the workers end")

@@ -14,23 +14,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from suites import SUITE
+from suites import SUITE, execute_and_write
 
 from benchmarks.speed.scaling import workers
 from mer_bench.cli import main
 from mer_bench.records import RunSpec, load_records, read_record
 from mer_bench.training import bench as benches
-from mer_bench.training.execute import Places, run_and_record
+from mer_bench.training.options import RunSettings
+from mer_bench.training.suite import generate_simulated, suite_specs
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds the suite and the corpus of all tests."""
-    from mer_bench.training.suite import prepare, read_suite
+    from mer_bench.training.suite import read_suite
 
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "suite.toml").write_text(SUITE, encoding="utf-8")
-    prepare(read_suite(folder / "suite.toml"), folder)
+    generate_simulated(read_suite(folder / "suite.toml"), folder)
     return folder
 
 
@@ -67,7 +68,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         names.append([spec.name + spec.method + spec.training.precision for spec in specs])
         return []
 
-    monkeypatch.setattr(benches, "bench", note)
+    monkeypatch.setattr(benches, "run_missing", note)
     return names
 
 
@@ -99,7 +100,7 @@ def test_what_is_recorded_does_not_move_runs_to_another_shard(
 def specs(root: Path) -> list[RunSpec]:
     from mer_bench.training.suite import read_suite
 
-    return read_suite(root / "suite.toml").specs(root)
+    return suite_specs(read_suite(root / "suite.toml"), root)
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1/0", "-1/3", "1", "1/", "a/b", "1/3/5", "1.5/3"])
@@ -236,7 +237,7 @@ def test_a_cluster_loses_no_run_when_a_worker_is_killed_and_gives_the_records_of
     assert load_records(results)[1] == []
     assert all(spec.path(results).is_file() for spec in specs(root))
     assert not list(results.rglob("*.failed.json"))
-    here = run_and_record(specs(root)[0], Places(root, tmp_path / "here", "none"))
+    here = execute_and_write(specs(root)[0], RunSettings(root, tmp_path / "here", "none"))
     assert here is not None
     alone, there = read_record(here), read_record(specs(root)[0].path(results))
     assert (alone.test_predictions, alone.curve) == (there.test_predictions, there.curve)

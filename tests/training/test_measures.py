@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from factories import DIMS, alone, pad, random_batch
+from suites import execute_and_write
 from torch import Tensor
 
 from mer_bench.batch import Batch
@@ -23,8 +24,8 @@ from mer_bench.records import MEASURES, RunRecord, RunSpec, read_record, write_r
 from mer_bench.training import measures as measure
 from mer_bench.training.bench import missing
 from mer_bench.training.build import build_datamodule, build_method
-from mer_bench.training.execute import Places, run_and_record
 from mer_bench.training.measures import DECIBELS, RATES, Disturbances
+from mer_bench.training.options import Hardware, RunSettings
 from mer_bench.training.run import run
 from mer_bench.training.suite import one_run
 
@@ -315,21 +316,21 @@ def test_a_dialogue_method_is_timed_on_whole_dialogues(root: Path) -> None:
 
 
 @pytest.fixture
-def places(root: Path, tmp_path: Path) -> Places:
-    return Places(root, tmp_path / "results", "none")
+def places(root: Path, tmp_path: Path) -> RunSettings:
+    return RunSettings(root, tmp_path / "results", "none")
 
 
-def test_a_record_that_lacks_a_measure_is_run_again_and_keeps_what_it_has(root: Path, places: Places) -> None:
+def test_a_record_that_lacks_a_measure_is_run_again_and_keeps_what_it_has(root: Path, places: RunSettings) -> None:
     spec = spec_of(root, training={"epochs": 1})
     assert missing([spec], places.results) == [spec]
-    path = run_and_record(spec, replace(places, measures=("robustness",)))
+    path = execute_and_write(spec, replace(places, measures=("robustness",)))
     assert path is not None
     first = read_record(path)
     assert first.robustness is not None
     assert (first.literature, first.efficiency) == (None, None)
     assert missing([spec], places.results) == missing([spec], places.results, ["robustness"]) == []
     assert missing([spec], places.results, ["literature", "robustness"]) == [spec]
-    assert run_and_record(spec, replace(places, measures=("literature",))) == path
+    assert execute_and_write(spec, replace(places, measures=("literature",))) == path
     second = read_record(path)
     assert second.literature is not None
     assert second.robustness == first.robustness
@@ -338,11 +339,11 @@ def test_a_record_that_lacks_a_measure_is_run_again_and_keeps_what_it_has(root: 
 
 
 def test_speed_alone_is_measured_without_training_again(
-    root: Path, places: Places, plain: RunRecord, monkeypatch: pytest.MonkeyPatch
+    root: Path, places: RunSettings, plain: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_record(plain, places.results)
     monkeypatch.setattr(L.Trainer, "fit", None)
-    path = run_and_record(plain.spec, replace(places, measures=("efficiency",)))
+    path = execute_and_write(plain.spec, replace(places, measures=("efficiency",)))
     assert path is not None
     record = read_record(path)
     assert record.efficiency is not None
@@ -351,7 +352,7 @@ def test_speed_alone_is_measured_without_training_again(
 
 
 def test_what_needs_whole_weights_is_not_awaited_from_a_strategy_that_shards_them(
-    places: Places, plain: RunRecord
+    places: RunSettings, plain: RunRecord
 ) -> None:
     sharded = replace(plain, spec=replace(plain.spec, strategy="fsdp", devices=2))
     write_record(sharded, places.results)
@@ -365,7 +366,7 @@ def test_two_devices_measure_every_utterance_once(root: Path, monkeypatch: pytes
     monkeypatch.setattr(measure, "RATES", (0.0,))
     monkeypatch.setattr(measure, "DECIBELS", (400,))
     training = {"epochs": 2, "batch_size": 12}  # evaluation takes 48, 48 and 24
-    record = train(spec_of(root, training=training, devices=2, strategy="ddp_fork"), root, *MEASURES)
+    record = train(spec_of(root, training=training, hardware=Hardware(devices=2, strategy="ddp_fork")), root, *MEASURES)
     assert record.literature is not None
     assert record.robustness is not None
     assert record.literature[record.best_epoch] == record.test_confusion

@@ -32,6 +32,7 @@ from mer_bench.fusion.base import FusionModule
 from mer_bench.records import RunRecord, RunSpec, read_record
 from mer_bench.training.build import build_datamodule, build_method
 from mer_bench.training.cost import flops_per_utterance
+from mer_bench.training.options import Hardware
 from mer_bench.training.run import run
 from mer_bench.training.suite import one_run
 
@@ -137,9 +138,9 @@ def test_a_record_says_where_its_numbers_come_from(record: RunRecord) -> None:
 def test_memory_that_tensors_free_is_taken_again_without_asking_the_system() -> None:
     code = """
 import resource, sys, torch
-from mer_bench.training.run import prepare_process
+from mer_bench.training.execute import prepare_process
 if sys.argv[1:]:
-    prepare_process("32-true")
+    prepare_process()
 for _ in range(2):
     torch.ones(1 << 24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -415,7 +416,9 @@ def assert_two_devices_evaluate_all_once(record: RunRecord, evaluated: tuple[lis
 def test_ddp_with_fewer_evaluation_batches_than_devices_counts_every_utterance_once(
     root: Path, tmp_path: Path, evaluated: tuple[list[int], list[int]]
 ) -> None:
-    spec = spec_of(root, training={"epochs": 1}, devices=2, strategy="ddp")  # 120 utterances fit in one batch
+    spec = spec_of(
+        root, training={"epochs": 1}, hardware=Hardware(devices=2, strategy="ddp")
+    )  # 120 utterances fit in one batch
     file = tmp_path / "spec.json"
     file.write_text(json.dumps(asdict(spec)), encoding="utf-8")
     results = tmp_path / "results"
@@ -430,7 +433,7 @@ def test_ddp_fork_with_an_odd_number_of_batches_counts_every_utterance_once(
     root: Path, evaluated: tuple[list[int], list[int]]
 ) -> None:
     training = {"epochs": 1, "batch_size": 12}  # evaluation takes 48, 48 and 24
-    record = train(spec_of(root, training=training, devices=2, strategy="ddp_fork"), root)
+    record = train(spec_of(root, training=training, hardware=Hardware(devices=2, strategy="ddp_fork")), root)
     assert_two_devices_evaluate_all_once(record, evaluated)
 
 
@@ -480,7 +483,7 @@ def test_tf32_sets_how_torch_multiplies_and_the_next_run_sets_it_back(root: Path
 
 
 def test_on_two_machines_each_loads_the_chosen_weights_from_its_own_folder(root: Path, tmp_path: Path) -> None:
-    spec = spec_of(root, training={"epochs": 2, "learning_rate": 2e-3}, num_nodes=2, strategy="ddp")
+    spec = spec_of(root, training={"epochs": 2, "learning_rate": 2e-3}, hardware=Hardware(num_nodes=2, strategy="ddp"))
     (tmp_path / "spec.json").write_text(json.dumps(asdict(spec)), encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

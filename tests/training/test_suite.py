@@ -12,7 +12,8 @@ from mer_bench.errors import Misuse
 from mer_bench.features import read_spec
 from mer_bench.fusion import METHODS
 from mer_bench.records import Training
-from mer_bench.training.suite import is_prepared, prepare, read_suite, stand_in, validate
+from mer_bench.training.options import Hardware
+from mer_bench.training.suite import generate_simulated, is_prepared, read_suite, stand_in, suite_specs, validate
 
 GOOD = """
 dataset = "simulated-iemocap"
@@ -84,8 +85,8 @@ def test_a_suite_is_read_as_written(tmp_path: Path) -> None:
 
 def test_the_runs_are_the_product_of_rows_folds_and_seeds(tmp_path: Path, root: Path) -> None:
     suite = read_suite(write(tmp_path, changed('"session5"', '"loso"')))
-    prepare(suite, root)
-    specs = suite.specs(root, devices=2, strategy="ddp")
+    generate_simulated(suite, root)
+    specs = suite_specs(suite, root, Hardware(devices=2, strategy="ddp"))
     assert len({spec.sha256 for spec in specs}) == len(specs) == 7 * 5 * 2
     assert {(spec.seed, spec.fold) for spec in specs} == {(seed, fold) for seed in (0, 3) for fold in range(1, 6)}
     assert [spec.seed for spec in specs] == [0] * 35 + [3] * 35
@@ -104,8 +105,8 @@ def test_a_suite_of_several_datasets_runs_each_row_on_each(tmp_path: Path, root:
     suite = read_suite(write(tmp_path, text))
     assert suite.datasets == names
     assert len(suite.rows) == 7
-    prepare(suite, root)
-    specs = suite.specs(root)
+    generate_simulated(suite, root)
+    specs = suite_specs(suite, root)
     assert [(spec.seed, spec.dataset) for spec in specs] == [
         (seed, name) for seed in (0, 3) for name in names for _ in range(7)
     ]
@@ -182,8 +183,8 @@ def test_a_shipped_suite_or_its_stand_in_is_valid(path: Path, root: Path) -> Non
         assert all(set(row.features) <= set(DATASETS[dataset].modalities) for dataset in suite.datasets)
     if not DATASETS[suite.datasets[0]].simulated:
         suite = stand_in(suite)
-    prepare(suite, root)
-    validate(suite.specs(root), root)
+    generate_simulated(suite, root)
+    validate(suite_specs(suite, root), root)
 
 
 # Mistakes
@@ -226,7 +227,7 @@ def test_a_shipped_suite_or_its_stand_in_is_valid(path: Path, root: Path) -> Non
         ('"bc_lstm"', "{ options = {} }", "a method is a name or {name = ...}, not {'options': {}}"),
         ("{ hidden = 8 }", "8", "options must be of type dict, not 8"),
         ("options = { hidden = 8 }", "option = { hidden = 8 }", "'option': did you mean 'options'?"),
-        ('text = "simulated-text", audio = "simulated-audio" }', 'txt = "simulated-text" }',
+        ('text = "simulated-text", audio = "simulated-audio" }', 'txt = "simulated-text", text = "simulated-text", audio = "simulated-audio" }',
          "unknown modality in .*table 2 'txt': did you mean 'text'?"),
         ('text = "simulated-text", audio = "simulated-audio" }', "text = 3 }",
          "the feature set of text is a name, not 3"),
@@ -291,23 +292,23 @@ def test_an_option_that_the_method_does_not_take_shows_before_training(
     tmp_path: Path, root: Path, options: str, message: str
 ) -> None:
     suite = read_suite(write(tmp_path, changed("{ hidden = 8 }", options)))
-    prepare(suite, root)
+    generate_simulated(suite, root)
     with pytest.raises(Misuse, match=message) as caught:
-        validate(suite.specs(root), root)
+        validate(suite_specs(suite, root), root)
     assert "\n" not in str(caught.value)
 
 
 def test_a_feature_set_that_is_absent_is_named_with_those_that_are_there(tmp_path: Path, root: Path) -> None:
     text = changed('text = "simulated-text", vision', 'text = "roberta", vision')
     suite = read_suite(write(tmp_path, text))
-    prepare(suite, root)
+    generate_simulated(suite, root)
     with pytest.raises(Misuse, match=r"no feature set 'roberta' in .*simulated-audio, simulated-text, simulated-vis"):
-        suite.specs(root)
+        suite_specs(suite, root)
 
 
 def test_a_feature_set_of_another_modality_shows_before_training(tmp_path: Path, root: Path) -> None:
     text = changed('text = "simulated-text", vision', 'text = "simulated-audio", vision')
     suite = read_suite(write(tmp_path, text))
-    prepare(suite, root)
+    generate_simulated(suite, root)
     with pytest.raises(Misuse, match="simulated-audio is audio, not text"):
-        validate(suite.specs(root), root)
+        validate(suite_specs(suite, root), root)

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_compare import record
+from report.test_compare import record
+from suites import execute_and_write
 
 from mer_bench.cli import cli
 from mer_bench.errors import Misuse
 from mer_bench.metrics import f1, weighted_f1
 from mer_bench.records import RunRecord, read_record
 from mer_bench.training import tracking
-from mer_bench.training.execute import Places, run_and_record
+from mer_bench.training.options import RunSettings
 from mer_bench.training.suite import one_run
 
 wandb = pytest.importorskip("wandb")
@@ -92,7 +93,7 @@ def test_a_training_ends_with_its_record_in_its_run(tmp_path: Path) -> None:
         tmp_path / "data", "simulated-ravdess", "unimodal", features={"audio": "simulated-audio"}, label_set=None,
         protocol=None, options={"hidden": 8}, training={"epochs": 1}, fold=1, seed=0,
     )  # fmt: skip
-    path = run_and_record(spec, Places(tmp_path / "data", tmp_path / "results", "wandb", tmp_path / "logs"))
+    path = execute_and_write(spec, RunSettings(tmp_path / "data", tmp_path / "results", "wandb", tmp_path / "logs"))
     assert path is not None
     assert wandb.run is None  # closed: the next training has a run of its own
     found = stored(tmp_path / "logs")
@@ -160,7 +161,7 @@ def test_a_bench_groups_its_runs_by_suite_and_sync_is_a_command(
         groups.append(os.environ.get(tracking.GROUP))
         return []
 
-    monkeypatch.setattr("mer_bench.training.bench.bench", train)
+    monkeypatch.setattr("mer_bench.training.bench.run_missing", train)
     suite = tmp_path / "my_suite.toml"
     suite.write_text(
         'dataset = "simulated-ravdess"\nlabel_set = "eight"\nprotocol = "folds6"\nseeds = [0]\n[[table]]\n'

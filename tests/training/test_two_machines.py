@@ -17,7 +17,7 @@ import pytest
 from mer_bench.records import RunSpec, load_records, read_record
 from mer_bench.training.build import build_datamodule
 from mer_bench.training.run import run
-from mer_bench.training.suite import read_suite
+from mer_bench.training.suite import generate_simulated, read_suite, suite_specs
 
 ADDRESSES = ("10.77.77.1", "10.77.77.2")
 SUITE = """
@@ -68,10 +68,9 @@ def one_device(root: Path) -> RunSpec:
     """A run whose epochs are one step on all training rows."""
     file = root / "suite.toml"
     file.write_text(SUITE.format(batch_size=1), encoding="utf-8")
-    from mer_bench.training.suite import prepare
 
-    prepare(read_suite(file), root)
-    first = read_suite(file).specs(root)[0]
+    generate_simulated(read_suite(file), root)
+    first = suite_specs(read_suite(file), root)[0]
     rows = len(build_datamodule(first, root).rows["train"])
     assert rows % 2 == 0
     file.write_text(SUITE.format(batch_size=rows // 2), encoding="utf-8")

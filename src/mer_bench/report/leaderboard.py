@@ -121,6 +121,11 @@ def excerpt(records: Sequence[RunRecord], title: str, rows: int = 10) -> str:
     return f"**{title}** ({names}{shown})\n\n{markdown([head, *lines], '<<>>><')}"
 
 
+def default_target(results: Path) -> Path:
+    """Where the leaderboard of a folder of records stands: the repository's at its root, others beside the records."""
+    return Path("leaderboard.md") if results == Path("benchmarks/results") else results / "leaderboard.md"
+
+
 def write(records: Sequence[RunRecord], target: Path) -> None:
     """Write the leaderboard of the records."""
     write_atomic(target, leaderboard(records))

@@ -1,88 +1,198 @@
-"""Runs what a suite lacks: one record a run, written as soon as it is there; failures are noted, others go on."""
+"""A bench: runs what a suite lacks, one record per run as soon as it is there, and rewrites the leaderboard."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Collection, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from mer_bench.records import RunSpec, measurable, measured, read_record, skipped
-from mer_bench.training.execute import Places
+from mer_bench.datasets import DATASETS
+from mer_bench.errors import Misuse
+from mer_bench.records import (
+    RunRecord,
+    RunSpec,
+    check_measures,
+    load_records,
+    read_record,
+    skipped,
+    write_failure,
+    write_record,
+)
+from mer_bench.report import leaderboard
+from mer_bench.suites import Suite
+from mer_bench.training.cluster import run_on_cluster
+from mer_bench.training.execute import Job, begin_worker, earlier_record, execute_job, missing
+from mer_bench.training.options import BenchOptions, RunSettings
 from mer_bench.training.progress import Display
-from mer_bench.training.workers import _work
+from mer_bench.training.suite import (
+    STAND_IN,
+    generate_simulated,
+    is_prepared,
+    read_suite,
+    stand_in,
+    suite_specs,
+    validate,
+)
+from mer_bench.training.tracking import GROUP
+from mer_bench.training.workers import Crash, run_in_workers
+
+ABSENT = """\
+********************************************************************************
+  {dataset} IS NOT PREPARED BELOW {root}.
+  To get it: {how}.
+  Running the SIMULATED stand-in {stand_in} instead: its scores say nothing
+  about the real corpus. CORPUS=real makes its absence an error.
+********************************************************************************"""
 
 
-def missing(specs: Sequence[RunSpec], results: Path, measures: Collection[str] = ()) -> list[RunSpec]:
-    """The specs without a record, or whose record lacks one of the ``measures`` that the run can take.
+@dataclass(frozen=True)
+class BenchResult:
+    """What came of a bench."""
+
+    specs: list[RunSpec]  #: the runs that it was asked for
+    failed: list[RunSpec]  #: those of them that failed; the next bench tries them again
+    leaderboard: Path
+    tables: str  #: the tables of the suite's corpora as plain text
+    problems: list[str]  #: one sentence for each file among the records that is not a readable record
+
+
+def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Console | None = None) -> BenchResult:
+    """Run what a suite lacks, then rewrite the leaderboard: all that ``mer-bench bench`` does.
+
+    A bench that is killed loses the runs in progress and nothing else; the same call goes on from there.
+
+    Args:
+        suite_file: The suite, a TOML file.
+        options: Everything else that can be chosen.
+        console: Where progress is shown; None = stderr.
 
     Raises:
-        Misuse: a record that has to be looked into is not readable.
+        Misuse: something is wrong with the suite, the options or the corpora; nothing has been trained then.
     """
-    return [spec for spec in specs if not _complete(spec, results, measures)]
-
-
-def _complete(spec: RunSpec, results: Path, measures: Collection[str]) -> bool:
-    path, wanted = spec.path(results), measurable(spec, measures)
-    return path.is_file() and (not wanted or wanted <= measured(read_record(path)))
-
-
-def bench(
-    specs: Sequence[RunSpec], places: Places, *, jobs: int = 1, cluster: str = "", console: Console | None = None
-) -> list[RunSpec]:
-    """Run every spec whose record is missing or lacks a measure, in ``jobs`` workers; returns the specs that failed.
-
-    With ``cluster`` the workers are those of Ray, see :mod:`mer_bench.training.cluster`.
-
-    A worker writes its record itself and outlives neither this process nor Ctrl-C, so that a killed bench loses the
-    runs in flight and nothing else. A run whose worker dies (out of memory, say) is tried once more.
-    """
-    queue = missing(specs, places.results, places.measures)
     console = console or Console(stderr=True)
-    lacking = sum(spec.path(places.results).is_file() for spec in queue)
-    measuring = f", {lacking} of them to measure {' and '.join(places.measures)}" if lacking else ""
+    shard, measures = _shard(options.shard), check_measures(options.measures)
+    suite = read_suite(
+        suite_file, methods=options.methods, seeds=options.seeds, epochs=options.epochs, precision=options.precision
+    )
+    suite = _available(suite, options, console)
+    generate_simulated(suite, options.root)
+    specs = suite_specs(suite, options.root, options)
+    validate(specs, options.root)
+    specs = specs[shard]
+    settings = RunSettings(
+        options.root, options.results, options.logger, options.log_folder, check_measures((*suite.measures, *measures))
+    )
+    if options.logger == "wandb":
+        os.environ.setdefault(GROUP, suite_file.stem)  # workers inherit it
+    failed = run_missing(specs, settings, jobs=options.jobs, cluster=options.cluster, console=console)
+    target = options.leaderboard or leaderboard.default_target(options.results)
+    records, problems = load_records(options.results)
+    leaderboard.write(records, target)
+    tables = "\n".join(leaderboard.main_table(records, dataset) for dataset in suite.datasets)
+    return BenchResult(specs, failed, target, tables, problems)
+
+
+def _available(suite: Suite, options: BenchOptions, console: Console) -> Suite:
+    """The suite, or that of its simulated stand-ins where a real corpus is absent or not wanted."""
+    real = [name for name in suite.datasets if not name.startswith(STAND_IN)]
+    absent = [name for name in real if options.corpus == "simulated" or not is_prepared(name, options.root)]
+    if not absent:
+        return suite
+    name, how = absent[0], DATASETS[absent[0]].how_to_get
+    if options.corpus == "real":
+        raise Misuse(f"{name} is not prepared below {options.root}: {how}")
+    suite = stand_in(suite)
+    if options.corpus == "auto":
+        notice = ABSENT.format(dataset=name.upper(), root=options.root, how=how, stand_in=suite.datasets[0])
+        console.print(notice, markup=False, highlight=False, soft_wrap=True)
+    return suite
+
+
+def _shard(text: str) -> slice:
+    """Which of the runs: every N-th, from the I-th on, so that each share has its part of every method."""
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text or "1/1")
+    if not found or int(found[1]) > int(found[2]):
+        raise Misuse(f"--shard takes I/N with I from 1 to N, such as 3/10, not {text!r}")
+    return slice(int(found[1]) - 1, None, int(found[2]))
+
+
+def run_missing(
+    specs: Sequence[RunSpec], settings: RunSettings, *, jobs: int = 1, cluster: str = "", console: Console | None = None
+) -> list[RunSpec]:
+    """Run every spec whose record is missing or lacks a measure; returns the specs that failed.
+
+    Workers end with this process, whatever kills it. A run whose worker dies (out of memory, say) is tried once more.
+
+    Args:
+        specs: What there should be a record of.
+        settings: Where runs read and write.
+        jobs: Worker processes, each of which runs one spec at a time.
+        cluster: Run on Ray instead, see :mod:`mer_bench.training.cluster`.
+        console: Where progress is shown; None = stderr.
+    """
+    console = console or Console(stderr=True)
+    queue = missing(specs, settings.results, settings.measures)
+    lacking = sum(spec.path(settings.results).is_file() for spec in queue)
+    measuring = f", {lacking} of them to measure {' and '.join(settings.measures)}" if lacking else ""
     console.print(f"{len(specs)} runs: {len(specs) - len(queue)} recorded, {len(queue)} to do{measuring}")
-    for sentence in skipped(specs, places.measures):
+    for sentence in skipped(specs, settings.measures):
         console.print(sentence)
     if not queue:
         return []
-    failed: list[RunSpec] = []
-    suspects: list[RunSpec] = []  # in flight when a worker died; each is tried again with no other beside it
-    with Display(console, len(queue), jobs, places.results) as display:
+    failed = []
+    todo: Iterator[Job] = ((spec, earlier_record(spec, settings.results)) for spec in queue)
+    results: Iterator[tuple[Job, RunRecord | str | Crash | None]]
+    with Display(console, len(queue)) as display:
         if cluster:
-            from mer_bench.training.cluster import run_all
-
-            return run_all(queue, places, cluster, jobs=jobs, display=display)
-        while queue or suspects:
-            again = not queue
-            todo, width = (suspects, 1) if again else (queue, jobs)
-            pool = display.pool()
-            running: dict[Future[str | None], RunSpec] = {}
+            results = run_on_cluster(todo, settings, cluster, workers=jobs)
+        else:
+            messages: Any = multiprocessing.get_context("spawn").Queue()
+            results = run_in_workers(
+                partial(execute_job, settings=settings),
+                todo,
+                jobs,
+                prepare=partial(begin_worker, messages),
+                started=lambda job: display.started(job[0]),
+                waiting=lambda: display.update(messages),
+            )
+        for (spec, earlier), result in results:
             try:
-                while todo or running:
-                    while todo and len(running) < width:
-                        running[pool.submit(_work, todo[0], places)] = todo[0]
-                        display.started(todo.pop(0))
-                    done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                    display.update()
-                    for future in done:
-                        reason = future.result()
-                        spec = running.pop(future)
-                        display.finished(spec, reason)
-                        if reason is not None:
-                            failed.append(spec)
-            except BrokenProcessPool:
-                for spec in running.values():
-                    if again:
-                        failed.append(spec)
-                        display.finished(spec, "the worker process died twice (out of memory?)")
-                    else:
-                        suspects.append(spec)
-            finally:
-                for process in multiprocessing.active_children():
-                    process.terminate()
-                pool.shutdown(cancel_futures=True)
+                record = _stored(spec, result, settings.results)
+            except Misuse as error:
+                failed.append(spec)
+                display.failed(spec, _note_failure(spec, str(error), settings.results))
+            else:
+                display.finished(spec, record, earlier)
     return failed
+
+
+def _stored(spec: RunSpec, result: RunRecord | str | Crash | None, results: Path) -> RunRecord | None:
+    """Write the record of a run; None where the first machine of a distributed run has it.
+
+    Raises:
+        Misuse: there is none, for this reason, or it cannot be written.
+    """
+    if isinstance(result, Crash):
+        raise Misuse("the worker process died twice (out of memory?)")
+    if isinstance(result, str):
+        raise Misuse(result)
+    if result is not None:
+        write_record(result, results)
+        return result
+    return read_record(spec.path(results)) if spec.path(results).is_file() else None
+
+
+def _note_failure(spec: RunSpec, reason: str, results: Path) -> str:
+    """Note beside the records why a run failed; returns the last line of the reason, with the path of the note."""
+    try:
+        note = str(write_failure(spec, results, reason))
+    except Misuse as error:  # a full disk must not stop the runs that may still fit
+        note = str(error)
+    return f"{reason.strip().splitlines()[-1]} ({note})"

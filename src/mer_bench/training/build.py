@@ -19,14 +19,29 @@ from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.records import RunSpec
 
-MONITOR = "val/weighted_f1"
+MONITOR = "val/weighted_f1"  #: the score that selects the epoch
+TF32 = "tf32"  #: a precision that Lightning has no name for: how a GPU multiplies 32-bit numbers
+#: What Lightning's Trainer takes as ``precision``, and TF32.
+PRECISIONS = (
+    TF32, "32-true", "32", "64-true", "64", "16-mixed", "16-true", "16", "bf16-mixed", "bf16-true", "bf16",
+    "transformer-engine", "transformer-engine-float16",
+)  # fmt: skip
 
 
-TF32 = "tf32"  #: a precision that Lightning has no name for
+def build(spec: RunSpec, root: Path) -> tuple[EmotionDataModule, FusionModule]:
+    """The datamodule and the method of a spec.
+
+    Raises:
+        Misuse: the spec does not fit the data or the method.
+    """
+    datamodule = build_datamodule(spec, root)
+    method = build_method(spec, datamodule.dims, datamodule.num_classes)
+    check_pixels(method, datamodule)
+    return datamodule, method
 
 
-def _trainer_precision(spec: RunSpec) -> Any:
-    """What Lightning calls a precision; TF32 is how a GPU multiplies 32-bit numbers, see :func:`prepare_process`."""
+def trainer_precision(spec: RunSpec) -> Any:
+    """What Lightning calls the precision of a spec."""
     return "32-true" if spec.training.precision == TF32 else spec.training.precision
 
 
@@ -69,12 +84,12 @@ def build_method(spec: RunSpec, dims: Mapping[str, int], num_classes: int) -> Fu
         raise Misuse(f"method {spec.method!r} refuses its options {dict(spec.options)}: {error}") from error
     module.training_options = spec.training
     if spec.compile:
-        module.compile(dynamic=True)  # when it is first called; lengths change from batch to batch
+        module.compile(dynamic=True)  # compiled at its first call; lengths change from batch to batch
     return module
 
 
 def check_pixels(method: FusionModule, datamodule: EmotionDataModule) -> None:
-    """Raise Misuse for a method that takes pixels for features: the shared encoders would drown in their width."""
+    """Raise Misuse if the method would read pixels as features: the shared encoders are not made for their width."""
     if method.num_parameters and not any(isinstance(module, ResNeXt3D) for module in method.modules()):
         for opened in datamodule.features.values():
             if opened.spec.integer:
@@ -108,7 +123,7 @@ def build_trainer(
         devices=spec.devices,
         num_nodes=spec.num_nodes,
         strategy=spec.strategy,
-        precision=_trainer_precision(spec),
+        precision=trainer_precision(spec),
         max_epochs=training.epochs,
         gradient_clip_val=training.gradient_clip or None,
         deterministic=True,

@@ -1,73 +1,71 @@
-"""The runs of a bench as Ray tasks: records come back to this process, which writes each as it arrives."""
+"""The runs of a bench as Ray tasks; their records come back to this process as each is done."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from mer_bench.errors import Misuse
-from mer_bench.records import RunRecord, RunSpec, write_record
-from mer_bench.training.execute import Places, earlier_record, run_anew
-from mer_bench.training.progress import Display
+from mer_bench.records import RunRecord
+from mer_bench.training.execute import Job, begin_worker, execute_job
+from mer_bench.training.options import RunSettings
 from mer_bench.training.tracking import GROUP
 
 #: How often Ray starts a run again whose worker or machine was lost.
 RETRIES = 3
 
 
-def run_all(queue: Sequence[RunSpec], places: Places, address: str, *, jobs: int, display: Display) -> list[RunSpec]:
-    """Run ``queue`` on a Ray cluster; returns the specs that failed.
+def run_on_cluster(
+    jobs: Iterable[Job], settings: RunSettings, address: str, *, workers: int
+) -> Iterator[tuple[Job, RunRecord | str | None]]:
+    """Execute jobs on a Ray cluster; yields each with its record, or with the reason why there is none.
 
-    Only this process writes records, as each run comes back, so whatever ends it or a machine of the cluster loses the
-    runs in flight and nothing else. Ray gives a run whose worker is lost to another one. A run takes one CPU and, where
-    the cluster has GPUs, an equal share of them. The machines need mer-bench and the prepared corpora at the same
-    path, on a shared file system or as copies: features are known by their hash.
+    The caller alone writes records, so whatever ends it or a machine of the cluster loses the runs in progress and
+    nothing else. Ray gives a run whose worker is lost to another one. A run takes one CPU and, where the cluster has
+    GPUs, an equal share of them. The machines need mer-bench and the prepared corpora at the same path, on a shared
+    file system or as copies: features are known by their hash.
 
     Args:
-        queue: What to run; one device each.
-        places: Where the corpora are on every machine, and where this process writes.
+        jobs: What to run; one device each.
+        settings: Where the corpora are on every machine.
         address: "local" for a cluster on this machine, or what ``ray.init`` takes, such as ``ray://host:10001``.
-        jobs: Runs side by side of a local cluster.
-        display: Shows what is done.
+        workers: Runs side by side of a local cluster.
 
     Raises:
         Misuse: Ray is not installed, the cluster cannot be reached, or a run wants several devices.
     """
-    if any(spec.devices * spec.num_nodes > 1 for spec in queue):
+    jobs = list(jobs)
+    if any(spec.devices * spec.num_nodes > 1 for spec, _ in jobs):
         raise Misuse("--cluster spreads runs of one device each; run those of several without it (see --num-nodes)")
-    ray = _connect(address, jobs)
-    failed = []
+    ray = _connect(address, workers)
     try:
-        has = ray.cluster_resources()
-        share = min(1.0, has.get("GPU", 0) / max(has.get("CPU", 1), 1))
-        attempt = ray.remote(num_cpus=1, num_gpus=int(share * 1000) / 1000, max_retries=RETRIES)(_attempt)
-        there = replace(places, root=places.root.resolve(), log_folder=places.log_folder.resolve())
-        running = {}
-        for spec in queue:
-            earlier = display.replaced[spec.sha256] = earlier_record(spec, places.results)
-            running[attempt.remote(spec, there, earlier)] = spec
+        resources = ray.cluster_resources()
+        share = min(1.0, resources.get("GPU", 0) / max(resources.get("CPU", 1), 1))
+        task = ray.remote(num_cpus=1, num_gpus=int(share * 1000) / 1000, max_retries=RETRIES)(_execute)
+        settings = replace(settings, root=settings.root.resolve(), log_folder=settings.log_folder.resolve())
+        running = {task.remote(job, settings): job for job in jobs}
         while running:
             done, _ = ray.wait(list(running), timeout=1)
             for reference in done:
-                spec = running.pop(reference)
+                job = running.pop(reference)
                 try:
                     result = ray.get(reference)
                 except ray.exceptions.RayError as error:
                     result = f"the worker was lost {RETRIES + 1} times: {str(error).splitlines()[0]}"
-                reason = _write(result, places)
-                display.finished(spec, reason)
-                if reason is not None:
-                    failed.append(spec)
+                yield job, result
     finally:
         ray.shutdown()
-    return failed
 
 
-def _connect(address: str, jobs: int) -> Any:
+def _execute(job: Job, settings: RunSettings) -> RunRecord | str | None:
+    begin_worker()
+    return execute_job(job, settings)
+
+
+def _connect(address: str, workers: int) -> Any:
     """The module ray, connected."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -75,36 +73,13 @@ def _connect(address: str, jobs: int) -> Any:
     except ImportError as error:
         raise Misuse("--cluster needs Ray: pip install 'mer-bench[cluster]'") from error
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if GROUP in os.environ:  # workers elsewhere do not inherit it
+    if GROUP in os.environ:  # workers on other machines do not inherit it
         options["runtime_env"] = {"env_vars": {GROUP: os.environ[GROUP]}}
     try:
         if address == "local":
-            ray.init("local", num_cpus=jobs, include_dashboard=False, **options)
+            ray.init("local", num_cpus=workers, include_dashboard=False, **options)
         else:
             ray.init(address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise Misuse(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from error
     return ray
-
-
-def _attempt(spec: RunSpec, places: Places, earlier: RunRecord | None) -> RunRecord | str:
-    """In a worker: the record, or why there is none."""
-    try:
-        record = run_anew(spec, places, earlier)
-        assert record is not None  # one device: this is the first process
-        return record
-    except Misuse as error:
-        return str(error)
-    except Exception:
-        return traceback.format_exc()
-
-
-def _write(result: RunRecord | str, places: Places) -> str | None:
-    """Write a record; returns why there is none."""
-    if isinstance(result, str):
-        return result
-    try:
-        write_record(result, places.results)
-    except Misuse as error:
-        return str(error)
-    return None

@@ -1,4 +1,4 @@
-"""What a run costs: operations and peak memory."""
+"""What a run costs: floating-point operations and peak memory."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ def flops_per_utterance(method: FusionModule, datamodule: EmotionDataModule) -> 
 def count_flops(method: FusionModule, batch: Batch) -> int:
     """Floating-point operations of a forward pass per utterance of ``batch``, the same on every device."""
     method.eval()
-    # with gradients: without, torch's counter stumbles over a view of a parameter that enters a module; nothing is kept
-    # for them, since none is taken; and the counter does not see into compiled code
-    forget = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing)
+    # With gradients enabled, since torch's counter fails without them on a view of a parameter that enters a module; no
+    # tensor is saved for them, since none is computed. The counter does not see into compiled code.
+    nothing_saved = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing)
     eager = torch.compiler.set_stance("force_eager")
-    with eager, torch.enable_grad(), forget, every_column(method), FlopCounterMode(display=False) as counter:
+    with eager, torch.enable_grad(), nothing_saved, every_column(method), FlopCounterMode(display=False) as counter:
         method(batch)
     return int(counter.get_total_flops() // len(batch))
 
 
-def _forget_peak_memory() -> bool:
-    """Start :func:`_peak_memory_mib` anew: a worker has trained others before. Returns whether that was possible."""
+def reset_peak_memory() -> bool:
+    """Start :func:`peak_memory_mib` anew, since a worker trains one run after another; returns whether it could."""
     if torch.cuda.is_available():
-        # where it is not, there is no peak to forget; and processes that are forked later could not use it
+        # Where CUDA is not initialised there is no peak yet, and to initialise it would break processes forked later.
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats()
         return True
     try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM; Linux alone has them
-        _peak_memory_mib()
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM; on Linux only
+        peak_memory_mib()
     except (OSError, ValueError):
         return False
     return True
 
 
-def _peak_memory_mib() -> float:
-    """Of the device's memory on a GPU, else the most that this process has had resident."""
+def peak_memory_mib() -> float:
+    """Peak of the GPU's allocated memory where there is a GPU, else of this process's resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status").read_text(encoding="utf-8")

@@ -1,63 +1,149 @@
-"""One spec in, one record out."""
+"""One spec in, one record out; and which specs still lack theirs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ctypes
+import gc
+import json
+import logging
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mer_bench.errors import Misuse
-from mer_bench.records import RunRecord, RunSpec, measurable, measured, read_record, write_record
+from mer_bench.records import RunRecord, RunSpec, measurable, measured, read_record
+from mer_bench.training import tracking
+from mer_bench.training.callbacks import Notify
+from mer_bench.training.options import RunSettings
+from mer_bench.training.run import measure_speed, run
+from mer_bench.training.workers import run_command
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  #: parameters of glibc's mallopt
+
+#: One thread per run: the tensors are small, several runs share a machine, and a sum over threads is not reproducible
+#: when their number changes.
+THREADS = 1
+
+Job = tuple[RunSpec, RunRecord | None]  #: a run, and the record that it replaces
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where a bench reads and writes, how it logs, and what its records hold beside their scores."""
+def missing(specs: Sequence[RunSpec], results: Path, measures: Collection[str] = ()) -> list[RunSpec]:
+    """The specs without a record, or whose record lacks one of the ``measures`` that the run can take.
 
-    root: Path
-    results: Path
-    logger: str = "csv"
-    log_folder: Path = Path("runs")
-    measures: tuple[str, ...] = ()
-
-
-def run_and_record(spec: RunSpec, places: Places, notify: Any = None) -> Path | None:
-    """Run one spec and write its record; None on every process but the first of a distributed run.
-
-    With several machines only the measures that are asked for count: all must agree, and one alone has the earlier
-    record.
+    Raises:
+        Misuse: a record that has to be looked into is not readable.
     """
-    earlier = earlier_record(spec, places.results) if spec.num_nodes == 1 else None
-    record = run_anew(spec, places, earlier, notify)
-    return None if record is None else write_record(record, places.results)
+
+    def complete(spec: RunSpec) -> bool:
+        path, wanted = spec.path(results), measurable(spec, measures)
+        return path.is_file() and (not wanted or wanted <= measured(read_record(path)))
+
+    return [spec for spec in specs if not complete(spec)]
 
 
-def run_anew(spec: RunSpec, places: Places, earlier: RunRecord | None = None, notify: Any = None) -> RunRecord | None:
-    """Run one spec; None on every process but the first of a distributed run.
+def earlier_record(spec: RunSpec, results: Path) -> RunRecord | None:
+    """The record that a run will replace, if there is a readable one.
 
-    What the ``earlier`` record of the run has measured is measured again. One that lacks its speed alone is not trained
-    again.
+    With several machines there is none: all must agree on what to measure, and one of them alone has the record.
     """
-    # torch is imported by the processes that train, not by the one that shows progress
-    from mer_bench.training.run import run, time_again
+    try:
+        return read_record(spec.path(results)) if spec.num_nodes == 1 else None
+    except Misuse:
+        return None
 
+
+def execute(
+    spec: RunSpec, settings: RunSettings, earlier: RunRecord | None = None, notify: Notify | None = None
+) -> RunRecord | None:
+    """Train and score one spec; None on every process but the first of a distributed run.
+
+    What the ``earlier`` record of the run has measured is measured again. A run that lacks nothing but its speed is not
+    trained again.
+
+    Raises:
+        Misuse: the spec does not fit the data or the method.
+    """
     known = measured(earlier) if earlier else set()
-    wanted = measurable(spec, places.measures)
+    wanted = measurable(spec, settings.measures)
     if earlier and wanted - known == {"efficiency"}:
-        return time_again(earlier, places.root)
+        return measure_speed(earlier, settings.root)
     record = run(
-        spec, places.root, logger=places.logger, log_folder=places.log_folder, notify=notify, measures=wanted | known
+        spec,
+        settings.root,
+        logger=settings.logger,
+        log_folder=settings.log_folder,
+        notify=notify,
+        measures=wanted | known,
     )
-    if record is not None and places.logger == "wandb":
-        from mer_bench.training import tracking
-
+    if record is not None and settings.logger == "wandb":
         tracking.finish(record)
     return record
 
 
-def earlier_record(spec: RunSpec, results: Path) -> RunRecord | None:
-    """The record that a run will replace, if there is a readable one."""
+def prepare_process() -> None:
+    """Set what torch and malloc do in this whole process: at the start of a worker or of a command."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    torch.set_num_threads(THREADS)
+    # deterministic algorithms would also fill all memory that torch takes, a tenth of an epoch
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if platform.libc_ver()[0] == "glibc":
+        # By default glibc returns freed large blocks to the system, which clears every page again when the next step
+        # allocates tensors of the same size.
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+_messages: Any = None  #: where this worker reports epochs; None in a worker of Ray
+
+
+def begin_worker(messages: Any = None) -> None:
+    """Prepare a worker process, which then reports the epochs of its runs to the queue ``messages``."""
+    global _messages
+    _messages = messages
+    prepare_process()
+
+
+def execute_job(job: Job, settings: RunSettings) -> RunRecord | str | None:
+    """In a worker: the record of a run, or the reason why there is none.
+
+    None means that the processes of a distributed run have written the record, where this machine has it.
+    """
+    spec, earlier = job
     try:
-        return read_record(spec.path(results))
-    except Misuse:
-        return None
+        if spec.devices * spec.num_nodes > 1:
+            return _execute_distributed(spec, settings)
+        return execute(spec, settings, earlier, _messages and partial(_report, spec.sha256))
+    except Misuse as error:
+        return str(error)
+    except Exception:
+        return traceback.format_exc()
+    finally:
+        gc.collect()  # Trainer, module and corpus refer to each other: free their features before the next run
+        if platform.libc_ver()[0] == "glibc":
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _report(key: str, epoch: int, scores: Mapping[str, float]) -> None:
+    _messages.put((key, epoch, scores))
+
+
+def _execute_distributed(spec: RunSpec, settings: RunSettings) -> str | None:
+    """Give a run with several devices a process of its own: Lightning starts the other ranks from its command line."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(asdict(spec), file)
+        file.flush()
+        command = [sys.executable, "-m", "mer_bench", "run", "--spec", file.name]
+        command += ["--data", str(settings.root), "--results", str(settings.results)]
+        command += ["--logger", settings.logger, "--logs", str(settings.log_folder)]
+        command += ["--measure", " ".join(settings.measures)]
+        code, written = run_command(command)
+    return None if code == 0 else written or f"exit code {code}"

@@ -1,17 +1,14 @@
-"""One run: RunSpec -> RunRecord. Seed, build, fit, take the epoch that validation chose, read the test set once."""
+"""One run: build, fit, take the epoch that validation chose, read the test set once, measure, record."""
 
 from __future__ import annotations
 
-import ctypes
-import json
-import logging
-import platform
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from mer_bench.datasets.base import EmotionDataModule
@@ -29,26 +26,22 @@ from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.metrics import confusion_matrix
 from mer_bench.records import RunRecord, RunSpec
-from mer_bench.training import measures as measure
-from mer_bench.training.build import (
-    MONITOR,
-    TF32,
-    _trainer_precision,
-    build_datamodule,
-    build_method,
-    build_trainer,
-    check_pixels,
-)
-from mer_bench.training.cost import _forget_peak_memory, _peak_memory_mib, flops_per_utterance
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  #: parameters of glibc's mallopt
-
-#: One thread a run: the tensors are small, several runs share a machine, and a sum over threads is not reproducible
-#: when their number changes.
-THREADS = 1
+from mer_bench.training import measures as measuring
+from mer_bench.training.build import MONITOR, TF32, build, build_trainer, trainer_precision
+from mer_bench.training.callbacks import Notify, Outcome, RunFiles, best_checkpoint
+from mer_bench.training.cost import flops_per_utterance, peak_memory_mib, reset_peak_memory
+from mer_bench.training.tracking import wandb_logger
 
 T = TypeVar("T")
-Notify = Callable[[int, Mapping[str, float]], None]  #: epoch, the latest scores by name
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took, without what was measured beside its score."""
+
+    flops: int
+    seconds: float
+    peak_memory_mib: float | None
 
 
 def run(
@@ -61,6 +54,9 @@ def run(
     measures: Collection[str] = (),
 ) -> RunRecord | None:
     """Train and score one spec.
+
+    Settings of the process, such as its number of threads, stay as they are. Benches and commands set them once, by
+    :func:`mer_bench.training.execute.prepare_process`; the last digits of a score can depend on them.
 
     Args:
         spec: What to run.
@@ -76,49 +72,108 @@ def run(
     Raises:
         Misuse: the spec does not fit the data or the method.
     """
-    prepare_process(spec.training.precision)
-    peak_is_known = _forget_peak_memory()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    peak_is_known = reset_peak_memory()
     L.seed_everything(spec.seed, verbose=False)
-    datamodule = build_datamodule(spec, root)
-    method = build_method(spec, datamodule.dims, datamodule.num_classes)
-    check_pixels(method, datamodule)
+    datamodule, method = build(spec, root)
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="mer-bench-") as name, warnings.catch_warnings():
-        # batches are gathered in the main process on purpose; a distributed sampler is ours, see GroupSampler
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # Lightning's own
-        warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
+    with tempfile.TemporaryDirectory(prefix="mer-bench-") as name, _settings_of(spec):
         folder = Path(name)
-        keeper = _Keeper(folder, notify)
-        literature = measure.Literature(folder)
-        callbacks = [keeper, literature] if "literature" in measures else [keeper]
+        files, literature = RunFiles(folder, notify), measuring.Literature(folder)
+        callbacks: list[Callback] = [files, literature] if "literature" in measures else [files]
         trainer = build_trainer(spec, datamodule, folder, callbacks, _logger(logger, spec, log_folder))
-        checkpoint = None
-        if method.num_parameters:
-            trainer.fit(method, datamodule=datamodule)
-            written = _best(trainer)
-            checkpoint = folder / written.name if (folder / written.name).exists() else written
-        elif datamodule.has_validation:
-            trainer.validate(method, datamodule=datamodule, verbose=False)
+        checkpoint = _fit(trainer, method, datamodule, folder)
         trainer.test(method, datamodule=datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
         if not trainer.is_global_zero:
             return None
-        curve, matrices, index, predicted = keeper.read()
-        by_epoch, aside = literature.read()
+        outcome = files.read()
+        by_epoch, seconds_aside = literature.read()
         flops = flops_per_utterance(method, datamodule)
-        seconds = time.perf_counter() - started - aside
-        peak = round(_peak_memory_mib(), 1) if peak_is_known else None
-        datamodule.trainer = None  # this process alone reads the test set from here on
-        robustness = efficiency = None
+        seconds = round(time.perf_counter() - started - seconds_aside, 2)
+        cost = Cost(flops, seconds, round(peak_memory_mib(), 1) if peak_is_known else None)
+        datamodule.trainer = None  # from here on this process alone reads the test set
+        measured: dict[str, Any] = {}
         if "robustness" in measures:
             _load(method, datamodule, checkpoint)
-            robustness = _on_device(measure.robustness, method, datamodule, trainer)
+            measured["robustness"] = _on_device(measuring.robustness, method, datamodule, trainer)
         if "efficiency" in measures:
-            efficiency = _on_device(measure.efficiency, method, datamodule, trainer)
-    test_confusion = confusion_matrix(datamodule.labels[index], predicted, datamodule.num_classes).tolist()
-    scores = [entry[MONITOR] for entry in curve if MONITOR in entry]
-    best = int(np.argmax(np.asarray(scores, np.float32))) if scores else max(len(curve) - 1, 0)
+            measured["efficiency"] = _on_device(measuring.efficiency, method, datamodule, trainer)
+    record = _record(spec, datamodule, method, outcome, cost)
+    if "literature" in measures:
+        measured["literature"] = by_epoch or [record.test_confusion]  # without training there is no epoch to choose
+    return replace(record, **measured)
+
+
+def measure_speed(record: RunRecord, root: Path) -> RunRecord:
+    """The same record with its efficiency measured on this machine, which needs no training."""
+    spec = record.spec
+    datamodule, method = build(spec, root)
+    datamodule.setup("test")
+    # a Trainer knows which device and which precision the run would have
+    trainer = L.Trainer(
+        accelerator="auto",
+        devices=1,
+        deterministic=True,
+        precision=trainer_precision(spec),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with _settings_of(spec):
+        return replace(record, efficiency=_on_device(measuring.efficiency, method, datamodule, trainer))
+
+
+@contextmanager
+def _settings_of(spec: RunSpec) -> Iterator[None]:
+    """Within it, 32-bit matrix products have the precision of the spec, and warnings without use are silent."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if spec.training.precision == TF32 else "highest")
+    try:
+        with warnings.catch_warnings():
+            # batches are gathered in the main process on purpose; the distributed sampler is ours, see GroupSampler
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # Lightning's own
+            warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging.*")
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _fit(trainer: L.Trainer, method: FusionModule, datamodule: EmotionDataModule, folder: Path) -> Path | None:
+    """Train a method, or validate one without parameters; returns the checkpoint of the chosen epoch."""
+    if method.num_parameters:
+        trainer.fit(method, datamodule=datamodule)
+        return best_checkpoint(trainer, folder)
+    if datamodule.has_validation:
+        trainer.validate(method, datamodule=datamodule, verbose=False)
+    return None
+
+
+def _load(method: FusionModule, datamodule: EmotionDataModule, checkpoint: Path | None) -> None:
+    """Give the method the weights of the test: strategies that spawn processes leave the parent's as they were."""
+    method.class_counts.copy_(datamodule.class_counts)
+    if checkpoint is not None:
+        method.load_state_dict(torch.load(checkpoint, map_location=method.device, weights_only=True)["state_dict"])
+
+
+def _on_device(
+    measure: Callable[[FusionModule, EmotionDataModule], T],
+    method: FusionModule,
+    datamodule: EmotionDataModule,
+    trainer: L.Trainer,
+) -> T:
+    """Measure on the device and in the precision that the trainer uses."""
+    with trainer.precision_plugin.forward_context():
+        return measure(method.to(trainer.strategy.root_device), datamodule)
+
+
+def _record(
+    spec: RunSpec, datamodule: EmotionDataModule, method: FusionModule, outcome: Outcome, cost: Cost
+) -> RunRecord:
+    scores = [entry[MONITOR] for entry in outcome.curve if MONITOR in entry]
+    best = int(np.argmax(np.asarray(scores, np.float32))) if scores else max(len(outcome.curve) - 1, 0)
+    index, predictions = outcome.index, outcome.predictions
+    confusion = confusion_matrix(datamodule.labels[index], predictions, datamodule.num_classes)
     return RunRecord(
         spec=spec,
         classes=datamodule.classes,
@@ -138,154 +193,34 @@ def run(
             for modality, opened in datamodule.features.items()
         },
         rows={split: len(rows) for split, rows in datamodule.rows.items()},
-        validation_confusion=matrices[best] if matrices else None,
-        test_confusion=test_confusion,
-        test_by_cluster=by_cluster(datamodule, index, predicted).tolist(),
+        validation_confusion=outcome.validation_confusions[best] if outcome.validation_confusions else None,
+        test_confusion=confusion.tolist(),
+        test_by_cluster=by_cluster(datamodule, index, predictions).tolist(),
         test_index=index.tolist(),
-        test_predictions=predicted.tolist(),
-        curve=curve,
+        test_predictions=predictions.tolist(),
+        curve=outcome.curve,
         best_epoch=best,
         parameters=method.num_parameters,
         encoder_parameters=method.encoder_parameters,
-        flops_per_utterance=flops,
-        seconds=round(seconds, 2),
-        peak_memory_mib=peak,
+        flops_per_utterance=cost.flops,
+        seconds=cost.seconds,
+        peak_memory_mib=cost.peak_memory_mib,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         versions={
             "python": ".".join(map(str, sys.version_info[:3])),
             **{name: version(name) for name in ("mer-bench", "torch", "lightning", "torchmetrics", "numpy")},
         },
-        # without training there is no epoch to choose
-        literature=(by_epoch or [test_confusion]) if "literature" in measures else None,
-        robustness=robustness,
-        efficiency=efficiency,
     )
-
-
-def time_again(record: RunRecord, root: Path) -> RunRecord:
-    """The same record with its efficiency measured on this machine: that needs no training."""
-    spec = record.spec
-    prepare_process(spec.training.precision)
-    datamodule = build_datamodule(spec, root)
-    datamodule.setup("test")
-    method = build_method(spec, datamodule.dims, datamodule.num_classes)
-    # a Trainer knows which device and which precision the run would have
-    trainer = L.Trainer(
-        accelerator="auto", devices=1, deterministic=True, precision=_trainer_precision(spec), logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    return replace(record, efficiency=_on_device(measure.efficiency, method, datamodule, trainer))
-
-
-def prepare_process(precision: str) -> None:
-    """What torch and malloc are told once a process. Only TF32, which a spec asks for, changes numbers."""
-    _keep_freed_memory()
-    torch.set_num_threads(THREADS)
-    # deterministic algorithms would also fill all memory that torch takes, a tenth of an epoch
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.set_float32_matmul_precision("high" if precision == TF32 else "highest")
-
-
-def _keep_freed_memory() -> None:
-    """Let malloc keep the large blocks that are freed, as it keeps small ones; those of an earlier run are given back.
-
-    glibc returns them to the system, which clears every page anew when the next step asks for the same tensors.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.malloc_trim(0)
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, -1)
-
-
-def _on_device(
-    what: Callable[[FusionModule, EmotionDataModule], T],
-    method: FusionModule,
-    datamodule: EmotionDataModule,
-    trainer: L.Trainer,
-) -> T:
-    """Measure on the device and in the precision that the trainer uses."""
-    with trainer.precision_plugin.forward_context():
-        return what(method.to(trainer.strategy.root_device), datamodule)
-
-
-def _load(method: FusionModule, datamodule: EmotionDataModule, checkpoint: Path | None) -> None:
-    """Give the method what the test had: strategies that spawn processes leave the parent's as it was."""
-    method.class_counts.copy_(datamodule.class_counts)
-    if checkpoint is not None:
-        method.load_state_dict(torch.load(checkpoint, map_location=method.device, weights_only=True)["state_dict"])
 
 
 def by_cluster(
     datamodule: EmotionDataModule, index: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Confusion matrices [cluster, class, class] of what is predicted for the table rows ``index``, in table order."""
+    """Confusion matrices [cluster, class, class] of the predictions for the table rows ``index``, in table order."""
     classes = datamodule.num_classes
     cluster, names = pd.factorize(datamodule.table[datamodule.cluster].to_numpy()[index])
     pairs = cluster * classes**2 + datamodule.labels[index] * classes + predicted
     return np.bincount(pairs, minlength=len(names) * classes**2).reshape(-1, classes, classes)
-
-
-class _Keeper(Callback):
-    """Writes curve and predictions to files on the first process: the one way that works under every strategy."""
-
-    def __init__(self, folder: Path, notify: Notify | None) -> None:
-        self.folder, self.notify = folder, notify
-
-    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._tell(trainer, module)
-
-    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._tell(trainer, module)
-
-    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._write(trainer, module)
-        if trainer.world_size > 1:
-            self._share(trainer)
-
-    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if trainer.state.fn == "validate":
-            self._write(trainer, module)
-
-    def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, FusionModule)
-        assert module.test_predictions is not None
-        index, predicted = module.test_predictions.compute()
-        if trainer.is_global_zero:
-            np.save(self.folder / "test.npy", torch.stack([index, predicted]).reshape(2, -1).cpu().numpy())
-
-    def read(self) -> tuple[list[dict[str, float]], list[list[list[int]]], Any, Any]:
-        path = self.folder / "curve.json"
-        curve, matrices = json.loads(path.read_text()) if path.is_file() else ([], [])
-        index, predicted = np.load(self.folder / "test.npy")
-        return curve, matrices, index, predicted
-
-    def _tell(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, FusionModule)
-        if self.notify and trainer.is_global_zero:
-            self.notify(len(module.curve), module.curve[-1] if module.curve else {})
-
-    def _share(self, trainer: L.Trainer) -> None:
-        """Put the chosen weights, which the first process has written, into every process's own folder.
-
-        Processes on other machines do not see its folder. A checkpoint that is itself a folder (of shards, as DeepSpeed
-        writes) stays where it is: it needs a file system that the machines share.
-        """
-        best = _best(trainer)
-        content = trainer.strategy.broadcast(best.read_bytes() if trainer.is_global_zero and best.is_file() else b"")
-        if content and not trainer.is_global_zero:
-            (self.folder / best.name).write_bytes(content)
-
-    def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, FusionModule)
-        if trainer.is_global_zero:
-            (self.folder / "curve.json").write_text(json.dumps([module.curve, module.validation_matrices]))
-
-
-def _best(trainer: L.Trainer) -> Path:
-    """The checkpoint of the chosen epoch, where the first process wrote it."""
-    assert isinstance(trainer.checkpoint_callback, ModelCheckpoint)
-    return Path(trainer.checkpoint_callback.best_model_path)
 
 
 def _logger(name: str, spec: RunSpec, folder: Path) -> Logger | None:
@@ -294,7 +229,5 @@ def _logger(name: str, spec: RunSpec, folder: Path) -> Logger | None:
     if name == "csv":
         return CSVLogger(folder / "logs", name=f"{spec.dataset}/{spec.method}", version=spec.name)
     if name == "wandb":
-        from mer_bench.training.tracking import wandb_logger
-
         return wandb_logger(spec, folder)
     raise unknown("logger", name, ("csv", "wandb", "none"))

@@ -1,83 +1,146 @@
-"""Worker processes of a bench."""
+"""Worker processes: they end with the process that started them, and a crash costs only the item that caused it.
+
+Standard library only, so that data preparation can use it as well.
+"""
 
 from __future__ import annotations
 
-import gc
-import json
 import multiprocessing
 import os
 import signal
 import subprocess
-import sys
-import tempfile
 import threading
-import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
-from mer_bench.errors import Misuse
-from mer_bench.records import RunSpec
-from mer_bench.training.execute import Places, run_and_record
-
-_messages: Any = None
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-_distributed: subprocess.Popen[str] | None = None  #: the run with several devices that this worker waits for
+class Crash:
+    """Stands for the result of an item whose worker process died twice."""
 
 
-def _start_worker(messages: Any) -> None:
-    """Remember the display's queue, and die with the parent whatever killed it."""
-    global _messages
-    _messages = messages
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+def run_in_workers(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    *,
+    ahead: int = 1,
+    in_order: bool = False,
+    prepare: Callable[[], None] | None = None,
+    started: Callable[[Item], None] = lambda item: None,
+    waiting: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[Item, Result | Crash]]:
+    """Apply a function to items in worker processes; yields each item with its result.
+
+    When a worker dies (out of memory, or a damaged file that crashes a decoder), every item that was in progress is
+    tried again by itself, in fresh workers; the one whose worker dies again yields a :class:`Crash`.
+
+    Args:
+        function: A picklable function; its exceptions are raised here.
+        items: Picklable items, read as they are needed.
+        workers: Number of processes.
+        ahead: Items per worker that are handed over before earlier results are back.
+        in_order: Yield in the order of ``items``, and not as results arrive.
+        prepare: Called once in each new worker.
+        started: Called here with each item that is handed over.
+        waiting: Called here several times per second.
+    """
+    rest = iter(items)
+    crashed: deque[Item] = deque()  # were in progress when a worker died
+    retry = False  # whether the one item in progress was in progress when a worker died
+    running: dict[Future[Result], Item] = {}
+    others = set(multiprocessing.active_children())
+    pool = _pool(workers, prepare)
+    try:
+        while True:
+            if not running:
+                retry = bool(crashed)
+            if retry:
+                following = [] if running else [crashed.popleft()]
+            else:
+                following = list(islice(rest, ahead * workers - len(running)))
+            for item in following:
+                running[_submit(pool, function, item)] = item
+                started(item)
+            if not running:
+                return
+            done, _ = wait(list(running)[:1] if in_order else running, timeout=0.2, return_when=FIRST_COMPLETED)
+            waiting()
+            broken = False
+            for future in done:
+                if isinstance(future.exception(), BrokenProcessPool):
+                    broken = True
+                else:
+                    yield running.pop(future), future.result()
+            if broken:
+                pool.shutdown(cancel_futures=True)
+                pool = _pool(workers, prepare)
+                if retry:
+                    yield running.popitem()[1], Crash()
+                else:
+                    crashed.extend(running.values())
+                    running.clear()
+    finally:
+        if running:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+def _pool(workers: int, prepare: Callable[[], None] | None) -> ProcessPoolExecutor:
+    """Fresh workers; they are spawned, since the fork of a process that has threads may hang."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(prepare,))
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+    try:
+        return pool.submit(function, item)
+    except BrokenProcessPool as error:  # a worker has died since the last result was taken
+        broken: Future[Result] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def _begin_worker(prepare: Callable[[], None] | None) -> None:
+    """Leave Ctrl-C to the parent, which ends its workers, and end with the parent, whatever killed it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
     def follow() -> None:
         parent.join()
-        _end()
+        _end_worker()
 
     threading.Thread(target=follow, daemon=True).start()
+    if prepare is not None:
+        prepare()
 
 
-def _end(*_: object) -> None:
-    """End this worker at once, and all ranks of the run that it waits for."""
-    if _distributed is not None:
+_command: subprocess.Popen[str] | None = None  #: the command that this worker waits for
+
+
+def _end_worker(*_: object) -> None:
+    """End this worker at once, and all processes of the command that it waits for."""
+    if _command is not None:
         with suppress(ProcessLookupError):
-            os.killpg(_distributed.pid, signal.SIGKILL)
+            os.killpg(_command.pid, signal.SIGKILL)
     os._exit(1)
 
 
-def _work(spec: RunSpec, places: Places) -> str | None:
-    """Run one spec in a worker; returns why it failed, if it did."""
-    try:
-        if spec.devices * spec.num_nodes > 1:
-            return _work_distributed(spec, places)
-        run_and_record(spec, places, lambda epoch, scores: _messages.put((spec.sha256, epoch, scores)))
-    except Misuse as error:
-        return str(error)
-    except Exception:
-        return traceback.format_exc()
-    finally:
-        gc.collect()  # Trainer, module and corpus refer to each other: free their mapped features before the next run
-    return None
-
-
-def _work_distributed(spec: RunSpec, places: Places) -> str | None:
-    """Give a run with several devices a process of its own: Lightning starts the other ranks from its command line."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(asdict(spec), file)
-        file.flush()
-        command = [sys.executable, "-m", "mer_bench", "run", "--spec", file.name]
-        command += ["--data", str(places.root), "--results", str(places.results)]
-        command += ["--logger", places.logger, "--logs", str(places.log_folder)]
-        command += ["--measure", " ".join(places.measures)]
-        global _distributed
-        signal.signal(signal.SIGTERM, _end)
-        _distributed = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        _, said = _distributed.communicate()
-        code, _distributed = _distributed.returncode, None
-    return None if code == 0 else said or f"exit code {code}"
+def run_command(command: Sequence[str]) -> tuple[int, str]:
+    """Run a command whose processes end with this worker; returns its exit code and what it wrote to stderr."""
+    global _command
+    signal.signal(signal.SIGTERM, _end_worker)
+    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    _command = subprocess.Popen(command, start_new_session=True, **streams)
+    _, written = _command.communicate()
+    code, _command = _command.returncode, None
+    return code, written

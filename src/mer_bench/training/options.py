@@ -1,0 +1,93 @@
+"""Options of the commands that train, each declared once: the command line reads them from here, and so does Python.
+
+A field's type, default and metadata are all that the command line needs. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+def _option(default: Any, help: str, *, flag: str = "", **facts: Any) -> Any:
+    """A field that is an option.
+
+    Args:
+        default: Its default value.
+        help: What the command line says of it.
+        flag: Its name on the command line, if that is not the name of the field.
+        **facts: ``minimum`` of a number, ``choices``, ``metavar``; ``toml`` for NAME=VALUE pairs with TOML values.
+    """
+    if isinstance(default, Mapping):
+        return field(default_factory=lambda: dict(default), metadata={"help": help, "flag": flag, **facts})
+    return field(default=default, metadata={"help": help, "flag": flag, **facts})
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a run reads and writes, how it logs, and what it measures beside its scores."""
+
+    root: Path = _option(Path("data"), "Folder of the prepared corpora.", flag="--data")
+    results: Path = _option(Path("benchmarks/results"), "Folder of the records.")
+    logger: str = _option("csv", "Where training curves are logged.", choices=("csv", "wandb", "none"))
+    log_folder: Path = _option(Path("runs"), "Where loggers write.", flag="--logs")
+    measures: tuple[str, ...] = _option(
+        (), "Beside the score: literature, robustness, efficiency; repeatable.", flag="--measure", metavar="NAME"
+    )
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What each run trains on; part of what a run is."""
+
+    devices: int = _option(1, "Devices of one run.", minimum=1)
+    strategy: str = _option("auto", "Strategy as Lightning names it: ddp, fsdp ...")
+    num_nodes: int = _option(1, "Machines of one run.", minimum=1)
+    compile: bool = _option(False, "Train through torch.compile.")
+
+
+@dataclass(frozen=True)
+class BenchOptions(Hardware, RunSettings):
+    """Everything that can be chosen for a bench beside its suite."""
+
+    methods: tuple[str, ...] = _option((), "Only these methods of the suite, separated by commas or spaces.")
+    seeds: tuple[int, ...] = _option((), "These seeds instead of the suite's, e.g. '0 1 2'.")
+    epochs: int | None = _option(None, "This many epochs instead of the suite's.", minimum=1)
+    precision: str | None = _option(
+        None, "Precision as Lightning names it, e.g. bf16-mixed, or tf32, instead of the suite's."
+    )
+    jobs: int = _option(1, "Runs side by side.", minimum=1)
+    shard: str = _option("", "Only the I-th of N shares of the runs, e.g. 3/10.", metavar="I/N")
+    cluster: str = _option("", "Run on Ray: local (--jobs side by side) or ray://HOST:PORT.", metavar="ADDRESS")
+    corpus: str = _option(
+        "auto",
+        "real, simulated (a stand-in of the same shape), or auto: the stand-in where the real corpus is absent.",
+        choices=("auto", "real", "simulated"),
+    )
+    leaderboard: Path | None = _option(None, "Leaderboard to rewrite [default: see mer-bench leaderboard].")
+
+
+@dataclass(frozen=True)
+class RunOptions(Hardware, RunSettings):
+    """Everything that can be chosen for a single run."""
+
+    spec: Path | None = _option(
+        None, "A run as JSON, or a record that holds one; replaces all options that describe a run."
+    )
+    dataset: str | None = _option(None, "See mer-bench list datasets.")
+    method: str | None = _option(None, "See mer-bench list methods.")
+    features: Mapping[str, str] = _option(
+        {}, "Repeatable; default: the corpus's usual sets.", flag="--feature", metavar="MODALITY=SET"
+    )
+    label_set: str | None = _option(None, "Default: the corpus's first.")
+    protocol: str | None = _option(None, "Default: the corpus's first.")
+    fold: int = _option(1, "Test fold, from 1.", minimum=1)
+    seed: int = _option(0, "Seed of weights, order and dropout.", minimum=0)
+    options: Mapping[str, Any] = _option(
+        {}, "Option of the method; repeatable, TOML values.", flag="--option", metavar="NAME=VALUE", toml=True
+    )
+    training: Mapping[str, Any] = _option(
+        {}, "Training option, e.g. epochs=5; repeatable.", flag="--train", metavar="NAME=VALUE", toml=True
+    )
