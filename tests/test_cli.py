@@ -211,22 +211,52 @@ def test_verify_finds_a_flipped_byte(call: Call, tmp_path: Path) -> None:
     assert bad.out.startswith(f"ok {path.parent.with_name('simulated-audio')} ")
 
 
-def test_lists_name_every_method_and_dataset_in_a_narrow_terminal(
-    call: Call, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+def test_lists_have_one_line_per_method_and_per_dataset(call: Call, root: Path) -> None:
     for what, names in (("methods", METHODS), ("datasets", DATASETS)):
-        answer = call("list", what, "--data", root)
-        assert answer.code == 0
-        words = answer.out.split()
-        assert [name for name in names if name not in words] == []
+        lines = call("list", what, "--data", root).out.splitlines()
+        assert [line.split()[0] for line in lines[1:]] == list(names)
+        assert what == "datasets" or max(map(len, lines)) <= 80
+        assert list(json.loads(call("list", what, "--json", "--data", root).out)) == list(names)
+
+
+def test_the_list_of_methods_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['mer-bench', 'list', 'methods', '--json']\n"
+        "from mer_bench.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as left: print('code', left.code, 'torch' in sys.modules)\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "code 0 False" in finished.stdout
+
+
+def test_one_method_is_described_with_paper_and_options(call: Call) -> None:
+    said = call("list", "methods", "cfn_sr").out
+    assert said.startswith("CFN-SR (cfn_sr): ")
+    assert "https://arxiv.org/abs/2111.02172" in said
+    assert "  hidden = 64\n" in said
+    assert "26,301,417 parameters" in said  # of its docstring
+    content = json.loads(call("list", "methods", "cfn_sr", "--json").out)
+    assert (content["title"], content["track"], content["options"]["scale"]) == ("CFN-SR", "utterance", False)
+    wrong = call("list", "methods", "tacfm")
+    assert wrong.code == 2
+    assert "unknown method 'tacfm': did you mean 'tacfn'?" in wrong.err
+
+
+def test_one_dataset_is_described_alone(call: Call, root: Path) -> None:
+    (meld,) = json.loads(call("list", "datasets", "meld", "--json", "--data", root).out).items()
+    assert meld == ("meld", {
+        "modalities": ["text", "audio", "vision"], "label sets": ["seven", "sentiment"],
+        "protocols (folds)": ["official (1)"], "prepared": "no",
+    })  # fmt: skip
+    assert "did you mean 'meld'?" in call("list", "datasets", "medl", "--data", root).err
 
 
 def test_run_takes_the_usual_features_and_its_record_runs_again_as_a_spec(
     call: Call, root: Path, tmp_path: Path
 ) -> None:
-    places = ["--data", root, "--results", tmp_path / "results", "--logger", "none"]
-    answer = call("run", "--dataset", RAVDESS, "--method", "majority", "--seed", "3", *places)
+    options = ["--data", root, "--results", tmp_path / "results", "--logger", "none"]
+    answer = call("run", "--dataset", RAVDESS, "--method", "majority", "--seed", "3", *options)
     assert (answer.code, answer.err) == (0, "")
     path = Path(answer.out.strip())
     record = read_record(path)
@@ -235,7 +265,7 @@ def test_run_takes_the_usual_features_and_its_record_runs_again_as_a_spec(
 
     (tmp_path / "spec.json").write_bytes(path.read_bytes())
     path.unlink()
-    again = call("run", "--spec", tmp_path / "spec.json", *places)
+    again = call("run", "--spec", tmp_path / "spec.json", *options)
     assert again.out.strip() == str(path)
     assert replace(read_record(path), seconds=0.0, peak_memory_mib=0.0) == replace(
         record, seconds=0.0, peak_memory_mib=0.0
@@ -254,7 +284,7 @@ def test_options_of_run_are_toml_values(call: Call, root: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("line", ["run", "leaderboard"])
-def test_a_place_that_cannot_be_written_is_one_sentence(call: Call, root: Path, tmp_path: Path, line: str) -> None:
+def test_a_folder_that_cannot_be_written_is_one_sentence(call: Call, root: Path, tmp_path: Path, line: str) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     rest = ["--dataset", RAVDESS, "--method", "majority", "--data", root, "--logger", "none"] if line == "run" else []
     answer = call(line, *rest, "--results", tmp_path / "file" / "results")
@@ -272,14 +302,14 @@ def test_without_the_real_corpus_a_bench_says_so_loudly_and_runs_the_simulated_o
 ) -> None:
     suite = write_suite(tmp_path, "ravdess", '"majority"', "mfcc", "landmarks")
     results = tmp_path / "results"
-    places = ["--data", root, "--results", results, "--logger", "none"]
+    options = ["--data", root, "--results", results, "--logger", "none"]
 
-    refused = call("bench", suite, *places, "--corpus", "real")
+    refused = call("bench", suite, *options, "--corpus", "real")
     assert refused.code == 2
     assert refused.err == f"error: ravdess is not prepared below {root}: {DATASETS['ravdess'].how_to_get}\n"
     assert not results.exists()
 
-    answer = call("bench", suite, *places)
+    answer = call("bench", suite, *options)
     assert answer.code == 0, answer.err
     assert "RAVDESS IS NOT PREPARED BELOW" in answer.err
     assert "make data DATASET=ravdess" in answer.err
@@ -294,7 +324,7 @@ def test_without_the_real_corpus_a_bench_says_so_loudly_and_runs_the_simulated_o
     assert "(simulated)" in answer.out
     assert "majority" in answer.out
 
-    wanted = call("bench", suite, *places, "--corpus", "simulated")
+    wanted = call("bench", suite, *options, "--corpus", "simulated")
     assert wanted.code == 0
     assert "NOT PREPARED" not in wanted.err
     assert "6 runs: 6 recorded, 0 to do" in wanted.err

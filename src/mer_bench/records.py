@@ -81,26 +81,26 @@ class RunRecord:
     simulated: bool
     features: Mapping[str, Mapping[str, Any]]  #: modality -> extractor, revision, layer, dim, frozen parameters
     rows: Mapping[str, int]  #: utterances in train, validation, test
-    validation_confusion: list[list[int]] | None  #: of the selected epoch; None where the protocol has no validation
+    validation_confusion: list[list[int]] | None  #: at the selected epoch; None where the protocol has no validation
     test_confusion: list[list[int]]  #: rows true, columns predicted
     test_index: list[int]  #: table rows of the test utterances, ascending
     test_predictions: list[int]  #: class of each, same order
-    curve: list[dict[str, float]]  #: one entry an epoch: train loss, validation loss and weighted F1
+    curve: list[dict[str, float]]  #: one entry per epoch: training loss, validation loss and weighted F1
     best_epoch: int  #: the epoch that was scored, from 0
-    parameters: int  #: trainable
-    flops_per_utterance: int  #: forward pass, as torch counts them
+    parameters: int  #: trainable parameters
+    flops_per_utterance: int  #: floating-point operations of the forward pass, as torch counts them
     seconds: float
-    peak_memory_mib: float | None  #: of the process, or of the GPU, during this run; None = not known
+    peak_memory_mib: float | None  #: peak memory of the process, or of the GPU, during this run; None = not known
     device: str
     #: ``test_confusion`` of each cluster of utterances that are not independent (a dialogue; an actor of RAVDESS), in
     #: table order; None = not counted
     test_by_cluster: list[list[list[int]]] | None = None
-    encoder_parameters: int | None = None  #: how many of ``parameters`` unimodal encoders have; None = not counted
-    #: track -> modalities, "audio+text" -> Bayes-optimal accuracy and weighted F1; of simulated corpora alone
+    encoder_parameters: int | None = None  #: those of ``parameters`` in unimodal encoders; None = not counted
+    #: track -> modalities, "audio+text" -> Bayes-optimal accuracy and weighted F1; simulated corpora only
     attainable: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
-    # Measured on demand, see mer_bench.measure; None = not measured. None of them ever ranks.
-    #: ``test_confusion`` after each epoch: what the habit of choosing the epoch on the test set would have had
+    # Measured on demand, see mer_bench.training.measures; None = not measured. Rows are never ranked by these.
+    #: ``test_confusion`` after each epoch: what choosing the epoch on the test set would have given
     literature: list[list[list[int]]] | None = None
     #: kind of disturbance -> its level -> ``test_confusion`` of the same weights under it
     robustness: Mapping[str, Mapping[str, list[list[int]]]] | None = None
@@ -112,7 +112,7 @@ MEASURES = ("literature", "robustness", "efficiency")  #: fields of a record tha
 
 
 def check_measures(names: Iterable[str], where: str = "") -> tuple[str, ...]:
-    """The names, each once; raises Misuse for one that is no measure."""
+    """The names without repetition; raises Misuse for one that is not a measure."""
     found = tuple(dict.fromkeys(names))
     for name in found:
         if name not in MEASURES:
@@ -121,7 +121,7 @@ def check_measures(names: Iterable[str], where: str = "") -> tuple[str, ...]:
 
 
 def measurable(spec: RunSpec, measures: Iterable[str]) -> set[str]:
-    """Those of ``measures`` that a run can take: a strategy that shards the weights leaves nobody with all of them."""
+    """Those of ``measures`` that a run can take: where a strategy shards the weights, no process has all of them."""
     whole = spec.strategy == "auto" or spec.strategy.startswith("ddp")
     return {name for name in measures if whole or name == "efficiency"}
 
@@ -134,7 +134,7 @@ def skipped(specs: Iterable[RunSpec], measures: Iterable[str]) -> list[str]:
 
 
 def measured(record: RunRecord) -> set[str]:
-    """What was measured on demand."""
+    """The measures that a record has."""
     return {name for name in MEASURES if getattr(record, name) is not None}
 
 
@@ -147,7 +147,7 @@ def write_record(record: RunRecord, results: Path) -> Path:
 
 
 def write_failure(spec: RunSpec, results: Path, reason: str) -> Path:
-    """Note that a run failed, and why, beside where its record would stand; the next bench tries it again."""
+    """Write that a run failed, and why, beside the path of its record; the next bench tries the run again."""
     path = _failure_path(spec.path(results))
     write_atomic(path, json.dumps({"spec": asdict(spec), "reason": reason}, sort_keys=True, indent=1) + "\n")
     return path

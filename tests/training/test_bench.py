@@ -26,7 +26,7 @@ from mer_bench.records import RunSpec, load_records, read_record, write_record
 from mer_bench.training import bench as benches
 from mer_bench.training.bench import run_missing
 from mer_bench.training.execute import missing
-from mer_bench.training.options import RunSettings
+from mer_bench.training.options import BenchOptions, RunSettings
 from mer_bench.training.suite import generate_simulated, suite_specs
 
 if not Path("/proc/self/stat").is_file():
@@ -52,8 +52,8 @@ class Ground:
     results: Path
 
     def arguments(self, *more: str) -> list[str]:
-        places = ["--data", str(self.root), "--results", str(self.results), "--logger", "none"]
-        return ["bench", str(self.suite), *places, *more]
+        settings = ["--data", str(self.root), "--results", str(self.results), "--logger", "none"]
+        return ["bench", str(self.suite), *settings, *more]
 
     def records(self) -> dict[str, Path]:
         return {path.name: path for path in self.results.glob("*/*/*.json")}
@@ -190,6 +190,17 @@ def test_a_bench_that_is_done_starts_no_worker_and_changes_no_byte(
     assert "12 runs: 12 recorded, 0 to do" in capsys.readouterr().err
 
 
+def test_python_calls_what_the_command_calls(uninterrupted: Ground) -> None:
+    said = io.StringIO()
+    options = BenchOptions(uninterrupted.root, uninterrupted.results, "none", methods=("majority",), shard="1/2")
+    result = benches.bench(uninterrupted.suite, options, Console(file=said, width=300))
+    assert "3 runs: 3 recorded, 0 to do" in said.getvalue()
+    assert {(spec.method, spec.fold % 2) for spec in result.specs} == {("majority", 1)}
+    assert (result.failed, result.problems) == ([], [])
+    assert result.leaderboard == uninterrupted.results / "leaderboard.md"
+    assert "unimodal" in result.tables
+
+
 # Without training: workers whose method's name says what they do
 
 
@@ -201,18 +212,18 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSettings:
     return RunSettings(tmp_path, tmp_path / "results", log_folder=tmp_path / "tries")
 
 
-def perform(specs: list[RunSpec], places: RunSettings, jobs: int = 1) -> tuple[list[RunSpec], str]:
+def perform(specs: list[RunSpec], settings: RunSettings, jobs: int = 1) -> tuple[list[RunSpec], str]:
     said = io.StringIO()
-    failed = run_missing(specs, places, jobs=jobs, console=Console(file=said, width=300))
+    failed = run_missing(specs, settings, jobs=jobs, console=Console(file=said, width=300))
     return failed, said.getvalue()
 
 
-def tries(places: RunSettings, spec: RunSpec) -> int:
-    return (places.log_folder / f"{spec.method}-{spec.seed}").stat().st_size
+def tries(settings: RunSettings, spec: RunSpec) -> int:
+    return (settings.log_folder / f"{spec.method}-{spec.seed}").stat().st_size
 
 
-def note(spec: RunSpec, places: RunSettings) -> Path:
-    path = spec.path(places.results)
+def note(spec: RunSpec, settings: RunSettings) -> Path:
+    path = spec.path(settings.results)
     return path.with_name(f"{path.stem}.failed.json")
 
 
@@ -341,8 +352,8 @@ def test_the_command_measures_what_the_suite_and_the_option_name(
     asked: list[tuple[str, ...]] = []
     valid = "valid are literature, robustness, efficiency"
 
-    def note_down(specs: object, places: RunSettings, **_: object) -> list[RunSpec]:
-        asked.append(places.measures)
+    def note_down(specs: object, settings: RunSettings, **_: object) -> list[RunSpec]:
+        asked.append(settings.measures)
         return []
 
     monkeypatch.setattr(benches, "run_missing", note_down)

@@ -316,34 +316,34 @@ def test_a_dialogue_method_is_timed_on_whole_dialogues(root: Path) -> None:
 
 
 @pytest.fixture
-def places(root: Path, tmp_path: Path) -> RunSettings:
+def settings(root: Path, tmp_path: Path) -> RunSettings:
     return RunSettings(root, tmp_path / "results", "none")
 
 
-def test_a_record_that_lacks_a_measure_is_run_again_and_keeps_what_it_has(root: Path, places: RunSettings) -> None:
+def test_a_record_that_lacks_a_measure_is_run_again_and_keeps_what_it_has(root: Path, settings: RunSettings) -> None:
     spec = spec_of(root, training={"epochs": 1})
-    assert missing([spec], places.results) == [spec]
-    path = execute_and_write(spec, replace(places, measures=("robustness",)))
+    assert missing([spec], settings.results) == [spec]
+    path = execute_and_write(spec, replace(settings, measures=("robustness",)))
     assert path is not None
     first = read_record(path)
     assert first.robustness is not None
     assert (first.literature, first.efficiency) == (None, None)
-    assert missing([spec], places.results) == missing([spec], places.results, ["robustness"]) == []
-    assert missing([spec], places.results, ["literature", "robustness"]) == [spec]
-    assert execute_and_write(spec, replace(places, measures=("literature",))) == path
+    assert missing([spec], settings.results) == missing([spec], settings.results, ["robustness"]) == []
+    assert missing([spec], settings.results, ["literature", "robustness"]) == [spec]
+    assert execute_and_write(spec, replace(settings, measures=("literature",))) == path
     second = read_record(path)
     assert second.literature is not None
     assert second.robustness == first.robustness
     assert bare(second) == bare(first)
-    assert missing([spec], places.results, ["literature", "robustness"]) == []
+    assert missing([spec], settings.results, ["literature", "robustness"]) == []
 
 
 def test_speed_alone_is_measured_without_training_again(
-    root: Path, places: RunSettings, plain: RunRecord, monkeypatch: pytest.MonkeyPatch
+    root: Path, settings: RunSettings, plain: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_record(plain, places.results)
+    write_record(plain, settings.results)
     monkeypatch.setattr(L.Trainer, "fit", None)
-    path = execute_and_write(plain.spec, replace(places, measures=("efficiency",)))
+    path = execute_and_write(plain.spec, replace(settings, measures=("efficiency",)))
     assert path is not None
     record = read_record(path)
     assert record.efficiency is not None
@@ -352,12 +352,12 @@ def test_speed_alone_is_measured_without_training_again(
 
 
 def test_what_needs_whole_weights_is_not_awaited_from_a_strategy_that_shards_them(
-    places: RunSettings, plain: RunRecord
+    settings: RunSettings, plain: RunRecord
 ) -> None:
     sharded = replace(plain, spec=replace(plain.spec, strategy="fsdp", devices=2))
-    write_record(sharded, places.results)
-    assert missing([sharded.spec], places.results, ["literature", "robustness"]) == []
-    assert missing([sharded.spec], places.results, MEASURES) == [sharded.spec]
+    write_record(sharded, settings.results)
+    assert missing([sharded.spec], settings.results, ["literature", "robustness"]) == []
+    assert missing([sharded.spec], settings.results, MEASURES) == [sharded.spec]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

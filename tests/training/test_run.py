@@ -11,12 +11,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,7 +32,7 @@ from mer_bench.datasets.ravdess import EMOTIONS, FOLDS
 from mer_bench.errors import Misuse
 from mer_bench.fusion.base import FusionModule
 from mer_bench.records import RunRecord, RunSpec, read_record
-from mer_bench.training.build import build_datamodule, build_method
+from mer_bench.training.build import PRECISIONS, TF32, build_datamodule, build_method
 from mer_bench.training.cost import flops_per_utterance
 from mer_bench.training.options import Hardware
 from mer_bench.training.run import run
@@ -132,6 +134,24 @@ def test_a_record_says_where_its_numbers_come_from(record: RunRecord) -> None:
     assert record.seconds > 0
     assert record.peak_memory_mib is None or record.peak_memory_mib > 10
     assert record.versions["torch"] == torch.__version__
+
+
+def test_a_run_leaves_the_settings_of_its_process_as_they_were(root: Path, record: RunRecord) -> None:
+    def settings() -> tuple[object, ...]:
+        deterministic = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+        return torch.get_num_threads(), torch.get_float32_matmul_precision(), deterministic, list(warnings.filters)
+
+    before = settings()
+    train(replace(record.spec, training=replace(record.spec.training, epochs=1, precision="tf32")), root)
+    assert settings() == before
+
+
+@pytest.mark.filterwarnings("ignore")  # a processor has no 16-bit floats of its own
+def test_every_precision_is_one_that_lightning_takes() -> None:
+    assert "32-true" in PRECISIONS
+    for precision in PRECISIONS:
+        if precision != TF32 and not precision.startswith("transformer-engine"):  # which needs a package of its own
+            L.Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone is told")

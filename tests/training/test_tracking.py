@@ -167,9 +167,9 @@ def test_a_bench_groups_its_runs_by_suite_and_sync_is_a_command(
         'dataset = "simulated-ravdess"\nlabel_set = "eight"\nprotocol = "folds6"\nseeds = [0]\n[[table]]\n'
         'features = { audio = "simulated-audio" }\nmethods = ["majority"]\n'
     )
-    places = ["--data", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
+    settings = ["--data", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
     for logger in ("csv", "wandb"):
-        done = CliRunner().invoke(cli, ["bench", str(suite), "--logger", logger, *places], catch_exceptions=False)
+        done = CliRunner().invoke(cli, ["bench", str(suite), "--logger", logger, *settings], catch_exceptions=False)
         assert done.exit_code == 0
     assert groups == [None, "my_suite"]
     done = CliRunner().invoke(cli, ["sync", "--logs", str(tmp_path)])

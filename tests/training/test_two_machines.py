@@ -81,19 +81,19 @@ def launch(launcher: str, number: int, root: Path, spec: RunSpec, results: Path)
     """The command of docs/many_machines.md on machine ``number``, and its environment."""
     file = root / "spec.json"
     file.write_text(json.dumps(asdict(spec)), encoding="utf-8")
-    places = ["--data", str(root), "--results", str(results), "--logger", "none"]
+    settings = ["--data", str(root), "--results", str(results), "--logger", "none"]
     if launcher == "torchrun":
         meeting = ["--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(number)]
         meeting += ["--master-addr", ADDRESSES[0], "--master-port", "29511"]
-        line = ["-m", "torch.distributed.run", *meeting, "-m", "mer_bench", "run", "--spec", str(file), *places]
+        line = ["-m", "torch.distributed.run", *meeting, "-m", "mer_bench", "run", "--spec", str(file), *settings]
         return [sys.executable, *line], {}
     if launcher == "srun":  # which is not here: what it tells the processes that it starts
         names = {"NTASKS": 2, "NTASKS_PER_NODE": 1, "NNODES": 2, "PROCID": number, "NODEID": number, "LOCALID": 0}
         names |= {"JOB_ID": 4711, "JOB_NAME": "mer", "NODELIST": "10.77.77.[1-2]"}
-        line = ["-m", "mer_bench", "run", "--spec", str(file), *places]
+        line = ["-m", "mer_bench", "run", "--spec", str(file), *settings]
         return [sys.executable, *line], {f"SLURM_{name}": str(value) for name, value in names.items()}
     devices = ["--num-nodes", "2", "--strategy", "ddp", "--shard", "1/6"]  # of six folds the first
-    line = ["-m", "mer_bench", "bench", str(root / "suite.toml"), *places, *devices]
+    line = ["-m", "mer_bench", "bench", str(root / "suite.toml"), *settings, *devices]
     return [sys.executable, *line], {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": "29512", "NODE_RANK": str(number)}
 
 
@@ -108,13 +108,13 @@ def test_two_machines_score_as_one_device_count_each_utterance_once_and_the_firs
     spec = replace(alone, training=batch, num_nodes=2, strategy="ddp")
     processes = []
     for number, host in enumerate(hosts):
-        place = tmp_path / f"machine{number}"
-        (place / "tmp").mkdir(parents=True)
-        command, more = launch(launcher, number, tmp_path, spec, place / "results")
-        environment = os.environ | more | {"GLOO_SOCKET_IFNAME": "cable", "TMPDIR": str(place / "tmp")}
+        folder = tmp_path / f"machine{number}"
+        (folder / "tmp").mkdir(parents=True)
+        command, more = launch(launcher, number, tmp_path, spec, folder / "results")
+        environment = os.environ | more | {"GLOO_SOCKET_IFNAME": "cable", "TMPDIR": str(folder / "tmp")}
         command = ["ip", "netns", "exec", host, *command]
-        with (place / "log").open("wb") as log:
-            processes.append(subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=log))
+        with (folder / "log").open("wb") as log:
+            processes.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log))
     try:
         codes = [process.wait(800) for process in processes]
     finally:

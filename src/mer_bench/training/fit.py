@@ -13,16 +13,16 @@ from mer_bench.training.build import check_pixels
 
 
 class MerBenchCLI(LightningCLI):
-    """Fills in the widths and the number of classes of the method from the corpus."""
+    """Takes the method's widths and its number of classes from the corpus."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link what the method must know of the data."""
+        """Link the method's arguments that the data determine."""
         parser.link_arguments("data", "model.init_args.dims", _dims, apply_on="instantiate")
         parser.link_arguments("data", "model.init_args.num_classes", _num_classes, apply_on="instantiate")
         parser.set_defaults({"trainer.use_distributed_sampler": False, "trainer.num_sanity_val_steps": 0})
 
     def before_fit(self) -> None:
-        """Refuse pixels to a method that takes them for features."""
+        """Refuse a method that would read pixels as features."""
         check_pixels(self.model, self.datamodule)
 
 

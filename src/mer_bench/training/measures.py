@@ -1,7 +1,7 @@
 """What a run can measure beside its score: the best test epoch, robustness without retraining, and speed.
 
-Nothing here takes part in training, selection or ranking: the random state is left as it was found, and the same run
-gives the same predictions with and without. Scores are stored as confusion matrices, times as seconds.
+Nothing here takes part in training, selection or ranking: the random state is restored, and a run gives the same
+predictions with and without. Scores are stored as confusion matrices, times as seconds.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.features import MODALITIES
 from mer_bench.fusion.base import FusionModule
 
-RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  #: at which an utterance loses a modality
-DECIBELS = (20, 10, 0)  #: signal to noise; the signal of standardised features is 1
+RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  #: probabilities that an utterance lacks a modality
+DECIBELS = (20, 10, 0)  #: signal-to-noise ratios; standardised features have a power of 1
 THROUGHPUT_BATCH = 32  #: utterances
-SEED = 20_080  #: of what is dropped and of the noise, whatever the seed of the run
+SEED = 20_080  #: seed of the missing modalities and of the noise, the same for every run
 
 Matrices = dict[str, dict[str, list[list[int]]]]  #: kind of disturbance -> its level -> confusion matrix
 
 
 class Literature(Callback):
-    """Counts test predictions after every epoch, the field's usual habit; nobody reads them before training has ended.
+    """Counts test predictions after every epoch, as the field's literature does; nothing reads them during training.
 
-    The matrices go into a file on the first process, as the only way that works under every strategy.
+    The matrices are written to a file on the first process, the one way that works under every strategy.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,7 +50,7 @@ class Literature(Callback):
         self.seconds = 0.0
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Count on the weights that this epoch's validation has seen; every device takes its share."""
+        """Count with the weights that this epoch's validation used; every device takes its share."""
         assert isinstance(module, FusionModule)
         started = time.perf_counter()
         counts = MulticlassConfusionMatrix(module.num_classes, validate_args=False).to(module.device)
@@ -71,17 +71,17 @@ class Literature(Callback):
             self.path.write_text(json.dumps([self.matrices, self.seconds]))
 
     def read(self) -> tuple[list[list[list[int]]], float]:
-        """One confusion matrix an epoch, and the seconds that counting took; none where nothing was trained."""
+        """One confusion matrix per epoch, and the seconds that counting took; none where nothing was trained."""
         matrices, seconds = json.loads(self.path.read_text()) if self.path.is_file() else ([], 0.0)
         return matrices, seconds
 
 
 def robustness(method: FusionModule, datamodule: EmotionDataModule) -> Matrices:
-    """Confusion matrices of the test set, seen through each disturbance of :meth:`Disturbances.of`.
+    """Confusion matrices of the test set under each disturbance of :meth:`Disturbances.of`.
 
     Args:
-        method: With the weights that the test used, on the device to use.
-        datamodule: Set up, without a trainer: one process reads the whole test set.
+        method: The method with the weights that the test used, on the device to use.
+        datamodule: The corpus, set up and without a trainer, so that one process reads the whole test set.
     """
     standardised = [name for name, opened in datamodule.features.items() if not opened.spec.integer]
     disturbances = Disturbances(len(datamodule.table), standardised, method.device)
@@ -103,16 +103,16 @@ def robustness(method: FusionModule, datamodule: EmotionDataModule) -> Matrices:
 
 
 class Disturbances:
-    """Transforms a batch into what is left of it; an utterance is treated alike in every batch and by every method.
+    """Disturbs batches; an utterance is disturbed alike in every batch and for every method.
 
-    What happens to an utterance depends on its row of the table alone, and a higher rate drops all that a lower one
-    drops: curves are smooth and methods are compared on the same losses.
+    The disturbance of an utterance depends on its table row alone, and a higher rate drops all that a lower one drops,
+    so that curves are smooth and methods are compared on the same missing modalities.
 
     Args:
-        rows: Of the utterance table.
-        standardised: Modalities to add noise to; their features have deviation 1 over the training frames. Pixels are
-            not standardised and stay without.
-        device: Of the batches.
+        rows: Number of rows of the utterance table.
+        standardised: Modalities to add noise to, whose features have deviation 1 over the training frames. Pixels are
+            not standardised and get no noise.
+        device: Device of the batches.
     """
 
     def __init__(self, rows: int, standardised: Collection[str], device: torch.device | str = "cpu") -> None:
@@ -130,10 +130,10 @@ class Disturbances:
         ``only``
             Every proper subset of the modalities, "audio+text"; the others are missing.
         ``missing``
-            Each modality of each utterance is missing at the rate, "0.3", independently; one that the utterance has is
-            always left, so that with few modalities less is missing than the rate says.
+            Each modality of each utterance is missing with a probability, "0.3", independently; one that the utterance
+            has always stays, so that with few modalities less is missing than the rate says.
         ``noise``, ``noise audio``
-            Gaussian noise at a signal-to-noise ratio of so many dB, "10", on all modalities or on one.
+            Gaussian noise at a signal-to-noise ratio in dB, "10", on all modalities or on one.
         """
         names = [name for name in MODALITIES if name in batch.features]
         for size in range(1, len(names)):
@@ -143,12 +143,12 @@ class Disturbances:
             for rate in RATES:
                 yield "missing", f"{rate:g}", self.missing(batch, rate)
         noisy = [name for name in self.standardised if name in names]
-        sounds = {name: self._noise(batch, name) for name in noisy}
-        for kind, struck in {"noise": noisy, **{f"noise {n}": [n] for n in noisy if len(names) > 1}}.items():
-            for decibels in DECIBELS if struck else ():
+        noise = {name: self._noise(batch, name) for name in noisy}
+        for kind, disturbed in {"noise": noisy, **{f"noise {n}": [n] for n in noisy if len(names) > 1}}.items():
+            for decibels in DECIBELS if disturbed else ():
                 sigma = 10 ** (-decibels / 20)
                 features = {
-                    name: PaddedSequence(s.values + sigma * sounds[name], s.mask) if name in struck else s
+                    name: PaddedSequence(s.values + sigma * noise[name], s.mask) if name in disturbed else s
                     for name, s in batch.features.items()
                 }
                 yield kind, f"{decibels}", replace(batch, features=features)
@@ -168,7 +168,7 @@ class Disturbances:
         return replace(batch, features=features)
 
     def _noise(self, batch: Batch, name: str) -> Tensor:
-        """Standard Gaussian noise [utterance, time, dim]; an utterance's begins at its own place of one long draw."""
+        """Standard Gaussian noise [utterance, time, dim]; each utterance starts at its own offset of one long draw."""
         sequence = batch.features[name]
         _, time, dim = sequence.values.shape
         start = self.start[batch.index, MODALITIES.index(name)]
@@ -178,17 +178,17 @@ class Disturbances:
 
 
 def _without(sequence: PaddedSequence, lost: Tensor | None = None) -> PaddedSequence:
-    """The sequences of the utterances ``lost`` [utterance], or of all, turned into missing ones."""
+    """The sequences with those of the utterances ``lost`` [utterance], or all, missing."""
     if lost is None:
         return PaddedSequence(torch.zeros_like(sequence.values), torch.zeros_like(sequence.mask))
     return PaddedSequence(sequence.values.masked_fill(lost[:, None, None], 0), sequence.mask & ~lost[:, None])
 
 
 def efficiency(method: FusionModule, datamodule: EmotionDataModule) -> dict[str, Any]:
-    """Median seconds of a forward pass in inference mode, features already on the device; weights do not matter.
+    """Median seconds of a forward pass in inference mode on features that are on the device; weights do not matter.
 
-    Latency is that of one utterance of median length, or of one dialogue where the method reads dialogues; throughput
-    that of :data:`THROUGHPUT_BATCH` utterances around the median, or of as few whole dialogues as hold them.
+    Latency is measured on one utterance of median length, or one dialogue where the method reads dialogues; throughput
+    on :data:`THROUGHPUT_BATCH` utterances around the median, or on as few whole dialogues as hold them.
     """
     loader = datamodule.test_dataloader()
     groups, sizes = loader.dataset.groups, loader.sampler.sizes  # type: ignore[attr-defined]
@@ -210,7 +210,7 @@ def efficiency(method: FusionModule, datamodule: EmotionDataModule) -> dict[str,
 
 
 def device_name(device: torch.device) -> str:
-    """What a device is called; a processor by its model."""
+    """The name of a device; for a processor, its model."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     facts = Path("/proc/cpuinfo")

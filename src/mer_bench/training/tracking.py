@@ -1,4 +1,4 @@
-"""Runs in wandb, which never make a training wait: offline unless the user is logged in and the server answers."""
+"""Runs in Weights & Biases: offline, so that no training waits, unless the user is logged in and the server answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def wandb_logger(spec: RunSpec, folder: Path) -> WandbLogger:
     folder.mkdir(parents=True, exist_ok=True)
     mode = os.environ.get("WANDB_MODE")
     if mode is None and not (wandb.login(prompt=False, verify=False) and _reachable(wandb.setup().settings.base_url)):
-        mode = "offline"  # not by Lightning's `offline`: it sets a variable that wandb no longer looks at by then
+        mode = "offline"  # Lightning's own `offline` sets a variable too late for wandb to read it
     return WandbLogger(
         project="mer-bench",
         group=os.environ.get(GROUP) or f"{spec.dataset}-{spec.label_set}-{spec.protocol}",
@@ -48,10 +48,10 @@ def wandb_logger(spec: RunSpec, folder: Path) -> WandbLogger:
 
 
 def finish(record: RunRecord) -> None:
-    """Log what a record says of the test set to the run that this process has open, and close it.
+    """Log the test scores of a record to the run that this process has open, and close it.
 
-    Scores go to the run's summary; the confusion matrix and the scores of every class are a chart and a table.
-    Strategies that train in processes of their own (ddp_spawn, ddp_fork) leave no run open here: theirs ends without.
+    Scores go to the run's summary; the confusion matrix and the scores of every class are a chart and a table. Under
+    strategies that train in other processes (ddp_spawn, ddp_fork) no run is open in this one, and nothing is logged.
     """
     wandb = _wandb()
     if wandb.run is None:
@@ -102,7 +102,7 @@ def _wandb() -> Any:
 
 
 def _reachable(url: str, seconds: float = 3) -> bool:
-    """Whether the server takes a connection; wandb itself waits two minutes before it gives up."""
+    """Whether the server accepts a connection; wandb itself would wait two minutes before giving up."""
     address = urlparse(url)
     port = address.port or (80 if address.scheme == "http" else 443)
     try:
