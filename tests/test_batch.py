@@ -25,7 +25,7 @@ def gather_by_loop(values: Tensor, offsets: Tensor, rows: Tensor) -> PaddedSeque
 
 
 def dialogues(lengths: list[int], features: dict[str, PaddedSequence] | None = None) -> Batch:
-    """A batch of dialogues, built by a plain loop: the collation of the datamodule is tested against it."""
+    """A batch of dialogues, built by a plain loop."""
     total = sum(lengths)
     grid = torch.full((len(lengths), max(lengths)), -1)
     dialogue, turn = torch.zeros(total, dtype=torch.long), torch.zeros(total, dtype=torch.long)
@@ -57,15 +57,15 @@ def test_gather_equals_a_plain_loop(lengths: list[int], dim: int, dtype: torch.d
     assert torch.equal(values, before)
 
 
-def test_gather_on_a_device_reads_nothing_back() -> None:
-    values, standard = torch.empty(6, 2, device="meta"), (torch.empty(2, device="meta"),) * 2
-    found = gather(values, np.array([0, 2, 2, 6]), np.array([2, 0, 1]), standard)
+def test_gather_on_a_device_does_not_synchronise() -> None:
+    values, statistics = torch.empty(6, 2, device="meta"), (torch.empty(2, device="meta"),) * 2
+    found = gather(values, np.array([0, 2, 2, 6]), np.array([2, 0, 1]), statistics)
     assert found.values.is_meta
     assert found.mask.is_meta
     assert found.values.shape == (3, 4, 2)
 
 
-def test_gather_does_not_leak_what_stands_at_frame_zero_into_padding() -> None:
+def test_gather_does_not_leak_frame_zero_into_padding() -> None:
     values = torch.tensor([[float("nan")], [1.0], [2.0]])  # a masked multiplication would keep the NaN
     found = gather(values, np.array([0, 1, 1, 3]), np.array([1, 2]))
     assert found.values.tolist() == [[[0.0], [0.0]], [[1.0], [2.0]]]
@@ -74,8 +74,8 @@ def test_gather_does_not_leak_what_stands_at_frame_zero_into_padding() -> None:
 
 def test_gather_standardises_real_frames_and_leaves_padding_zero() -> None:
     values = torch.tensor([[1.0, 5.0], [3.0, 5.0], [2.0, 9.0]])
-    standard = (torch.tensor([1.0, 5.0]), torch.tensor([0.5, 2.0]))
-    found = gather(values, np.array([0, 2, 2, 3]), np.array([0, 1, 2]), standard)
+    statistics = (torch.tensor([1.0, 5.0]), torch.tensor([0.5, 2.0]))
+    found = gather(values, np.array([0, 2, 2, 3]), np.array([0, 1, 2]), statistics)
     assert found.values.tolist() == [[[0, 0], [1, 0]], [[0, 0], [0, 0]], [[0.5, 8], [0, 0]]]
     assert values[0].tolist() == [1, 5]
 
@@ -103,7 +103,7 @@ def test_by_dialogue_keeps_integers_and_booleans_and_hides_nan() -> None:
     assert batch.by_dialogue(first_is_nan)[0, 1].item() == 0
 
 
-def test_by_dialogue_and_flatten_pass_gradients_to_real_turns_alone() -> None:
+def test_by_dialogue_and_flatten_pass_gradients_only_to_real_turns() -> None:
     batch = dialogues([3, 1])
     flat = torch.randn(4, 2, requires_grad=True)
     batch.flatten(2 * batch.by_dialogue(flat)).sum().backward()

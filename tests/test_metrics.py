@@ -1,4 +1,4 @@
-"""Every score against scikit-learn (1e-12) and torchmetrics (1e-6), for labels with every kind of absent class."""
+"""Every score equals scikit-learn's (1e-12) and torchmetrics' (1e-6), whichever classes are absent from the labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXACT = {"rel": 0, "abs": 1e-12}
 
 @st.composite
 def labelled(draw: st.DrawFn) -> tuple[Labels, Labels, int]:
-    """True labels, predictions and a number of classes, of which any may be absent from either."""
+    """True labels, predictions and the number of classes; any class may be absent from both."""
     num_classes = draw(st.integers(1, 8))
     label = st.integers(0, num_classes - 1)
     pairs = np.array(draw(st.lists(st.tuples(label, label), min_size=1, max_size=60)), np.int64)
@@ -44,7 +44,7 @@ def test_scores_equal_scikit_learn(data: tuple[Labels, Labels, int]) -> None:
     true, predicted, num_classes = data
     matrix = metrics.confusion_matrix(true, predicted, num_classes)
     classes = list(range(num_classes))
-    with warnings.catch_warnings():  # one label only: scikit-learn advises against a 1 x 1 matrix
+    with warnings.catch_warnings():  # scikit-learn warns about a 1 x 1 matrix
         warnings.filterwarnings("ignore", "A single label was found", UserWarning)
         assert (matrix == reference.confusion_matrix(true, predicted, labels=classes)).all()
     per_class = reference.precision_recall_fscore_support(true, predicted, labels=classes, zero_division=0)
@@ -86,7 +86,7 @@ def test_weighted_f1_and_accuracy_equal_torchmetrics(data: tuple[Labels, Labels,
 
 
 def test_macro_accuracy_of_torchmetrics_is_not_uar() -> None:
-    """It counts a class that is predicted but never true as a recall of 0: why UAR is our own."""
+    """torchmetrics counts a class that is predicted but never true as a recall of 0, which UAR must not."""
     true, predicted, num_classes = PREDICTED_BUT_ABSENT
     macro = multiclass_accuracy(torch.from_numpy(predicted), torch.from_numpy(true), num_classes, average="macro")
     assert metrics.uar(metrics.confusion_matrix(true, predicted, num_classes)) == pytest.approx((1 / 3 + 1 / 2) / 2)

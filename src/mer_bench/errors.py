@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and the sentence that names the nearest valid choice."""
+"""The exception for mistakes of the user, and its message for an unknown name, which suggests the nearest valid one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class Misuse(Exception):
-    """A user's mistake: its message is one clear sentence; the command line prints it and exits with 2."""
+    """A mistake of the user. The message is one clear sentence; the command line prints it and exits with code 2."""
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> Misuse:
-    """The error for a name that is not among ``choices``, with the nearest one if any is near."""
+    """Return the error for a name that is not among ``choices``; the message suggests a similar one if there is any."""
     valid = list(choices)
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""

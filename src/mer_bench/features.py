@@ -1,11 +1,11 @@
 """The feature store: frozen unimodal features of a corpus, packed, hashed and memory-mapped.
 
 A feature set is a folder ``<root>/<dataset>/<name>/`` with ``values.npy`` [frames, dim], ``offsets.npy`` [rows + 1]
-and ``spec.json``. Row i of the utterance table owns ``values[offsets[i]:offsets[i + 1]]``; an empty span means that the
-modality is missing there. Nothing is pickled; equal input gives equal bytes.
+and ``spec.json``. The features of row i of the utterance table are ``values[offsets[i]:offsets[i + 1]]``; without
+frames, the utterance lacks the modality. Nothing is pickled; equal input gives equal bytes.
 
-Values of an integer type are pixels: a row is one RGB frame [3 * side * side], channel first, for encoders that train
-with the fusion (:mod:`mer_bench.encoders`). They are read as they are, never standardised.
+Values of an integer type are pixels: each frame is one RGB image [3 * side * side], channel first, for encoders that
+are trained with the fusion (:mod:`mer_bench.encoders`). Pixels are never standardised.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class FeatureSpec:
     extractor: str
     revision: str
     layer: str
-    frame_rate: float | None  #: frames a second; None for tokens and for one vector an utterance
+    frame_rate: float | None  #: frames per second; None for tokens and for one vector per utterance
     dim: int
     dtype: str
     rows: int
@@ -47,21 +47,21 @@ class FeatureSpec:
     table_sha256: str
     values_sha256: str
     offsets_sha256: str
-    sketch: Sequence[int]  #: of the values, see :func:`sketch`
-    extractor_parameters: int  #: of the frozen extractor; 0 for signal processing and for pixels
+    sketch: Sequence[int]  #: fingerprint of the values, see :func:`sketch`
+    extractor_parameters: int  #: number of frozen parameters; 0 for signal processing and pixels
     settings: Mapping[str, Any]
 
     @property
     def integer(self) -> bool:
-        """Whether the values are integers: pixels and not features."""
+        """Whether the values are integers, that is, pixels."""
         return np.issubdtype(self.dtype, np.integer)
 
     @property
     def sha256(self) -> str:
-        """Identity of the set: extractor, table, spans, and the values but for their rounding.
+        """Identity of the set: a hash of extractor, table, offsets and the values up to rounding.
 
-        A processor of another make rounds otherwise, so that the bytes of the same features differ from one to the
-        other: runs on both belong into one table, and none is missing because the other has it.
+        Processors of different makes round differently. The same features computed on both have different bytes and
+        the same identity, so that their runs stand in one table.
         """
         facts = asdict(self)
         del facts["values_sha256"]
@@ -70,7 +70,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """An open feature set; ``values`` [frames, dim] stays on disk until it is read."""
+    """An open feature set; ``values`` [frames, dim] is memory-mapped, ``offsets`` is [rows + 1]."""
 
     spec: FeatureSpec
     values: npt.NDArray[Any]
@@ -91,24 +91,24 @@ def write_features(
     settings: Mapping[str, Any] | None = None,
     dtype: str = "float32",
 ) -> FeatureSpec:
-    """Stream one array [time, dim] for each row of ``folder/../utterances.csv`` into a feature set at ``folder``.
+    """Write one array [time, dim] per row of ``folder/../utterances.csv`` as the feature set ``folder``.
 
     Args:
-        folder: The new set, a folder beside its utterance table; replaced whole if it exists.
-        sequences: In table order; an array with no frames marks a missing modality. Only one is held in memory.
-        ids: The table's ids in order, to name the culprit in errors.
+        folder: The new feature set, beside its utterance table; an old one is replaced as a whole.
+        sequences: Arrays in the order of the table, read one by one; an array without frames is a missing modality.
+        ids: Ids of the table in its order, for error messages.
         modality: ``text``, ``audio`` or ``vision``.
-        extractor: Name of the frozen extractor; with ``revision``, ``layer`` and ``settings`` its full identity.
-        revision: Version or hash of its weights.
-        layer: Which layer or pooling was kept.
-        frame_rate: Frames a second, or None.
-        extractor_parameters: Frozen parameters behind one value.
-        settings: JSON-able options; no paths, so that the identity is the same on every machine.
+        extractor: Name of the frozen extractor, identified together with ``revision``, ``layer`` and ``settings``.
+        revision: Version or hash of the extractor's weights.
+        layer: Layer or pooling that the features were taken from.
+        frame_rate: Frames per second, or None.
+        extractor_parameters: Number of frozen parameters of the extractor.
+        settings: Options that JSON can hold; no paths, so that the identity is the same on every machine.
         dtype: Storage type; ``uint8`` for pixels.
 
     Raises:
-        Misuse: a value is not finite or does not fit the type, widths differ, or the number of sequences is not the
-            number of ids.
+        Misuse: A value is not finite or does not fit the type, widths differ, or there are more or fewer sequences
+            than ids.
     """
     if modality not in MODALITIES:
         raise unknown("modality", modality, MODALITIES)
@@ -125,7 +125,7 @@ def write_features(
                         wanted = f"[time, {dim}]" if dim else "[time, dim]"
                         raise Misuse(f"{folder.name}: {ids[row]} has shape {sequence.shape}, expected {wanted}")
                     given = sequence
-                    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit the type is refused below
+                    with np.errstate(over="ignore", invalid="ignore"):  # values that do not fit are rejected below
                         sequence = np.ascontiguousarray(given, dtype=dtype)
                     if np.issubdtype(dtype, np.integer):
                         if given.dtype != sequence.dtype and not np.array_equal(given, sequence):
@@ -134,15 +134,15 @@ def write_features(
                         raise Misuse(f"{folder.name}: {ids[row]} holds NaN or infinite values")
                     if not dim:
                         dim = sequence.shape[1]
-                        _header(file, dtype, 0, dim)
+                        _write_header(file, dtype, 0, dim)
                     file.write(sequence.data)
                 lengths.append(len(sequence))
             if len(lengths) != len(ids):
                 raise Misuse(f"{folder.name}: {len(lengths)} sequences for the {len(ids)} utterances of {table}")
             if not dim:
                 raise Misuse(f"{folder.name}: every utterance is empty; there is nothing to store")
-            file.seek(0)  # numpy leaves room in the header so that the row count can grow in place
-            _header(file, dtype, sum(lengths), dim)
+            file.seek(0)  # numpy pads the header, so that the number of frames can be written later
+            _write_header(file, dtype, sum(lengths), dim)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         np.save(temporary / "offsets.npy", offsets)
         spec = FeatureSpec(
@@ -168,15 +168,15 @@ def write_features(
 
 
 def read_spec(folder: Path) -> FeatureSpec:
-    """Read ``folder/spec.json`` alone.
+    """Read ``folder/spec.json``.
 
     Raises:
-        Misuse: it is absent or not a spec.
+        Misuse: The file is absent or is not a feature specification.
     """
     path = folder / "spec.json"
     if not path.is_file():
         others = sorted(p.parent.name for p in folder.parent.glob("*/spec.json"))
-        raise Misuse(f"no feature set {folder.name!r} in {folder.parent} (there: {', '.join(others) or 'none'})")
+        raise Misuse(f"no feature set {folder.name!r} in {folder.parent} (available: {', '.join(others) or 'none'})")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if set(content) != {field.name for field in fields(FeatureSpec)}:
@@ -187,14 +187,14 @@ def read_spec(folder: Path) -> FeatureSpec:
 
 
 def open_features(folder: Path) -> FeatureSet:
-    """Memory-map a feature set after a check of headers and sizes (not of hashes: see :func:`verify_features`).
+    """Check the shapes of a feature set and memory-map it; :func:`verify_features` also checks its hashes.
 
     Raises:
-        Misuse: a file is absent, truncated, or does not have the shape that the spec states.
+        Misuse: A file is absent, truncated, or does not have the shape that ``spec.json`` states.
     """
     spec = read_spec(folder)
     try:
-        # copy-on-write: nothing writes, but torch takes only writable arrays without a warning
+        # copy-on-write, because torch warns about arrays that are not writable
         values = np.load(folder / "values.npy", mmap_mode="c", allow_pickle=False)
         offsets = np.load(folder / "offsets.npy", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -207,10 +207,10 @@ def open_features(folder: Path) -> FeatureSet:
 
 
 def verify_features(folder: Path) -> FeatureSpec:
-    """Recompute every hash of a feature set and its sketch, and check that all values are finite.
+    """Recompute the hashes and the sketch of a feature set, and check that all values are finite.
 
     Raises:
-        Misuse: a hash or the sketch differs from what was written, or a value is not finite.
+        Misuse: A hash or the sketch differs from ``spec.json``, or a value is not finite.
     """
     found = open_features(folder)
     stated = {
@@ -227,56 +227,60 @@ def verify_features(folder: Path) -> FeatureSpec:
     return found.spec
 
 
-AT_ONCE = 1 << 20  #: values of a feature set that a pass over it has in memory
+CHUNK = 1 << 20  #: number of values that one step of a pass over a feature set reads
 
 
-def pieces(values: npt.NDArray[Any], at_once: int = AT_ONCE) -> Iterator[slice]:
-    """Slices of the frames of ``values`` [frames, dim], of ``at_once`` values each."""
-    step = max(1, at_once // values.shape[1])
+def chunks(values: npt.NDArray[Any], size: int = CHUNK) -> Iterator[slice]:
+    """Slices over the frames of ``values`` [frames, dim], with about ``size`` values each."""
+    step = max(1, size // values.shape[1])
     return (slice(start, start + step) for start in range(0, len(values), step))
 
 
-def sketch(values: npt.NDArray[Any], at_once: int = AT_ONCE) -> list[int]:
-    """Sixteen numbers that tell sets of values apart, and are the same where only the last bits differ.
+def sketch(values: npt.NDArray[Any], size: int = CHUNK) -> list[int]:
+    """Fingerprint of ``values`` [frames, dim]: sixteen integers that do not depend on the rounding of the last bits.
 
-    Each is the sum of all values [frames, dim] with signs of its own, columns relative to their root mean square, in
-    hundredths of the deviation that such sums have. One frame that changes among 100,000 moves some of them. Rounding
-    in single precision moves one in a set of several hundred, which then counts as another.
+    Each integer is the sum of all values with random signs, with columns divided by their root mean square, in
+    hundredths of the standard deviation of such a sum. If one of 100,000 frames changes, some integers change. Rounding
+    in single precision changes an integer in about one of several hundred feature sets, which then has a new identity.
+
+    Args:
+        values: The features.
+        size: Number of values to read at once.
     """
     frames, dim = values.shape
-    # the raw stream of PCG64 is the same in every release of numpy
-    of_frame, of_column = (
+    # the raw bits of PCG64 are the same in every release of numpy
+    frame_signs, column_signs = (
         (np.asarray(bits.random_raw(count))[:, None] >> np.arange(16, dtype=np.uint64) & 1) * 2.0 - 1
         for bits, count in ((np.random.PCG64(0), frames), (np.random.PCG64(1), dim))
     )
     sums, squares = np.zeros((16, dim)), np.zeros(dim)
-    for piece in pieces(values, at_once):
-        part = values[piece].astype(np.float64)
-        sums += of_frame[piece].T @ part
+    for chunk in chunks(values, size):
+        part = values[chunk].astype(np.float64)
+        sums += frame_signs[chunk].T @ part
         squares += np.square(part).sum(0)
     scale = np.sqrt(np.where(squares > 0, squares, 1) * dim)
-    hundredths: list[int] = np.rint(100 * (sums / scale * of_column.T).sum(1)).astype(int).tolist()
+    hundredths: list[int] = np.rint(100 * (sums / scale * column_signs.T).sum(1)).astype(int).tolist()
     return hundredths
 
 
 def check_finite(features: FeatureSet, folder: Path) -> None:
-    """Raise Misuse naming the first row with a NaN or infinite value; integers are always finite."""
-    for piece in () if features.spec.integer else pieces(features.values):
-        finite = np.isfinite(features.values[piece]).all(axis=1)
+    """Raise Misuse with the number of the first row that holds a NaN or infinite value."""
+    for chunk in () if features.spec.integer else chunks(features.values):
+        finite = np.isfinite(features.values[chunk]).all(axis=1)
         if not finite.all():
-            frame = piece.start + int(np.argmin(finite))
+            frame = chunk.start + int(np.argmin(finite))
             row = int(np.searchsorted(features.offsets, frame, side="right")) - 1
             raise Misuse(f"feature set {folder} holds NaN or infinite values at row {row} of its table")
 
 
 def import_sequences(source: Path, ids: Sequence[str]) -> list[FloatArray]:
-    """Read sequences that a user already has: a folder of ``<id>.npy``, or one npz.
+    """Read one sequence per id from existing files: a folder of ``<id>.npy``, or one npz.
 
-    An npz holds either one array for each id, or ``ids`` [rows], ``values`` [frames, dim] and ``offsets`` [rows + 1].
-    A vector [dim] is one frame. Ids that the source lacks become missing modalities.
+    An npz holds either one array per id, or ``ids`` [rows], ``values`` [frames, dim] and ``offsets`` [rows + 1].
+    A vector [dim] is one frame. An id that the source lacks gets an array without frames, a missing modality.
 
     Raises:
-        Misuse: the source holds ids that the table does not, or none that it does, or is unreadable.
+        Misuse: The source is unreadable or empty, or holds ids that the table lacks.
     """
     try:
         if source.is_dir():
@@ -285,7 +289,7 @@ def import_sequences(source: Path, ids: Sequence[str]) -> list[FloatArray]:
             with source.open("rb") as file:
                 archive = np.load(file, allow_pickle=False)
                 if not isinstance(archive, np.lib.npyio.NpzFile):
-                    raise ValueError("it holds one array and no ids; an npz or a folder of npy is needed")
+                    raise ValueError("it holds one array without ids; give an npz or a folder of npy files")
                 arrays = {name: archive[name] for name in archive.files}
         if {"ids", "values", "offsets"} <= set(arrays):
             bounds, values, names = pairwise(arrays["offsets"].tolist()), arrays["values"], arrays["ids"].tolist()
@@ -294,21 +298,21 @@ def import_sequences(source: Path, ids: Sequence[str]) -> list[FloatArray]:
             arrays = {str(i): values[a:b] for i, (a, b) in zip(names, bounds, strict=True)}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise Misuse(f"cannot read features from {source}: {error}") from error
-    strangers = sorted(set(arrays) - set(ids))
-    if strangers or not arrays:
+    unknown_ids = sorted(set(arrays) - set(ids))
+    if unknown_ids or not arrays:
         raise Misuse(
-            f"{source} holds {len(arrays)} sequences, {len(strangers)} of them with ids that the table lacks"
-            + (f" (first: {strangers[0]!r})" if strangers else "")
+            f"{source} holds {len(arrays)} sequences, {len(unknown_ids)} of them with ids that the table lacks"
+            + (f" (first: {unknown_ids[0]!r})" if unknown_ids else "")
             + f"; the table's ids look like {ids[0]!r}"
         )
     return [np.atleast_2d(arrays[i]) if i in arrays else np.empty((0, 0), np.float32) for i in ids]
 
 
-def _json(facts: Mapping[str, Any]) -> str:
-    return json.dumps(facts, sort_keys=True, indent=1, ensure_ascii=False)
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False)
 
 
-def _header(file: BinaryIO, dtype: str, frames: int, dim: int) -> None:
+def _write_header(file: BinaryIO, dtype: str, frames: int, dim: int) -> None:
     np.lib.format.write_array_header_1_0(
         file, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (frames, dim)}
     )

@@ -1,4 +1,4 @@
-"""Atomic writes and hashes: what keeps a kill, or a full disk, from leaving half a file."""
+"""Atomic writes and hashes: neither a killed process nor a full disk leaves a partly written file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mer_bench.errors import Misuse
 
 
 def write_atomic(path: Path, text: str | bytes) -> None:
-    """Write ``text`` (as UTF-8) beside ``path`` and rename it into place; readers see the old file or the new one.
+    """Write ``text`` (as UTF-8) to a temporary file and rename it to ``path``; readers see the old file or the new one.
 
     Raises:
-        Misuse: the file cannot be written (no permission, disk full); the old file is untouched.
+        Misuse: The file cannot be written (no permission, full disk); an old file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
@@ -36,15 +36,15 @@ def write_atomic(path: Path, text: str | bytes) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces ``path`` when the block succeeds and vanishes when it does not."""
-    with _writing(path):
+    """Yield a temporary folder that replaces ``path`` if the block succeeds and is deleted if it fails."""
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield temporary
-        with _writing(path):
+        with writing(path):
             temporary.chmod(0o755)
-            if path.exists():  # a folder cannot be renamed onto a full one: move the old one aside first
+            if path.exists():  # a folder cannot replace one that is not empty, so the old one is renamed first
                 old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
                 path.replace(old)
                 temporary.replace(path)
@@ -56,7 +56,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Raise Misuse instead of an OSError in the block that writes ``path``."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Scores from a confusion matrix (rows true, columns predicted). Pure functions on numpy arrays; names state averaging.
+"""Scores from a confusion matrix (rows: true classes, columns: predicted classes), as pure functions on numpy arrays.
 
-Everything is derived from counts, so that a new score needs no re-training. A class without a true or a predicted
-utterance scores 0 where the ratio is undefined, as scikit-learn does with ``zero_division=0``.
+Records store confusion matrices, so that a new score needs no new training. An undefined ratio (a class without a true
+or a predicted utterance) is 0, as in scikit-learn with ``zero_division=0``.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def confusion_matrix(true: Array, predicted: Array, num_classes: int) -> npt.NDArray[np.int64]:
-    """Counts [class, class] of true (row) against predicted (column) labels."""
+    """Count pairs of true (row) and predicted (column) labels: [class, class]."""
     flat = np.asarray(true, np.int64) * num_classes + np.asarray(predicted, np.int64)
     return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def margins(matrix: Array) -> tuple[Array, Array, Array]:
-    """Hits, support and number of predictions of each class: [..., class, class] -> 3 x [class, ...]."""
+    """Correct predictions, support and predictions of each class: [..., class, class] -> 3 x [class, ...]."""
     hits = np.diagonal(matrix, axis1=-2, axis2=-1)
     return np.moveaxis(hits, -1, 0), np.moveaxis(matrix.sum(-1), -1, 0), np.moveaxis(matrix.sum(-2), -1, 0)
 
 
 def recall(matrix: Array) -> FloatArray:
-    """Per-class recall; [..., class, class] -> [..., class]."""
+    """Recall of each class; [..., class, class] -> [..., class]."""
     hits, support, _ = margins(matrix)
     return np.moveaxis(_ratio(hits, support), 0, -1)
 
 
 def precision(matrix: Array) -> FloatArray:
-    """Per-class precision; [..., class, class] -> [..., class]."""
+    """Precision of each class; [..., class, class] -> [..., class]."""
     hits, _, predicted = margins(matrix)
     return np.moveaxis(_ratio(hits, predicted), 0, -1)
 
 
 def f1(matrix: Array) -> FloatArray:
-    """Per-class F1 = 2 hits / (support + predicted); [..., class, class] -> [..., class]."""
+    """F1 = 2 hits / (support + predicted) of each class; [..., class, class] -> [..., class]."""
     return np.moveaxis(_f1(*margins(matrix)), 0, -1)
 
 
@@ -51,17 +51,17 @@ def accuracy(matrix: Array) -> FloatArray:
 
 
 def weighted_f1(matrix: Array) -> FloatArray:
-    """F1 averaged over classes with their support as weight; [..., class, class] -> [...]."""
+    """Mean F1 over the classes, weighted by their support; [..., class, class] -> [...]."""
     return _weighted_f1(*margins(matrix))
 
 
 def macro_f1(matrix: Array) -> FloatArray:
-    """F1 averaged over the classes that occur (true or predicted); [..., class, class] -> [...]."""
+    """Mean F1 over the classes that occur as true or predicted labels; [..., class, class] -> [...]."""
     return _macro_f1(*margins(matrix))
 
 
 def uar(matrix: Array) -> FloatArray:
-    """Unweighted average recall over the classes that have support; [..., class, class] -> [...]."""
+    """Unweighted average recall (UAR) over the classes with support; [..., class, class] -> [...]."""
     return _uar(*margins(matrix))
 
 
@@ -98,7 +98,7 @@ SCORES: dict[str, Callable[[Array], FloatArray]] = {
     "macro_f1": macro_f1,
     "uar": uar,
 }
-#: the same scores of :func:`margins`, which are all that they need: a third of the numbers that a matrix has
+#: the same scores from :func:`margins`, for callers that resample these three numbers per class instead of matrices
 OF_MARGINS: dict[str, Callable[[Array, Array, Array], FloatArray]] = {
     "weighted_f1": _weighted_f1,
     "accuracy": _accuracy,

@@ -1,4 +1,4 @@
-"""The utterance table ``utterances.csv``: one row an utterance; its row number is the index everywhere."""
+"""The utterance table ``utterances.csv``: one row per utterance, whose row number identifies it everywhere."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ FILE = "utterances.csv"
 def read_table(folder: Path) -> pd.DataFrame:
     """Read and check ``folder/utterances.csv``.
 
-    Every column is a string but ``turn`` (integer) and ``start``, ``end`` (seconds, NaN where unknown).
-    An utterance that says "None" or "NA" stays text.
+    Every column holds strings, except ``turn`` (integers) and ``start`` and ``end`` (seconds, NaN where unknown).
+    An utterance with the text "None" or "NA" is not read as a missing value.
 
     Raises:
-        Misuse: the file is absent, unreadable or breaks an invariant of :func:`check_table`.
+        Misuse: The file is absent or unreadable, or :func:`check_table` finds an error in it.
     """
     path = folder / FILE
     if not path.is_file():
-        raise Misuse(f"no utterance table at {path}: prepare the corpus first (make data DATASET=... RAW=...)")
+        raise Misuse(f"there is no utterance table at {path}: prepare the corpus first (make data DATASET=... RAW=...)")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         if tuple(table.columns) != COLUMNS:
@@ -40,10 +40,10 @@ def read_table(folder: Path) -> pd.DataFrame:
 
 
 def write_table(folder: Path, table: pd.DataFrame) -> Path:
-    """Check ``table`` and write it atomically as ``folder/utterances.csv``; returns the path.
+    """Check ``table``, write it atomically as ``folder/utterances.csv`` and return the path.
 
-    Equal tables give equal bytes, and a file that holds them already is left alone, so that preparing twice does
-    not make the feature sets look stale.
+    Equal tables give equal bytes. A file that already has this content is not written again, so that its time stamp
+    does not change.
     """
     table = table.loc[:, list(COLUMNS)]
     path = folder / FILE

@@ -1,4 +1,4 @@
-"""Simulated corpora: what is stored about them is true; their features hold what the symbols say, no more, no less."""
+"""Simulated corpora: the stored properties are true, and features carry the information of the symbols, no other."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import pytest
 import torch
 
 from mer_bench.datasets import DATASETS, simulated, simulated_truth
-from mer_bench.datasets.simulated import PRESETS, THREE, diagnostic, draw_sequences, normal, simulate
-from mer_bench.datasets.simulated_model import FORMS, Dials, Form, draw_absent, draw_emotions, draw_symbols
+from mer_bench.datasets.simulated import PRESETS, diagnostic, draw_sequences, normal, simulate
+from mer_bench.datasets.simulated_model import FORMS, Form, SimulationConfig, draw_absent, draw_emotions, draw_symbols
 from mer_bench.datasets.simulated_truth import (
     Atoms,
-    Sample,
+    DialogueSample,
+    bayes_rates,
     decompose,
-    information,
-    rates,
+    mutual_information,
     smooth,
     symbol_tables,
     truth,
 )
 from mer_bench.errors import Misuse
-from mer_bench.features import open_features
+from mer_bench.features import MODALITIES, open_features
 from mer_bench.fusion import METHODS, FusionModule
 from mer_bench.metrics import accuracy, confusion_matrix, weighted_f1
 
@@ -38,40 +38,40 @@ Array = npt.NDArray[Any]
 SYNERGY = PRESETS["simulated-synergy"]
 
 
-def draw(dials: Dials, rows: int = 40_000) -> tuple[Array, Array]:
-    """Symbols [utterance, modality] and emotions, independent utterances."""
+def draw(config: SimulationConfig, rows: int = 40_000) -> tuple[Array, Array]:
+    """Draw symbols [utterance, modality] and emotions of independent utterances."""
     generator = np.random.default_rng(1)
-    form = FORMS[dials.form]
+    form = FORMS[config.form]
     emotion = generator.choice(len(form.share), size=rows, p=form.share)
-    return draw_symbols(emotion, len(form.share), dials, generator), emotion
+    return draw_symbols(emotion, len(form.share), config, generator), emotion
 
 
 def plug_in(shown: Array, emotion: Array) -> float:
-    """Bits that discrete columns tell about the emotion together, estimated from counts."""
+    """Estimate from counts the bits that discrete columns together carry about the emotion."""
     digits = shown - shown.min()
     columns, number = np.unique(digits @ (digits.max() + 1) ** np.arange(shown.shape[1]), return_inverse=True)
     joint = np.bincount(emotion * len(columns) + number).astype(float)
     joint = np.pad(joint, (0, -len(joint) % len(columns))).reshape(-1, len(columns))
-    return information(joint[joint.any(1)] / len(emotion))
+    return mutual_information(joint[joint.any(1)] / len(emotion))
 
 
 @pytest.fixture
-def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Truth without its decomposition, which takes longest and has tests of its own."""
+def without_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the decomposition, which takes longest and has its own tests."""
     monkeypatch.setattr(simulated_truth, "decompose", lambda _: Atoms(0, 0, 0, 0))
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Preset -> the folder that holds it, generated once."""
+    """Preset -> folder of the corpus, generated once."""
 
     @cache
-    def folder(name: str) -> Path:
-        made = tmp_path_factory.mktemp(name, numbered=False)
-        simulate(made, PRESETS[name])
-        return made
+    def generate(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name, numbered=False)
+        simulate(folder, PRESETS[name])
+        return folder
 
-    return folder
+    return generate
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------------
@@ -101,15 +101,15 @@ def test_sums_of_uniform_deviates_are_all_but_normal() -> None:
 
 # --- the distribution of symbols --------------------------------------------------------------------------------------
 
-RICH = Dials(
-    "plain", THREE, {"text=audio": 0.2, "vision": 0.2, "text+vision": 0.3, "text+audio+vision": 0.1},
+RICH = SimulationConfig(
+    "plain", MODALITIES, {"text=audio": 0.2, "vision": 0.2, "text+vision": 0.3, "text+audio+vision": 0.1},
     noise=0.1, unreliable={"text": 0.3, "vision": 0.1}, pad=3,
 )  # fmt: skip
 
 
-def test_symbols_are_drawn_from_the_distribution_that_truth_is_computed_with() -> None:
+def test_symbols_have_the_distribution_that_truth_is_computed_with() -> None:
     shown, emotion = draw(RICH, 400_000)
-    table = np.tensordot(np.array(RICH.chances), symbol_tables(RICH), 1)
+    table = np.tensordot(np.array(RICH.probabilities), symbol_tables(RICH), 1)
     assert table.sum((1, 2, 3)) == pytest.approx([1] * 4)
     counts = np.zeros_like(table)
     np.add.at(counts, (emotion, *(shown % table.shape[-1]).T), 1)
@@ -120,27 +120,27 @@ def test_symbols_are_drawn_from_the_distribution_that_truth_is_computed_with() -
     assert chi2 == pytest.approx(some.sum(), abs=5 * np.sqrt(2 * some.sum()))
 
 
-@pytest.mark.usefixtures("plainly")
+@pytest.mark.usefixtures("without_decomposition")
 @pytest.mark.parametrize("name", PRESETS)
 def test_stored_information_is_what_counts_of_symbols_show(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulated_truth, "_attainable", lambda *_: {})
-    dials = PRESETS[name]
-    known = truth(dials)
-    form = FORMS[dials.form]
-    shown, emotion = draw(dials)
+    config = PRESETS[name]
+    known = truth(config)
+    form = FORMS[config.form]
+    shown, emotion = draw(config)
     classes = form.classes(next(iter(form.labels)))
     label = np.where(classes.sum(1) > 0, classes.argmax(1), -1)[emotion]
     for part, bits in known["information"].items():
-        columns = [dials.modalities.index(modality) for modality in part.split("+")]
+        columns = [config.modalities.index(modality) for modality in part.split("+")]
         assert plug_in(shown[label >= 0][:, columns], label[label >= 0]) == pytest.approx(bits, abs=0.03), part
-    assert sum(known["evidence"].values()) == pytest.approx(known["information"]["+".join(dials.modalities)], abs=1e-4)
+    assert sum(known["evidence"].values()) == pytest.approx(known["information"]["+".join(config.modalities)], abs=1e-4)
 
 
-@pytest.mark.usefixtures("plainly")
+@pytest.mark.usefixtures("without_decomposition")
 def test_shuffling_a_modality_removes_exactly_its_information() -> None:
-    dials = PRESETS["simulated-mixed"]
-    known = truth(dials)["information"]
-    shown, emotion = draw(dials)
+    config = PRESETS["simulated-mixed"]
+    known = truth(config)["information"]
+    shown, emotion = draw(config)
     for column, rest in enumerate(("audio+vision", "text+vision", "text+audio")):
         mixed = shown.copy()
         mixed[:, column] = np.random.default_rng(0).permutation(mixed[:, column])
@@ -169,7 +169,7 @@ BITS = list(product((0, 1), repeat=2))
         (gate(*((a, a, b) for a, b in BITS)), (0, 1, 0, 0)),
         (gate(*((b, a, b) for a, b in BITS)), (0, 0, 1, 0)),
         (gate(*((a ^ b, a, b) for a, b in BITS)), (0, 0, 0, 1)),
-        (gate(*((2 * a + b, a, b) for a, b in BITS)), (0, 1, 1, 0)),  # a bit each: Williams and Beer's I_min errs here
+        (gate(*((2 * a + b, a, b) for a, b in BITS)), (0, 1, 1, 0)),  # Williams and Beer's I_min is wrong here
         (gate(*((a & b, a, b) for a, b in BITS)), (0.31128, 0, 0, 0.5)),  # Bertschinger et al. 2014, table 1
     ],
     ids=["copy", "first", "second", "xor", "two bits", "and"],
@@ -177,12 +177,12 @@ BITS = list(product((0, 1), repeat=2))
 def test_known_decompositions(joint: Array, atoms: tuple[float, ...]) -> None:
     found = decompose(joint)
     assert found == pytest.approx(atoms, abs=1e-3)
-    assert sum(found) == pytest.approx(information(joint), abs=1e-9)
+    assert sum(found) == pytest.approx(mutual_information(joint), abs=1e-9)
 
 
 def decomposition(name: str, first: int, second: list[int]) -> Atoms:
-    dials = PRESETS[name]
-    joint = np.tensordot(np.array(dials.chances), symbol_tables(dials), 1) / 4
+    config = PRESETS[name]
+    joint = np.tensordot(np.array(config.probabilities), symbol_tables(config), 1) / 4
     kept = joint.sum(tuple(axis for axis in (1, 2, 3) if axis - 1 not in (first, *second)))
     return decompose(np.moveaxis(kept, 1 + first, 1).reshape(4, kept.shape[1], -1))
 
@@ -211,10 +211,10 @@ def test_equally_informed_modalities_share_all_that_each_knows() -> None:
 # --- Bayes rates ------------------------------------------------------------------------------------------------------
 
 
-def by_hand(dials: Dials, columns: tuple[int, ...]) -> float:
-    """Best accuracy on plain emotions without noise or unreliability, by enumerating every story of an utterance."""
+def by_hand(config: SimulationConfig, columns: tuple[int, ...]) -> float:
+    """Best accuracy on plain emotions without noise and unreliable modalities, by enumerating every case."""
     seen: dict[Any, Array] = {}
-    ways = [*dials.evidence.items(), (None, dials.chances[-1])]
+    ways = [*config.evidence.items(), (None, config.probabilities[-1])]
     for emotion in range(4):
         for (way, chance), shares in product(ways, product(range(4), repeat=2)):
             shown: list[Any] = [None] * 3
@@ -222,26 +222,26 @@ def by_hand(dials: Dials, columns: tuple[int, ...]) -> float:
                 names = way.split("+")
                 last = (emotion - sum(shares[: len(names) - 1])) % 4
                 for name, value in zip(names, [*shares[: len(names) - 1], last], strict=True):
-                    shown[THREE.index(name)] = ("share", value)
+                    shown[MODALITIES.index(name)] = ("share", value)
             elif way is not None:
                 for name in way.split("="):
-                    shown[THREE.index(name)] = ("emotion", emotion)
+                    shown[MODALITIES.index(name)] = ("emotion", emotion)
             for gone in (None, 0, 1, 2):
-                weight = chance / 4 / 16 * (1 - dials.missing if gone is None else dials.missing / 3)
+                weight = chance / 4 / 16 * (1 - config.missing if gone is None else config.missing / 3)
                 view = tuple("absent" if column == gone else shown[column] for column in columns)
                 seen.setdefault(view, np.zeros(4))[emotion] += weight
     return float(sum(weights.max() for weights in seen.values()))
 
 
-@pytest.mark.usefixtures("plainly")
+@pytest.mark.usefixtures("without_decomposition")
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_bayes_accuracy_is_what_enumeration_by_hand_gives(missing: float) -> None:
     evidence = {"text=audio=vision": 0.1, "text=audio": 0.1, "text": 0.2, "audio+vision": 0.2, "text+audio+vision": 0.2}
-    dials = diagnostic(evidence, missing=missing)
-    found = truth(dials)["attainable"]["plain"]["utterance"]
+    config = diagnostic(evidence, missing=missing)
+    found = truth(config)["attainable"]["plain"]["utterance"]
     for part, each in found.items():
-        columns = tuple(THREE.index(name) for name in part.split("+"))
-        assert each["accuracy"] == pytest.approx(by_hand(dials, columns), abs=2e-5), part
+        columns = tuple(MODALITIES.index(name) for name in part.split("+"))
+        assert each["accuracy"] == pytest.approx(by_hand(config, columns), abs=2e-5), part
 
 
 def test_the_best_weighted_f1_is_that_of_the_best_of_all_rules() -> None:
@@ -251,23 +251,23 @@ def test_the_best_weighted_f1_is_that_of_the_best_of_all_rules() -> None:
     for _ in range(20):
         joint = generator.dirichlet(np.full(18, 0.5)).reshape(3, 6)
         matrices = np.stack([(joint * (rules == label)[:, None]).sum(2) for label in range(3)], 2)
-        best = rates(joint)
+        best = bayes_rates(joint)
         short.append(float(weighted_f1(matrices).max()) - best["weighted_f1"])
         assert best["accuracy"] == pytest.approx(float(accuracy(matrices).max()))
-    assert np.median(short) < 1e-6  # below 0 where drawing lots is better than any fixed rule
-    assert max(short) < 0.05  # where the climb ends beside the summit
+    assert np.median(short) < 1e-6  # negative if guessing at random is better than any fixed rule
+    assert max(short) < 0.05  # where the maximisation ends in a local maximum
 
 
-def test_without_information_the_best_is_to_guess_by_shares() -> None:
-    assert rates(np.full((4, 1), 0.25)) == pytest.approx({"accuracy": 0.25, "weighted_f1": 0.25})
-    nearly = rates(np.array([[0.9], [0.1]]))
+def test_without_information_the_best_rule_guesses_by_class_frequency() -> None:
+    assert bayes_rates(np.full((4, 1), 0.25)) == pytest.approx({"accuracy": 0.25, "weighted_f1": 0.25})
+    nearly = bayes_rates(np.array([[0.9], [0.1]]))
     assert nearly["accuracy"] == pytest.approx(0.9)
-    assert nearly["weighted_f1"] >= 0.9 * 2 * 0.9 / 1.9  # that of the larger class alone
+    assert nearly["weighted_f1"] >= 0.9 * 2 * 0.9 / 1.9  # the score if only the larger class is predicted
 
 
 def test_the_posterior_of_a_dialogue_is_what_enumeration_of_all_chains_gives() -> None:
     form = Form({"a": 3, "b": 2, "c": 1}, (5, 5), (3, 3), {})
-    dials = replace(PRESETS["simulated-context"], inertia=0.5, contagion=0.3)
+    config = replace(PRESETS["simulated-context"], inertia=0.5, contagion=0.3)
     speakers = [0, 1, 0, 0, 2]
     likelihood = np.random.default_rng(0).random((2, 5, 3))
     found = np.zeros((2, 5, 3))
@@ -282,24 +282,24 @@ def test_the_posterior_of_a_dialogue_is_what_enumeration_of_all_chains_gives() -
         for turn, emotion in enumerate(chain):
             found[:, turn, emotion] += chance
     found /= found.sum(-1, keepdims=True)
-    assert smooth(likelihood, speakers, form, dials) == pytest.approx(found)
+    assert smooth(likelihood, speakers, form, config) == pytest.approx(found)
 
 
 def test_emotions_are_drawn_from_the_chain_that_posteriors_assume() -> None:
-    """The posterior given the first two turns' emotions, as frequencies of the third show it."""
-    dials = PRESETS["simulated-context"]
+    """The posterior given the emotions of the first two turns equals the frequencies of the third."""
+    config = PRESETS["simulated-context"]
     generator = np.random.default_rng(0)
     speakers = [0, 1, 0]
-    chains = np.array([draw_emotions(speakers, FORMS["plain"], dials, generator) for _ in range(20_000)])
+    chains = np.array([draw_emotions(speakers, FORMS["plain"], config, generator) for _ in range(20_000)])
     here = (chains[:, 0] == 0) & (chains[:, 1] == 1)
     likelihood = np.ones((1, 3, 4))
     likelihood[0, :2] = np.eye(4)[:2]
-    expected = smooth(likelihood, speakers, FORMS["plain"], dials)[0, 2]
+    expected = smooth(likelihood, speakers, FORMS["plain"], config)[0, 2]
     assert np.bincount(chains[here, 2], minlength=4) / here.sum() == pytest.approx(expected, abs=0.04)
     assert expected == pytest.approx([0.65, 0.25, 0.05, 0.05])
 
 
-@pytest.mark.usefixtures("plainly")
+@pytest.mark.usefixtures("without_decomposition")
 def test_context_helps_only_where_emotions_last() -> None:
     known = truth(PRESETS["simulated-context"])["attainable"]["plain"]
     alone, whole = known["utterance"]["text"], known["dialogue"]["text"]
@@ -310,14 +310,14 @@ def test_context_helps_only_where_emotions_last() -> None:
     assert still["utterance"] == still["dialogue"]
 
 
-@pytest.mark.usefixtures("plainly")
+@pytest.mark.usefixtures("without_decomposition")
 def test_without_inertia_the_sample_of_dialogues_gives_the_exact_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simulated_truth, "ORDERS", 24)
-    dials = replace(PRESETS["simulated-meld"], inertia=0.0, contagion=0.0)
+    monkeypatch.setattr(simulated_truth, "SPEAKER_ORDERS", 24)
+    config = replace(PRESETS["simulated-meld"], inertia=0.0, contagion=0.0)
     form = FORMS["meld"]
-    exact = truth(dials)["attainable"]["sentiment"]["dialogue"]
-    table = np.tensordot(np.array(dials.chances), symbol_tables(dials), 1)
-    sampled = Sample.draw(dials, form, table).rates(form.classes("sentiment"), dials, form)
+    exact = truth(config)["attainable"]["sentiment"]["dialogue"]
+    table = np.tensordot(np.array(config.probabilities), symbol_tables(config), 1)
+    sampled = DialogueSample.draw(config, form, table).rates(form.classes("sentiment"), config, form)
     for part, each in sampled.items():
         assert abs(each["accuracy"] - exact[part]["accuracy"]) < 4 * each["standard_error"], part
 
@@ -326,8 +326,8 @@ def test_without_inertia_the_sample_of_dialogues_gives_the_exact_rates(monkeypat
 
 
 def test_late_averaging_cannot_exceed_chance_on_pure_synergy_and_a_joint_decision_can() -> None:
-    """With the true posteriors; averaged ones are uniform, so that any decision is as good as any other."""
-    joint = np.tensordot(np.array(SYNERGY.chances), symbol_tables(SYNERGY), 1) / 4
+    """With the true posteriors: their average is uniform, so that any decision is as good as any other."""
+    joint = np.tensordot(np.array(SYNERGY.probabilities), symbol_tables(SYNERGY), 1) / 4
     with np.errstate(invalid="ignore"):
         single = [joint.sum(tuple({1, 2, 3} - {axis}), keepdims=True) for axis in (1, 2, 3)]
         late = np.mean([np.nan_to_num(each / each.sum(0)) for each in np.broadcast_arrays(*single)], axis=0)
@@ -345,7 +345,7 @@ def pooled(folder: Path, name: str) -> tuple[list[Array], Array]:
 
 
 def linear(folder: Path, name: str) -> float:
-    """Test accuracy of least squares on one modality's mean over time."""
+    """Test accuracy of least squares on the mean of one modality over time."""
     table = pd.read_csv(folder / "utterances.csv", keep_default_na=False)
     x = np.stack([span.mean(0) for span in pooled(folder, name)[0]])
     x = np.column_stack([x, np.ones(len(x))])
@@ -362,34 +362,34 @@ def test_linear_decoders_reach_the_unimodal_bayes_rate_on_unique_and_chance_on_s
     unique = corpus("simulated-unique-text")
     assert linear(unique, "text") == pytest.approx(0.8125, abs=4 * error)
     assert linear(unique, "audio") == pytest.approx(0.25, abs=4 * error)
-    for name in THREE:
+    for name in MODALITIES:
         assert linear(corpus("simulated-synergy"), name) == pytest.approx(0.25, abs=4 * error)
 
 
 @pytest.mark.parametrize("name", ["simulated-ravdess", "simulated-iemocap", "simulated-irrelevant"])
 def test_an_ideal_observer_reads_nearly_every_symbol_from_the_frames(name: str) -> None:
-    """Nearest prototype: whiten the noise in time, then find the symbol and the run that explain the frames best."""
-    dials = PRESETS[name]
+    """Matched filter: whiten the noise in time, then find the symbol and the run that explain the frames best."""
+    config = PRESETS[name]
     kinds, rows, modality = 12, 400, "audio"
     symbols = np.random.default_rng(0).integers(-1, kinds, size=rows)
     table = pd.DataFrame({"speaker": ["a"] * rows, "session": ["b"] * rows})
 
     def frames(shown: Array, **changes: Any) -> list[Array]:
         generator = np.random.default_rng(3)
-        sequences = draw_sequences(shown, kinds, table, modality, replace(dials, **changes), generator)
+        sequences = draw_sequences(shown, kinds, table, modality, replace(config, **changes), generator)
         return [each.astype(np.float64) for each in sequences]
 
     silent = frames(np.full(rows, -1))
     offset = np.concatenate(silent).mean(0)
-    memory = dials.autocorrelation[modality]
-    # with equal streams the difference between two drawings is the symbol alone
+    memory = config.autocorrelation[modality]
+    # with equal random numbers, two corpora differ only in the symbol
     whole = frames(np.arange(rows) % kinds, span=1.0)
     direction = np.stack([(whole[kind] - silent[kind]).mean(0) for kind in range(kinds)])
 
     @cache
     def kernels(length: int) -> Array:
-        """The whitened shape of a run at each place: [place, time]."""
-        run = max(1, round(dials.span * length))
+        """The whitened shape of a run at each position: [position, time]."""
+        run = max(1, round(config.span * length))
         after = np.arange(length) - np.arange(length - run + 1)[:, None]
         return whiten(((after >= 0) & (after < run)).astype(np.float64).T).T
 
@@ -399,9 +399,9 @@ def test_an_ideal_observer_reads_nearly_every_symbol_from_the_frames(name: str) 
     wrong = 0
     for each, symbol in zip(frames(symbols), symbols, strict=True):
         kernel = kernels(len(each))
-        power = (kernel**2).sum(1, keepdims=True) * dials.signal**2 / 2
+        power = (kernel**2).sum(1, keepdims=True) * config.signal**2 / 2
         gain = (kernel @ whiten(each - offset) @ direction.T - power) / (1 - memory**2)
-        # the prior of a symbol at one place against that of none
+        # the prior of a symbol at one position against that of no symbol
         found = gain.max(0).argmax() if gain.max() > np.log(gain.size) else -1
         wrong += found != symbol
     assert wrong / rows < 0.01
@@ -410,7 +410,7 @@ def test_an_ideal_observer_reads_nearly_every_symbol_from_the_frames(name: str) 
 def test_trained_on_pure_synergy_tensor_fusion_learns_and_late_averaging_does_not(
     corpus: Callable[[str], Path],
 ) -> None:
-    """Without information an accuracy on this corpus scatters by 8 points, see docs/simulated.md."""
+    """Without information the accuracy on this corpus has a standard deviation of 8 points, see docs/simulated.md."""
     folder = corpus("simulated-synergy")
     module = DATASETS["simulated-synergy"]
     data = module(folder.parent, module.default_features, label_set="plain", protocol="independent", batch_size=128)
@@ -431,7 +431,7 @@ def test_trained_on_pure_synergy_tensor_fusion_learns_and_late_averaging_does_no
     assert trained(METHODS["late_average"](data.dims, 4, hidden=8)) < 0.25 + 2 * 0.08
 
 
-# --- dials ------------------------------------------------------------------------------------------------------------
+# --- configuration ----------------------------------------------------------------------------------------------------
 
 
 def test_missing_modalities() -> None:
@@ -451,9 +451,9 @@ def test_missing_modalities() -> None:
         ({"audio": 0.2}, {"unreliable": {"text": 0.1}}, "unknown modality of the simulation 'text'"),
     ],
 )
-def test_impossible_dials(evidence: dict[str, float], options: dict[str, Any], message: str) -> None:
+def test_impossible_configurations(evidence: dict[str, float], options: dict[str, Any], message: str) -> None:
     with pytest.raises(Misuse, match=message):
-        Dials("ravdess", ("audio", "vision"), evidence, **options)
+        SimulationConfig("ravdess", ("audio", "vision"), evidence, **options)
 
 
 def test_label_sets_give_classes_the_shares_that_the_corpora_have(tmp_path: Path) -> None:
@@ -469,11 +469,11 @@ def test_label_sets_give_classes_the_shares_that_the_corpora_have(tmp_path: Path
     )
 
 
-@pytest.mark.usefixtures("plainly")
+@pytest.mark.usefixtures("without_decomposition")
 def test_scores_of_the_best_rule_match_the_metrics_on_a_drawn_corpus() -> None:
-    dials = diagnostic({"text": 0.6, "text+audio": 0.2}, noise=0.1)
-    shown, emotion = draw(dials, 100_000)
-    known = truth(dials)["attainable"]["plain"]["utterance"]["text+audio"]
+    config = diagnostic({"text": 0.6, "text+audio": 0.2}, noise=0.1)
+    shown, emotion = draw(config, 100_000)
+    known = truth(config)["attainable"]["plain"]["utterance"]["text+audio"]
     joint = pd.crosstab([shown[:, 0], shown[:, 1]], emotion).idxmax(axis=1)
     decided = joint.loc[list(map(tuple, shown[:, :2]))].to_numpy()
     matrix = confusion_matrix(emotion, decided, 4)

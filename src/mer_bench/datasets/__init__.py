@@ -1,4 +1,4 @@
-"""Corpora as LightningDataModules. ``DATASETS[name](root, features, label_set=..., protocol=...)`` opens one."""
+"""Corpora as LightningDataModules; ``DATASETS[name](root, features, label_set=..., protocol=...)`` opens one."""
 
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.datasets.iemocap import IEMOCAP

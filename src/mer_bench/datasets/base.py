@@ -1,4 +1,4 @@
-"""EmotionDataModule: a corpus as train, validation and test batches. A corpus adds its labels and its splits."""
+"""EmotionDataModule: a corpus as training, validation and test batches; subclasses add labels and splits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from mer_bench.batch import Batch, Rows, gather, move
-from mer_bench.datasets.sampler import GroupSampler
+from mer_bench.batch import Batch, Rows, gather, to_device
+from mer_bench.datasets.sampler import GroupDataset, GroupSampler
 from mer_bench.errors import Misuse, unknown
-from mer_bench.features import AT_ONCE, MODALITIES, FeatureSet, check_finite, open_features, pieces
+from mer_bench.features import CHUNK, MODALITIES, FeatureSet, check_finite, chunks, open_features
 from mer_bench.files import sha256
 from mer_bench.utterances import FILE, read_table
 
@@ -28,40 +28,40 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 class EmotionDataModule(L.LightningDataModule):
     """Utterances of one corpus with frozen features, split by one fold of one protocol.
 
-    A subclass sets the class attributes and implements :meth:`split`. ``dims`` and ``num_classes`` are known right
-    after construction. Features stay memory-mapped, or on the GPU that trains if they fit (:meth:`hold`); they are
-    standardised with the mean and standard deviation of the training rows' frames. Pixels (features of an integer type)
-    stay what they are, 0 to 255.
+    A subclass sets the class attributes and implements :meth:`split`. ``dims`` and ``num_classes`` are available after
+    construction. Features are standardised with the mean and standard deviation over the frames of the training rows.
+    They are memory-mapped, or cached on the GPU that trains if they fit (:meth:`cache_on_device`). Pixels (features of
+    an integer type) keep their values, 0 to 255.
 
     Args:
         root: Folder that holds ``<corpus>/utterances.csv`` and the feature sets beside it.
         features: Modality -> name of its feature set; any subset of the corpus's modalities.
-        label_set: Which emotions, see ``label_sets``.
-        protocol: Which splits, see ``protocols``.
-        fold: From 1 to ``protocols[protocol]``.
-        context: "utterance" batches single utterances, "dialogue" whole dialogues (of the utterances that the label
-            set keeps).
-        batch_size: Utterances, or dialogues; evaluation takes four times as many.
-        seed: Of the order of training batches.
+        label_set: Name of the emotions to classify, a key of ``label_sets``.
+        protocol: Name of the train, validation and test splits, a key of ``protocols``.
+        fold: Number of the fold, from 1 to ``protocols[protocol]``.
+        context: "utterance" batches single utterances, "dialogue" whole dialogues (without the utterances that the
+            label set leaves out).
+        batch_size: Utterances or dialogues per training batch; evaluation batches are four times as large.
+        seed: Seed of the order of training batches.
 
     Raises:
-        Misuse: an unknown name, or features that do not fit the table.
+        Misuse: A name is unknown, or features do not fit the table.
     """
 
-    corpus: ClassVar[str]  #: its name in DATASETS and on disk
+    corpus: ClassVar[str]  #: name in DATASETS and of the folder
     simulated: ClassVar[bool] = False
     modalities: ClassVar[tuple[str, ...]]
-    #: label set -> the table's emotion -> class; classes are numbered in order of appearance
+    #: label set -> emotion in the table -> class; classes are numbered in order of appearance
     label_sets: ClassVar[Mapping[str, Mapping[str, str]]]
-    #: label sets whose labels stand in ``labels_<label set>.csv`` (id, emotion) beside the table
+    #: label sets whose labels are in a file ``labels_<label set>.csv`` (id, emotion) beside the table
     sidecars: ClassVar[frozenset[str]] = frozenset()
     #: protocol -> number of folds
     protocols: ClassVar[Mapping[str, int]]
-    #: column whose groups are resampled together in statistics: utterances of one group are not independent
+    #: column of the table whose groups statistics resample as a whole, since their utterances are not independent
     cluster: ClassVar[str] = "dialogue"
-    #: modality -> feature set that ``make data`` makes
+    #: modality -> feature set that ``make data`` extracts
     default_features: ClassVar[Mapping[str, str]]
-    how_to_get: ClassVar[str]
+    how_to_get: ClassVar[str]  #: instruction for error messages
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class EmotionDataModule(L.LightningDataModule):
         ).float()
         self._speaker = self._speakers()
         self._statistics: dict[str, tuple[Tensor, Tensor]] = {}
-        self._held: dict[str, Tensor] = {}
+        self._cached: dict[str, Tensor] = {}
 
     @classmethod
     def check_names(cls, label_set: str, protocol: str, fold: int) -> None:
-        """Raise Misuse for a label set, a protocol or a fold that the corpus does not have."""
+        """Raise Misuse if the corpus does not have the label set, the protocol or the fold."""
         if label_set not in cls.label_sets:
             raise unknown(f"label set of {cls.corpus}", label_set, cls.label_sets)
         if protocol not in cls.protocols:
@@ -108,28 +108,28 @@ class EmotionDataModule(L.LightningDataModule):
             raise Misuse(f"{cls.corpus} {protocol} has folds 1 to {cls.protocols[protocol]}, not {fold}")
 
     def prepare_corpus(self) -> None:
-        """Make sure that the corpus is there; a real one is prepared by the user, a simulated one is generated."""
+        """Raise Misuse if the corpus is not prepared; a simulated corpus generates itself instead."""
         if not (self.folder / FILE).is_file():
             raise Misuse(f"{self.corpus} is not prepared below {self.folder}: {self.how_to_get}")
 
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
-        """The split of every table row: "train", "validation", "test" or "" (left out)."""
+        """Return the split of every table row: "train", "validation", "test" or "" (left out)."""
         raise NotImplementedError
 
     @property
     def attainable(self) -> Mapping[str, Any] | None:
-        """Best possible scores, as records hold them; known of simulated corpora alone."""
+        """Best possible scores in the form of the records; only known for simulated corpora."""
         return None
 
     @property
     def has_validation(self) -> bool:
-        """Whether the protocol selects an epoch; otherwise the last one is scored."""
+        """Whether the protocol has validation rows to select the best epoch; otherwise the last epoch is tested."""
         return len(self.rows["validation"]) > 0
 
     def setup(self, stage: str) -> None:
-        """Check the features' values and take their statistics from the training rows, once; pixels need neither.
+        """Check the values of the features and compute their statistics over the training rows, except for pixels.
 
-        A GPU that is about to train then gets the features.
+        If a GPU is going to train, the features are then cached on it.
         """
         if self._statistics:
             return
@@ -138,37 +138,37 @@ class EmotionDataModule(L.LightningDataModule):
                 continue
             check_finite(opened, self.folder / opened.spec.name)
             self._statistics[name] = training_statistics(opened, self.rows["train"])
-        # in training alone: a process that only forks others must not initialise CUDA
+        # only in the stage "fit", because a process that forks others must not initialise CUDA
         if stage == "fit" and self.trainer and (device := self.trainer.strategy.root_device).type == "cuda":
-            self.hold(device, torch.cuda.mem_get_info(device)[0] // 2)
+            self.cache_on_device(device, torch.cuda.mem_get_info(device)[0] // 2)
 
-    def hold(self, device: torch.device, most: int) -> None:
-        """Keep the standardised features on ``device``, where batches are gathered from then on.
+    def cache_on_device(self, device: torch.device, limit: int) -> None:
+        """Copy the standardised features to ``device``, if they take at most ``limit`` bytes, and gather batches there.
 
-        Nothing happens if they take more than ``most`` bytes. Pixels stay on disk: loading them costs little beside the
-        networks that read them, which need the memory. Values are the same to the last bit.
+        Pixels stay on disk: the networks that read them need the memory and take much longer than loading. Batches
+        have the same values to the last bit.
         """
-        chosen = {name: self.features[name].values for name in self._statistics}
-        if 4 * sum(values.size for values in chosen.values()) > most:
+        arrays = {name: self.features[name].values for name in self._statistics}
+        if 4 * sum(values.size for values in arrays.values()) > limit:
             return
-        for name, values in chosen.items():
-            mean, scale = (move(statistic, device) for statistic in self._statistics[name])
-            self._held[name] = torch.from_numpy(values).to(device, torch.float32, copy=True).sub_(mean).mul_(scale)
+        for name, values in arrays.items():
+            mean, scale = (to_device(statistic, device) for statistic in self._statistics[name])
+            self._cached[name] = torch.from_numpy(values).to(device, torch.float32, copy=True).sub_(mean).mul_(scale)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled batches of similar lengths."""
+        """Return shuffled batches of similar lengths."""
         return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """Every validation utterance once."""
+        """Return batches of every validation utterance, or an empty list if the protocol has none."""
         return self._loader("validation") if self.has_validation else []
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Every test utterance once."""
+        """Return batches of every test utterance."""
         return self._loader("test")
 
     def collate(self, groups: Sequence[Rows]) -> Batch:
-        """One batch from groups of table rows: dialogues in turn order, or single utterances."""
+        """Make a batch of groups of table rows: dialogues in the order of their turns, or single utterances."""
         lengths = np.array([len(group) for group in groups])
         rows = np.concatenate(groups)
         real = np.arange(lengths.max()) < lengths[:, None]
@@ -177,12 +177,12 @@ class EmotionDataModule(L.LightningDataModule):
         dialogue, turn = map(np.ascontiguousarray, real.nonzero())
         features = {}
         for name, opened in self.features.items():
-            values, standard = self._held.get(name), None
+            values, statistics = self._cached.get(name), None
             if values is None:
-                values, standard = torch.from_numpy(opened.values), self._statistics.get(name)
-            features[name] = gather(values, opened.offsets, rows, standard)
-        own = (self.labels[rows], self._speaker[rows], dialogue, turn, rows, grid)
-        return Batch(features, *map(torch.from_numpy, own))
+                values, statistics = torch.from_numpy(opened.values), self._statistics.get(name)
+            features[name] = gather(values, opened.offsets, rows, statistics)
+        arrays = (self.labels[rows], self._speaker[rows], dialogue, turn, rows, grid)
+        return Batch(features, *map(torch.from_numpy, arrays))
 
     def _loader(self, split: Split) -> DataLoader[Batch]:
         rows = self.rows[split]
@@ -191,20 +191,20 @@ class EmotionDataModule(L.LightningDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = GroupSampler(
             self._sizes(groups),
-            # at least one batch for each device, or Lightning refuses to evaluate
+            # at least one batch per device, because Lightning does not evaluate without
             self.batch_size if train else min(4 * self.batch_size, max(1, len(groups) // world)),
             shuffle_seed=self.seed if train else None,
             rank=rank,
             world=world,
         )
-        return DataLoader(_Groups(groups, self), sampler=sampler, batch_size=None)
+        return DataLoader(GroupDataset(groups, self.collate), sampler=sampler, batch_size=None)
 
     def _dialogues(self, rows: Rows) -> list[Rows]:
         dialogue = self.table["dialogue"].to_numpy()[rows]
         return list(np.split(rows, np.flatnonzero(dialogue[1:] != dialogue[:-1]) + 1))
 
     def _sizes(self, groups: Sequence[Rows]) -> Rows:
-        """How long each group's padding would be: turns of a dialogue, frames of an utterance."""
+        """Return the number of turns per dialogue, or the number of frames of the longest modality per utterance."""
         if self.context == "dialogue" or not self.features:
             return np.array([len(group) for group in groups])
         rows = np.concatenate(groups)
@@ -233,10 +233,10 @@ class EmotionDataModule(L.LightningDataModule):
             path = self.folder / f"labels_{label_set}.csv"
             if not path.is_file():
                 raise Misuse(f"label set {label_set!r} needs {path}: {self.how_to_get}")
-            side = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")["emotion"]
-            if not side.index.is_unique or not side.index.isin(self.table["id"]).all():
+            sidecar = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")["emotion"]
+            if not sidecar.index.is_unique or not sidecar.index.isin(self.table["id"]).all():
                 raise Misuse(f"{path} repeats ids or holds ids that the table lacks; prepare the corpus again")
-            emotion = self.table["id"].map(side).fillna("")
+            emotion = self.table["id"].map(sidecar).fillna("")
         index = {emotion: self.classes.index(name) for emotion, name in mapping.items()}
         return emotion.map(index).fillna(-1).to_numpy(np.int64, copy=True)
 
@@ -249,37 +249,27 @@ class EmotionDataModule(L.LightningDataModule):
         return rows
 
     def _speakers(self) -> Rows:
-        """Speakers numbered within their dialogue by first appearance, so that no identity is learnt."""
+        """Number the speakers within each dialogue by first appearance, so that no method learns identities."""
         pairs = self.table[["dialogue", "speaker"]].drop_duplicates()
         pairs["number"] = pairs.groupby("dialogue", sort=False).cumcount()
         merged = self.table.merge(pairs, on=["dialogue", "speaker"], how="left")
         return merged["number"].to_numpy(np.int64, copy=True)
 
 
-class _Groups(Dataset[Batch]):
-    """Indexed by a whole list of group numbers, so that a batch is one vectorised gather."""
+def training_statistics(features: FeatureSet, rows: Rows, chunk_size: int = CHUNK) -> tuple[Tensor, Tensor]:
+    """Mean [dim] and inverse standard deviation [dim] over all frames of ``rows``; the latter is 1 in constant columns.
 
-    def __init__(self, groups: Sequence[Rows], datamodule: EmotionDataModule) -> None:
-        self.groups, self.datamodule = groups, datamodule
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def __getitem__(self, numbers: Sequence[int]) -> Batch:
-        return self.datamodule.collate([self.groups[number] for number in numbers])
-
-
-def training_statistics(features: FeatureSet, rows: Rows, at_once: int = AT_ONCE) -> tuple[Tensor, Tensor]:
-    """Mean [dim] and inverse standard deviation [dim] over all frames of ``rows``; a constant column gets scale 1."""
-    chosen = np.zeros(len(features.offsets) - 1, bool)
-    chosen[rows] = True
-    frames = np.repeat(chosen, np.diff(features.offsets))
+    ``chunk_size`` is the number of values to read at once.
+    """
+    selected = np.zeros(len(features.offsets) - 1, bool)
+    selected[rows] = True
+    frames = np.repeat(selected, np.diff(features.offsets))
     count = max(int(frames.sum()), 1)
     total = np.zeros((2, features.spec.dim))
     mean = total[0]
-    for power in (1, 2):  # the second pass is centred: one pass in squares would cancel
-        for piece in pieces(features.values, at_once):
-            part = features.values[piece][frames[piece]].astype(np.float64)
+    for power in (1, 2):  # the second pass subtracts the mean: squares in one pass would lose digits by cancellation
+        for chunk in chunks(features.values, chunk_size):
+            part = features.values[chunk][frames[chunk]].astype(np.float64)
             total[power - 1] += ((part - mean) ** power if power == 2 else part).sum(0)
         if power == 1:
             mean = total[0] / count

@@ -17,11 +17,11 @@ class IEMOCAP(EmotionDataModule):
     """Label sets and protocols of IEMOCAP.
 
     Label sets: ``six`` (7,380 utterances of the release), ``four`` (5,531; excited counts as happy) and
-    ``six_community`` (7,433, the older labelling in the DialogueRNN-style packs, from a sidecar file).
+    ``six_community`` (7,433; older labels of the feature packs of DialogueRNN, from a sidecar file).
 
-    Protocols: ``session5`` trains on sessions 1 to 4 and tests on session 5; ``loso`` leaves session k out. In both,
-    the validation dialogues are those of ``iemocap_validation.txt`` in the training sessions. For ``session5`` these
-    are the twelve that the community's split uses.
+    Protocols: ``session5`` trains on sessions 1 to 4 and tests on session 5; ``loso`` tests on session k. Both validate
+    on the dialogues of ``iemocap_validation.txt`` that are in the training sessions. For ``session5`` these are the
+    twelve validation dialogues that are usual in the literature.
     """
 
     corpus = "iemocap"
@@ -40,7 +40,7 @@ class IEMOCAP(EmotionDataModule):
     )
 
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
-        """By session, and by dialogue for validation."""
+        """Split by session, and by dialogue for validation."""
         session = table["session"].astype(int).to_numpy()
         test = session == (5 if protocol == "session5" else fold)
         validation = table["dialogue"].isin(validation_dialogues()).to_numpy()
@@ -48,6 +48,6 @@ class IEMOCAP(EmotionDataModule):
 
 
 def validation_dialogues() -> list[str]:
-    """The fixed validation dialogues, about a tenth of each session."""
+    """Return the fixed validation dialogues, about a tenth of each session."""
     lines = files("mer_bench.datasets").joinpath("iemocap_validation.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]

@@ -12,9 +12,9 @@ EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 
 
 class MELD(EmotionDataModule):
-    """Label sets: ``seven`` emotions, or ``sentiment`` (three classes, from a sidecar file: not a function of emotion).
+    """Label sets: ``seven`` emotions, or three classes of ``sentiment``, which the emotion does not determine.
 
-    Protocol: ``official`` train, validation and test.
+    Protocol: the ``official`` train, validation and test splits.
     """
 
     corpus = "meld"
@@ -29,5 +29,5 @@ class MELD(EmotionDataModule):
     how_to_get = "download MELD.Raw (https://affective-meld.github.io) and run make data DATASET=meld RAW=<MELD.Raw>"
 
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
-        """The table's own."""
+        """Return the official splits, a column of the table."""
         return table["split"].to_numpy(dtype=np.str_)

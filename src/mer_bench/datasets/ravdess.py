@@ -10,16 +10,16 @@ from mer_bench.datasets.base import EmotionDataModule
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
-#: The six speaker-independent folds of four actors that EmoBox uses, so that results compare.
+#: The six speaker-independent folds of four actors that EmoBox uses, so that results are comparable.
 FOLDS = ((1, 11, 20, 21), (4, 10, 12, 14), (8, 9, 19, 23), (3, 5, 7, 24), (2, 15, 16, 18), (6, 13, 17, 22))
 
 
 class RAVDESS(EmotionDataModule):
-    """A take is a dialogue of one utterance; its text carries no emotion and is no modality.
+    """Each take is a dialogue of one utterance. Its text says nothing about the emotion, so that it is not a modality.
 
     Protocols: ``folds6`` tests on fold k, validates on fold k + 1 (cyclic) and trains on the other four. ``fixed``
-    trains on the five other folds for the suite's epochs and scores the last. ``literature`` is CFN-SR's: five folds
-    of contiguous actors, 21 to 24 always in training, no validation.
+    trains on all five other folds and tests the last epoch. ``literature`` is the protocol of CFN-SR: five folds of
+    consecutive actors, with actors 21 to 24 always in training, and no validation.
     """
 
     corpus = "ravdess"
@@ -31,7 +31,7 @@ class RAVDESS(EmotionDataModule):
     how_to_get = "download the speech archives of Zenodo record 1188976, run make data DATASET=ravdess RAW=<folder>"
 
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
-        """By actor."""
+        """Split by actor."""
         actor = table["speaker"].astype(int).to_numpy()
         if protocol == "literature":
             return np.where((actor - 1) // 4 == fold - 1, "test", "train")

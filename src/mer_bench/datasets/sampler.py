@@ -1,22 +1,45 @@
-"""The order of training groups, and each device's share of them."""
+"""Groups of utterances (whole dialogues, or single utterances): which ones form a batch, and on which device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
-from mer_bench.batch import Rows
+from mer_bench.batch import Batch, Rows
+
+
+class GroupDataset(Dataset[Batch]):
+    """Groups of table rows, indexed by a list of group numbers, so that a batch is one vectorised gather."""
+
+    def __init__(self, groups: Sequence[Rows], collate: Callable[[Sequence[Rows]], Batch]) -> None:
+        self.groups, self.collate = groups, collate
+
+    def __len__(self) -> int:
+        """Number of groups."""
+        return len(self.groups)
+
+    def __getitem__(self, numbers: Sequence[int]) -> Batch:
+        """Collate the groups with these numbers."""
+        return self.collate([self.groups[number] for number in numbers])
 
 
 class GroupSampler(Sampler[list[int]]):
-    """Batches of group numbers, bucketed by size; an epoch's order depends on seed and epoch alone.
+    """Batches of group numbers, bucketed by size. The order of an epoch depends only on seed and epoch.
 
-    Training shuffles, sorts within windows of 16 batches (little padding, much randomness) and shuffles the batches.
-    Evaluation takes groups from short to long. With several devices each takes every world-th batch: in training
-    the first ones are repeated until the shares are equal, in evaluation nothing is repeated or dropped.
+    Training shuffles the groups, sorts them by size within windows of 16 batches (a compromise between little padding
+    and much randomness) and shuffles the batches. Evaluation sorts all groups by size. With several devices, each
+    takes every ``world``-th batch. In training the first batches are repeated until all devices have equally many; in
+    evaluation none is repeated or dropped.
+
+    Args:
+        sizes: [group], number of turns or frames.
+        batch_size: Groups per batch.
+        shuffle_seed: Seed of the order in training; None for evaluation.
+        rank: Number of this device, from 0.
+        world: Number of devices.
     """
 
     def __init__(
@@ -26,31 +49,31 @@ class GroupSampler(Sampler[list[int]]):
         self.rank, self.world, self.epoch = rank, world, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
+        """Set the number of the epoch; Lightning calls this before each one."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches of this device."""
+        """Number of batches of this device."""
         batches = -(-len(self.sizes) // self.batch_size)
         if self.shuffle_seed is not None:
             return -(-batches // self.world)
         return len(range(self.rank, batches, self.world))
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield lists of group numbers."""
+        """Yield the group numbers of each batch of this device."""
         if self.shuffle_seed is None:
             order = np.argsort(self.sizes, kind="stable")
-            batches = self._chunks(order)
+            batches = self._split(order)
         else:
             generator = np.random.default_rng((self.shuffle_seed, self.epoch))
             order = generator.permutation(len(self.sizes))
             window = 16 * self.batch_size
             windows = [order[start : start + window] for start in range(0, len(order), window)]
             order = np.concatenate([part[np.argsort(self.sizes[part], kind="stable")] for part in windows])
-            batches = self._chunks(order)
+            batches = self._split(order)
             batches = [batches[i] for i in generator.permutation(len(batches))]
             batches = list(islice(cycle(batches), len(self) * self.world))
         yield from batches[self.rank :: self.world]
 
-    def _chunks(self, order: Rows) -> list[list[int]]:
+    def _split(self, order: Rows) -> list[list[int]]:
         return [order[start : start + self.batch_size].tolist() for start in range(0, len(order), self.batch_size)]

@@ -1,10 +1,10 @@
-"""The latent side of simulated corpora: dials, forms, emotion chains and the discrete symbols that modalities show.
+"""The latent variables of simulated corpora: emotions, and the discrete symbols by which modalities show them.
 
-Everything that tells about an emotion is a symbol drawn here, so that what a corpus says is an exact sum over symbols:
-:mod:`mer_bench.datasets.simulated_truth` computes it. docs/simulated.md has the model in formulas.
+Features depend on the emotion only through these symbols, so that the information in a corpus is an exact sum over
+symbols, which :mod:`mer_bench.datasets.simulated_truth` computes. docs/simulated.md has the model in formulas.
 
-Draws use ``Generator.random`` alone, whose stream numpy never changes for a bit generator; equal dials then give equal
-latents everywhere.
+All random numbers come from ``Generator.random``, which gives the same numbers in every release of numpy, so that equal
+configurations give equal latent variables everywhere.
 """
 
 from __future__ import annotations
@@ -27,39 +27,37 @@ Random = np.random.Generator
 
 
 class Way(NamedTuple):
-    """One way to show an emotion: which modalities (columns), and whether each holds a share of it or all of it."""
+    """One way in which an utterance may show its emotion."""
 
-    columns: tuple[int, ...]
-    shares: bool
+    columns: tuple[int, ...]  #: indices of the modalities that show it
+    shares: bool  #: whether each of them shows only a share, and only their sum tells the emotion
 
 
 @dataclass(frozen=True)
-class Dials:
-    """Everything that decides a simulated corpus.
-
-    ``evidence`` maps each way in which an utterance may show its emotion to its probability; the rest shows nothing.
-    ``"text"`` is evidence in the text alone (unique), ``"text=audio"`` the same symbol in both (redundant),
-    ``"text+audio"`` a symbol in each of which only the sum modulo ``pad`` tells something (synergistic).
+class SimulationConfig:
+    """The configuration of a simulated corpus, which determines every byte of it.
 
     Raises:
-        Misuse: a probability is negative, they exceed 1 together, or a modality is unknown.
+        Misuse: A probability is negative, their sum exceeds 1, or a modality is unknown.
     """
 
-    form: str  #: of FORMS
+    form: str  #: a key of FORMS
     modalities: tuple[str, ...]
+    #: way in which an utterance may show its emotion -> probability; the other utterances show nothing. In ``"text"``
+    #: only the text shows it (unique), in ``"text=audio"`` both show the same symbol (redundant), in ``"text+audio"``
+    #: each shows a symbol, and only their sum modulo ``pad`` tells something (synergistic).
     evidence: Mapping[str, float]
-    noise: float = 0.0  #: probability that the emotion shown is another one, alike in all modalities that show it
-    unreliable: Mapping[str, float] = field(default_factory=dict)  #: modality -> probability that it shows at random
-    pad: int = 4  #: symbols of a share; with as many as emotions the sum says all
-    inertia: float = 0.45  #: probability that a speaker goes on in the emotion of the last own turn
-    contagion: float = 0.15  #: probability that a turn takes over the emotion of the one before
+    noise: float = 0.0  #: probability that another emotion is shown, the same in all modalities that show it
+    unreliable: Mapping[str, float] = field(default_factory=dict)  #: modality -> probability of a random symbol
+    pad: int = 4  #: number of symbols of a share; if it is the number of emotions, the sum tells the emotion
+    inertia: float = 0.45  #: probability that a turn has the emotion of the same speaker's last turn
+    contagion: float = 0.15  #: probability that a turn has the emotion of the turn before
     missing: float = 0.03  #: probability that an utterance lacks one of its modalities
-    signal: float = 6.0  #: length of a symbol's direction; noise has deviation 1 in every column
+    signal: float = 6.0  #: length of a symbol's direction; the noise has standard deviation 1 in every column
     span: float = 0.4  #: share of an utterance's frames that carry the symbol
-    speaker: float = 0.3  #: deviation of the speakers' offsets in every column, and of the sessions'
-    autocorrelation: Mapping[str, float] = field(  #: of the noise, from frame to frame
-        default_factory=lambda: {"text": 0.2, "audio": 0.5, "vision": 0.6}
-    )
+    speaker: float = 0.3  #: standard deviation of the offsets of speakers, and of sessions, in every column
+    #: autocorrelation of the noise from frame to frame
+    autocorrelation: Mapping[str, float] = field(default_factory=lambda: {"text": 0.2, "audio": 0.5, "vision": 0.6})
     widths: Mapping[str, int] = field(default_factory=lambda: {"text": 32, "audio": 24, "vision": 24})
     lengths: Mapping[str, tuple[int, int]] = field(
         default_factory=lambda: {"text": (8, 16), "audio": (16, 24), "vision": (16, 24)}
@@ -72,9 +70,11 @@ class Dials:
                 raise unknown("modality of the simulation", name, self.modalities)
         for way in self.evidence:
             if "=" in way and "+" in way:
-                raise Misuse(f"evidence {way!r} mixes = (the same in each) with + (a share in each)")
-        if min(self.chances) < 0:
-            raise Misuse(f"probabilities of evidence must be at least 0 and sum to 1 at most, not {self.chances[:-1]}")
+                raise Misuse(f"evidence {way!r} mixes = (the same symbol in each) with + (a share in each)")
+        if min(self.probabilities) < 0:
+            raise Misuse(
+                f"probabilities of evidence must be at least 0 and sum to 1 at most, not {self.probabilities[:-1]}"
+            )
 
     @property
     def ways(self) -> tuple[Way, ...]:
@@ -85,19 +85,19 @@ class Dials:
         )
 
     @property
-    def chances(self) -> tuple[float, ...]:
-        """Probability of each way, and last that of showing nothing."""
+    def probabilities(self) -> tuple[float, ...]:
+        """Probability of each way, followed by the probability of showing nothing."""
         return (*self.evidence.values(), round(1 - sum(self.evidence.values()), 9))
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a simulated corpus takes over from a real one."""
+    """The properties that a simulated corpus has in common with a real one."""
 
     counts: Mapping[str, int]  #: utterances of each emotion
-    turns: tuple[int, int]  #: fewest and most of a dialogue
-    cast: tuple[int, int]  #: fewest and most speakers of a dialogue
-    #: label set -> emotion -> class -> probability that it is given that class; the rest is left out
+    turns: tuple[int, int]  #: smallest and largest number of turns in a dialogue
+    cast: tuple[int, int]  #: smallest and largest number of speakers in a dialogue
+    #: label set -> emotion -> class -> probability of this class; the label set leaves out the other utterances
     labels: Mapping[str, Mapping[str, Mapping[str, float]]]
 
     @property
@@ -112,13 +112,13 @@ class Form:
         return np.array([[given.get(emotion, {}).get(name, 0.0) for name in names] for emotion in self.counts])
 
 
-#: Emotions of the real corpora; IEMOCAP's undecided utterances (xxx) are hidden from the table later.
+#: utterances of each emotion in the real corpora, without IEMOCAP's utterances that have no majority label (xxx)
 IEMOCAP_COUNTS = {"neu": 1708, "fru": 1849, "ang": 1103, "sad": 1084, "exc": 1041, "hap": 595,
                   "sur": 107, "fea": 40, "oth": 3, "dis": 2}  # fmt: skip
 MELD_COUNTS = {"neutral": 6436, "joy": 2308, "surprise": 1636, "anger": 1607, "sadness": 1002, "disgust": 361,
                "fear": 358}  # fmt: skip
-UNDECIDED = 2507 / 10039  #: share of IEMOCAP's utterances
-#: share of the undecided happy ones that the older labelling holds: 53 more than the 7,380 of the release
+UNDECIDED = 2507 / 10039  #: share of IEMOCAP's utterances without a majority label
+#: share of the happy ones among these that the older labels include: 53 more utterances than the release's 7,380
 RECOVERED = 53 / 595 * (1 - UNDECIDED) / UNDECIDED
 SENTIMENTS = {"neutral": ("neutral",), "joy": ("positive",), "surprise": ("negative", "positive")}  # else negative
 PLAIN = ("neutral", "joy", "anger", "sadness")
@@ -158,36 +158,36 @@ FORMS: dict[str, Form] = {
 }
 
 
-def below(generator: Random, bound: int, size: int | tuple[int, ...]) -> Integers:
-    """Whole numbers from 0 to ``bound - 1``."""
+def random_integers(generator: Random, bound: int, size: int | tuple[int, ...]) -> Integers:
+    """Draw integers from 0 to ``bound - 1``."""
     return (generator.random(size) * bound).astype(np.int64)
 
 
-def between(generator: Random, bounds: tuple[int, int]) -> int:
-    """One whole number, bounds included."""
+def random_integer(generator: Random, bounds: tuple[int, int]) -> int:
+    """Draw one integer between two bounds, both included."""
     return bounds[0] + int(generator.random() * (bounds[1] - bounds[0] + 1))
 
 
 def draw_speakers(form: Form, generator: Random) -> list[int]:
-    """Who speaks, turn by turn."""
-    turns, people = between(generator, form.turns), between(generator, form.cast)
+    """Draw the speaker of each turn."""
+    turns, people = random_integer(generator, form.turns), random_integer(generator, form.cast)
     speakers = [0]
     while len(speakers) < turns:
         stays = people == 1 or generator.random() < 0.2
-        speakers.append(speakers[-1] if stays else (speakers[-1] + between(generator, (1, people - 1))) % people)
+        speakers.append(speakers[-1] if stays else (speakers[-1] + random_integer(generator, (1, people - 1))) % people)
     return speakers
 
 
-def draw_emotions(speakers: Sequence[int], form: Form, dials: Dials, generator: Random) -> list[int]:
-    """Emotion of each turn; copying earlier turns keeps each emotion's share."""
+def draw_emotions(speakers: Sequence[int], form: Form, config: SimulationConfig, generator: Random) -> list[int]:
+    """Draw the emotion of each turn; every turn has the shares of ``form``, since it copies a turn or is drawn anew."""
     fresh = np.searchsorted(np.cumsum(form.share)[:-1], generator.random(len(speakers)), side="right").tolist()
-    draws = generator.random(len(speakers)).tolist()
+    uniform = generator.random(len(speakers)).tolist()
     emotions: list[int] = []
     own: dict[int, int] = {}
     for turn, speaker in enumerate(speakers):
-        if speaker in own and draws[turn] < dials.inertia:
+        if speaker in own and uniform[turn] < config.inertia:
             emotion = own[speaker]
-        elif emotions and dials.inertia <= draws[turn] < dials.inertia + dials.contagion:
+        elif emotions and config.inertia <= uniform[turn] < config.inertia + config.contagion:
             emotion = emotions[-1]
         else:
             emotion = fresh[turn]
@@ -196,32 +196,32 @@ def draw_emotions(speakers: Sequence[int], form: Form, dials: Dials, generator: 
     return emotions
 
 
-def draw_symbols(emotion: Integers, emotions: int, dials: Dials, generator: Random) -> Integers:
-    """What each modality shows, [utterance, modality]: an emotion, ``emotions`` + a share, or -1 (nothing)."""
+def draw_symbols(emotion: Integers, emotions: int, config: SimulationConfig, generator: Random) -> Integers:
+    """Draw what each modality shows, [utterance, modality]: an emotion, ``emotions`` + a share, or -1 (nothing)."""
     rows = len(emotion)
-    way = np.searchsorted(np.cumsum(dials.chances[:-1]), generator.random(rows), side="right")
-    other = (emotion + 1 + below(generator, emotions - 1, rows)) % emotions
-    shown = np.where(generator.random(rows) < dials.noise, other, emotion)
-    symbols = np.full((rows, len(dials.modalities)), -1)
-    for number, (columns, shares) in enumerate(dials.ways):
+    way = np.searchsorted(np.cumsum(config.probabilities[:-1]), generator.random(rows), side="right")
+    other = (emotion + 1 + random_integers(generator, emotions - 1, rows)) % emotions
+    shown = np.where(generator.random(rows) < config.noise, other, emotion)
+    symbols = np.full((rows, len(config.modalities)), -1)
+    for number, (columns, shares) in enumerate(config.ways):
         here = np.flatnonzero(way == number)
         if shares:
-            parts = below(generator, dials.pad, (len(here), len(columns) - 1))
-            last = (shown[here] - parts.sum(1)) % dials.pad
+            parts = random_integers(generator, config.pad, (len(here), len(columns) - 1))
+            last = (shown[here] - parts.sum(1)) % config.pad
             symbols[here[:, None], columns] = emotions + np.column_stack([parts, last])
         else:
             symbols[here[:, None], columns] = shown[here, None]
-    for column, name in enumerate(dials.modalities):
+    for column, name in enumerate(config.modalities):
         value = symbols[:, column]
-        low, size = np.where(value < emotions, 0, emotions), np.where(value < emotions, emotions, dials.pad)
+        low, size = np.where(value < emotions, 0, emotions), np.where(value < emotions, emotions, config.pad)
         random = low + (generator.random(rows) * size).astype(np.int64)
-        wrong = (generator.random(rows) < dials.unreliable.get(name, 0.0)) & (value >= 0)
+        wrong = (generator.random(rows) < config.unreliable.get(name, 0.0)) & (value >= 0)
         symbols[:, column] = np.where(wrong, random, value)
     return symbols
 
 
-def draw_absent(rows: int, dials: Dials, generator: Random) -> npt.NDArray[np.bool_]:
-    """Which modalities are missing, [utterance, modality]; never more than one of an utterance."""
-    modalities = len(dials.modalities)
-    which = below(generator, modalities, rows)
-    return (generator.random(rows) < dials.missing)[:, None] & (which[:, None] == np.arange(modalities))
+def draw_absent(rows: int, config: SimulationConfig, generator: Random) -> npt.NDArray[np.bool_]:
+    """Draw which modalities are missing, [utterance, modality]; at most one per utterance."""
+    modalities = len(config.modalities)
+    which = random_integers(generator, modalities, rows)
+    return (generator.random(rows) < config.missing)[:, None] & (which[:, None] == np.arange(modalities))
