@@ -35,11 +35,10 @@ Row = tuple[str, ...]
 
 
 def cost(arguments: argparse.Namespace) -> Iterator[Row]:
-    """An epoch through the suite beside a bare loop, the public code and the target."""
+    """An epoch through the suite, compared with a bare loop, the public code and the target."""
     yield "Method", "Parameters", "Steps", "Public code", "Target", "Suite", "Bare loop", "Suite / bare"
-    for case in chosen(arguments):
-        found = child(case, "cost", arguments)
-        full = arguments.scale == 1
+    full = arguments.scale == 1
+    for case, found in measured("cost", arguments):
         yield (
             case.method + (f" ({case.note})" if case.note else ""),
             f"{found['parameters']:,}",
@@ -55,22 +54,20 @@ def cost(arguments: argparse.Namespace) -> Iterator[Row]:
 def memory(arguments: argparse.Namespace) -> Iterator[Row]:
     """Peak memory of a run in a fresh process."""
     yield "Method", "Peak, MiB", "of which before the run"
-    for case in chosen(arguments):
-        found = child(case, "memory", arguments)
+    for case, found in measured("memory", arguments):
         yield case.method, f"{found['peak']:,.0f}", f"{found['before']:,.0f}"
 
 
 def growth(arguments: argparse.Namespace) -> Iterator[Row]:
-    """The exponents with which cost grows."""
+    """The exponents of the growth of the cost of an epoch."""
     axes = ("dialogues", "utterances", "length", "width", "modalities")
     yield "Method", *(axis.capitalize() for axis in axes)
-    for case in chosen(arguments):
-        found = child(case, "growth", arguments)
+    for case, found in measured("growth", arguments):
         yield case.method, *(f"{found[axis]:.2f}" if axis in found else "–" for axis in axes)
 
 
 def start(arguments: argparse.Namespace) -> Iterator[Row]:
-    """The command line's answers, and a leaderboard of a thousand records."""
+    """The time of short commands, and of a leaderboard of a thousand records."""
     yield "Command", "Target, s", "Seconds", "CPU-seconds"
     with tempfile.TemporaryDirectory(prefix="mer-bench-speed-") as folder:
         for record in records(RECORDS):
@@ -86,32 +83,30 @@ def start(arguments: argparse.Namespace) -> Iterator[Row]:
 
 
 def scale(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Forty runs over workers."""
+    """Forty runs with several workers."""
     yield "40 runs", "Seconds"
     for name, seconds in scaling.measure():
         yield name, f"{seconds:.0f}"
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
-    "cost": cost, "memory": memory, "growth": growth, "start": start, "scaling": scale
-}  # fmt: skip
-SCALED = ("cost", "memory")  #: the parts whose sizes --full sets; the others have sizes of their own
+Part = Callable[[argparse.Namespace], Iterator[Row]]  #: yields the head of a table, then its rows
+PARTS: dict[str, Part] = {"cost": cost, "memory": memory, "growth": growth, "start": start, "scaling": scale}
+SCALED = ("cost", "memory")  #: the parts whose sizes --full sets; the sizes of the others are fixed
 
 
-def chosen(arguments: argparse.Namespace) -> list[Case]:
-    return [case for case in CASES if not arguments.methods or case.method in arguments.methods]
-
-
-def child(case: Case, part: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    line = [sys.executable, "-m", "benchmarks.speed.epoch", case.method, "--part", part]
-    line += ["--scale", str(arguments.scale)]
-    print(f"{part} {case.method}", file=sys.stderr, flush=True)
-    done = subprocess.run(line, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def measured(part: str, arguments: argparse.Namespace) -> Iterator[tuple[Case, dict[str, Any]]]:
+    """Measure each of the methods asked for in its own process."""
+    for case in CASES:
+        if not arguments.methods or case.method in arguments.methods:
+            print(f"{part} {case.method}", file=sys.stderr, flush=True)
+            line = [sys.executable, "-m", "benchmarks.speed.epoch", case.method]
+            line += ["--part", part, "--scale", str(arguments.scale)]
+            done = subprocess.run(line, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, check=True)
+            yield case, json.loads(done.stdout.splitlines()[-1])
 
 
 def command(line: Sequence[str]) -> tuple[float, float]:
-    """Seconds and CPU-seconds of a command."""
+    """Return the seconds and CPU-seconds that a command takes."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, "-m", "mer_bench", *line], capture_output=True, check=False)
     taken, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -119,15 +114,15 @@ def command(line: Sequence[str]) -> tuple[float, float]:
 
 
 def records(count: int) -> Iterator[RunRecord]:
-    """Invented records in the shape of a RAVDESS study: six folds, five seeds, all methods."""
+    """Yield random records in the shape of a RAVDESS study: all methods, six folds, six seeds."""
     rng = np.random.default_rng(0)
     classes, actors, rows, epochs = 8, 4, 240, 30
     names = [name for name, method in METHODS.items() if method.most > 1]
     for name, fold, seed in itertools.islice(itertools.product(names, range(1, 7), range(6)), count):
         true = rng.integers(classes, size=rows)
         predicted = np.where(rng.random(rows) < 0.5, true, rng.integers(classes, size=rows))
-        parts = [slice(k * rows // actors, (k + 1) * rows // actors) for k in range(actors)]
-        by_actor = [confusion_matrix(true[part], predicted[part], classes).tolist() for part in parts]
+        pairs = zip(np.split(true, actors), np.split(predicted, actors), strict=True)
+        by_actor = [confusion_matrix(*pair, classes).tolist() for pair in pairs]
         matrix = confusion_matrix(true, predicted, classes).tolist()
         method, features = METHODS[name], {"audio": "mfcc", "vision": "landmarks"}
         yield RunRecord(
@@ -159,7 +154,7 @@ def records(count: int) -> Iterator[RunRecord]:
 
 
 def caption(part: str, arguments: argparse.Namespace) -> str:
-    """Where and at what size."""
+    """Return the line above a table: on which machine and at which size it was measured."""
     gpu = torch.cuda.is_available()
     name = device_name(torch.device("cuda" if gpu else "cpu"))
     device = name if gpu else f"{os.cpu_count()} x {name}, one thread"
@@ -168,47 +163,44 @@ def caption(part: str, arguments: argparse.Namespace) -> str:
     return f"{what} on {device}; torch {torch.__version__}{sizes}."
 
 
-def keep(part: str, rows: Sequence[Row], arguments: argparse.Namespace) -> None:
-    """Put ``rows`` into the part's table of the page; rows that it has of the same machine and size stay."""
+def write_rows(part: str, rows: Sequence[Row], arguments: argparse.Namespace) -> None:
+    """Write ``rows`` (the first is the head) into a table of the page; other rows of the same machine and size stay."""
     text = arguments.output.read_text(encoding="utf-8")
     block = re.compile(rf"(<!-- {part} -->\n)(.*?)(<!-- end -->)", re.DOTALL)
     found = block.search(text)
-    assert found, f"{arguments.output} has no place for {part}"
-    head, *measured = rows
+    assert found, f"{arguments.output} has no table <!-- {part} -->"
+    head, *new = rows
     line = caption(part, arguments)
-    if line in found[2]:
-        lines = (line for line in found[2].splitlines() if line.startswith("|"))
-        known = [tuple(cell.strip() for cell in line.strip("| ").split(" | ")) for line in lines][2:]
-    else:
-        known = []
-    by_name = {row[0]: row for row in (*known, *measured)}
-    order = [case.method for case in CASES]
-    named = sorted(
-        by_name.values(), key=lambda row: order.index(name) if (name := row[0].split(" (")[0]) in order else 0
-    )
-    table = markdown([head, *named], "<" + ">" * (len(head) - 1))
+    lines = [line for line in found[2].splitlines() if line.startswith("|")][2:] if line in found[2] else []
+    old = (tuple(cell.strip() for cell in line.strip("| ").split(" | ")) for line in lines)
+    by_name = {row[0]: row for row in (*old, *new)}
+    order = {case.method: number for number, case in enumerate(CASES)}
+    ordered = sorted(by_name.values(), key=lambda row: order.get(row[0].split(" (")[0], 0))
+    table = markdown([head, *ordered], "<" + ">" * (len(head) - 1))
     write_atomic(arguments.output, block.sub(lambda found: f"{found[1]}\n{line}\n\n{table}\n{found[3]}", text))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
-    parser.add_argument("--full", dest="scale", action="store_const", const=1.0, default=0.1, help="the whole shapes")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; default: all")
+    parser.add_argument(
+        "--full", dest="scale", action="store_const", const=1.0, default=0.1, help="all utterances instead of a tenth"
+    )
     parser.add_argument("--methods", nargs="*", choices=[case.method for case in CASES])
     parser.add_argument("--output", type=Path, default=README)
     arguments = parser.parse_args()
     for part in arguments.parts:
         if part not in PARTS:
-            parser.error(f"no part {part!r}: {', '.join(PARTS)}")
+            parser.error(f"there is no part {part!r}; the parts are {', '.join(PARTS)}")
     if not arguments.output.exists():
         shutil.copy(README, arguments.output)
     for part in arguments.parts or PARTS:
         measuring = PARTS[part](arguments)
         rows = [next(measuring)]
-        for row in measuring:  # kept one by one: the next may take minutes
+        for row in measuring:  # written one by one, because the next may take minutes
             print("  ".join(row), flush=True)
             rows.append(row)
-            keep(part, rows, arguments)
+            write_rows(part, rows, arguments)
 
 
 if __name__ == "__main__":

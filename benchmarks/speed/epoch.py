@@ -1,8 +1,7 @@
-"""Times one method in a process of its own: ``python -m benchmarks.speed.epoch METHOD``; prints JSON.
+"""Measures one method in this process and prints JSON: ``python -m benchmarks.speed.epoch METHOD``.
 
-``cost`` compares a bare PyTorch loop and the suite's own run of the same module on the same batches, ``memory`` is the
-suite's run alone, ``growth`` the bare loop at growing sizes. On a CPU time is the process's CPU time with one thread,
-on a GPU wall time.
+``cost`` times a bare PyTorch loop and a run of the suite, with the same module and the same batches. ``memory`` measures
+the run of the suite, ``growth`` the bare loop at several sizes. Time is CPU time with one thread, or wall time on a GPU.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from mer_bench.fusion.base import FusionModule
 from mer_bench.training.build import build_datamodule, build_method
 from mer_bench.training.run import prepare_process, run
 
-TRIES = (2, 20)  #: fewest and most epochs of each loop; the cheapest counts
-ENOUGH = 30.0  #: seconds of each loop, within these
+EPOCHS = (2, 20)  #: smallest and largest number of epochs that a loop measures; the fastest counts
+SECONDS = 30.0  #: time that the epochs of a loop take together, within these limits
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -41,9 +40,9 @@ def seconds() -> float:
 
 
 def batches(case: Case, root: Path) -> tuple[FusionModule, list[Batch], list[Batch]]:
-    """The module of a case, the training batches that the suite would give it in its first epoch, and validation's."""
+    """Return the module of a case, and the batches that it gets in its first epoch, for training and for validation."""
     wanted = spec(case, root, epochs=1)
-    prepare_process(wanted.training.precision)  # as the suite's run does
+    prepare_process(wanted.training.precision)
     datamodule = build_datamodule(wanted, root)
     datamodule.setup("fit")
     torch.manual_seed(0)
@@ -56,7 +55,7 @@ def batches(case: Case, root: Path) -> tuple[FusionModule, list[Batch], list[Bat
 
 
 def bare(module: FusionModule, training: Sequence[Batch], validation: Sequence[Batch], epochs: int) -> list[float]:
-    """Seconds of each epoch of the recipe and nothing else: AdamW, clipped gradients, a schedule; then validation."""
+    """Return the seconds of each epoch in plain PyTorch: AdamW, clipped gradients, a schedule; then validation."""
     optimizer = module.adamw()
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(training))
     taken = []
@@ -78,24 +77,23 @@ def bare(module: FusionModule, training: Sequence[Batch], validation: Sequence[B
 
 
 def suite(case: Case, root: Path, epochs: int) -> list[float]:
-    """Seconds of each epoch of the suite's run: loading, validation, scores, log and checkpoint included."""
-    at: list[float] = []
-    run(spec(case, root, epochs=epochs), root, log_folder=root / "logs", notify=lambda *_: at.append(seconds()))
-    return np.diff(at).tolist()
+    """Return the seconds of each epoch of a run of the suite, with loading, validation, scores, log and checkpoint."""
+    ends: list[float] = []
+    run(spec(case, root, epochs=epochs), root, log_folder=root / "logs", notify=lambda *_: ends.append(seconds()))
+    return np.diff(ends).tolist()
 
 
 def cost(case: Case, root: Path) -> dict[str, Any]:
-    """Seconds of the cheapest epoch of each loop; the shorter an epoch is, the more tries it has."""
+    """Measure the seconds of the fastest epoch of each loop."""
     write_corpus(root, case.shape)
     module, training, validation = batches(case, root)
-    alone = bare(module, training, validation, 1)
-    fewest, most = TRIES
-    tries = max(fewest, min(most, round(ENOUGH / alone[0])))
-    ours = suite(case, root, tries)
-    alone += bare(module, training, validation, tries - 1)
+    bare_seconds = bare(module, training, validation, 1)
+    epochs = max(EPOCHS[0], min(EPOCHS[1], round(SECONDS / bare_seconds[0])))
+    suite_seconds = suite(case, root, epochs)
+    bare_seconds += bare(module, training, validation, epochs - 1)
     return {
-        "bare": min(alone),
-        "suite": min(ours),
+        "bare": min(bare_seconds),
+        "suite": min(suite_seconds),
         "steps": len(training),
         "parameters": module.num_parameters,
         "utterances": sum(map(len, training)),
@@ -103,7 +101,7 @@ def cost(case: Case, root: Path) -> dict[str, Any]:
 
 
 def memory(case: Case, root: Path) -> dict[str, Any]:
-    """Peak of a run in MiB: resident memory on a CPU, that of the device on a GPU; and before the run."""
+    """Measure the MiB of resident memory before a run, and its peak (of device memory if there is a GPU)."""
     before = _resident()
     write_corpus(root, case.shape)
     run(spec(case, root, epochs=1), root, logger="none")
@@ -115,40 +113,35 @@ def _resident() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def growth(case: Case, root: Path) -> dict[str, Any]:
-    """Axis -> exponent of the cost of an epoch in it, fitted to sizes once, twice and four times the least."""
-    conversational = METHODS[case.method].context == "dialogue"
-    least = replace(case.shape, dialogues=case.batch_size, utterances=case.batch_size * (24 if conversational else 1))
-    sizes = least.sizes
-    longer = [
-        replace(least, utterances=times * least.utterances)
-        if conversational
-        else replace(least, sizes={name: (times * frames, width) for name, (frames, width) in sizes.items()})
-        for times in (1, 2, 4)
-    ]
-    wider = [
-        replace(least, sizes={name: (frames, times * width) for name, (frames, width) in sizes.items()})
-        for times in (1, 2, 4)
-    ]
-    counts = [count for count in (1, 2, 3) if METHODS[case.method].least <= count <= len(sizes)]
-    alike = max(sizes.values())  # modalities of one size, or the count would say little
-    more = [replace(least, sizes=dict.fromkeys(list(sizes)[:count], alike)) for count in counts]
+def growth(case: Case, root: Path) -> dict[str, float]:
+    """Fit the exponent with which the cost of an epoch grows along each axis, at one, two and four times a size."""
+    method = METHODS[case.method]
+    dialogues = method.context == "dialogue"
+    base = replace(case.shape, dialogues=case.batch_size, utterances=case.batch_size * (24 if dialogues else 1))
+
+    def resized(frames: int = 1, width: int = 1) -> Shape:
+        return replace(base, sizes={name: (frames * f, width * w) for name, (f, w) in base.sizes.items()})
+
+    factors = (1, 2, 4)
+    longer = [replace(base, utterances=n * base.utterances) if dialogues else resized(frames=n) for n in factors]
     axes: dict[str, tuple[Sequence[float], Sequence[Shape]]] = {
-        "dialogues" if conversational else "utterances": ((1, 2, 4), [least.scaled(times) for times in (1, 2, 4)]),
-        "length": ((1, 2, 4), longer),
-        "width": ((1, 2, 4), wider),
+        "dialogues" if dialogues else "utterances": (factors, [base.scaled(n) for n in factors]),
+        "length": (factors, longer),
+        "width": (factors, [resized(width=n) for n in factors]),
     }
+    counts = [count for count in (1, 2, 3) if method.least <= count <= len(base.sizes)]
     if len(counts) > 1:
-        axes["modalities"] = (counts, more)
+        size = max(base.sizes.values())  # the same for all modalities, so that only their number changes
+        axes["modalities"] = (counts, [replace(base, sizes=dict.fromkeys(list(base.sizes)[:n], size)) for n in counts])
     exponents = {}
-    for axis, (times, shapes) in axes.items():
+    for axis, (sizes, shapes) in axes.items():
         taken = []
         for number, shape in enumerate(shapes):
-            place = root / f"{axis}{number}"
-            write_corpus(place, shape)
-            module, training, _ = batches(replace(case, shape=shape), place)
+            folder = root / f"{axis}{number}"
+            write_corpus(folder, shape)
+            module, training, _ = batches(replace(case, shape=shape), folder)
             taken.append(min(bare(module, training, [], 4)))
-        exponents[axis] = float(np.polyfit(np.log(times), np.log(taken), 1)[0])
+        exponents[axis] = float(np.polyfit(np.log(sizes), np.log(taken), 1)[0])
     return exponents
 
 

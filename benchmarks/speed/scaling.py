@@ -1,4 +1,4 @@
-"""How long a suite of forty runs takes with one worker, with two, and on Ray, also when a worker is killed midway."""
+"""Times a suite of forty runs with one worker, with two, and on Ray, also if a worker is killed in between."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mer_bench.training.suite import generate_simulated
+from mer_bench.training.suite import generate_simulated, read_suite
 
 SUITE = """
 dataset = "simulated-mixed"
@@ -31,19 +31,19 @@ RUNS = 40
 
 
 def workers(pid: int) -> list[int]:
-    """Descendants of ``pid`` that are at work on a run: Ray titles a worker by its task."""
+    """Return the descendants of ``pid`` that execute a run; Ray names a worker's process after its task."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if (folder / "cmdline").read_bytes().startswith(b"ray::_attempt") and pid in ancestors(folder.name):
                 found.append(int(folder.name))
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
     return found
 
 
 def ancestors(pid: str) -> list[int]:
-    """From the parent of ``pid`` to the first process."""
+    """Return the parent of ``pid``, its parent and so on."""
     found = []
     while pid != "0":
         pid = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
@@ -52,7 +52,7 @@ def ancestors(pid: str) -> list[int]:
 
 
 def bench(root: Path, results: Path, *more: str, kill: bool = False) -> float:
-    """Seconds that the whole command takes; with ``kill`` it loses a worker when half of its runs are recorded."""
+    """Return the seconds of the whole command; ``kill`` ends one worker when half of the runs are recorded."""
     line = [sys.executable, "-m", "mer_bench", "bench", str(root / "suite.toml"), "--data", str(root)]
     line += ["--results", str(results), "--logger", "none", *more]
     start = time.monotonic()
@@ -62,21 +62,19 @@ def bench(root: Path, results: Path, *more: str, kill: bool = False) -> float:
             os.kill(found[0], signal.SIGKILL)
             break
         time.sleep(0.05)
-    _, said = process.communicate()
+    _, errors = process.communicate()
     taken = time.monotonic() - start
     recorded = len(list(results.glob("*/*/*.json")))
     if process.returncode or recorded != RUNS:
-        raise RuntimeError(f"{recorded} of {RUNS} runs are recorded:\n{said.decode()}")
+        raise RuntimeError(f"{recorded} of {RUNS} runs are recorded:\n{errors.decode()}")
     return taken
 
 
 def measure() -> Iterator[tuple[str, float]]:
-    """What and how long, in seconds."""
+    """Yield the name and the seconds of each way to execute the suite."""
     with tempfile.TemporaryDirectory(prefix="mer-bench-scaling-") as folder:
         root = Path(folder)
         (root / "suite.toml").write_text(SUITE, encoding="utf-8")
-        from mer_bench.training.suite import read_suite
-
         generate_simulated(read_suite(root / "suite.toml"), root)
         for jobs in (1, 2):
             yield f"JOBS={jobs}", bench(root, root / f"jobs{jobs}", "--jobs", str(jobs))

@@ -1,4 +1,4 @@
-"""The shapes that methods are timed on, and random corpora of these shapes in the store's own format."""
+"""The shapes of data that methods are timed on, and random corpora of these shapes."""
 
 from __future__ import annotations
 
@@ -13,40 +13,39 @@ import pandas as pd
 
 from mer_bench.datasets import DATASETS
 from mer_bench.datasets.base import EmotionDataModule
-from mer_bench.features import write_features
+from mer_bench.features import MODALITIES, read_spec, write_features
 from mer_bench.fusion import METHODS
 from mer_bench.records import RunSpec, Training
 from mer_bench.utterances import COLUMNS, write_table
 
 CLASSES = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
-#: mean and deviation of a dialogue's turns, and the longest: IEMOCAP's
+#: mean, standard deviation and maximum of the number of turns in a dialogue of IEMOCAP
 TURNS = (48.4, 17.0, 110)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Training data: so many dialogues of so many utterances together, each modality [frames, width]."""
+    """Size of the training data."""
 
     dialogues: int
-    utterances: int
-    sizes: Mapping[str, tuple[int, int]]  #: modality -> frames of an utterance, width
+    utterances: int  #: in all dialogues together
+    sizes: Mapping[str, tuple[int, int]]  #: modality -> frames of an utterance, width of a frame
 
     def scaled(self, scale: float) -> Shape:
-        """As many dialogues, and with them utterances, times ``scale``."""
-        return replace(
-            self, dialogues=max(1, round(scale * self.dialogues)), utterances=max(1, round(scale * self.utterances))
-        )
+        """Return the shape with ``scale`` times as many dialogues and utterances."""
+        dialogues, utterances = (max(1, round(scale * count)) for count in (self.dialogues, self.utterances))
+        return replace(self, dialogues=dialogues, utterances=utterances)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A method on a shape, with the options that give the sizes of the public code's run."""
+    """A method and a shape, with the options that give the model the size it has in the public code."""
 
     method: str
     shape: Shape
     batch_size: int
     public: float  #: CPU-seconds of a training epoch of the authors' code, one thread at 2.5 GHz
-    target: float
+    target: float  #: CPU-seconds
     options: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
@@ -70,11 +69,11 @@ CASES: tuple[Case, ...] = (
 
 
 class RandomCorpus(EmotionDataModule):
-    """Noise in the shape of a corpus."""
+    """A corpus of random features and labels."""
 
     corpus = "speed"
     simulated = True
-    modalities = ("text", "audio", "vision")
+    modalities = MODALITIES
     label_sets: ClassVar[Mapping[str, Mapping[str, str]]] = {"six": {name: name for name in CLASSES}}
     protocols: ClassVar[Mapping[str, int]] = {"split": 1}
     default_features: ClassVar[Mapping[str, str]] = {}
@@ -88,7 +87,7 @@ DATASETS[RandomCorpus.corpus] = RandomCorpus
 
 
 def lengths(dialogues: int, utterances: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Turns of each dialogue, spread as IEMOCAP's around their mean."""
+    """Draw the number of turns of each dialogue, distributed as in IEMOCAP."""
     if dialogues == utterances:
         return np.ones(dialogues, np.int64)
     mean, deviation, longest = (utterances / dialogues / TURNS[0] * value for value in TURNS)
@@ -99,7 +98,7 @@ def lengths(dialogues: int, utterances: int, rng: np.random.Generator) -> npt.ND
 
 
 def write_corpus(root: Path, shape: Shape) -> None:
-    """Training data of ``shape`` and a tenth as much again for each of validation and test."""
+    """Write training data of ``shape``, and a tenth as much for each of validation and test."""
     rng = np.random.default_rng(0)
     rows = []
     for split, share in (("train", 1.0), ("validation", 0.1), ("test", 0.1)):
@@ -120,9 +119,7 @@ def write_corpus(root: Path, shape: Shape) -> None:
 
 
 def spec(case: Case, root: Path, *, epochs: int) -> RunSpec:
-    """The run of a case on the corpus that stands below ``root``."""
-    from mer_bench.features import read_spec
-
+    """Return the run of a case on the corpus in ``root``."""
     names = {name: name for name in case.shape.sizes}
     return RunSpec(
         dataset=RandomCorpus.corpus,

@@ -1,8 +1,8 @@
-"""How fast sound becomes features, beside the bare decoder: ``python -m pytest benchmarks/speed/test_audio.py``.
+"""Speed of audio extractors, compared with the decoder: ``python -m pytest benchmarks/speed/test_audio.py``.
 
-Each row treats the same eight clips of three seconds in this one process; the number in parentheses is how many times
-as long it takes as the fastest of its kind of file, which is the decoder alone. Time is the processor's: what else the
-machine does matters little. ``--benchmark-json FILE`` also keeps clips a second and the ratio to the decoder's.
+Each row processes the same eight clips of three seconds. The number in parentheses is the ratio to the fastest row of the
+same file type, which is the decoder without an extractor. Time is CPU time, so that other processes have little influence.
+``--benchmark-json FILE`` also writes the clips per second and their ratio to the decoder's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ soundfile = pytest.importorskip("soundfile")
 
 pytestmark = pytest.mark.benchmark(timer=process_time)
 CLIPS, SECONDS, RATE = 8, 3.0, 48_000
-BARE: dict[str, float] = {}  #: kind of file: clips a second of the decoder alone
+BARE: dict[str, float] = {}  #: file type -> clips per second of the decoder without an extractor
 
 
 @pytest.fixture(scope="module", params=["wav", "mp4"])
@@ -83,9 +83,9 @@ def test_an_extractor(benchmark: Any, clips: list[Clip], name: str, tmp_path_fac
 
 
 def base_model(folders: pytest.TempPathFactory) -> str:
-    """A wav2vec 2.0 of the base size, 12 layers of 768, with random weights."""
+    """Save a wav2vec 2.0 of the base size (12 layers of width 768) with random weights and return its folder."""
     transformers = pytest.importorskip("transformers")
-    torchaudio_cpu.load()  # which transformers imports
+    torchaudio_cpu.load()  # transformers imports torchaudio
     folder = folders.getbasetemp() / "wav2vec2-random"
     if not folder.exists():
         transformers.Wav2Vec2Model(transformers.Wav2Vec2Config()).save_pretrained(folder)

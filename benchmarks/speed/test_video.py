@@ -1,9 +1,9 @@
-"""How fast video becomes features, beside the bare decoder: ``python -m pytest benchmarks/speed/test_video.py``.
+"""Speed of video extractors, compared with the decoder: ``python -m pytest benchmarks/speed/test_video.py``.
 
-Each row treats the same two clips of three seconds, 1280 x 720, in this one process: decord alone decodes the thirty
-frames that every extractor looks at, at their full size and at 224 lines. The latter is the fastest; the number in
-parentheses is how many times as long a row takes. Time is the processor's: what else the machine does matters little.
-``--benchmark-json FILE`` also keeps clips a second and the ratio to that decoder's.
+Each row processes the same two clips of three seconds, 1280 x 720. The first two rows only decode, with decord, the thirty
+frames that every extractor reads: at their full size and at 224 lines, which is the fastest. The number in parentheses
+is the ratio to the fastest row. Time is CPU time, so that other processes have little influence.
+``--benchmark-json FILE`` also writes the clips per second and their ratio to the decoder's.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ decord = pytest.importorskip("decord")
 
 pytestmark = pytest.mark.benchmark(timer=process_time)
 CLIPS, FRAMES, SEEN = 2, 90, 30
-BARE: dict[str, float] = {}  #: clips a second of the decoder alone
+BARE: dict[str, float] = {}  #: clips per second of the decoder without an extractor
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
-    """A head that moves before a grained wall, in RAVDESS's layout, with the tracking of its 68 points."""
+    """Write videos of an ellipse that moves over a noisy background, with 68 tracked points, in the layout of RAVDESS."""
     folder, draw = tmp_path_factory.mktemp("raw"), np.random.default_rng(0)
     angle = np.linspace(0, 2 * np.pi, 69)[:-1]
     found = []

@@ -1,4 +1,4 @@
-"""The generated parts of README.md and docs/simulated.md are what the registry and the records give."""
+"""The generated parts of README.md and the pages in docs are what the methods and the records give."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from mer_bench.report import readme
 ROOT = Path(__file__).parents[2]
 
 
-def test_readme_is_up_to_date() -> None:
+@pytest.mark.parametrize(("page", "blocks"), [("README.md", 3), ("docs/findings.md", 1)])
+def test_page_is_up_to_date(page: str, blocks: int) -> None:
     records, _ = load_records(ROOT / "benchmarks" / "results")
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(readme.MARKED.findall(text)) == 4
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert len(readme.MARKED.findall(text)) == blocks
     assert readme.fill(text, records) == text, "run make leaderboard"
 
 

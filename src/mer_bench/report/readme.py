@@ -21,7 +21,7 @@ from mer_bench.report.leaderboard import excerpt
 from mer_bench.report.simulated import presets
 from mer_bench.report.tables import tables
 
-PAGES = (Path("README.md"), Path("docs/simulated.md"))
+PAGES = (Path("README.md"), Path("docs/findings.md"), Path("docs/simulated.md"))
 MARKED = re.compile(r"(<!-- (\w+)(?:: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 #: kind -> what stands there, from all records and the mark's argument
