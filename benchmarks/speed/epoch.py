@@ -1,7 +1,8 @@
 """Measures one method in this process and prints JSON: ``python -m benchmarks.speed.epoch METHOD``.
 
-``cost`` times a bare PyTorch loop and a run of the suite, with the same module and the same batches. ``memory`` measures
-the run of the suite, ``growth`` the bare loop at several sizes. Time is CPU time with one thread, or wall time on a GPU.
+``cost`` times a bare PyTorch loop and a run of the suite, with the same module and the same batches. ``memory``
+measures a run of the suite, ``growth`` the bare loop at several sizes. Time is CPU time with one thread, or wall time
+on a GPU.
 """
 
 from __future__ import annotations
@@ -96,7 +97,6 @@ def cost(case: Case, root: Path) -> dict[str, Any]:
         "suite": min(suite_seconds),
         "steps": len(training),
         "parameters": module.num_parameters,
-        "utterances": sum(map(len, training)),
     }
 
 

@@ -79,9 +79,6 @@ class RandomCorpus(EmotionDataModule):
     default_features: ClassVar[Mapping[str, str]] = {}
     how_to_get = "benchmarks/speed writes it"
 
-    def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
-        return table["split"].to_numpy(str)
-
 
 DATASETS[RandomCorpus.corpus] = RandomCorpus
 

@@ -1,7 +1,7 @@
 """Speed of audio extractors, compared with the decoder: ``python -m pytest benchmarks/speed/test_audio.py``.
 
-Each row processes the same eight clips of three seconds. The number in parentheses is the ratio to the fastest row of the
-same file type, which is the decoder without an extractor. Time is CPU time, so that other processes have little influence.
+Each row processes the same eight clips of three seconds. The number in parentheses is the ratio to the fastest row of
+the same file type, which is the decoder alone. Time is CPU time, so that other processes have little influence.
 ``--benchmark-json FILE`` also writes the clips per second and their ratio to the decoder's.
 """
 

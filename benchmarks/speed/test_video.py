@@ -1,8 +1,8 @@
 """Speed of video extractors, compared with the decoder: ``python -m pytest benchmarks/speed/test_video.py``.
 
-Each row processes the same two clips of three seconds, 1280 x 720. The first two rows only decode, with decord, the thirty
-frames that every extractor reads: at their full size and at 224 lines, which is the fastest. The number in parentheses
-is the ratio to the fastest row. Time is CPU time, so that other processes have little influence.
+Each row processes the same two clips of three seconds, 1280 x 720. The first two rows only decode, with decord, the
+thirty frames that every extractor reads: at their full size and at 224 lines, which is the fastest. The number in
+parentheses is the ratio to the fastest row. Time is CPU time, so that other processes have little influence.
 ``--benchmark-json FILE`` also writes the clips per second and their ratio to the decoder's.
 """
 
@@ -31,7 +31,7 @@ BARE: dict[str, float] = {}  #: clips per second of the decoder without an extra
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
-    """Write videos of an ellipse that moves over a noisy background, with 68 tracked points, in the layout of RAVDESS."""
+    """Write videos of an ellipse that moves before noise, with 68 tracked points, in the layout of RAVDESS."""
     folder, draw = tmp_path_factory.mktemp("raw"), np.random.default_rng(0)
     angle = np.linspace(0, 2 * np.pi, 69)[:-1]
     found = []

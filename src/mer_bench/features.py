@@ -242,10 +242,7 @@ def sketch(values: npt.NDArray[Any], size: int = CHUNK) -> list[int]:
     Each integer is the sum of all values with random signs, with columns divided by their root mean square, in
     hundredths of the standard deviation of such a sum. If one of 100,000 frames changes, some integers change. Rounding
     in single precision changes an integer in about one of several hundred feature sets, which then has a new identity.
-
-    Args:
-        values: The features.
-        size: Number of values to read at once.
+    ``size`` is the number of values to read at once.
     """
     frames, dim = values.shape
     # the raw bits of PCG64 are the same in every release of numpy

@@ -28,10 +28,10 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 class EmotionDataModule(L.LightningDataModule):
     """Utterances of one corpus with frozen features, split by one fold of one protocol.
 
-    A subclass sets the class attributes and implements :meth:`split`. ``dims`` and ``num_classes`` are available after
-    construction. Features are standardised with the mean and standard deviation over the frames of the training rows.
-    They are memory-mapped, or cached on the GPU that trains if they fit (:meth:`cache_on_device`). Pixels (features of
-    an integer type) keep their values, 0 to 255.
+    A subclass sets the class attributes and may override :meth:`split`. Construction sets ``dims`` and ``num_classes``.
+    Features are standardised with the mean and standard deviation over the frames of the training rows. They are
+    memory-mapped, or cached on the GPU that trains if they fit (:meth:`cache_on_device`). Pixels (features of an
+    integer type) keep their values, 0 to 255.
 
     Args:
         root: Folder that holds ``<corpus>/utterances.csv`` and the feature sets beside it.
@@ -90,9 +90,8 @@ class EmotionDataModule(L.LightningDataModule):
         self.num_classes = len(self.classes)
         self.labels = self._labels(label_set, mapping)
         self.rows = self._rows(protocol, fold)
-        self.class_counts = torch.from_numpy(
-            np.bincount(self.labels[self.rows["train"]], minlength=self.num_classes)
-        ).float()
+        counts = np.bincount(self.labels[self.rows["train"]], minlength=self.num_classes)
+        self.class_counts = torch.from_numpy(counts).float()
         self._speaker = self._speakers()
         self._statistics: dict[str, tuple[Tensor, Tensor]] = {}
         self._cached: dict[str, Tensor] = {}
@@ -113,8 +112,8 @@ class EmotionDataModule(L.LightningDataModule):
             raise Misuse(f"{self.corpus} is not prepared below {self.folder}: {self.how_to_get}")
 
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
-        """Return the split of every table row: "train", "validation", "test" or "" (left out)."""
-        raise NotImplementedError
+        """Return the split of every table row ("train", "validation", "test" or "" for none): the column ``split``."""
+        return table["split"].to_numpy(dtype=np.str_)
 
     @property
     def attainable(self) -> Mapping[str, Any] | None:

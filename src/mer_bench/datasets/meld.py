@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-
 from mer_bench.datasets.base import EmotionDataModule
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
@@ -27,7 +23,3 @@ class MELD(EmotionDataModule):
     protocols = {"official": 1}
     default_features = {"text": "minilm-tokens"}
     how_to_get = "download MELD.Raw (https://affective-meld.github.io) and run make data DATASET=meld RAW=<MELD.Raw>"
-
-    def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
-        """Return the official splits, a column of the table."""
-        return table["split"].to_numpy(dtype=np.str_)

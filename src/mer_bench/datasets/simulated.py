@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import product
@@ -206,15 +206,14 @@ def draw_sequences(
 
 def ravdess(config: SimulationConfig, generator: Random) -> Corpus:
     """Generate 24 actors x 30 takes: the first repetition of every real take."""
-    takes = [
-        (f"01-{emotion + 1:02}-{intensity:02}-{statement:02}-01-{actor:02}", f"{actor:02}", emotion)
-        for actor, emotion, intensity, statement in product(range(1, 25), range(len(EMOTIONS)), (1, 2), (1, 2))
-        if (emotion, intensity) != (0, 2)  # neutral has no strong intensity
-    ]
-    names, actors, emotions = zip(*takes, strict=True)
-    table = _table(id=names, dialogue=names, speaker=actors, session=actors, emotion=[EMOTIONS[e] for e in emotions])
-    table["end"] = (3 + 2 * generator.random(len(table))).round(2)
-    return Corpus(table, np.array(emotions), {})
+    rows, emotions = [], []
+    for actor, emotion, intensity, statement in product(range(1, 25), range(len(EMOTIONS)), (1, 2), (1, 2)):
+        if (emotion, intensity) != (0, 2):  # neutral has no strong intensity
+            name = f"01-{emotion + 1:02}-{intensity:02}-{statement:02}-01-{actor:02}"
+            rows.append((name, name, f"{actor:02}", f"{actor:02}"))
+            emotions.append(emotion)
+    seconds = 3 + 2 * generator.random(len(rows))
+    return Corpus(_table(rows, "session", np.array(EMOTIONS)[emotions], seconds), np.array(emotions), {})
 
 
 def iemocap(config: SimulationConfig, generator: Random) -> Corpus:
@@ -229,12 +228,10 @@ def iemocap(config: SimulationConfig, generator: Random) -> Corpus:
                 number = speakers[:turn].count(speaker)
                 rows.append((f"{dialogue}_{who}{number:03}", dialogue, dialogue[:5] + who, str(session)))
             emotions += draw_emotions(speakers, FORMS["iemocap"], config, generator)
-    ids, dialogues, people, sessions = zip(*rows, strict=True)
     emotion = np.array(emotions)
     true = np.array(list(FORMS["iemocap"].counts))[emotion]
     hidden = generator.random(len(true)) < UNDECIDED
-    table = _table(id=ids, dialogue=dialogues, speaker=people, session=sessions, emotion=np.where(hidden, "xxx", true))
-    _time(table, generator)
+    table = _table(rows, "session", np.where(hidden, "xxx", true), 1 + 7 * generator.random(len(rows)))
     recovered = hidden & (true == "hap") & (generator.random(len(true)) < RECOVERED)
     community = table["emotion"].mask(recovered, "hap")
     return Corpus(table, emotion, {"six_community": community[community.isin(list(IEMOCAP.label_sets["six"]))]})
@@ -250,10 +247,8 @@ def meld(config: SimulationConfig, generator: Random) -> Corpus:
             name = f"{split}_dia{number}"
             rows += [(f"{name}_utt{i}", name, MELD_SPEAKERS[cast[who]], split) for i, who in enumerate(speakers)]
             emotions += draw_emotions(speakers, FORMS["meld"], config, generator)
-    ids, names, people, splits = zip(*rows, strict=True)
-    shown = np.array(list(FORMS["meld"].counts))[emotions].tolist()
-    table = _table(id=ids, dialogue=names, speaker=people, split=splits, emotion=shown)
-    _time(table, generator)
+    shown = np.array(list(FORMS["meld"].counts))[emotions]
+    table = _table(rows, "split", shown, 1 + 7 * generator.random(len(rows)))
     tone = random_integers(generator, 2, len(table))
     options = [SENTIMENTS.get(emotion, ("negative",)) for emotion in shown]
     sentiment = pd.Series([each[i % len(each)] for each, i in zip(options, tone, strict=True)])
@@ -269,9 +264,7 @@ def plain(config: SimulationConfig, generator: Random) -> Corpus:
             name = f"{split}{number:03}"
             rows += [(f"{name}_{i:02}", name, f"{name}{'AB'[who]}", split) for i, who in enumerate(speakers)]
             emotions += draw_emotions(speakers, FORMS["plain"], config, generator)
-    ids, names, people, splits = zip(*rows, strict=True)
-    table = _table(id=ids, dialogue=names, speaker=people, split=splits, emotion=np.array(PLAIN)[emotions].tolist())
-    _time(table, generator)
+    table = _table(rows, "split", np.array(PLAIN)[emotions], 1 + 7 * generator.random(len(rows)))
     return Corpus(table, np.array(emotions), {})
 
 
@@ -287,18 +280,21 @@ GENERATORS: dict[str, Callable[[SimulationConfig, Random], Corpus]] = {
 }
 
 
-def _table(**columns: Any) -> pd.DataFrame:
-    """Make an utterance table of these columns, without text and media."""
-    table = pd.DataFrame({"session": "", "start": 0.0, "end": 0.0, "text": "", "split": "", "media": "", **columns})
-    table["turn"] = table.groupby("dialogue", sort=False).cumcount()
+def _table(rows: Sequence[tuple[str, ...]], column: str, emotion: npt.NDArray[Any], seconds: Floats) -> pd.DataFrame:
+    """Make an utterance table without text and media, in which the turns of a dialogue follow one another.
+
+    Args:
+        rows: Id, dialogue, speaker and ``column`` of each utterance.
+        column: "session" or "split"; the other one is empty.
+        emotion: [utterance], emotions of the table.
+        seconds: [utterance], durations, which are rounded to hundredths.
+    """
+    table = pd.DataFrame(rows, columns=["id", "dialogue", "speaker", column]).assign(emotion=emotion, text="", media="")
+    table["split" if column == "session" else "session"] = ""
+    turns = table.assign(seconds=seconds.round(2)).groupby("dialogue", sort=False)["seconds"]
+    table["turn"], table["end"] = turns.cumcount(), turns.cumsum().round(2)
+    table["start"] = (table["end"] - seconds.round(2)).round(2)
     return table
-
-
-def _time(table: pd.DataFrame, generator: Random) -> None:
-    """Give each turn a random length; it starts where the turn before ends."""
-    seconds = pd.Series((1 + 7 * generator.random(len(table))).round(2))
-    table["end"] = seconds.groupby(table["dialogue"], sort=False).cumsum().round(2)
-    table["start"] = (table["end"] - seconds).round(2)
 
 
 def _json(config: SimulationConfig) -> str:
@@ -370,10 +366,6 @@ class Diagnostic(Simulated):
     label_sets = {"plain": {emotion: emotion for emotion in PLAIN}}
     protocols = {"independent": 1}
     default_features = {name: f"simulated-{name}" for name in MODALITIES}
-
-    def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
-        """Return the splits of the table."""
-        return table["split"].to_numpy(dtype=np.str_)
 
 
 #: one class per preset of the plain form: ``simulated-synergy`` is ``SimulatedSynergy``

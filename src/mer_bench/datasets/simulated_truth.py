@@ -95,9 +95,8 @@ def decompose(joint: Floats, *, steps: int = 300, tolerance: float = 1e-8) -> At
     mirror descent with rate 1; larger rates are used as long as the information decreases.
     """
     both = mutual_information(joint)
-    joint = _merge_equivalent(_merge_equivalent(joint).swapaxes(1, 2)).swapaxes(
-        1, 2
-    )  # keeps the information of each source
+    # merging keeps the information of each source
+    joint = _merge_equivalent(_merge_equivalent(joint).swapaxes(1, 2)).swapaxes(1, 2)
     target = joint.sum((1, 2))
     joint, target = joint[target > 0], target[target > 0]
     rows, columns = joint.sum(2) / target[:, None], joint.sum(1) / target[:, None]  # p(source | target)
@@ -209,8 +208,8 @@ def _attainable(config: SimulationConfig, form: Form, table: Floats) -> dict[str
     found: dict[str, Any] = {}
     for label_set in form.labels:
         joint = np.tensordot((form.classes(label_set) * form.share[:, None]).T, table, 1)
-        alone = {"+".join(part): bayes_rates(_observed(joint, part, config)) for part in subsets(config.modalities)}
-        found[label_set] = dict.fromkeys(("utterance", "dialogue"), _monotone(alone))
+        exact = {"+".join(part): bayes_rates(_observed(joint, part, config)) for part in subsets(config.modalities)}
+        found[label_set] = dict.fromkeys(("utterance", "dialogue"), _monotone(exact))
     if form.turns[1] > 1 and (config.inertia or config.contagion):
         sample = DialogueSample.draw(config, form, table)
         for label_set in form.labels:
