@@ -99,7 +99,7 @@ SCORES: dict[str, Callable[[Array], FloatArray]] = {
     "uar": uar,
 }
 #: the same scores from :func:`margins`, for callers that resample these three numbers per class instead of matrices
-OF_MARGINS: dict[str, Callable[[Array, Array, Array], FloatArray]] = {
+SCORES_FROM_MARGINS: dict[str, Callable[[Array, Array, Array], FloatArray]] = {
     "weighted_f1": _weighted_f1,
     "accuracy": _accuracy,
     "macro_f1": _macro_f1,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_compare import record
 
-from mer_bench.datasets.simulated import THREE
+from mer_bench.features import MODALITIES
 from mer_bench.fusion import METHODS
 from mer_bench.records import RunRecord
 from mer_bench.report.diagnostic import CORPORA, NOTHING, QUESTIONS, answers, collect, shares
@@ -113,7 +113,7 @@ def test_the_suites_run_every_method_and_all_that_questions_ask_about() -> None:
                 row
                 for row in rows
                 if row.method == variant.method
-                and set(row.features) == set(variant.modalities or THREE)
+                and set(row.features) == set(variant.modalities or MODALITIES)
                 and variant.options.items() <= row.options.items()
             ]
             assert found, variant

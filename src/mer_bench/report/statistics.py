@@ -22,7 +22,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from mer_bench.metrics import OF_MARGINS, SCORES, margins
+from mer_bench.metrics import SCORES, SCORES_FROM_MARGINS, margins
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -80,7 +80,7 @@ def resample(counts: Counts, score: str = "weighted_f1", *, stream: int = 0, res
     parts = np.stack(margins(counts)).astype(np.float32)  # [part, class, seed, cluster]
     # one product; whole numbers are exact in single precision up to 16 million utterances
     pooled = parts.reshape(-1, counts.shape[1]) @ _draws(counts.shape[1], resamples, -1)
-    scores = OF_MARGINS[score](*pooled.astype(np.float64).reshape(*parts.shape[:-1], resamples))
+    scores = SCORES_FROM_MARGINS[score](*pooled.astype(np.float64).reshape(*parts.shape[:-1], resamples))
     weights = _draws(len(counts), resamples, stream)  # and scores: [seed, resample]
     return Evidence(
         float(SCORES[score](counts.sum(1)).mean()), (scores * weights).sum(0) / weights.sum(0), counts[0].sum(-1)
