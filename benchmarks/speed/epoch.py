@@ -26,7 +26,8 @@ from mer_bench.batch import Batch
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.training.build import build_datamodule, build_method
-from mer_bench.training.run import prepare_process, run
+from mer_bench.training.execute import prepare_process
+from mer_bench.training.run import run
 
 EPOCHS = (2, 20)  #: smallest and largest number of epochs that a loop measures; the fastest counts
 SECONDS = 30.0  #: time that the epochs of a loop take together, within these limits
@@ -43,7 +44,7 @@ def seconds() -> float:
 def batches(case: Case, root: Path) -> tuple[FusionModule, list[Batch], list[Batch]]:
     """Return the module of a case, and the batches that it gets in its first epoch, for training and for validation."""
     wanted = spec(case, root, epochs=1)
-    prepare_process(wanted.training.precision)
+    prepare_process()
     datamodule = build_datamodule(wanted, root)
     datamodule.setup("fit")
     torch.manual_seed(0)
