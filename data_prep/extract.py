@@ -29,7 +29,7 @@ import numpy.typing as npt
 from mer_bench.errors import Misuse
 from mer_bench.features import FeatureSpec, open_features, write_features
 from mer_bench.files import sha256, write_atomic
-from mer_bench.training.workers import Crash, run_in_workers
+from mer_bench.training.workers import run_in_workers
 from mer_bench.utterances import FILE
 
 FloatArray = npt.NDArray[Any]
@@ -318,8 +318,12 @@ def decode_all(decode: Callable[[Clip], Any], clips: Iterable[Clip], workers: in
     if not workers:
         yield from map(attempt, clips)
         return
-    for _, result in run_in_workers(attempt, clips, workers, ahead=4, in_order=True):
-        yield Unreadable("the decoder crashed") if isinstance(result, Crash) else result
+
+    def crashed(clip: Clip) -> Any:
+        return Unreadable("the decoder crashed")
+
+    for _, result in run_in_workers(attempt, clips, workers, crashed=crashed, ahead=4, in_order=True):
+        yield result
 
 
 def encode_batch(

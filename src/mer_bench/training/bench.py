@@ -15,16 +15,7 @@ from rich.console import Console
 
 from mer_bench.datasets import DATASETS
 from mer_bench.errors import Misuse
-from mer_bench.records import (
-    RunRecord,
-    RunSpec,
-    check_measures,
-    load_records,
-    read_record,
-    skipped,
-    write_failure,
-    write_record,
-)
+from mer_bench.records import RunSpec, check_measures, load_records, read_record, skipped, write_failure, write_record
 from mer_bench.report import leaderboard
 from mer_bench.suites import Suite
 from mer_bench.training.cluster import run_on_cluster
@@ -41,7 +32,7 @@ from mer_bench.training.suite import (
     validate,
 )
 from mer_bench.training.tracking import GROUP
-from mer_bench.training.workers import Crash, run_in_workers
+from mer_bench.training.workers import run_in_workers
 
 ABSENT = """\
 ********************************************************************************
@@ -148,7 +139,6 @@ def run_missing(
         return []
     failed = []
     todo: Iterator[Job] = ((spec, earlier_record(spec, settings.results)) for spec in queue)
-    results: Iterator[tuple[Job, RunRecord | str | Crash | None]]
     with Display(console, len(queue)) as display:
         if cluster:
             results = run_on_cluster(todo, settings, cluster, workers=jobs)
@@ -158,35 +148,25 @@ def run_missing(
                 partial(execute_job, settings=settings),
                 todo,
                 jobs,
+                crashed=lambda job: "the worker process died twice (out of memory?)",
                 prepare=partial(begin_worker, messages),
                 started=lambda job: display.started(job[0]),
                 waiting=lambda: display.update(messages),
             )
         for (spec, earlier), result in results:
+            path = spec.path(settings.results)
             try:
-                record = _stored(spec, result, settings.results)
+                if isinstance(result, str):
+                    raise Misuse(result)
+                if result is not None:
+                    write_record(result, settings.results)
+                record = read_record(path) if result is None and path.is_file() else result
             except Misuse as error:
                 failed.append(spec)
                 display.failed(spec, _note_failure(spec, str(error), settings.results))
             else:
                 display.finished(spec, record, earlier)
     return failed
-
-
-def _stored(spec: RunSpec, result: RunRecord | str | Crash | None, results: Path) -> RunRecord | None:
-    """Write the record of a run; None where the first machine of a distributed run has it.
-
-    Raises:
-        Misuse: there is none, for this reason, or it cannot be written.
-    """
-    if isinstance(result, Crash):
-        raise Misuse("the worker process died twice (out of memory?)")
-    if isinstance(result, str):
-        raise Misuse(result)
-    if result is not None:
-        write_record(result, results)
-        return result
-    return read_record(spec.path(results)) if spec.path(results).is_file() else None
 
 
 def _note_failure(spec: RunSpec, reason: str, results: Path) -> str:

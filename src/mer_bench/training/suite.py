@@ -6,7 +6,7 @@ The runs of a suite are the product of its datasets, rows, folds and seeds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,7 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
             options=row.options,
             training=row.training,
             seed=seed,
-            devices=hardware.devices,
-            strategy=hardware.strategy,
-            num_nodes=hardware.num_nodes,
-            compile=hardware.compile,
+            **{option.name: getattr(hardware, option.name) for option in fields(Hardware)},
         )
         for seed in suite.seeds
         for dataset in suite.datasets
@@ -203,24 +200,9 @@ def one_run(
     label_set, protocol = label_set or next(iter(corpus.label_sets)), protocol or next(iter(corpus.protocols))
     corpus.check_names(label_set, protocol, fold)
     chosen = _in_order(features or corpus.default_features, dataset, "--feature")
-    if corpus.simulated:
-        corpus(root, label_set=label_set, protocol=protocol)
-    spec = RunSpec(
-        dataset=dataset,
-        label_set=label_set,
-        protocol=protocol,
-        fold=fold,
-        features=chosen,
-        features_sha256={m: read_spec(root / dataset / name).sha256 for m, name in chosen.items()},
-        method=method,
-        version=METHODS[method].version,
-        options=options or {},
-        training=change_training(Training(), training or {}, "--train"),
-        seed=seed,
-        devices=hardware.devices,
-        strategy=hardware.strategy,
-        num_nodes=hardware.num_nodes,
-        compile=hardware.compile,
-    )
+    row = SuiteRow(method, chosen, options or {}, change_training(Training(), training or {}, "--train"), {}, "")
+    suite = Suite(Path(), (dataset,), label_set, protocol, (seed,), (), (row,))
+    generate_simulated(suite, root)
+    spec = suite_specs(suite, root, hardware)[fold - 1]
     validate([spec], root)
     return spec

@@ -22,30 +22,28 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Crash:
-    """Stands for the result of an item whose worker process died twice."""
-
-
 def run_in_workers(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     workers: int,
     *,
+    crashed: Callable[[Item], Result],
     ahead: int = 1,
     in_order: bool = False,
     prepare: Callable[[], None] | None = None,
     started: Callable[[Item], None] = lambda item: None,
     waiting: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[Item, Result | Crash]]:
+) -> Iterator[tuple[Item, Result]]:
     """Apply a function to items in worker processes; yields each item with its result.
 
     When a worker dies (out of memory, or a damaged file that crashes a decoder), every item that was in progress is
-    tried again by itself, in fresh workers; the one whose worker dies again yields a :class:`Crash`.
+    tried again by itself, in fresh workers.
 
     Args:
         function: A picklable function; its exceptions are raised here.
         items: Picklable items, read as they are needed.
         workers: Number of processes.
+        crashed: Gives the result of an item whose worker died twice.
         ahead: Items per worker that are handed over before earlier results are back.
         in_order: Yield in the order of ``items``, and not as results arrive.
         prepare: Called once in each new worker.
@@ -53,7 +51,7 @@ def run_in_workers(
         waiting: Called here several times per second.
     """
     rest = iter(items)
-    crashed: deque[Item] = deque()  # were in progress when a worker died
+    again: deque[Item] = deque()  # were in progress when a worker died
     retry = False  # whether the one item in progress was in progress when a worker died
     running: dict[Future[Result], Item] = {}
     others = set(multiprocessing.active_children())
@@ -61,9 +59,9 @@ def run_in_workers(
     try:
         while True:
             if not running:
-                retry = bool(crashed)
+                retry = bool(again)
             if retry:
-                following = [] if running else [crashed.popleft()]
+                following = [] if running else [again.popleft()]
             else:
                 following = list(islice(rest, ahead * workers - len(running)))
             for item in following:
@@ -83,9 +81,10 @@ def run_in_workers(
                 pool.shutdown(cancel_futures=True)
                 pool = _pool(workers, prepare)
                 if retry:
-                    yield running.popitem()[1], Crash()
+                    item = running.popitem()[1]
+                    yield item, crashed(item)
                 else:
-                    crashed.extend(running.values())
+                    again.extend(running.values())
                     running.clear()
     finally:
         if running:
