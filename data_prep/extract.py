@@ -1,19 +1,18 @@
-"""The engine under every frozen extractor: media or transcripts and an utterance table in, one feature set out.
+"""The engine that runs every frozen extractor: from media or transcripts and an utterance table to one feature set.
 
-An :class:`Extractor` says what one utterance is decoded to (in worker processes) and what a list of such is encoded to
-(in this one, on the GPU if there is one); :func:`extract` streams a corpus through it. The media of a corpus never fit
-in memory, take hours to decode and are never all sound: what is done is kept on disk as it is made, a killed extraction
-goes on where it stopped, and an utterance that cannot be read becomes a missing modality with a reason.
+An :class:`Extractor` consists of ``decode``, which reads one utterance (in worker processes), and ``encode``, which
+turns a list of decoded utterances into features (in the main process, on the GPU if there is one). :func:`extract`
+streams a corpus through both. The media of a corpus do not fit into memory, take hours to decode, and some of them are
+damaged. Therefore results are written to disk as soon as they are computed, an extraction that was killed continues
+where it stopped, and an utterance that cannot be read becomes a missing modality with a reason.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -26,6 +25,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from data_prep.corpora.base import Clip, Unreadable, report_reasons
 from mer_bench.errors import Misuse
 from mer_bench.features import FeatureSpec, open_features, write_features
 from mer_bench.files import sha256, write_atomic
@@ -35,62 +35,34 @@ from mer_bench.utterances import FILE
 FloatArray = npt.NDArray[Any]
 
 EMPTY = np.empty((0, 0), np.float32)
-MISSING = "missing.csv"  #: in the folder of a feature set: which utterances it lacks, and why
-REMARKS = "remarks.csv"  #: likewise: which of those it has are not quite what they should be
-
-
-class Unreadable(Exception):
-    """One utterance cannot be decoded; the message is the reason that the user reads."""
+MISSING = "missing.csv"  #: in the folder of a feature set: the utterances without features, and the reasons
+REMARKS = "remarks.csv"  #: in the same folder: utterances whose features the user should check, and the reasons
 
 
 class Incomplete(Exception):
-    """``--strict`` and a feature set that lacks utterances; it is stored all the same."""
+    """Some utterances have no features although ``--strict`` was given; the feature set is stored nevertheless."""
 
 
 @dataclass(frozen=True)
 class Remarked:
-    """Features of an utterance that the user should be told something about, such as that no face was found."""
+    """Features of an utterance with a remark for the user, for example that no face was found."""
 
     values: FloatArray
     remark: str
 
 
-@dataclass(frozen=True)
-class Clip:
-    """What an extractor is told of one utterance."""
+def minor_version(package: str) -> str:
+    """The major and minor version of an installed package, for a recipe.
 
-    id: str
-    path: Path | None = None  #: its media, if it has any
-    text: str = ""
-    start: float = 0.0  #: seconds within ``path``
-    end: float | None = None  #: None for all that is left
-    half: str = ""  #: "left" or "right" where the speaker has but one half of the picture
-
-    @property
-    def media(self) -> Path:
-        """Its file.
-
-        Raises:
-            Unreadable: there is none.
-        """
-        if self.path is None:
-            raise Unreadable("there is no file for it")
-        if not self.path.is_file():
-            raise Unreadable("the file is absent")
-        return self.path
-
-
-def release(package: str) -> str:
-    """A library's minor release, for a recipe: a set that a patch release makes is no other set.
-
-    Should its values differ after all, their sketch tells the two apart.
+    Sets that differ only in a library's patch release share one recipe. Should their values differ nevertheless, the
+    hash of the values distinguishes them.
     """
     return ".".join(version(package).split(".")[:2])
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the values of a feature set, given its utterance table."""
+    """Everything that determines the values of a feature set, given its utterance table."""
 
     name: str
     modality: str
@@ -101,14 +73,14 @@ class Recipe:
     dtype: str = "float32"
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def made(self, corpus: Path) -> FeatureSpec | None:
-        """The spec of the set in the folder ``corpus`` if this recipe and the present table gave it, else None."""
+    def stored_spec(self, corpus: Path) -> FeatureSpec | None:
+        """The spec of the stored set if it comes from this recipe and the present utterance table, otherwise None."""
         try:
             spec = open_features(corpus / self.name).spec
-        except Misuse:  # absent or damaged
+        except Misuse:  # the set is absent or damaged
             return None
-        mine = asdict(self)
-        same = mine == {name: getattr(spec, name) for name in mine}
+        wanted = asdict(self)
+        same = wanted == {name: getattr(spec, name) for name in wanted}
         return spec if same and spec.table_sha256 == sha256(corpus / FILE) else None
 
 
@@ -117,13 +89,14 @@ class Extractor:
     """A frozen extractor.
 
     Args:
-        recipe: Its identity.
-        decode: From one clip to what ``encode`` takes. It runs in worker processes, hence is a function of a module, or
-            a ``partial`` of one. :class:`Unreadable`, OSError, ValueError and RuntimeError say that the clip is bad.
-        encode: From a list of such to one array [time, dim] each, in order, :class:`Remarked` or not, or the
-            :class:`Unreadable` that says why there is none.
-        parameters: The extractor's frozen parameters; called only if there is work to do.
-        batch_size: Utterances that are encoded together, which is also what a kill may cost.
+        recipe: The identity of the feature set.
+        decode: Function from one clip to an input of ``encode``. It is sent to worker processes, hence it must be a
+            function of a module or a ``partial`` of one. It raises :class:`Unreadable`, OSError, ValueError or
+            RuntimeError if the clip cannot be decoded.
+        encode: Function from a list of decoded clips to one result per clip in the same order: an array [time, dim],
+            which may be wrapped in :class:`Remarked`, or :class:`Unreadable` with the reason why there is none.
+        parameters: Function that returns the number of frozen parameters; called only if features are computed.
+        batch_size: Number of utterances that are encoded together, and the most that are lost if the process is killed.
     """
 
     recipe: Recipe
@@ -142,19 +115,19 @@ def extract(
     strict: bool = False,
     force: bool = False,
 ) -> FeatureSpec:
-    """Write the feature set of ``extractor`` into the folder ``corpus``, unless it is there already.
+    """Write the feature set of ``extractor`` into the folder ``corpus``, unless it is up to date.
 
     Args:
-        corpus: The folder that holds ``utterances.csv``.
-        extractor: What is being made, and how.
-        clips: One for each row of the table, in its order.
-        workers: Processes that decode; with 0 this one does.
-        strict: Complain in the end about utterances that could not be read.
-        force: Make it again in any case.
+        corpus: Folder that contains ``utterances.csv``.
+        extractor: The extractor to run.
+        clips: One clip per row of the table, in its order.
+        workers: Number of processes that decode; with 0 the main process decodes.
+        strict: Whether to raise an error after the set is stored if some utterances could not be read.
+        force: Whether to compute the set even if it is up to date.
 
     Raises:
         Misuse: no utterance could be read.
-        Incomplete: ``strict``, and some could not.
+        Incomplete: ``strict`` is set and some utterances could not be read.
     """
     recipe = extractor.recipe
     journal = Journal(corpus / f".{recipe.name}.partial", recipe.dtype)
@@ -163,10 +136,10 @@ def extract(
         journal.begin({**asdict(recipe), "table": sha256(corpus / FILE)}, restart=force)
         run(extractor, clips, journal, workers)
         if not journal.frames:
-            shutil.rmtree(journal.folder)  # what is wrong may be put right before the next call
-            raise Misuse(f"{recipe.name}: not one of {len(clips):,} utterances could be read: {journal.missing[0][1]}")
-        report_unread(recipe.name, journal.missing)
-        report_unread(recipe.name, journal.remarks, what="made, with a remark, for")
+            shutil.rmtree(journal.folder)  # the next call shall read the utterances again
+            raise Misuse(f"{recipe.name}: none of {len(clips):,} utterances could be read: {journal.missing[0][1]}")
+        report_reasons(recipe.name, journal.missing)
+        report_reasons(recipe.name, journal.remarks, what="computed, with a remark, for")
         return journal.sequences()
 
     spec = store(
@@ -194,62 +167,61 @@ def store(
     parameters: Callable[[], int] = lambda: 0,
     force: bool = False,
 ) -> FeatureSpec:
-    """Write the feature set of ``recipe`` into the folder ``corpus``, unless it is there already.
+    """Write the feature set of ``recipe`` into the folder ``corpus``, unless it is up to date.
 
     Args:
-        corpus: The folder that holds ``utterances.csv``.
-        recipe: What is being made.
-        sequences: Called only if there is work to do; gives one array [time, dim] for each row.
-        ids: The table's ids in order.
-        parameters: Called likewise; the frozen extractor's parameter count.
-        force: Make it again in any case.
+        corpus: Folder that contains ``utterances.csv``.
+        recipe: The identity of the feature set.
+        sequences: Function that returns one array [time, dim] per row; called only if the set is not up to date.
+        ids: The ids of the table in its order.
+        parameters: Function that returns the number of frozen parameters; called only if the set is not up to date.
+        force: Whether to compute the set even if it is up to date.
     """
-    spec = None if force else recipe.made(corpus)
+    spec = None if force else recipe.stored_spec(corpus)
     if spec:
         click.echo(f"{recipe.name}: already done ({spec.frames:,} frames; --force extracts it again)")
         return spec
-    spec = write_features(
-        corpus / recipe.name,
-        sequences(),
-        ids=ids,
-        modality=recipe.modality,
-        extractor=recipe.extractor,
-        revision=recipe.revision,
-        layer=recipe.layer,
-        frame_rate=recipe.frame_rate,
-        dtype=recipe.dtype,
-        extractor_parameters=parameters(),
-        settings=recipe.settings,
-    )
-    empty = int((np.diff(open_features(corpus / recipe.name).offsets) == 0).sum())
+    facts = asdict(recipe)
+    folder = corpus / facts.pop("name")
+    spec = write_features(folder, sequences(), ids=ids, extractor_parameters=parameters(), **facts)
+    empty = int((np.diff(open_features(folder).offsets) == 0).sum())
     lacking = f", {empty:,} of them without {recipe.modality}" if empty else ""
     click.echo(f"{recipe.name}: {spec.rows:,} utterances{lacking}, {spec.frames:,} frames of {spec.dim}")
     return spec
 
 
-# --- what is done so far ----------------------------------------------------------------------------------------------
+# --- results so far ---------------------------------------------------------------------------------------------------
 
 
 class Journal:
-    """A half-made feature set on disk: values one after another, and a line for each utterance that is done.
+    """An unfinished feature set on disk: a file of values, and a file with one line per finished utterance.
 
-    The line is written after the values, so that a kill at any moment leaves a prefix of the corpus: on return the
-    values beyond the last whole line are cut off.
+    The line is written after the values. If the process is killed, the complete lines therefore describe a prefix of
+    the corpus; :meth:`begin` removes the values after that prefix.
+
+    Args:
+        folder: Folder of the two files.
+        dtype: Data type of the values.
+
+    Attributes:
+        shapes: (time, dim) of each finished utterance.
+        missing: (id, reason) of each finished utterance without features.
+        remarks: (id, remark) of each finished utterance with a remark.
     """
 
     def __init__(self, folder: Path, dtype: str) -> None:
         self.folder, self.dtype = folder, np.dtype(dtype)
-        self.shapes: list[tuple[int, int]] = []  # [time, dim] of each utterance that is done
-        self.missing: list[tuple[str, str]] = []  # (id, reason)
-        self.remarks: list[tuple[str, str]] = []  # (id, remark)
+        self.shapes: list[tuple[int, int]] = []
+        self.missing: list[tuple[str, str]] = []
+        self.remarks: list[tuple[str, str]] = []
 
     @property
     def frames(self) -> int:
-        """How many there are so far."""
+        """Number of frames so far."""
         return sum(time for time, _ in self.shapes)
 
     def begin(self, identity: dict[str, Any], *, restart: bool) -> None:
-        """Take up the journal of the same ``identity``, or start one."""
+        """Continue a journal with the same ``identity`` unless ``restart`` is set; otherwise start a new one."""
         path = self.folder / "identity.json"
         text = json.dumps(identity, sort_keys=True)
         if restart or not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -259,39 +231,39 @@ class Journal:
             (self.folder / "lines").touch()
             write_atomic(path, text)
         lines = (self.folder / "lines").read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        for line in whole:
+        complete = [line for line in lines if line.endswith("\n")]
+        for line in complete:
             self._note(*json.loads(line))
         with (self.folder / "lines").open("rb+") as file:
-            file.truncate(len("".join(whole).encode()))
+            file.truncate(len("".join(complete).encode()))
         with (self.folder / "values").open("rb+") as file:
             file.truncate(sum(time * dim for time, dim in self.shapes) * self.dtype.itemsize)
 
-    def append(self, done: Sequence[tuple[str, FloatArray, str]]) -> None:
-        """Keep (id, array [time, dim], reason why it is empty, remark or "") of the next utterances."""
-        arrays = [np.ascontiguousarray(array, self.dtype) for _, array, _ in done]
+    def append(self, results: Sequence[tuple[str, FloatArray, str]]) -> None:
+        """Write (id, array [time, dim], reason for an empty array or remark or "") of the next utterances."""
+        arrays = [np.ascontiguousarray(array, self.dtype) for _, array, _ in results]
         with (self.folder / "values").open("ab") as file:
             for array in arrays:
                 file.write(array.data)
-        rows = [(name, *array.shape, words) for (name, _, words), array in zip(done, arrays, strict=True)]
+        rows = [(name, *array.shape, message) for (name, _, message), array in zip(results, arrays, strict=True)]
         with (self.folder / "lines").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         for row in rows:
             self._note(*row)
 
     def sequences(self) -> Iterator[FloatArray]:
-        """Everything that was appended, read from disk one by one."""
+        """The arrays that were appended, read from disk one by one."""
         with (self.folder / "values").open("rb") as file:
             for time, dim in self.shapes:
                 yield np.fromfile(file, self.dtype, time * dim).reshape(time, dim)
 
-    def _note(self, name: str, time: int, dim: int, words: str) -> None:
+    def _note(self, name: str, time: int, dim: int, message: str) -> None:
         self.shapes.append((time, dim))
-        if words:
-            (self.remarks if time else self.missing).append((name, words))
+        if message:
+            (self.remarks if time else self.missing).append((name, message))
 
 
-# --- the stream -------------------------------------------------------------------------------------------------------
+# --- decoding and encoding --------------------------------------------------------------------------------------------
 
 
 def run(extractor: Extractor, clips: Sequence[Clip], journal: Journal, workers: int) -> None:
@@ -300,7 +272,7 @@ def run(extractor: Extractor, clips: Sequence[Clip], journal: Journal, workers: 
 
     first = len(journal.shapes)
     if first:
-        click.echo(f"{extractor.recipe.name}: going on after {first:,} of {len(clips):,} utterances", err=True)
+        click.echo(f"{extractor.recipe.name}: continuing after {first:,} of {len(clips):,} utterances", err=True)
     decoded = zip(clips[first:], decode_all(extractor.decode, clips[first:], workers), strict=True)
     with tqdm(total=len(clips), initial=first, desc=extractor.recipe.name, unit=" clips", mininterval=1.0) as bar:
         while batch := list(islice(decoded, extractor.batch_size)):
@@ -329,15 +301,19 @@ def decode_all(decode: Callable[[Clip], Any], clips: Iterable[Clip], workers: in
 def encode_batch(
     encode: Callable[[list[Any]], Sequence[FloatArray | Remarked | Unreadable]], batch: Sequence[tuple[Clip, Any]]
 ) -> list[tuple[str, FloatArray, str]]:
-    """(id, array, reason why it is empty, remark or "") of each; one that cannot be encoded takes no others along."""
-    sound = [item for _, item in batch if not isinstance(item, Unreadable)]
+    """Encode decoded clips together, or one by one if that fails, so that one bad clip does not affect the others.
+
+    Returns:
+        For each clip its id, its array [time, dim], and the reason why it is empty or a remark or "".
+    """
+    decoded = [item for _, item in batch if not isinstance(item, Unreadable)]
     outcomes: list[Any]
     try:
-        outcomes = list(encode(sound)) if sound else []
+        outcomes = list(encode(decoded)) if decoded else []
     except (ValueError, RuntimeError):
-        outcomes = [_attempt(lambda item: encode([item])[0], item) for item in sound]
+        outcomes = [_attempt(lambda item: encode([item])[0], item) for item in decoded]
     encoded = iter(outcomes)
-    done: list[tuple[str, FloatArray, str]] = []
+    results: list[tuple[str, FloatArray, str]] = []
     for clip, item in batch:
         remark: str = ""
         outcome: Any = item if isinstance(item, Unreadable) else next(encoded)
@@ -348,32 +324,15 @@ def encode_batch(
         if not isinstance(outcome, Unreadable) and not np.isfinite(outcome).all():
             outcome = Unreadable("its features are not finite")
         if isinstance(outcome, Unreadable):
-            done.append((clip.id, EMPTY, str(outcome).replace(str(clip.path), "the file")))
+            results.append((clip.id, EMPTY, str(outcome).replace(str(clip.path), "the file")))
         else:
-            done.append((clip.id, outcome, remark))
-    return done
+            results.append((clip.id, outcome, remark))
+    return results
 
 
 def _attempt(function: Callable[[Any], Any], item: Any) -> Any:
-    """``function(item)``, or the :class:`Unreadable` that stands for its failure."""
+    """``function(item)``, or :class:`Unreadable` with the last line of the error if it fails."""
     try:
         return function(item)
     except (Unreadable, OSError, ValueError, RuntimeError) as error:  # decoders' errors are RuntimeErrors
         return Unreadable((str(error).strip().splitlines() or [type(error).__name__])[-1])
-
-
-# --- what the user reads ----------------------------------------------------------------------------------------------
-
-
-def fingerprint(paths: Iterable[Path], root: Path) -> str:
-    """Sixteen hex digits that change when a file below ``root`` appears, vanishes, moves or changes size."""
-    lines = (f"{p.relative_to(root).as_posix()} {p.stat().st_size}\n" for p in sorted(paths) if p.is_file())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
-
-
-def report_unread(name: str, reasons: Sequence[tuple[str, str]], shown: int = 5, *, what: str = "missing for") -> None:
-    """Say aloud for how many utterances each reason holds, naming ``shown`` of them: by default, why they lack it."""
-    for reason, count in Counter(reason for _, reason in reasons).most_common():
-        ids = [i for i, r in reasons if r == reason]
-        more = ", ..." if count > shown else ""
-        click.echo(f"{name}: {what} {count:,} utterances: {reason} ({', '.join(ids[:shown])}{more})", err=True)

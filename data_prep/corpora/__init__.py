@@ -1,1 +1,1 @@
-"""Readers of the releases: files on disk -> utterances and clips."""
+"""Readers of the corpora as they are distributed: from files on disk to utterance tables and clips."""

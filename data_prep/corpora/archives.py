@@ -1,4 +1,4 @@
-"""Zips and tarballs as the corpora are distributed in, unpacked safely, once, and from where a kill left off."""
+"""Unpacking of the zips and tarballs in which the corpora are distributed: safe, only once, and resumable."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 
 FOLDER = "unpacked"
-Member = tuple[str, int, Callable[[], IO[bytes] | None]]  #: name, bytes, how to read it
+Member = tuple[str, int, Callable[[], IO[bytes] | None]]  #: name, size in bytes, function that opens it
 
 
 def unpack_all(raw: Path, names: re.Pattern[str], folder: Path | None = None) -> Path:
-    """Unpack every archive in ``raw`` whose file name ``names`` matches; return the folder to read the corpus from.
+    """Unpack every archive below ``raw`` whose file name matches ``names``; return the folder to read the corpus from.
 
-    Archives inside of these are unpacked too, and then removed. A file that lies below ``raw`` already, in a folder of
-    the same name and with the same size, is not written again.
+    Archives inside these archives are unpacked as well and then removed. A file that already exists below ``raw``, in a
+    folder of the same name and with the same size, is not written again.
 
     Args:
-        raw: The corpus as it was obtained.
-        names: Matched against whole file names.
-        folder: Where to unpack; below ``raw`` by default. If it lies elsewhere, the corpus is read from there.
+        raw: Folder of the corpus as it was obtained.
+        names: Regular expression for whole file names.
+        folder: Folder to unpack into, by default ``raw/unpacked``. If it is not below ``raw``, it is returned.
 
     Raises:
-        Misuse: an archive is damaged or unsafe, or there is no room for it.
+        Misuse: an archive is damaged or unsafe, or the disk is full.
     """
     target = folder or raw / FOLDER
     seen: set[Path] = set()
-    while todo := sorted(
-        {path for root in (raw, target) for path in root.rglob("*") if path not in seen and wanted(path, names)},
+    while found := sorted(
+        {path for root in (raw, target) for path in root.rglob("*") if path not in seen and is_archive(path, names)},
         key=lambda path: (target in path.parents, path),
     ):
-        present = {key for path in raw.rglob("*") if path.is_file() for key in keys(path, path.stat().st_size)}
-        for archive in todo:
+        present = {key for path in raw.rglob("*") if path.is_file() for key in file_keys(path, path.stat().st_size)}
+        for archive in found:
             inner = target in archive.parents
             unpack(archive, archive.parent if inner else target, present)
             seen.add(archive)
@@ -54,37 +54,37 @@ def unpack_all(raw: Path, names: re.Pattern[str], folder: Path | None = None) ->
     return raw if not seen or raw.resolve() in target.resolve().parents else target
 
 
-def keys(path: Path, size: int) -> tuple[tuple[str, str, int], tuple[str, str, int]]:
-    """What a member of an archive is recognised by where it lies already: with its folder's name, and without."""
+def file_keys(path: Path, size: int) -> tuple[tuple[str, str, int], tuple[str, str, int]]:
+    """Two keys that identify a file of an archive: (folder, name, size) and ("", name, size)."""
     return (path.parent.name, path.name, size), ("", path.name, size)
 
 
-def wanted(path: Path, names: re.Pattern[str]) -> bool:
-    """Whether ``path`` is one of the archives, and not what macOS leaves beside it."""
-    return bool(names.fullmatch(path.name)) and path.is_file() and not is_clutter(PurePosixPath(path.name))
+def is_archive(path: Path, names: re.Pattern[str]) -> bool:
+    """Whether ``path`` is a file whose name matches ``names``, and not metadata that macOS wrote for it."""
+    return bool(names.fullmatch(path.name)) and path.is_file() and not is_macos_metadata(PurePosixPath(path.name))
 
 
-def is_clutter(name: PurePosixPath) -> bool:
-    """Whether it is macOS's ``._name``, ``.DS_Store`` or ``__MACOSX``."""
+def is_macos_metadata(name: PurePosixPath) -> bool:
+    """Whether it is a file ``._name`` or ``.DS_Store``, or in a folder ``__MACOSX``."""
     return name.name.startswith("._") or name.name == ".DS_Store" or "__MACOSX" in name.parts
 
 
 def unpack(archive: Path, folder: Path, present: Collection[tuple[str, str, int]] = ()) -> None:
-    """Unpack one archive below ``folder``, unless its mark there says that it is done.
+    """Unpack one archive into ``folder``, unless a marker file says that this has been done.
 
-    Each file appears under its name when it is complete, so that what is there with the right size is right.
+    Each file gets its name only when it is complete, so an existing file of the right size need not be written again.
 
     Args:
         archive: A zip, or a tarball compressed with gzip.
-        folder: Created if need be.
-        present: Files that count as unpacked, by :func:`keys`.
+        folder: Folder to unpack into; created if it does not exist.
+        present: Keys of files that already exist elsewhere, see :func:`file_keys`.
 
     Raises:
-        Misuse: the archive is damaged; or a member of it is a link or a device, or would land outside of ``folder``.
+        Misuse: the archive is damaged, or one of its members is a link, a device or has a path outside ``folder``.
     """
-    mark = folder / f".{archive.name}.done"
+    marker = folder / f".{archive.name}.done"
     size = f"{archive.stat().st_size}\n"
-    if mark.is_file() and mark.read_text(encoding="utf-8") == size:
+    if marker.is_file() and marker.read_text(encoding="utf-8") == size:
         return
     from tqdm import tqdm
 
@@ -97,26 +97,26 @@ def unpack(archive: Path, folder: Path, present: Collection[tuple[str, str, int]
             for name, length, read in members(archive, file):
                 path = safe_path(name, archive)
                 target = folder / path
-                done = target.is_file() and target.stat().st_size == length
-                if not done and keys(path, length)[0] not in present:
+                complete = target.is_file() and target.stat().st_size == length
+                if not complete and file_keys(path, length)[0] not in present:
                     write_member(target, length, read)
                     written += 1
                 bar.update(max(0, file.tell() - bar.n))
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Misuse(f"{archive} is damaged or not whole ({reason}): download it again") from error
+        raise Misuse(f"{archive} is damaged or incomplete ({reason}): download it again") from error
     except OSError as error:
-        if not error.errno:  # gzip's own errors have no number
-            raise Misuse(f"{archive} is damaged or not whole ({error}): download it again") from error
+        if not error.errno:  # an error of gzip and not of the file system
+            raise Misuse(f"{archive} is damaged or incomplete ({error}): download it again") from error
         raise Misuse(
             f"cannot unpack {archive} into {folder}: {error.strerror} (--unpack names another folder)"
         ) from error
-    write_atomic(mark, size)
+    write_atomic(marker, size)
     click.echo(f"{archive.name}: {written:,} files unpacked into {folder}")
 
 
 def members(archive: Path, file: IO[bytes]) -> Iterator[Member]:
-    """The files of an archive in their order; folders and macOS's clutter are passed over.
+    """The files of an archive in their order, without folders and metadata of macOS.
 
     Raises:
         Misuse: a member is neither a file nor a folder.
@@ -124,41 +124,41 @@ def members(archive: Path, file: IO[bytes]) -> Iterator[Member]:
     if archive.suffix.lower() == ".zip":
         with zipfile.ZipFile(file) as content:
             for info in content.infolist():
-                if info.is_dir() or is_clutter(PurePosixPath(info.filename)):
+                if info.is_dir() or is_macos_metadata(PurePosixPath(info.filename)):
                     continue
                 if S_ISLNK(info.external_attr >> 16):
                     raise Misuse(f"{archive} is refused: its member {info.filename!r} is a link")
                 yield info.filename, info.file_size, partial(content.open, info)
         return
-    # tarfile takes a gzip stream that breaks off for the end of the archive; gzip itself, read to its end, does not
+    # tarfile takes a truncated gzip stream for the end of the archive; reading gzip itself to the end raises an error
     with gzip.open(file) as plain:
         with tarfile.open(fileobj=plain, mode="r|") as stream:
             for member in stream:
-                if member.isdir() or is_clutter(PurePosixPath(member.name)):
+                if member.isdir() or is_macos_metadata(PurePosixPath(member.name)):
                     continue
                 if not member.isreg():
-                    kind = "link" if member.issym() or member.islnk() else "device"
-                    raise Misuse(f"{archive} is refused: its member {member.name!r} is a {kind}")
-                # only contents are taken from here on: no owners, modes or links, so no extraction filter is needed
+                    file_type = "link" if member.issym() or member.islnk() else "device"
+                    raise Misuse(f"{archive} is refused: its member {member.name!r} is a {file_type}")
+                # only the content is read, no owners, modes or links, so no extraction filter is needed
                 yield member.name, member.size, partial(stream.extractfile, member)
         while plain.read(1 << 20):
             pass
 
 
 def safe_path(name: str, archive: Path) -> Path:
-    """The relative path of a member.
+    """The relative path of the archive member ``name``.
 
     Raises:
-        Misuse: it is absolute, climbs out of its folder, or is written in Windows' way.
+        Misuse: the path is absolute, contains ``..``, or contains a backslash, a colon or a null character.
     """
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or re.search(r"[\\:\x00]", name):
-        raise Misuse(f"{archive} is refused: its member {name!r} would be written outside of the folder")
+        raise Misuse(f"{archive} is refused: its member {name!r} would be written outside the folder")
     return Path(*path.parts)
 
 
 def write_member(target: Path, length: int, read: Callable[[], IO[bytes] | None]) -> None:
-    """Write one member beside ``target`` and rename it into place."""
+    """Write one member to a temporary file beside ``target`` and rename that to ``target`` when it is complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.part")
     source = read()

@@ -1,4 +1,4 @@
-"""Which file and which span belong to each utterance of a prepared corpus."""
+"""The media file and the span of time of each utterance of a prepared corpus."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.corpora import iemocap, meld, ravdess
-from data_prep.extract import Clip
+from data_prep.corpora.base import Clip
 from mer_bench.utterances import read_table
 
-#: seconds within MELD's clips that were cut minutes too long, inferred from their neighbours' times: the first begins
-#: with an utterance of two seconds and has seven words; the second ends where the next one begins, and has three
+#: Start and end in seconds within two clips of MELD that were cut minutes too long, inferred from the times of their
+#: neighbours. The first begins with an utterance of two seconds and seven words; the second ends where the next
+#: utterance begins, and has three words.
 MELD_SPANS = {"test_dia38_utt4": (0.0, 5.0), "test_dia220_utt0": (231.0, None)}
 
 
 def media_folder(corpus: Path, raw: Path) -> Path:
-    """The folder that the media column of the table in ``corpus`` is relative to.
+    """The folder to which the column ``media`` of the table in ``corpus`` is relative.
 
     Args:
         corpus: Folder of the utterance table; its name says which corpus it is.
-        raw: What the user calls RAW in ``make data``, or anything between it and the folder in question.
+        raw: The folder given to ``make data`` as RAW, or any folder between it and the media folder.
 
     Raises:
         Misuse: the corpus is not below ``raw``.
@@ -29,11 +30,11 @@ def media_folder(corpus: Path, raw: Path) -> Path:
 
 
 def audio_clips(corpus: Path, raw: Path) -> list[Clip]:
-    """Each utterance's audio; the releases cut it into utterances, two of MELD's at the wrong place.
+    """The audio of each utterance: one whole file, except for two files of MELD that were cut at the wrong time.
 
     Args:
         corpus: Folder of the utterance table.
-        raw: The folder that its ``media`` column is relative to, see :func:`media_folder`.
+        raw: Folder to which its column ``media`` is relative, see :func:`media_folder`.
     """
     rows: Any = read_table(corpus).itertuples()
     return [
@@ -42,20 +43,21 @@ def audio_clips(corpus: Path, raw: Path) -> list[Clip]:
 
 
 def vision_clips(corpus: Path, raw: Path, *, marked_side: str = "left") -> list[Clip]:
-    """Each utterance's video, and which part of it shows the speaker while she speaks.
+    """The video of each utterance: the file, the span of time, and the half of the picture that shows the speaker.
 
-    RAVDESS: the take's audio-video or else its video-only file. IEMOCAP: the dialogue's video, between the utterance's
-    times, one half of the picture. MELD and others: the file that the table names; MELD's times count from the
-    beginning of the episode, not of the clip.
+    RAVDESS: the audio-video file of the take, or else its video-only file. IEMOCAP: one half of the picture of the
+    dialogue's video between the times of the utterance. MELD and others: the file named by the table. MELD's times
+    are not used, because they count from the beginning of the episode and not of the clip.
 
     Args:
         corpus: Folder of the utterance table; its name says which corpus it is.
-        raw: What the user calls RAW.
-        marked_side: The half of IEMOCAP's picture with the actor who wears the motion capture's markers. The
-            dialogue's name says who that is: in ``Ses01F_impro01`` it is the woman. IEMOCAP's documentation does not
-            tell the side. Public code that cuts the speakers out by windows set by eye takes the left for the actor
-            with markers (IoannisKansizoglou/Iemocap-preprocess, ``find_speaker``, and others after it); some takes it
-            for the woman in every dialogue, which agrees in half of them. Look at a contact sheet.
+        raw: The folder given to ``make data`` as RAW.
+        marked_side: Half of IEMOCAP's picture that shows the actor with motion capture markers. The name of the
+            dialogue says who wears them: in ``Ses01F_impro01`` it is the woman. IEMOCAP's documentation does not state
+            the side. Public code that cuts out the speakers with manually chosen windows takes the left half for the
+            actor with markers (``find_speaker`` of IoannisKansizoglou/Iemocap-preprocess and code based on it). Other
+            code takes it for the woman in every dialogue, which is the same in half of the dialogues. Check the result
+            with a contact sheet.
     """
     table, name = read_table(corpus), corpus.resolve().name
     rows: Any = table.itertuples()
@@ -64,15 +66,15 @@ def vision_clips(corpus: Path, raw: Path, *, marked_side: str = "left") -> list[
         return [Clip(take, files.get((take, "01", ".mp4"), files.get((take, "02", ".mp4")))) for take in table["id"]]
     folder = media_folder(corpus, raw)
     if name != "iemocap":
-        return audio_clips(corpus, folder)  # sound and pictures are in one file
-    other = {"left": "right", "right": "left"}[marked_side]
+        return audio_clips(corpus, folder)  # the same file holds sound and pictures
+    other_side = {"left": "right", "right": "left"}[marked_side]
     return [
         Clip(
             row.id,
             folder / f"Session{row.session}" / "dialog" / "avi" / "DivX" / f"{row.dialogue}.avi",
             start=row.start,
             end=row.end,
-            half=marked_side if row.speaker[-1] == row.dialogue[5] else other,
+            half=marked_side if row.speaker[-1] == row.dialogue[5] else other_side,
         )
         for row in rows
     ]

@@ -1,7 +1,7 @@
-"""IEMOCAP: the release's label and transcript files to an utterance table, then text, GeMAPS and MFCC features.
+"""IEMOCAP: from the label and transcript files of the release to an utterance table and six-class labels.
 
 Busso et al., "IEMOCAP: interactive emotional dyadic motion capture database", Language Resources and Evaluation, 2008.
-The corpus is licensed by USC: nothing made from it, features included, may be passed on.
+The licence of USC forbids passing on the corpus and everything derived from it, including features.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from data_prep.extract import report_unread
+from data_prep.corpora.base import report_reasons, report_subset
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
+from mer_bench.utterances import COLUMNS
 
 COUNTS = {
     "xxx": 2507,  # the annotators did not agree
@@ -32,7 +33,7 @@ COUNTS = {
     "dis": 2,
 }
 DIALOGUES, SESSIONS = 151, 5
-COMMUNITY = ("hap", "sad", "neu", "ang", "exc", "fru")  #: the integers of the DialogueRNN-style packs
+COMMUNITY = ("hap", "sad", "neu", "ang", "exc", "fru")  #: the classes of DialogueRNN-style packs, by their integers
 COMMUNITY_ROWS = 7433
 COMMUNITY_FILE = "labels_six_community.csv"
 ARCHIVES = re.compile(r"IEMOCAP_full_release.*\.(tar\.gz|tgz|zip)", re.IGNORECASE)
@@ -41,10 +42,10 @@ TRANSCRIPT = re.compile(r"(Ses\d\d[FM]_\w+_[FM]\w+) \[[\d.]+-[\d.]+\]:(.*)")
 
 
 def find_root(raw: Path) -> Path:
-    """The folder of Session1 .. Session5, anywhere below ``raw``.
+    """The folder that contains Session1 .. Session5, anywhere below ``raw``.
 
     Raises:
-        Misuse: there is no EmoEvaluation folder.
+        Misuse: there is no folder Session*/dialog/EmoEvaluation.
     """
     found = [
         p
@@ -56,12 +57,12 @@ def find_root(raw: Path) -> Path:
     return min((p.parents[2] for p in found), key=lambda p: (len(p.parts), p))
 
 
-def _lines(root: Path, kind: str) -> list[tuple[str, str]]:
-    """(session, line) of every file of one kind; the release also holds macOS's ``._*`` files, which are no text."""
+def _lines(root: Path, folder: str) -> list[tuple[str, str]]:
+    """(session, line) of every text file in the given folder of each session's ``dialog`` folder."""
     return [
         (path.parents[2].name.removeprefix("Session"), line)
-        for path in sorted(root.glob(f"Session[1-5]/dialog/{kind}/*.txt"))
-        if not path.name.startswith(".")
+        for path in sorted(root.glob(f"Session[1-5]/dialog/{folder}/*.txt"))
+        if not path.name.startswith(".")  # the release also holds macOS's ``._*`` files, which are not text
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
     ]
 
@@ -70,20 +71,20 @@ def utterances(root: Path, *, partial: bool = False) -> pd.DataFrame:
     """The utterance table, ordered by session, dialogue and start time.
 
     Args:
-        root: Folder of Session1 .. Session5.
-        partial: Accept a subset of the corpus, with a warning instead of an error.
+        root: Folder that contains Session1 .. Session5.
+        partial: Whether to accept a subset of the corpus, with a warning instead of an error.
 
     Raises:
         Misuse: the counts are not those of the release.
     """
     text: dict[str, str] = {}
-    strays = 0
+    unmatched = 0
     for _, line in _lines(root, "transcriptions"):
         match = TRANSCRIPT.match(line)
         if match:
             text[match[1]] = match[2].strip()
         else:
-            strays += bool(line.strip())
+            unmatched += bool(line.strip())
     rows = []
     for session, line in _lines(root, "EmoEvaluation"):
         match = LABEL.match(line)
@@ -95,7 +96,7 @@ def utterances(root: Path, *, partial: bool = False) -> pd.DataFrame:
             {
                 "id": utterance,
                 "dialogue": dialogue,
-                "speaker": dialogue[:5] + number[0],  # who speaks, not the letter in the dialogue's name
+                "speaker": dialogue[:5] + number[0],  # the letter in the dialogue's name is not the speaker
                 "session": session,
                 "start": float(start),
                 "end": float(end),
@@ -105,19 +106,18 @@ def utterances(root: Path, *, partial: bool = False) -> pd.DataFrame:
                 "media": f"Session{session}/sentences/wav/{dialogue}/{utterance}.wav",
             }
         )
-    table = pd.DataFrame(rows, columns=["id", "dialogue", "speaker", "session", "start", "end", "text", "emotion",
-                                        "split", "media"])  # fmt: skip
-    again = table.loc[table["id"].duplicated(), "id"]
-    if len(again):
+    table = pd.DataFrame(rows, columns=[column for column in COLUMNS if column != "turn"])
+    repeated = table.loc[table["id"].duplicated(), "id"]
+    if len(repeated):
         raise Misuse(
-            f"the EmoEvaluation files below {root} hold {len(again):,} utterances more than once (first: "
-            f"{again.iloc[0]}); remove the copies of a file"
+            f"the EmoEvaluation files below {root} hold {len(repeated):,} utterances more than once (first: "
+            f"{repeated.iloc[0]}); remove the duplicate files"
         )
     table = table.sort_values(["session", "dialogue", "start", "id"], ignore_index=True)
     table["turn"] = table.groupby("dialogue").cumcount()
     _check(table, root, partial)
     click.echo(
-        f"transcripts: {int((table['text'] == '').sum()):,} utterances have none, {strays:,} lines belong to no "
+        f"transcripts: {int((table['text'] == '').sum()):,} utterances have none, {unmatched:,} lines belong to no "
         f"utterance, {len(set(text) - set(table['id'])):,} transcripts have no label"
     )
     return table
@@ -135,29 +135,26 @@ def _check(table: pd.DataFrame, root: Path, partial: bool) -> None:
     for name, column, expected in (("dialogues", "dialogue", DIALOGUES), ("sessions", "session", SESSIONS)):
         if table[column].nunique() != expected:
             wrong.append(f"{table[column].nunique()} {name} instead of {expected}")
-    if not wrong:
-        return
-    sentence = f"{root} holds {len(table):,} of IEMOCAP's {sum(COUNTS.values()):,} utterances: {', '.join(wrong)}"
-    if not partial:
-        raise Misuse(f"{sentence}; complete the release, or pass --partial to go on with a subset")
-    click.echo(f"WARNING: {sentence}; scores on a subset compare with nothing", err=True)
+    if wrong:
+        problem = f"{root} holds {len(table):,} of IEMOCAP's {sum(COUNTS.values()):,} utterances: {', '.join(wrong)}"
+        report_subset(problem, "complete the release, or pass --partial to continue with a subset", partial=partial)
 
 
 def report_media(table: pd.DataFrame, root: Path) -> None:
-    """Say which of the release's wav and avi files are missing, where there are any of their kind."""
+    """Print which wav and avi files of the release are missing; a type without any file is not reported."""
     dialogues = table.drop_duplicates("dialogue")
-    films = "Session" + dialogues["session"] + "/dialog/avi/DivX/" + dialogues["dialogue"] + ".avi"
-    for what, names, files in (("audio", table["id"], table["media"]), ("video", dialogues["dialogue"], films)):
+    videos = "Session" + dialogues["session"] + "/dialog/avi/DivX/" + dialogues["dialogue"] + ".avi"
+    for what, names, files in (("audio", table["id"], table["media"]), ("video", dialogues["dialogue"], videos)):
         absent = [name for name, file in zip(names, files, strict=True) if not (root / file).is_file()]
         if len(absent) < len(names):
-            report_unread(what, [(name, "the release's file is absent") for name in absent])
+            report_reasons(what, [(name, "the release's file is absent") for name in absent])
 
 
 def write_community(corpus: Path, table: pd.DataFrame, pack: Path) -> Path:
     """Write the six-class labels of a JSON ``{"dialogues": {name: {"utt": [ids], "label": [integers]}}}``.
 
     Raises:
-        Misuse: the file is unreadable, has another size, or an id that the table lacks.
+        Misuse: the file is unreadable, has an unexpected number of utterances, or an id that the table lacks.
     """
     try:
         dialogues = json.loads(pack.read_text(encoding="utf-8"))["dialogues"].values()
@@ -167,7 +164,7 @@ def write_community(corpus: Path, table: pd.DataFrame, pack: Path) -> Path:
             for utterance, number in zip(dialogue["utt"], dialogue["label"], strict=True)
         }
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise Misuse(f"{pack} is not a pack of six-class dialogues: {type(error).__name__}: {error}") from error
+        raise Misuse(f"{pack} is not a file of six-class dialogues: {type(error).__name__}: {error}") from error
     absent = sorted(set(label) - set(table["id"]))
     if absent:
         raise Misuse(f"{pack} holds {len(absent):,} utterances that the table lacks (first: {absent[0]!r})")
@@ -179,15 +176,16 @@ def write_community(corpus: Path, table: pd.DataFrame, pack: Path) -> Path:
 def write_labels(corpus: Path, table: pd.DataFrame, label: Mapping[str, str]) -> Path:
     """Write the six-class variant of the DialogueRNN-style packs as ``labels_six_community.csv``; return its path.
 
-    The packs have 7,433 utterances where the release gives 7,380: 53 that the release leaves undecided (xxx) are happy
-    there, from an older labelling. Papers use both, so the variant has a file of its own.
+    The packs contain 7,433 utterances, the release 7,380. The 53 additional ones have no majority label in the release
+    (xxx), but an older labelling, which the packs use, calls them happy. Papers use both variants, so this one has a
+    file of its own.
     """
     rows = table.loc[table["id"].isin(list(label)), ["id", "emotion"]]
     labels = rows["id"].map(dict(label))
-    release = table["emotion"].isin(COMMUNITY).sum()
+    in_release = table["emotion"].isin(COMMUNITY).sum()
     differ = pd.Series(rows["emotion"] + " -> " + labels)[rows["emotion"] != labels].value_counts()
     path = corpus / COMMUNITY_FILE
     write_atomic(path, rows.assign(emotion=labels).to_csv(index=False, lineterminator="\n"))
     changes = ", ".join(f"{count} {change}" for change, count in differ.items()) or "none"
-    click.echo(f"community labels: {len(rows):,} ({release:,} in the release; differing: {changes}) -> {path}")
+    click.echo(f"community labels: {len(rows):,} ({in_release:,} in the release; differing: {changes}) -> {path}")
     return path

@@ -1,4 +1,4 @@
-"""MELD: the official CSVs to an utterance table and sentiment labels, then text features (and MFCC where clips are).
+"""MELD: from the official CSVs to an utterance table and sentiment labels.
 
 Poria et al., "MELD: A Multimodal Multi-Party Dataset for Emotion Recognition in Conversations", ACL 2019.
 """
@@ -13,12 +13,12 @@ from pathlib import Path
 import click
 import pandas as pd
 
-from data_prep.extract import report_unread
+from data_prep.corpora.base import decode_bytes, report_reasons, report_subset, shallowest_first
 from mer_bench.errors import Misuse, unknown
 
 EMOTIONS = ("neutral", "joy", "surprise", "anger", "sadness", "disgust", "fear")
 SENTIMENTS = ("negative", "neutral", "positive")
-#: our split name: (the release's name, folder of its clips, utterances)
+#: name of the split in the table: (its name in the release, folder of its clips, number of utterances)
 SPLITS = {
     "train": ("train", "train_splits", 9989),
     "validation": ("dev", "dev_splits_complete", 1109),
@@ -34,27 +34,28 @@ DEFECTS = {
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "StartTime", "EndTime")
 ARCHIVES = re.compile(r"(MELD\.Raw|train|dev|test)\.(tar\.gz|tgz|zip)", re.IGNORECASE)
 TIME = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
-#: the bytes 0x80 .. 0x9f, which cp1252 prints and latin-1 takes for invisible control characters
+#: the bytes 0x80 .. 0x9f, which are printable in cp1252 and control characters in latin-1
 C1 = {code: bytes([code]).decode("cp1252") for code in range(0x80, 0xA0) if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)}
 
 
 def repair(text: str) -> str:
-    """Undo the two encoding accidents of the CSVs.
+    """Undo the two encoding errors of the CSVs.
 
-    UTF-8 read as cp1252 shows an apostrophe as three characters; cp1252 read as latin-1, as the control character 0x92.
+    Text in UTF-8 that was read as cp1252 shows an apostrophe as three characters. Text in cp1252 that was read as
+    latin-1 shows it as the control character 0x92.
     """
 
-    def utf8_again(run: re.Match[str]) -> str:
+    def as_utf8(run: re.Match[str]) -> str:
         try:
             return b"".join(bytes([ord(c)]) if ord(c) < 256 else c.encode("cp1252") for c in run[0]).decode()
         except UnicodeError:
-            return run[0]  # a genuine run of accented letters or quotes
+            return run[0]  # correctly decoded accented letters or quotation marks
 
-    return re.sub(r"[^\x00-\x7f]{2,}", utf8_again, text).translate(C1)
+    return re.sub(r"[^\x00-\x7f]{2,}", as_utf8, text).translate(C1)
 
 
 def seconds(time: str) -> float:
-    """``0:20:57,256`` as 1257.256; NaN for what is no time."""
+    """``0:20:57,256`` as 1257.256; NaN if the text is not a time."""
     match = TIME.fullmatch(time.strip())
     if not match:
         return float("nan")
@@ -63,23 +64,27 @@ def seconds(time: str) -> float:
 
 
 def find_csv(raw: Path, split: str) -> Path:
-    """The official CSV of one split, anywhere below ``raw``."""
+    """The official CSV of one split, anywhere below ``raw``.
+
+    Raises:
+        Misuse: there is no such file.
+    """
     name = f"{SPLITS[split][0]}_sent_emo.csv"
-    found = sorted(raw.rglob(name), key=lambda p: (len(p.parts), p))
+    found = shallowest_first(raw, name)
     if not found:
         raise Misuse(f"no MELD file {name} below {raw}")
     return found[0]
 
 
 def find_media(raw: Path) -> Path:
-    """The folder in which most of the clips' official folders stand; that of the training CSV if there are none."""
+    """The folder that contains most of the official clip folders, or else the folder of the training CSV."""
     names = [folder for _, folder, _ in SPLITS.values()]
     found = Counter(p.parent for name in names for p in raw.rglob(name) if p.is_dir() and "__MACOSX" not in p.parts)
     return max(sorted(found), key=found.__getitem__) if found else find_csv(raw, "train").parent
 
 
 def report_clips(table: pd.DataFrame, media: Path) -> None:
-    """Say which clips are missing, and how many of them are known to be; which are empty; which belong to no row."""
+    """Print which clips are missing (and how many of these are known defects), are empty, or belong to no utterance."""
     for split, (_, folder, _) in SPLITS.items():
         rows = table[table["split"] == split]
         sizes = {p.name: p.stat().st_size for p in (media / folder).glob("dia*_utt*.mp4") if p.is_file()}
@@ -88,30 +93,25 @@ def report_clips(table: pd.DataFrame, media: Path) -> None:
         if sizes and len(absent):
             known = [i for i in absent if i in DEFECTS]
             ids = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
-            click.echo(f"clips: {len(absent):,} of {len(rows):,} {split} clips are missing, {len(known)} of them "
-                       f"known to be: {ids}", err=True)  # fmt: skip
+            counts = f"{len(absent):,} of {len(rows):,} {split} clips are missing, {len(known)} of them known defects"
+            click.echo(f"clips: {counts}: {ids}", err=True)
         elif not sizes:
             click.echo(f"clips: there is no {folder}/*.mp4 in {media}", err=True)
-        strangers = sorted(set(sizes) - set(names))
-        if strangers:
-            click.echo(f"clips: {len(strangers):,} files of {folder} belong to no row (first: {strangers[0]})")
-        report_unread(
-            "clips", [(i, "the file is empty") for i, n in zip(rows["id"], names, strict=True) if sizes.get(n) == 0]
-        )
+        unknown_clips = sorted(set(sizes) - set(names))
+        if unknown_clips:
+            click.echo(f"clips: {len(unknown_clips):,} files of {folder} belong to no row (first: {unknown_clips[0]})")
+        empty = [i for i, name in zip(rows["id"], names, strict=True) if sizes.get(name) == 0]
+        report_reasons("clips", [(i, "the file is empty") for i in empty])
 
 
 def read_split(raw: Path, split: str) -> pd.DataFrame:
-    """The rows of one official CSV as text, encoding repaired, ordered by dialogue and utterance.
+    """The rows of one official CSV as text with repaired encoding, ordered by dialogue and utterance.
 
     Raises:
         Misuse: the file is absent, lacks a column, or holds a label that MELD does not have.
     """
     path = find_csv(raw, split)
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")  # repair() makes cp1252 of it
+    text = decode_bytes(path.read_bytes())  # if it is cp1252, repair() corrects what Latin-1 decodes wrongly
     try:
         rows = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
         absent = [column for column in COLUMNS if column not in rows]
@@ -121,15 +121,15 @@ def read_split(raw: Path, split: str) -> pd.DataFrame:
             rows[column] = rows[column].astype(int)
     except ValueError as error:  # pandas' parser errors are ValueErrors
         raise Misuse(f"{path} is not an official MELD file: {error}") from error
-    again = rows[rows.duplicated(["Dialogue_ID", "Utterance_ID"])]
-    if len(again):
-        first = "dia{Dialogue_ID}_utt{Utterance_ID}".format(**again.iloc[0])
-        raise Misuse(f"{path} holds {len(again):,} utterances more than once (first: {first}); remove the copies")
+    repeated = rows[rows.duplicated(["Dialogue_ID", "Utterance_ID"])]
+    if len(repeated):
+        first = "dia{Dialogue_ID}_utt{Utterance_ID}".format(**repeated.iloc[0])
+        raise Misuse(f"{path} holds {len(repeated):,} utterances more than once (first: {first}); remove the copies")
     for column, names in (("Emotion", EMOTIONS), ("Sentiment", SENTIMENTS)):
         rows[column] = rows[column].str.strip().str.lower()
-        strangers = sorted(set(rows[column]) - set(names))
-        if strangers:
-            raise unknown(f"MELD {column.lower()} in {path.name}", strangers[0], names)
+        unknown_labels = sorted(set(rows[column]) - set(names))
+        if unknown_labels:
+            raise unknown(f"MELD {column.lower()} in {path.name}", unknown_labels[0], names)
     for column in ("Utterance", "Speaker"):
         repaired = rows[column].map(repair)
         rows["repaired"] = rows.get("repaired", 0) + (repaired != rows[column])
@@ -140,14 +140,14 @@ def read_split(raw: Path, split: str) -> pd.DataFrame:
 def utterances(raw: Path, *, partial: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The utterance table and the sentiment labels (``id, emotion``), both in the order train, validation, test.
 
-    Sentiment is not a function of emotion: surprise is positive about as often as negative.
+    Sentiment cannot be derived from emotion: surprise is positive about as often as negative.
 
     Args:
         raw: Any folder above the official CSVs.
-        partial: Accept a subset of the corpus, with a warning instead of an error.
+        partial: Whether to accept a subset of the corpus, with a warning instead of an error.
 
     Raises:
-        Misuse: a file is absent or not MELD's, or the counts are wrong.
+        Misuse: a file is absent or is not an official MELD file, or the counts are wrong.
     """
     parts = []
     for split, (_, folder, _) in SPLITS.items():
@@ -158,7 +158,7 @@ def utterances(raw: Path, *, partial: bool = False) -> tuple[pd.DataFrame, pd.Da
                 {
                     "id": f"{split}_" + clip,
                     "dialogue": f"{split}_dia" + rows["Dialogue_ID"].astype(str),
-                    "turn": rows.groupby("Dialogue_ID").cumcount(),  # utterance ids have gaps
+                    "turn": rows.groupby("Dialogue_ID").cumcount(),  # the utterance numbers have gaps
                     "speaker": rows["Speaker"],
                     "session": "",
                     "start": rows["StartTime"].map(seconds),
@@ -194,9 +194,7 @@ def _check(table: pd.DataFrame, raw: Path, partial: bool) -> None:
         for emotion, expected in TEST_SUPPORT.items()
         if test.get(emotion, 0) != expected
     ]
-    if not wrong:
-        return
-    sentence = f"the MELD files below {raw} are not the official ones: {', '.join(wrong)}"
-    if not partial:
-        raise Misuse(f"{sentence}; take those of github.com/declare-lab/MELD, or pass --partial to use them anyway")
-    click.echo(f"WARNING: {sentence}; scores on a subset compare with nothing", err=True)
+    if wrong:
+        problem = f"the MELD files below {raw} are not the official ones: {', '.join(wrong)}"
+        remedy = "take those of github.com/declare-lab/MELD, or pass --partial to use them anyway"
+        report_subset(problem, remedy, partial=partial)

@@ -1,11 +1,11 @@
-"""RAVDESS speech: official files to an utterance table, MFCC and facial landmarks.
+"""RAVDESS speech: from the official files to an utterance table, and the readers of its facial landmarks.
 
 Livingstone and Russo, "The Ryerson Audio-Visual Database of Emotional Speech and Song", PLoS ONE 13(5), 2018.
 
 A file is named ``MM-CC-EE-II-SS-RR-AA``: modality (01 audio-video, 02 video only, 03 audio only), channel (01 speech,
 02 song), emotion, intensity, statement, repetition, actor. The 01, 02 and 03 files of one take show the same
-performance, so the take, the name without its first field, is the utterance: nothing of it can end up on both sides of
-a split.
+performance. Therefore the take, which is the name without its first field, is the utterance, and no performance can be
+in two parts of a split.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import re
 from collections import Counter
 from itertools import pairwise, product
 from pathlib import Path
+from zipfile import BadZipFile
 
 import click
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.extract import fingerprint, report_unread
+from data_prep.corpora.base import find_npz, fingerprint, report_reasons, report_subset, shallowest_first
 from mer_bench.errors import Misuse
 from mer_bench.files import sha256
 
@@ -29,12 +30,16 @@ STATEMENTS = ("Kids are talking by the door", "Dogs are sitting by the door")
 ACTORS = tuple(f"{actor:02}" for actor in range(1, 25))
 NAME = re.compile(r"(0[123])-(0[12])((?:-\d\d){5})")
 ARCHIVES = re.compile(r"(Video_Speech|Audio_Speech|FacialTracking)_Actors?_\d\d.*\.zip", re.IGNORECASE)
-AUDIO = (("03", ".wav"), ("03", ".flac"), ("01", ".mp4"))  #: best first; the audio track of the 02 files is silent
+#: modality field and suffix of files with sound, best first; the audio track of the 02 files is silent
+AUDIO = (("03", ".wav"), ("03", ".flac"), ("01", ".mp4"))
 Files = dict[tuple[str, str, str], Path]
 
 
 def all_takes() -> list[str]:
-    """The ids of the 1,440 speech takes, 24 actors x 60: neutral, which has no strong intensity, 96; the others 192."""
+    """The ids of the 1,440 speech takes: 24 actors with 60 each.
+
+    There are 96 neutral takes, because neutral has no strong intensity, and 192 of every other emotion.
+    """
     return [
         f"01-{emotion:02}-{intensity:02}-{statement:02}-{repetition:02}-{actor}"
         for actor in ACTORS
@@ -44,9 +49,9 @@ def all_takes() -> list[str]:
 
 
 def find_files(raw: Path) -> Files:
-    """Official speech files below ``raw`` by (take, modality field, suffix); of copies, the shallowest."""
+    """Official speech files by (take, modality field, suffix); of copies, the one nearest to ``raw``."""
     found: Files = {}
-    for path in sorted(raw.rglob("*-*.*"), key=lambda p: (len(p.parts), p)):
+    for path in shallowest_first(raw, "*-*.*"):
         name = NAME.fullmatch(path.stem)
         if name and name[2] == "01":
             found.setdefault((f"{name[2]}{name[3]}", name[1], path.suffix.lower()), path)
@@ -54,24 +59,24 @@ def find_files(raw: Path) -> Files:
 
 
 def utterances(raw: Path, *, partial: bool = False) -> pd.DataFrame:
-    """The utterance table of the takes that any file below ``raw`` shows; says which takes lack what.
+    """The utterance table of all takes that have a file below ``raw``; prints which takes lack which files.
 
     Args:
         raw: Any folder above the official files.
-        partial: Accept a subset of the corpus, with a warning instead of an error.
+        partial: Whether to accept a subset of the corpus, with a warning instead of an error.
 
     Raises:
-        Misuse: takes are missing, or a file claims one that RAVDESS does not have.
+        Misuse: takes are missing, or a file belongs to a take that RAVDESS does not have.
     """
     files = find_files(raw)
-    packed = read_packed(raw)
-    takes = {take for take, _, suffix in files if suffix in (".wav", ".flac", ".mp4", ".csv")} | set(packed)
+    in_archive = read_landmark_archive(raw)
+    takes = {take for take, _, suffix in files if suffix in (".wav", ".flac", ".mp4", ".csv")} | set(in_archive)
     _check(takes, raw, partial)
-    _report(takes, files, set(packed), raw)
+    _report(takes, files, set(in_archive), raw)
     rows = []
     for take in sorted(takes, key=lambda take: (take[-2:], take)):
         _, emotion, _, statement, _, actor = take.split("-")
-        media = next((files[take, *kind] for kind in AUDIO if (take, *kind) in files), None)
+        media = next((files[take, *key] for key in AUDIO if (take, *key) in files), None)
         rows.append(
             {
                 "id": take,
@@ -92,49 +97,45 @@ def utterances(raw: Path, *, partial: bool = False) -> pd.DataFrame:
 
 def _check(takes: set[str], raw: Path, partial: bool) -> None:
     expected = all_takes()
-    strangers = sorted(takes - set(expected))
-    if strangers:
-        raise Misuse(f"{raw} holds {strangers[0]!r}, which is not one of RAVDESS's 1,440 speech takes")
+    unknown_takes = sorted(takes - set(expected))
+    if unknown_takes:
+        raise Misuse(f"{raw} holds {unknown_takes[0]!r}, which is not one of RAVDESS's 1,440 speech takes")
     if not takes:
         raise Misuse(f"no RAVDESS speech file (such as 03-01-01-01-01-01-01.wav) below {raw}")
-    missing = [take for take in expected if take not in takes]
-    if not missing:
-        return
-    by_actor = {actor: sum(take[-2:] == actor for take in missing) for actor in ACTORS}
-    parts = [f"actor {actor} lacks {n} of 60" for actor, n in by_actor.items() if 0 < n < 60]
-    absent = [actor for actor, n in by_actor.items() if n == 60]
-    lacking = ", ".join(parts + ([f"nothing of actor {', '.join(absent)}"] if absent else []))
-    sentence = f"{len(takes):,} of RAVDESS's 1,440 speech takes are below {raw}: {lacking}"
-    if not partial:
-        raise Misuse(f"{sentence}; complete the download, or pass --partial to go on with a subset")
-    click.echo(f"WARNING: {sentence}; scores on a subset compare with nothing", err=True)
+    missing = Counter(take[-2:] for take in expected if take not in takes)
+    if missing:
+        parts = [f"actor {actor} lacks {count} of 60" for actor, count in missing.items() if count < 60]
+        absent = [actor for actor, count in missing.items() if count == 60]
+        lacking = ", ".join(parts + ([f"nothing of actor {', '.join(absent)}"] if absent else []))
+        problem = f"{len(takes):,} of RAVDESS's 1,440 speech takes are below {raw}: {lacking}"
+        report_subset(problem, "complete the download, or pass --partial to continue with a subset", partial=partial)
 
 
-def _report(takes: set[str], files: Files, packed: set[str], raw: Path) -> None:
-    """Say what is there twice, and what only some of the takes have."""
-    copies: dict[tuple[str, int], list[Path]] = {}
-    official = [path for path in raw.rglob("*-*.*") if NAME.fullmatch(path.stem) and path.is_file()]
-    for path in official:
-        copies.setdefault((path.name, path.stat().st_size), []).append(path)
-    twice = sum(len(same) - 1 for same in copies.values())
+def _report(takes: set[str], files: Files, in_archive: set[str], raw: Path) -> None:
+    """Print which files exist more than once, and which takes lack audio, video or landmarks."""
+    copies = Counter(
+        (path.name, path.stat().st_size) for path in raw.rglob("*-*.*") if NAME.fullmatch(path.stem) and path.is_file()
+    )
+    duplicates = copies.total() - len(copies)
+    if duplicates:
+        click.echo(f"{duplicates:,} files are copies of others")
     differ = sorted(name for name, count in Counter(name for name, _ in copies).items() if count > 1)
-    if twice:
-        click.echo(f"{twice:,} files are copies of others")
     if differ:
-        more = f"{', ...' if len(differ) > 5 else ''}; the one nearest to {raw} is used"
-        click.echo(
-            f"{len(differ):,} files exist in versions of different size: {', '.join(differ[:5])}{more}", err=True
+        names = ", ".join(differ[:5]) + (", ..." if len(differ) > 5 else "")
+        message = (
+            f"{len(differ):,} files exist in versions of different size: {names}; the one nearest to {raw} is used"
         )
-    tracked = {take for take, _, suffix in files if suffix == ".csv"} | packed
-    filmed = {take for take, modality, suffix in files if suffix == ".mp4" and modality != "03"}
-    heard = {take for take in takes if any((take, *kind) in files for kind in AUDIO)}
-    for what, some in (("audio", heard), ("video", filmed), ("landmarks", tracked)):
-        if some:  # a modality that nobody downloaded is no defect
-            report_unread(what, [(take, "no file") for take in sorted(takes - some, key=lambda t: (t[-2:], t))])
+        click.echo(message, err=True)
+    with_landmarks = {take for take, _, suffix in files if suffix == ".csv"} | in_archive
+    with_video = {take for take, modality, suffix in files if suffix == ".mp4" and modality != "03"}
+    with_audio = {take for take in takes if any((take, *key) in files for key in AUDIO)}
+    for what, some in (("audio", with_audio), ("video", with_video), ("landmarks", with_landmarks)):
+        if some:  # a modality that was not downloaded at all is not reported
+            report_reasons(what, [(take, "no file") for take in sorted(takes - some, key=lambda t: (t[-2:], t))])
 
 
 def _duration(media: Path | None) -> float:
-    """Seconds of a wav or flac from its header; NaN for what would have to be decoded, or cannot be."""
+    """Seconds of a wav or flac according to its header; NaN for other files and for headers that cannot be read."""
     if media is None or media.suffix.lower() == ".mp4":
         return float("nan")
     import soundfile
@@ -148,29 +149,26 @@ def _duration(media: Path | None) -> float:
 # --- facial landmarks -------------------------------------------------------------------------------------------------
 
 
-def find_packed(raw: Path) -> Path | None:
-    """The first npz below ``raw`` that holds landmarks as ``clip``, ``offset`` and ``xy``, if any."""
-    for path in sorted(raw.rglob("*.npz")):
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                if {"clip", "offset", "xy"} <= set(archive.files):
-                    return path
-        except (OSError, ValueError):
-            continue
-    return None
+def find_landmark_archive(raw: Path) -> Path | None:
+    """The first npz below ``raw`` that holds landmarks as ``clip``, ``offset`` and ``xy``, if there is one."""
+    return find_npz(sorted(raw.rglob("*.npz")), {"clip", "offset", "xy"})
 
 
-def read_packed(raw: Path) -> dict[str, npt.NDArray[np.int16]]:
-    """Landmarks [time, 68, 2] in pixels for each speech take of the npz below ``raw``; {} if there is none."""
-    path = find_packed(raw)
+def read_landmark_archive(raw: Path) -> dict[str, npt.NDArray[np.int16]]:
+    """Landmarks [time, 68, 2] in pixels of each speech take in the npz below ``raw``; {} if there is no such file.
+
+    Raises:
+        Misuse: the file cannot be read, or its arrays do not fit together.
+    """
+    path = find_landmark_archive(raw)
     if path is None:
         return {}
     try:
         with np.load(path, allow_pickle=False) as archive:
             clips, offsets, xy = archive["clip"], archive["offset"], archive["xy"]
         if xy.shape != (offsets[-1], 68, 2) or len(offsets) != len(clips) + 1:
-            raise ValueError(f"clip {clips.shape}, offset {offsets.shape} and xy {xy.shape} do not fit")
-    except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"the shapes clip {clips.shape}, offset {offsets.shape} and xy {xy.shape} do not fit")
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise Misuse(f"cannot read landmarks from {path}: {error}") from error
     names = (NAME.fullmatch(str(clip)) for clip in clips)
     spans = zip(names, pairwise(offsets.tolist()), strict=True)
@@ -178,7 +176,7 @@ def read_packed(raw: Path) -> dict[str, npt.NDArray[np.int16]]:
 
 
 def read_tracking(path: Path) -> npt.NDArray[np.float64]:
-    """Landmarks [time, 68, 2] in pixels from a FacialTracking CSV: spaces in its header, any bytes in its rows.
+    """Landmarks [time, 68, 2] in pixels from a FacialTracking CSV; its other columns may hold any bytes.
 
     Raises:
         ValueError: a column x_0 .. x_67, y_0 .. y_67 is absent.
@@ -197,14 +195,14 @@ def read_tracking(path: Path) -> npt.NDArray[np.float64]:
 
 
 def tracking_files(raw: Path) -> dict[str, Path]:
-    """The tracking CSV of each take that has one: its audio-video file's, or else its video-only file's."""
-    files = sorted(find_files(raw).items(), reverse=True)  # of a take's files the first is taken last, and stays
+    """The tracking CSV of each take that has one: that of the audio-video file, or else of the video-only file."""
+    files = sorted(find_files(raw).items(), reverse=True)  # so that 01 overwrites 02
     return {take: path for (take, _, suffix), path in files if suffix == ".csv"}
 
 
-def landmark_source(raw: Path) -> str:
-    """What identifies the landmark files below ``raw``; empty if there are none."""
+def landmark_fingerprint(raw: Path) -> str:
+    """A string that identifies the landmark files below ``raw``; empty if there are none."""
     tracked = [path for (_, _, suffix), path in find_files(raw).items() if suffix == ".csv"]
-    packed = find_packed(raw)
-    parts = (fingerprint(tracked, raw) if tracked else "", sha256(packed)[:16] if packed else "")
+    archive = find_landmark_archive(raw)
+    parts = (fingerprint(tracked, raw) if tracked else "", sha256(archive)[:16] if archive else "")
     return "+".join(filter(None, parts))

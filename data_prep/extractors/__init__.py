@@ -1,1 +1,1 @@
-"""Frozen unimodal extractors: media and text -> features."""
+"""Frozen unimodal extractors: from media and text to features."""

@@ -1,4 +1,4 @@
-"""Every audio extractor by name, and the commands that run them: ``python -m data_prep audio NAME``."""
+"""All audio extractors by name, and the commands that run them: ``python -m data_prep audio NAME``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from data_prep.cli import Command, force_option, raw_option, strict_option, table_option, workers_option
+from data_prep.cli import Command, raw_option, run_options, table_option
 from data_prep.corpora.clips import audio_clips, media_folder
 from data_prep.extract import Extractor, extract
 from data_prep.extractors.egemaps import LEVELS, egemaps
@@ -20,7 +20,7 @@ from data_prep.extractors.speech import POOLINGS, speech
 from mer_bench.errors import unknown
 from mer_bench.features import FeatureSpec
 
-#: Each takes the media's provenance and options of its own.
+#: Each function takes the provenance of the media files and the extractor's own options as keyword arguments.
 AUDIO: dict[str, Callable[..., Extractor]] = {
     "mfcc": mfcc,
     "mfcc13": mfcc13,
@@ -29,31 +29,34 @@ AUDIO: dict[str, Callable[..., Extractor]] = {
     "speech": speech,
 }
 
-#: What the command line says of those options; their defaults stand in the signatures.
+#: Types and help texts of these options on the command line; their defaults are those of the functions.
 OPTIONS: dict[str, dict[str, Any]] = {
     "backend": {"type": click.Choice(["torchaudio", "librosa"])},
     "mels": {"type": click.IntRange(min=1), "help": "Mel bands, such as 64 or 80."},
-    "level": {"type": click.Choice(list(LEVELS)), "help": "One vector an utterance, or 25 descriptors every 10 ms."},
-    "model": {"help": "A Hugging Face name such as facebook/wav2vec2-base, or a folder that holds a model."},
-    "layer": {"help": "last, the number of a transformer layer (0: its input), or mean of all."},
-    "pooling": {"type": click.Choice(POOLINGS), "help": "The sequence, or one vector an utterance."},
-    "download": {"is_flag": True, "help": "Let the model come from the Hugging Face hub."},
+    "level": {"type": click.Choice(list(LEVELS)), "help": "One vector per utterance, or 25 descriptors every 10 ms."},
+    "model": {"help": "A Hugging Face name such as facebook/wav2vec2-base, or a folder that contains a model."},
+    "layer": {"help": "last, the number of a transformer layer (0: its input), or mean of all layers."},
+    "pooling": {
+        "type": click.Choice(POOLINGS),
+        "help": "The sequence of frames, or their mean: one vector per utterance.",
+    },
+    "download": {"is_flag": True, "help": "Allow the download of the model from the Hugging Face hub."},
 }
 
 
 def extract_audio(
     corpus: Path, raw: Path, name: str, *, workers: int = 0, strict: bool = False, force: bool = False, **options: Any
 ) -> FeatureSpec:
-    """Store what the audio extractor ``name`` makes of a prepared corpus.
+    """Store the features that the audio extractor ``name`` computes for a prepared corpus.
 
     Args:
         corpus: Folder of the utterance table.
-        raw: What the ``media`` column is relative to, see :func:`data_prep.corpora.clips.media_folder`.
+        raw: Folder to which the column ``media`` is relative, see :func:`data_prep.corpora.clips.media_folder`.
         name: A key of :data:`AUDIO`.
-        workers: See :func:`data_prep.extract.extract`; likewise the next two.
-        strict: Complain about utterances without audio.
-        force: Extract even if it is done.
-        options: The extractor's own.
+        workers: Number of processes that decode, see :func:`data_prep.extract.extract`.
+        strict: Whether to raise an error if some utterances have no readable audio.
+        force: Whether to compute the set even if it is up to date.
+        **options: The extractor's own options.
 
     Raises:
         Misuse: there is no such extractor, or its options are wrong.
@@ -66,17 +69,17 @@ def extract_audio(
 
 
 def extract_mfcc(corpus: Path, raw: Path, **options: Any) -> FeatureSpec:
-    """Store the set ``mfcc``, which every corpus with audio gets; options as for :func:`extract_audio`."""
+    """Store the set ``mfcc``, which is computed for every corpus with audio; options as for :func:`extract_audio`."""
     return extract_audio(corpus, raw, "mfcc", **options)
 
 
 @click.group("audio")
 def audio_command() -> None:
-    """Add audio features to a prepared corpus; RAW is what make data was given."""
+    """Add audio features to a prepared corpus; RAW is the folder given to make data."""
 
 
 def _command(name: str, function: Callable[..., Extractor]) -> click.Command:
-    """The command of one extractor; its options are the function's keyword arguments."""
+    """The command of one extractor; its options are the keyword arguments of ``function``."""
 
     def run(table: Path, raw: Path, **options: Any) -> None:
         extract_audio(table, media_folder(table, raw), name, **options)
@@ -87,7 +90,7 @@ def _command(name: str, function: Callable[..., Extractor]) -> click.Command:
             required = parameter.default is Parameter.empty
             default = {"required": True} if required else {"default": parameter.default, "show_default": True}
             options.append(click.option(f"--{parameter.name}", **default, **OPTIONS[parameter.name]))
-    for option in reversed([*options, workers_option, strict_option, force_option]):
+    for option in reversed([*options, run_options]):
         run = option(run)
     return click.command(name, cls=Command, help=(function.__doc__ or "").split("\n\n")[0])(run)
 

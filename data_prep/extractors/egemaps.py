@@ -12,21 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.extract import Clip, Extractor, FloatArray, Recipe, Unreadable, release
+from data_prep.corpora.base import Clip, Unreadable
+from data_prep.extract import Extractor, FloatArray, Recipe, minor_version
 from data_prep.extractors.media import RATE, decode_audio
 from mer_bench.errors import Misuse, unknown
 
-WINDOW = 0.06  #: seconds, of the pitch
+WINDOW = 0.06  #: seconds; the analysis window of the pitch, which is the longest one
 LEVELS = {"functionals": "Functionals", "lld": "LowLevelDescriptors"}
 
 
 def egemaps(source: dict[str, Any], *, level: str = "functionals") -> Extractor:
-    """eGeMAPSv02: 88 functionals, one vector an utterance, or its 25 low-level descriptors every 10 ms.
+    """eGeMAPSv02: 88 functionals, one vector per utterance, or its 25 low-level descriptors every 10 ms.
 
-    openSMILE runs where the clips are decoded, in the worker processes.
+    openSMILE runs in the worker processes, which decode the clips.
 
     Args:
-        source: See :func:`data_prep.extractors.media.provenance`.
+        source: Provenance of the media, see :func:`data_prep.extractors.media.provenance`.
         level: ``functionals`` or ``lld``.
 
     Raises:
@@ -40,7 +41,7 @@ def egemaps(source: dict[str, Any], *, level: str = "functionals") -> Extractor:
         name="egemaps" if level == "functionals" else "egemaps-lld",
         modality="audio",
         extractor="eGeMAPSv02",
-        revision=f"opensmile {release('opensmile')}",
+        revision=f"opensmile {minor_version('opensmile')}",
         layer=LEVELS[level],
         frame_rate=None if level == "functionals" else 100.0,
         settings={"sample_rate": RATE, **source},
@@ -49,10 +50,10 @@ def egemaps(source: dict[str, Any], *, level: str = "functionals") -> Extractor:
 
 
 def decode_egemaps(clip: Clip, level: str) -> FloatArray:
-    """A clip's functionals [1, 88] or descriptors [time, 25].
+    """The functionals [1, 88] or descriptors [time, 25] of a clip.
 
     Raises:
-        Unreadable: it is shorter than the longest window, 60 ms.
+        Unreadable: the clip is shorter than the longest analysis window, 60 ms.
     """
     samples = decode_audio(clip)
     if len(samples) <= WINDOW * RATE:

@@ -1,6 +1,6 @@
-"""Where the face is in each frame, and the square cut out around it.
+"""Location of the face in each frame, and the square region around it.
 
-Boxes are [frame, (left, top, right, bottom)] in pixels, NaN in frames that show no face.
+Boxes have the shape [frame, (left, top, right, bottom)], in pixels, and are NaN in frames that show no face.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from data_prep.extractors.video import Pixels
 
 Boxes = npt.NDArray[np.float64]
 
-#: (share of its longer side that is added to a box on each side, share by which it is then moved down): the 68 points
-#: end at the brows, the detector's box ends above the chin; so framed, both show the head from hair to chin
+#: (margin added to a box on each side, distance by which it is then moved down), both as fractions of its longer side.
+#: The 68 points end at the eyebrows, and the detector's box ends above the chin. With these values both show the head
+#: from hair to chin.
 FRAMING = {"landmarks": (0.2, -0.15), "detect": (0.12, 0.07), "none": (0.0, 0.0)}
 DETECTOR = "haarcascade_frontalface_default.xml"
-EVERY, LINES = 3, 360  #: a face is looked for in each third frame, decoded at this height: it costs 80 ms a frame
+DETECTION_STEP, DETECTION_HEIGHT = 3, 360  #: detection takes 80 ms per frame: every third one, with 360 lines
 
 
 # --- boxes ------------------------------------------------------------------------------------------------------------
@@ -30,18 +31,18 @@ EVERY, LINES = 3, 360  #: a face is looked for in each third frame, decoded at t
 
 @cache
 def _tracked(raw: Path) -> tuple[dict[str, Path], dict[str, npt.NDArray[np.int16]]]:
-    """RAVDESS's tracking files by take, and the packed ones, read once in each process."""
-    return ravdess.tracking_files(raw), ravdess.read_packed(raw)
+    """RAVDESS's tracking files and the landmarks in an npz, by take; read once in each process."""
+    return ravdess.tracking_files(raw), ravdess.read_landmark_archive(raw)
 
 
 def landmarks(raw: Path, take: str) -> npt.NDArray[Any] | None:
-    """The 68 points [frame, 68, 2] that RAVDESS's makers tracked in a take, in pixels of the video; None without."""
-    tracked, packed = _tracked(raw)
-    return ravdess.read_tracking(tracked[take]) if take in tracked else packed.get(take)
+    """The landmarks [frame, 68, 2] of a take in pixels of the video, as published with RAVDESS; None without any."""
+    tracked, in_archive = _tracked(raw)
+    return ravdess.read_tracking(tracked[take]) if take in tracked else in_archive.get(take)
 
 
 def landmark_boxes(points: npt.NDArray[Any], numbers: npt.NDArray[np.int64]) -> Boxes:
-    """Bounding boxes of the points in the frames of these numbers; the last frames may lack a row of points."""
+    """Bounding boxes of the points in the frames ``numbers``; frames after the last row of points use that row."""
     xy = points[np.minimum(numbers, len(points) - 1)].astype(np.float64)
     boxes = np.concatenate([xy.min(axis=1), xy.max(axis=1)], axis=1)
     boxes[~shows_face(xy)] = np.nan
@@ -49,14 +50,14 @@ def landmark_boxes(points: npt.NDArray[Any], numbers: npt.NDArray[np.int64]) -> 
 
 
 def detect_boxes(frames: Pixels) -> Boxes:
-    """The largest face that OpenCV's frontal Haar cascade (Viola and Jones 2001) finds in each frame."""
+    """Box of the largest face that OpenCV's frontal Haar cascade (Viola and Jones 2001) finds in each frame."""
     import cv2
 
     boxes = np.full((len(frames), 4), np.nan)
-    least = max(24, frames.shape[1] // 8)  # what looks like a smaller face is mostly none
+    min_size = max(24, frames.shape[1] // 8)  # smaller detections are mostly wrong
     for i, frame in enumerate(frames):
         grey = cv2.equalizeHist(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
-        found = _cascade().detectMultiScale(grey, 1.1, 5, minSize=(least, least))
+        found = _cascade().detectMultiScale(grey, 1.1, 5, minSize=(min_size, min_size))
         if len(found):
             left, top, width, height = max(found, key=lambda face: face[2] * face[3]).tolist()
             boxes[i] = left, top, left + width, top + height
@@ -67,17 +68,17 @@ def detect_boxes(frames: Pixels) -> Boxes:
 def _cascade() -> Any:
     import cv2
 
-    cv2.setNumThreads(1)  # there are worker processes
+    cv2.setNumThreads(1)  # parallelism comes from the worker processes
     return cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / DETECTOR))
 
 
 # --- squares ----------------------------------------------------------------------------------------------------------
 
 
-def steady(boxes: Boxes, window: int = 3) -> Boxes:
-    """Fill frames without a box from the nearest with one, after a running median over ``window`` of those.
+def smooth_and_fill(boxes: Boxes, window: int = 3) -> Boxes:
+    """Smooth the boxes by a running median over ``window`` boxes, and fill frames without a box from the nearest one.
 
-    The median drops a single wrong detection. Boxes are held, not interpolated: a cut of the film moves a face at once.
+    The median removes a single wrong detection. Boxes are not interpolated, because a cut moves the face instantly.
     """
     known = np.flatnonzero(np.isfinite(boxes).all(axis=1))
     if not len(known):
@@ -89,9 +90,9 @@ def steady(boxes: Boxes, window: int = 3) -> Boxes:
 
 
 def squares(boxes: Boxes, width: int, height: int, margin: float = 0.0, down: float = 0.0) -> Boxes:
-    """Squares around the boxes: margin and shift as in :data:`FRAMING`, then moved to lie in the picture.
+    """Squares around the boxes, with margin and shift as in :data:`FRAMING`, then moved into the picture.
 
-    One that is larger than the picture becomes the picture's shorter side; without a box it is the picture's middle.
+    A square is at most as large as the shorter side of the picture. Without a box, it is in the middle of the picture.
     """
     boxes = np.where(np.isfinite(boxes), boxes, [0.0, 0.0, width, height])
     longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)
@@ -101,8 +102,8 @@ def squares(boxes: Boxes, width: int, height: int, margin: float = 0.0, down: fl
     return np.concatenate([corner, corner + side], axis=1)
 
 
-def cut(frames: Pixels, boxes: Boxes, side: int) -> Pixels:
-    """What the boxes hold, scaled to [frame, side, side, 3]; parts of a box outside the picture are left out."""
+def crop(frames: Pixels, boxes: Boxes, side: int) -> Pixels:
+    """The content of the boxes, scaled to [frame, side, side, 3]; parts of a box outside the picture are omitted."""
     import cv2
 
     height, width = frames.shape[1:3]
@@ -118,16 +119,16 @@ def cut(frames: Pixels, boxes: Boxes, side: int) -> Pixels:
 
 
 def contact_sheet(path: Path, rows: dict[str, Pixels], *, columns: int = 10, side: int = 112) -> None:
-    """Write a picture with one row of frames for each clip, its id above: for eyes, to see what was cut out."""
+    """Write a picture for visual inspection: one row of ``columns`` crops per clip, with its name above."""
     import cv2
 
     strips = []
     for name, frames in rows.items():
-        chosen = frames[np.linspace(0, len(frames) - 1, columns).round().astype(int)]
+        selected = frames[np.linspace(0, len(frames) - 1, columns).round().astype(int)]
         label = np.full((16, columns * side, 3), 255, np.uint8)
         cv2.putText(label, name, (2, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-        small = [cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA) for frame in chosen]
+        small = [cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA) for frame in selected]
         strips += [label, np.hstack(small)]
-    sound, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(np.vstack(strips), cv2.COLOR_RGB2BGR))
-    if sound:
+    success, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(np.vstack(strips), cv2.COLOR_RGB2BGR))
+    if success:
         path.write_bytes(data.tobytes())

@@ -1,4 +1,4 @@
-"""Word vectors from a local text file: GloVe, or word2vec's text format.
+"""Word vectors from a local text file in the format of GloVe or in the text format of word2vec.
 
 Pennington et al., "GloVe: Global Vectors for Word Representation", EMNLP 2014.
 """
@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from data_prep.extract import EMPTY, FloatArray, Unreadable
+from data_prep.corpora.base import Unreadable
+from data_prep.extract import EMPTY, FloatArray
 from mer_bench.errors import Misuse
 from mer_bench.files import sha256
 
@@ -23,22 +24,22 @@ TOKEN = re.compile(r"\w+(?=n't\b)|n't\b|'(?:s|m|re|ve|ll|d)\b|\w+|[^\w\s]", re.I
 
 
 def tokens(text: str) -> list[str]:
-    """The words and marks of a text: ``Don't go.`` is ``Do n't go .``, as GloVe's own corpora were cut.
+    """Split a text into words and punctuation marks, as in GloVe's own corpora: ``Don't go.`` gives ``Do n't go .``.
 
-    Word characters in a row are one token, every other character but white space is one; ``n't``, ``'s``, ``'m``,
-    ``'re``, ``'ve``, ``'ll`` and ``'d`` are tokens of their own.
+    A sequence of word characters is one token, and so is every other character that is not white space. ``n't``,
+    ``'s``, ``'m``, ``'re``, ``'ve``, ``'ll`` and ``'d`` are separate tokens.
     """
     return TOKEN.findall(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
 
 
 class WordVectors:
-    """The vectors of the words that some texts use, streamed out of a file of millions.
+    """The vectors of the words in some texts, read from a file of word vectors without loading the whole file.
 
-    A token's vector is that of its own spelling, or else of its lower case; a token with neither is left out.
+    The vector of a token is that of its exact spelling, or else of its lower case. A token with neither is omitted.
 
     Args:
-        file: Lines ``word v1 ... vd`` in UTF-8; a first line ``words d``, as word2vec writes it, is passed over.
-        texts: All that will be encoded.
+        file: Lines ``word v1 ... vd`` in UTF-8; a first line ``words d``, as word2vec writes it, is skipped.
+        texts: All texts that will be encoded.
     """
 
     def __init__(self, file: Path, texts: Iterable[str]) -> None:
@@ -48,11 +49,11 @@ class WordVectors:
 
     @property
     def revision(self) -> str:
-        """Sixteen hex digits of the file's sha256."""
+        """Sixteen hexadecimal digits of the file's sha256."""
         return sha256(self.file)[:16]
 
     def parameters(self) -> int:
-        """Numbers in the whole file."""
+        """Number of values in the whole file."""
         return self._read[1]
 
     def vector(self, token: str) -> FloatArray | None:
@@ -62,7 +63,7 @@ class WordVectors:
 
     @cached_property
     def _read(self) -> tuple[dict[str, FloatArray], int]:
-        """(vectors by word, numbers in the file); says aloud what the file lacks."""
+        """(vectors by word, number of values in the file); prints how many tokens have no vector."""
         found, size = read_vectors(self.file, {*self.counts, *(token.lower() for token in self.counts)})
         lacking = Counter({t: n for t, n in self.counts.items() if t not in found and t.lower() not in found})
         if lacking:
@@ -70,17 +71,17 @@ class WordVectors:
             often = ", ".join(f"{token} {count:,}" for token, count in lacking.most_common(8))
             click.echo(
                 f"{self.name}: no vector for {lacking.total():,} of {self.counts.total():,} tokens ({share:.1f} %), "
-                f"{len(lacking):,} different ones, left out: {often}{', ...' if len(lacking) > 8 else ''}",
+                f"{len(lacking):,} different ones, omitted: {often}{', ...' if len(lacking) > 8 else ''}",
                 err=True,
             )
         return found, size
 
 
 def read_vectors(file: Path, words: set[str]) -> tuple[dict[str, FloatArray], int]:
-    """Vectors [dim] of ``words`` as far as ``file`` has them, and how many numbers it holds in all.
+    """The vectors [dim] of those ``words`` that ``file`` contains, and the number of values in the whole file.
 
     Raises:
-        Misuse: a line is not a word and as many numbers as the others have; it is named by its number.
+        Misuse: a line, which the message names by its number, is not a word followed by as many values as the others.
     """
     wanted = {word.encode(): word for word in words}
     found: dict[str, FloatArray] = {}
@@ -91,11 +92,11 @@ def read_vectors(file: Path, words: set[str]) -> tuple[dict[str, FloatArray], in
                 line = line.rstrip()
                 fields = line.count(b" ")
                 if not line or (number == 1 and fields == 1):
-                    continue  # word2vec's header
+                    continue  # an empty line, or the header of word2vec
                 dim, lines = dim or fields, lines + 1
                 if fields < max(dim, 1):
                     raise ValueError(f"line {number:,} holds {fields:,} numbers instead of {max(dim, 1):,}")
-                # a few words of the large GloVe files hold spaces: the numbers are the last dim fields
+                # a few words of the large GloVe files contain spaces: the values are the last dim fields
                 word, *values = line.split(b" ", 1) if fields == dim else line.rsplit(b" ", dim)
                 known = wanted.get(word)
                 if lines > 1 and (known is None or known in found):
@@ -113,7 +114,7 @@ def read_vectors(file: Path, words: set[str]) -> tuple[dict[str, FloatArray], in
 
 
 def _numbers(text: bytes) -> FloatArray:
-    """The numbers in ``text``, or none if it holds anything else."""
+    """The numbers in ``text``; empty if it contains anything else."""
     try:
         return np.array(text.split(), np.float64).astype(np.float32)
     except ValueError:
@@ -121,7 +122,7 @@ def _numbers(text: bytes) -> FloatArray:
 
 
 def encode_words(texts: Sequence[str], vectors: WordVectors, *, pooling: str) -> list[FloatArray | Unreadable]:
-    """The vectors [tokens, dim] of each text's known tokens, or their mean [1, dim]."""
+    """The vectors [tokens, dim] of those tokens of each text that have one, or their mean [1, dim]."""
     out: list[FloatArray | Unreadable] = []
     for text in texts:
         known = [vector for token in tokens(text) if (vector := vectors.vector(token)) is not None]

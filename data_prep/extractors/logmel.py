@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from data_prep.extract import Extractor, FloatArray, Recipe, release
+from data_prep.extract import Extractor, FloatArray, Recipe, minor_version
 from data_prep.extractors import torchaudio_cpu
 from data_prep.extractors.media import RATE, decode_audio
 
-N_FFT, WINDOW, HOP = 512, 400, 160  #: samples: windows of 25 ms every 10 ms
-FLOOR = 1e-10  #: power below which the logarithm is cut
+N_FFT, WINDOW, HOP = 512, 400, 160  #: in samples: windows of 25 ms every 10 ms
+FLOOR = 1e-10  #: lower bound of the power before the logarithm
 
 
 def logmel(source: dict[str, Any], *, mels: int = 80) -> Extractor:
     """Natural logarithm of the mel power spectrum at 16 kHz: 25 ms windows every 10 ms, [time, mels].
 
     Args:
-        source: See :func:`data_prep.extractors.media.provenance`.
-        mels: Mel bands on Slaney's scale, each of unit area.
+        source: Provenance of the media, see :func:`data_prep.extractors.media.provenance`.
+        mels: Number of mel bands on Slaney's scale, each of unit area.
     """
     recipe = Recipe(
         name=f"logmel{mels}",
         modality="audio",
         extractor="logmel",
-        revision=f"torchaudio {release('torchaudio')}",
+        revision=f"torchaudio {minor_version('torchaudio')}",
         frame_rate=RATE / HOP,
         settings={
             "sample_rate": RATE,
@@ -40,18 +39,12 @@ def logmel(source: dict[str, Any], *, mels: int = 80) -> Extractor:
             **source,
         },
     )
-    return Extractor(recipe, decode_audio, partial(encode_logmel, mels=mels))
-
-
-def encode_logmel(clips: Sequence[FloatArray], *, mels: int) -> list[FloatArray]:
-    """The log mel spectrum of each clip's samples, see :func:`logmel_function`."""
-    compute = logmel_function(mels)
-    return [compute(samples) for samples in clips]
+    return Extractor(recipe, decode_audio, lambda clips: [logmel_function(mels)(samples) for samples in clips])
 
 
 @cache
 def logmel_function(mels: int) -> Any:
-    """The function samples -> log mel spectrum [1 + samples // 160, mels]."""
+    """The function from samples to a log mel spectrum [1 + samples // 160, mels]."""
     import torch
 
     torchaudio = torchaudio_cpu.load()

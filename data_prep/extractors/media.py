@@ -1,4 +1,4 @@
-"""Sound out of files: one channel of float32 samples at one rate, from wav and flac or a video's audio track."""
+"""Reading of sound: one channel of float32 samples at a given rate, from wav, flac or the audio track of a video."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.extract import Clip, FloatArray, Unreadable, fingerprint
+from data_prep.corpora.base import Clip, Unreadable, fingerprint
+from data_prep.extract import FloatArray
 
-RATE = 16_000  #: Hz; what speech models expect, and what several corpora are recorded at
-LONGEST = 1800.0  #: seconds; longer is no utterance, and would not fit in memory
+RATE = 16_000  #: Hz; the rate that speech models expect, and the rate of several corpora
+MAX_SECONDS = 1800.0  #: a longer file is not an utterance, and might not fit into memory
 SOUND_FILES = (".wav", ".flac")  #: read by soundfile; every other suffix (mp4, m4a, avi, mov, mkv, mp3 ...) by PyAV
 
 
 def load_audio(path: Path, rate: int = RATE, start: float = 0.0, end: float | None = None) -> FloatArray:
-    """The mean of the channels [samples] at ``rate``, resampled once from the file's own (soxr, high quality).
+    """The mean of the channels [samples] at ``rate``, resampled once from the rate of the file (soxr, high quality).
 
-    PyAV and not decord reads containers: decord's reader leaves the second channel of a stereo track uninitialised,
-    mixes stereo down 3 dB too loud and does not tell the track's rate.
+    Containers are read by PyAV and not by decord, because decord's reader leaves the second channel of a stereo track
+    uninitialised, mixes stereo down 3 dB too loud and does not provide the sample rate.
 
     Args:
-        path: wav, flac, or anything with an audio track that FFmpeg knows; of several tracks the first.
-        rate: Hz.
-        start: Seconds. A container is decoded from its beginning all the same, which is exact in every format.
-        end: Seconds, or None for all that is left.
+        path: wav, flac, or any container with an audio track that FFmpeg can decode; of several tracks the first.
+        rate: Sample rate of the result in Hz.
+        start: Start of the span in seconds. A container is decoded from its beginning, which is exact in every format.
+        end: End of the span in seconds, or None for the end of the file.
 
     Raises:
-        Unreadable: the file cannot be decoded, breaks off, holds no samples in that span, or more than half an hour of
-            them, or some that are not finite, or states an absurd rate. A silent track is a readable one.
-        OSError: it cannot be opened.
+        Unreadable: the file cannot be decoded, is truncated, states an implausible sample rate, or holds in that span
+            no samples, more than half an hour of them, or some that are not finite. A silent track is accepted.
+        OSError: the file cannot be opened.
     """
     if not path.stat().st_size:
         raise Unreadable("the file is empty")
@@ -50,12 +51,12 @@ def load_audio(path: Path, rate: int = RATE, start: float = 0.0, end: float | No
 
 
 def decode_audio(clip: Clip, rate: int = RATE) -> FloatArray:
-    """A clip's samples between its start and end, see :func:`load_audio`."""
+    """The samples of a clip between its start and end, see :func:`load_audio`."""
     return load_audio(clip.media, rate, clip.start, clip.end)
 
 
 def provenance(clips: Iterable[Clip], raw: Path) -> dict[str, Any]:
-    """What the media contribute to a recipe: their fingerprint, and the decoder where there are containers."""
+    """Recipe settings that describe the media: their fingerprint, and the decoder if there are containers."""
     paths = [clip.path for clip in clips if clip.path]
     contained = any(path.suffix.lower() not in SOUND_FILES for path in paths)
     decoder = {"decoder": f"PyAV {version('av').partition('.')[0]}"} if contained else {}
@@ -63,17 +64,17 @@ def provenance(clips: Iterable[Clip], raw: Path) -> dict[str, Any]:
 
 
 def _bounds(rate: int, frames: float, start: float, end: float | None) -> tuple[int, int]:
-    """First sample and the one after the last of a span in a file of ``frames`` samples.
+    """Index of the first sample of a span, and of the sample after its last, in a file of ``frames`` samples.
 
     Raises:
-        Unreadable: the rate is absurd (resampling from 1 Hz would fill the memory), or the span too long.
+        Unreadable: the span is too long, or the rate implausible (resampling from 1 Hz would exhaust the memory).
     """
     if not 4_000 <= rate <= 400_000:
         raise Unreadable(f"it states a sample rate of {rate:,} Hz")
     first, stop = round(start * rate), frames if end is None else min(round(end * rate), frames)
-    if stop - first > LONGEST * rate and np.isfinite(stop):
-        raise Unreadable(f"it lasts {(stop - first) / rate / 60:,.0f} minutes, which is no utterance")
-    return first, int(min(stop, first + LONGEST * rate + 1))
+    if stop - first > MAX_SECONDS * rate and np.isfinite(stop):
+        raise Unreadable(f"it lasts {(stop - first) / rate / 60:,.0f} minutes, which is too long for an utterance")
+    return first, int(min(stop, first + MAX_SECONDS * rate + 1))
 
 
 def _read_sound_file(path: Path, start: float, end: float | None) -> tuple[FloatArray, int]:
@@ -86,7 +87,7 @@ def _read_sound_file(path: Path, start: float, end: float | None) -> tuple[Float
             file.seek(min(first, file.frames))
             return file.read(max(stop - first, 0), dtype="float32", always_2d=True), file.samplerate
     except soundfile.LibsndfileError as error:
-        raise Unreadable(f"it is no readable {path.suffix[1:]} file: {error.error_string}") from error
+        raise Unreadable(f"it is not a readable {path.suffix[1:]} file: {error.error_string}") from error
 
 
 def _read_container(path: Path, start: float, end: float | None) -> tuple[FloatArray, int]:
@@ -100,22 +101,26 @@ def _read_container(path: Path, start: float, end: float | None) -> tuple[FloatA
                 raise Unreadable("it has no audio track")
             stream = container.streams.audio[0]
             rate = stream.codec_context.sample_rate
-            planes = av.AudioResampler(format="fltp")  # of the same rate and channels: float32, a row a channel
+            planes = av.AudioResampler(
+                format="fltp"
+            )  # keeps rate and channels; converts to float32 with one row per channel
             first, stop = _bounds(rate, np.inf, start, end)
-            reached = 0  # sample after the last that was decoded
+            reached = 0  # index after the last decoded sample
             for frame in container.decode(stream):
-                here = round((frame.time or 0.0) * rate) if frame.pts is not None else reached
-                reached = here + frame.samples
+                position = round((frame.time or 0.0) * rate) if frame.pts is not None else reached
+                reached = position + frame.samples
                 if reached > first:
                     block = np.concatenate([part.to_ndarray() for part in planes.resample(frame)], axis=1)
-                    parts.append(block[:, max(first - here, 0) : max(stop - here, 0)])
+                    parts.append(block[:, max(first - position, 0) : max(stop - position, 0)])
                 if reached >= stop:
                     break
             if end is None and reached >= stop:
-                raise Unreadable(f"it lasts more than {LONGEST / 60:.0f} minutes, which is no utterance")
+                raise Unreadable(
+                    f"it lasts more than {MAX_SECONDS / 60:.0f} minutes, which is too long for an utterance"
+                )
             stated = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
             if reached < stop and reached / rate < stated - max(0.25, 0.1 * stated):
-                raise Unreadable(f"it breaks off after {reached / rate:.1f} of {stated:.1f} seconds")
+                raise Unreadable(f"it is truncated after {reached / rate:.1f} of {stated:.1f} seconds")
     except av.FFmpegError as error:
         raise Unreadable(f"it cannot be decoded: {error.strerror}") from error
     return (np.concatenate(parts, axis=1).T if parts else np.empty((0, 1), np.float32)), rate

@@ -1,28 +1,29 @@
-"""Mel-frequency cepstral coefficients, the same from torchaudio and librosa: of whole utterances, and CFN-SR's."""
+"""Mel-frequency cepstral coefficients, equal with torchaudio and librosa: of whole utterances, and those of CFN-SR."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from data_prep.extract import Clip, Extractor, FloatArray, Recipe, Unreadable, release
+from data_prep.corpora.base import Clip, Unreadable
+from data_prep.extract import Extractor, FloatArray, Recipe, minor_version
 from data_prep.extractors import torchaudio_cpu
 from data_prep.extractors.media import RATE, decode_audio, load_audio
 from mer_bench.errors import unknown
 
-N_FFT, HOP, N_MELS = 2048, 512, 128  #: librosa's defaults, at any rate
+N_FFT, HOP, N_MELS = 2048, 512, 128  #: librosa's defaults, used with every sample rate
 BACKENDS = ("torchaudio", "librosa")
 CFN_SR_RATE, CFN_SR_OFFSET, CFN_SR_SECONDS = 44_100, 0.5, 2.45
 
 
 def mfcc(source: dict[str, Any], *, backend: str = "torchaudio") -> Extractor:
-    """MFCC of whole utterances: 40 coefficients at 16 kHz, 31.25 frames a second.
+    """MFCC of whole utterances: 40 coefficients at 16 kHz, 31.25 frames per second.
 
     Args:
-        source: See :func:`data_prep.extractors.media.provenance`.
+        source: Provenance of the media, see :func:`data_prep.extractors.media.provenance`.
         backend: ``torchaudio`` (2.5 times faster) or ``librosa``.
 
     Raises:
@@ -32,14 +33,14 @@ def mfcc(source: dict[str, Any], *, backend: str = "torchaudio") -> Extractor:
 
 
 def mfcc13(source: dict[str, Any], *, backend: str = "torchaudio") -> Extractor:
-    """MFCC as CFN-SR takes them: 13 coefficients of 2.45 s from 0.5 s on, at 44.1 kHz: [212, 13] an utterance.
+    """MFCC as in CFN-SR: 13 coefficients at 44.1 kHz of the 2.45 s after the first 0.5 s, [212, 13] per utterance.
 
     Fu et al., "A cross-modal fusion network based on self-attention and residual structure for multimodal emotion
-    recognition" (arXiv 2111.02172). Zeros follow the samples of a shorter utterance, since the paper's network takes
-    212 frames and no other number; one that ends before 0.5 s is missing.
+    recognition" (arXiv 2111.02172). The samples of a shorter utterance are padded with zeros, because the network of
+    the paper requires 212 frames. An utterance that ends before 0.5 s is missing.
 
     Args:
-        source: See :func:`data_prep.extractors.media.provenance`.
+        source: Provenance of the media, see :func:`data_prep.extractors.media.provenance`.
         backend: ``torchaudio`` or ``librosa``.
     """
     span = {"offset": CFN_SR_OFFSET, "duration": CFN_SR_SECONDS, "padding": "zeros after the samples"}
@@ -72,7 +73,7 @@ def _extractor(
         name=name,
         modality="audio",
         extractor="mfcc",
-        revision=f"{backend} {release(backend)}",
+        revision=f"{backend} {minor_version(backend)}",
         frame_rate=rate / HOP,
         settings={
             "sample_rate": rate,
@@ -84,21 +85,15 @@ def _extractor(
             **settings,
         },
     )
-    return Extractor(recipe, decode, partial(encode_mfcc, backend=backend, rate=rate, n_mfcc=n_mfcc))
-
-
-def encode_mfcc(clips: Sequence[FloatArray], *, backend: str, rate: int, n_mfcc: int) -> list[FloatArray]:
-    """The MFCC of each clip's samples, see :func:`mfcc_function`."""
-    compute = mfcc_function(backend, rate, n_mfcc)
-    return [compute(samples) for samples in clips]
+    return Extractor(recipe, decode, lambda clips: [mfcc_function(backend, rate, n_mfcc)(samples) for samples in clips])
 
 
 @cache
 def mfcc_function(backend: str, rate: int = RATE, n_mfcc: int = 40) -> Callable[[FloatArray], FloatArray]:
-    """The function samples -> MFCC [1 + samples // 512, n_mfcc] of one backend.
+    """The function from samples to MFCC [1 + samples // 512, n_mfcc] of one backend.
 
-    Both compute in float64 and round at the end, so that the values depend on neither the backend nor the machine:
-    rounding inside float32 alone moves the first coefficient by 1e-3.
+    Both backends compute in float64 and round at the end, so that the values depend neither on the backend nor on the
+    machine. Computing in float32 would change the first coefficient by 1e-3.
     """
     if backend == "librosa":
         return partial(_with_librosa, rate=rate, n_mfcc=n_mfcc)
@@ -111,7 +106,7 @@ def mfcc_function(backend: str, rate: int = RATE, n_mfcc: int = 40) -> Callable[
             n_mfcc=n_mfcc,
             log_mels=False,
             norm="ortho",
-            melkwargs={  # librosa's defaults, which are not torchaudio's
+            melkwargs={  # librosa's defaults, which differ from torchaudio's
                 "n_fft": N_FFT,
                 "hop_length": HOP,
                 "n_mels": N_MELS,
@@ -125,7 +120,7 @@ def mfcc_function(backend: str, rate: int = RATE, n_mfcc: int = 40) -> Callable[
 
     @torch.inference_mode()
     def with_torchaudio(samples: FloatArray) -> FloatArray:
-        # [1, 1, samples]: the 80 dB floor hangs on the loudest point of whatever is passed together
+        # [1, 1, samples]: the lower bound of 80 dB is relative to the loudest point of all samples in one call
         coefficients = transform(torch.from_numpy(samples).double()[None, None])[0, 0]
         return np.ascontiguousarray(coefficients.T.numpy(), dtype=np.float32)
 
@@ -142,6 +137,6 @@ def _with_librosa(samples: FloatArray, rate: int, n_mfcc: int) -> FloatArray:
         n_fft=N_FFT,
         hop_length=HOP,
         n_mels=N_MELS,
-        dtype=np.float64,  # of the mel filters
+        dtype=np.float64,  # for the mel filters
     )
     return np.ascontiguousarray(coefficients.T, dtype=np.float32)

@@ -9,24 +9,38 @@ from typing import Any
 
 import click
 
-from data_prep.cli import Command, download_option, encoder_option, force_option, strict_option, table_option
-from data_prep.extract import EMPTY, Clip, Extractor, FloatArray, Recipe, Unreadable, extract
+from data_prep.cli import (
+    FILE,
+    Command,
+    choice_option,
+    download_option,
+    encoder_option,
+    force_option,
+    strict_option,
+    table_option,
+)
+from data_prep.corpora.base import Clip, Unreadable
+from data_prep.extract import EMPTY, Extractor, FloatArray, Recipe, extract
 from data_prep.extractors.glove import RULE, WordVectors, encode_words
 from data_prep.extractors.hub import FrozenModel
 from mer_bench.errors import unknown
 from mer_bench.features import FeatureSpec
 from mer_bench.utterances import read_table
 
-SUFFIX = {"tokens": "-tokens", "mean": ""}  #: pooling: what it adds to the set's name
+SUFFIX = {"tokens": "-tokens", "mean": ""}  #: pooling: suffix of the set's name
 
 
 def text_model(name: str, download: bool = False) -> FrozenModel:
-    """The frozen encoder ``name`` with its tokenizer; last hidden states need no pooler."""
+    """The frozen encoder ``name`` with its tokenizer; the pooler is not used."""
     return FrozenModel(name, download, processor="AutoTokenizer", unused=("pooler.",))
 
 
 def decode_text(clip: Clip) -> str:
-    """A clip's transcript."""
+    """The transcript of a clip.
+
+    Raises:
+        Unreadable: the transcript is empty.
+    """
     if not clip.text.strip():
         raise Unreadable("there is no transcript of it")
     return clip.text
@@ -38,11 +52,11 @@ def encode_texts(
     """Last hidden states of each text: [tokens, dim] without the special tokens, or their mean [1, dim].
 
     Args:
-        texts: None of them empty.
+        texts: Texts that are not empty.
         encoder: The frozen encoder.
         pooling: ``tokens``, or ``mean`` over all tokens that the encoder attends to, special ones included.
-        max_length: Tokens, special ones included, after which a text is cut.
-        batch_size: Texts encoded together, of similar lengths, so that there is little padding.
+        max_length: Maximum number of tokens, including special ones; a longer text is truncated.
+        batch_size: Number of texts encoded together; they have similar lengths, to reduce padding.
     """
     import torch
 
@@ -63,9 +77,9 @@ def encode_texts(
         attended = tokens["attention_mask"].bool()
         with torch.inference_mode():
             states = model(**tokens.to(encoder.device)).last_hidden_state.float().cpu()  # [batch, tokens, dim]
-        kept = attended if pooling == "mean" else attended & ~special
-        for i, state, keep in zip(rows, states, kept, strict=True):
-            frames = state[keep]
+        used = attended if pooling == "mean" else attended & ~special
+        for i, state, mask in zip(rows, states, used, strict=True):
+            frames = state[mask]
             out[i] = (frames.mean(dim=0, keepdim=True) if pooling == "mean" else frames).numpy()
     return out
 
@@ -116,20 +130,20 @@ def extract_text(
     strict: bool = False,
     force: bool = False,
 ) -> FeatureSpec:
-    """Store features of a prepared corpus's transcripts.
+    """Store text features of a prepared corpus.
 
     Args:
         corpus: Folder of the utterance table.
-        encoder: See :class:`FrozenModel`.
-        glove: A file of word vectors, used instead of the encoder; see :class:`WordVectors`.
-        pooling: ``tokens`` for methods that attend over time, ``mean`` for one vector an utterance.
-        max_length: See :func:`encode_texts`; word vectors know no such limit.
-        download: Whether the hub may be asked for the encoder.
-        strict: Complain about utterances without text.
-        force: Extract even if it is done.
+        encoder: Name or folder of the encoder, see :class:`FrozenModel`.
+        glove: File of word vectors, used instead of the encoder, see :class:`WordVectors`.
+        pooling: ``tokens`` for methods that attend over time, ``mean`` for one vector per utterance.
+        max_length: Maximum number of tokens, see :func:`encode_texts`; does not apply to word vectors.
+        download: Whether the encoder may be downloaded.
+        strict: Whether to raise an error if some utterances have no text.
+        force: Whether to compute the set even if it is up to date.
 
     Raises:
-        Misuse: the encoder is not on this machine, or the file holds no word vectors.
+        Misuse: the encoder is not on this machine, or the file does not contain word vectors.
     """
     if pooling not in SUFFIX:
         raise unknown("pooling", pooling, SUFFIX)
@@ -146,22 +160,18 @@ def extract_text(
 @click.command("text", cls=Command)
 @table_option
 @encoder_option
-@click.option(
-    "--glove",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file of word vectors such as glove.6B.300d.txt, used instead of an encoder.",
-)
-@click.option("--pooling", type=click.Choice(list(SUFFIX)), default="tokens", show_default=True)
+@click.option("--glove", type=FILE, help="File of word vectors such as glove.6B.300d.txt, used instead of an encoder.")
+@choice_option("--pooling", list(SUFFIX), help="The sequence of token states, or their mean.")
 @click.option(
     "--max-length",
     type=click.IntRange(min=3),
     default=128,
     show_default=True,
-    help="Tokens of an encoder after which a text is cut.",
+    help="Maximum number of tokens; an encoder truncates longer texts.",
 )
 @download_option
 @strict_option
 @force_option
 def text_command(table: Path, **options: Any) -> None:
-    """Add text features to a prepared corpus: hidden states of a frozen encoder, or GloVe."""
+    """Add text features to a prepared corpus: hidden states of a frozen encoder, or word vectors."""
     extract_text(table, **options)

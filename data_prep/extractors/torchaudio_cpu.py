@@ -1,7 +1,8 @@
-"""The one place that imports torchaudio, so that it also works beside a torch built without CUDA.
+"""The only module that imports torchaudio, so that it also works with a torch that was built without CUDA.
 
-torchaudio's wheel links the CUDA runtime, and its import fails where torch has none. Only its native operators (the RNN
-transducer loss, forced alignment) need that library: spectrograms, resampling and filters are Python on top of torch.
+The wheel of torchaudio links the CUDA runtime, and its import fails if torch has none. Only its native operators (the
+RNN transducer loss, forced alignment) need that library. Spectrograms, resampling and filters are Python code that uses
+torch.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from mer_bench.errors import Misuse
 
 
 def load() -> ModuleType:
-    """Import torchaudio, without its native library where a CPU-only torch cannot load it.
+    """Import torchaudio, without its native library if a CPU-only torch cannot load that.
 
     Raises:
-        Misuse: torchaudio is not installed, or fails beside a torch that has CUDA.
+        Misuse: torchaudio is not installed, or its import fails although torch has CUDA.
     """
     try:
         return importlib.import_module("torchaudio")
@@ -32,31 +33,31 @@ def load() -> ModuleType:
         import torch
 
         if torch.version.cuda is not None:
-            raise Misuse(f"torchaudio does not fit this torch {torch.__version__}: {error}") from error
+            raise Misuse(f"torchaudio does not work with torch {torch.__version__}: {error}") from error
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchaudio"]:
-        del sys.modules[name]  # half-initialised by the failed import
+        del sys.modules[name]  # partly initialised by the failed import
     sys.modules["torchaudio._extension"] = _extension()
     return importlib.import_module("torchaudio")
 
 
 @contextmanager
 def float64() -> Iterator[None]:
-    """Transforms that are made inside hold their windows, filters and matrices in float64.
+    """Context in which transforms are created with windows, filters and matrices in float64.
 
-    They build them in torch's default type, and compute in the wider of that and the signal's.
+    A transform creates these in torch's default type, and computes in the wider of that type and the signal's type.
     """
     import torch
 
-    usual = torch.get_default_dtype()
+    previous = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
         yield
     finally:
-        torch.set_default_dtype(usual)
+        torch.set_default_dtype(previous)
 
 
 def _extension() -> ModuleType:
-    """A stand-in for the module that loads the native library, saying that there is none."""
+    """A replacement for the module that loads the native library; it states that there is none."""
 
     def fail_if_no_align(function: Callable[..., Any]) -> Callable[..., Any]:
         def unavailable(*_: Any, **__: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Features that others have made -> feature sets."""
+"""Import of features that others have computed, as feature sets of a prepared corpus."""

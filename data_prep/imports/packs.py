@@ -1,19 +1,19 @@
-"""The feature packs that papers share: pickles told apart by their structure, mapped by name onto the table's ids.
+"""Import of the feature packs that papers publish: pickles that are recognised by their structure.
 
-Three families are read. Tuples of dictionaries over dialogues, from DialogueRNN (Majumder et al., AAAI 2019) over MMGCN
-and M3Net to GraphSmile, for IEMOCAP and MELD. Tuples of RoBERTa vectors from COSMIC (Ghosal et al., Findings of EMNLP
-2020), for the same. Dictionaries over splits of padded arrays from MulT (Tsai et al., ACL 2019) and MMSA (Mao et al.,
-ACL 2022), word-aligned or not, for any corpus whose ids they name.
+Three families are supported. Tuples of dictionaries over dialogues, used by DialogueRNN (Majumder et al., AAAI 2019),
+MMGCN, M3Net and GraphSmile for IEMOCAP and MELD. Tuples of RoBERTa vectors, used by COSMIC (Ghosal et al., Findings of
+EMNLP 2020) for the same corpora. Dictionaries over splits of padded arrays, word-aligned or not, used by MulT (Tsai et
+al., ACL 2019) and MMSA (Mao et al., ACL 2022), for any corpus whose ids they contain.
 
-Nothing is guessed. What cannot be placed by an id, a dialogue's number or what is said in it is left out and counted,
-and a pack that disagrees with the table throughout is refused.
+Utterances are matched with the table by their id, by the number of their dialogue, or by their sentences. An utterance
+that cannot be matched is omitted and counted. A pack that largely contradicts the table is refused.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,16 +24,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.cli import Command, force_option, table_option
+from data_prep.cli import FILE, Command, force_option, table_option
 from data_prep.corpora import iemocap
-from data_prep.extract import EMPTY, FloatArray, Recipe, report_unread, store
+from data_prep.corpora.base import report_reasons
+from data_prep.extract import EMPTY, FloatArray, Recipe, store
 from data_prep.imports.unpickle import read_pickle
 from mer_bench.errors import Misuse
 from mer_bench.features import MODALITIES, FeatureSpec
 from mer_bench.files import sha256
 from mer_bench.utterances import read_table
 
-#: what each place of a tuple holds; text2 to text4 are RoBERTa's layers below its last
+#: fields of each known tuple; text2 to text4 are the layers of RoBERTa below its last
 LAYOUTS = {
     "DialogueRNN or MMGCN, IEMOCAP": "ids speakers labels text audio vision sentences train test",
     "DialogueRNN, MELD": "ids speakers labels text audio sentences train test sentiments",
@@ -45,8 +46,8 @@ LAYOUTS = {
     "COSMIC, IEMOCAP": "speakers labels text text2 text3 text4 sentences train test valid",
     "COSMIC, MELD": "speakers labels sentiments text text2 text3 text4 sentences train test valid",
 }
-#: what a place may look like, by the words of :func:`kind`; the places not named here hold vectors
-KINDS = {
+#: possible contents of a field, in the words of :func:`content_type`; fields that are not listed contain vectors
+CONTENT_TYPES = {
     "ids": ("words", "numbers"),
     "speakers": ("words", "numbers", "vectors"),
     "labels": ("numbers",),
@@ -56,29 +57,35 @@ KINDS = {
     "test": ("a list",),
     "valid": ("a list",),
 }
-SPLITS = {"train": "train", "valid": "validation", "dev": "validation", "test": "test"}  #: a pack's name for it: ours
+SPLITS = {
+    "train": "train",
+    "valid": "validation",
+    "dev": "validation",
+    "test": "test",
+}  #: name of a split in a pack: in the table
 MELD_LABELS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
-MELD_FIRST = {"test": 1153, "validation": 1039, "train": 0}  #: number of a split's dialogue 0 in a pack, from the last
-AGREE = 0.9  #: share of a pack that must be found in the table, and must say there what the table says
+#: number that a pack gives to dialogue 0 of each split, in descending order
+MELD_FIRST = {"test": 1153, "validation": 1039, "train": 0}
+MIN_AGREEMENT = 0.9  #: fraction of a pack that must be found in the table and agree with it
 
 
 @dataclass(frozen=True)
 class Pack:
-    """What a pack holds, utterance by utterance in its own order; every list is as long as ``ids``."""
+    """Content of a pack, one item per utterance in the order of the pack; all lists have the same length."""
 
     origin: str
-    ids: list[str]  #: of the table; "" for an utterance that has no place in it
-    features: dict[str, list[FloatArray]]  #: by place (text, text2, audio ...), each [time, dim]
+    ids: list[str]  #: ids of the table; "" for an utterance that the table lacks
+    features: dict[str, list[FloatArray]]  #: by field (text, text2, audio ...), each [time, dim]
     split: list[str]
-    labels: list[str] = field(default_factory=list)  #: by the table's names; [] where the pack's mean something else
-    sentences: list[str] = field(default_factory=list)  #: [] where it has none
+    labels: list[str] = field(default_factory=list)  #: names as in the table; [] if the pack has other labels
+    sentences: list[str] = field(default_factory=list)  #: [] if the pack has none
 
 
 # --- tuples over dialogues --------------------------------------------------------------------------------------------
 
 
-def kind(value: Any) -> str:
-    """What one place of a tuple holds: words, numbers or vectors for each dialogue, a list, or its type's name."""
+def content_type(value: Any) -> str:
+    """Content of one field of a tuple: words, numbers or vectors per dialogue, a list, or the name of its type."""
     if not isinstance(value, Mapping):
         return "a list" if isinstance(value, list | tuple | set | frozenset | np.ndarray) else type(value).__name__
     filled = (items for items in value.values() if isinstance(items, list | tuple | np.ndarray) and len(items))
@@ -92,54 +99,55 @@ def kind(value: Any) -> str:
 
 def layout(content: Sequence[Any]) -> str:
     """The name in ``LAYOUTS`` of a tuple; "" if it has none of these structures."""
-    kinds = [kind(value) for value in content]
-    for name, places in LAYOUTS.items():
-        names = places.split()
-        if len(names) == len(kinds) and all(
-            place == "other" or found in KINDS.get(place, ("vectors",))
-            for place, found in zip(names, kinds, strict=True)
+    types = [content_type(value) for value in content]
+    for name, fields in LAYOUTS.items():
+        names = fields.split()
+        if len(names) == len(types) and all(
+            field_name == "other" or found in CONTENT_TYPES.get(field_name, ("vectors",))
+            for field_name, found in zip(names, types, strict=True)
         ):
             return name
     return ""
 
 
-def letters(sentence: str) -> str:
-    """A sentence without case, spaces and everything that encodings garble."""
+def letters_and_digits(sentence: str) -> str:
+    """The ASCII letters and digits of a sentence in lower case, which do not depend on its encoding."""
     return re.sub("[^a-z0-9]", "", str(sentence).lower())
 
 
-def iemocap_places(rows: pd.DataFrame, fields: Mapping[str, Any], dialogue: Any) -> list[str]:
-    """The table's id of each utterance of one dialogue: the pack's own, else by who says what.
+def iemocap_ids(rows: pd.DataFrame, fields: Mapping[str, Any], dialogue: Any) -> list[str]:
+    """The table's id of each utterance of one dialogue: the id in the pack, or else by speaker and sentence.
 
-    COSMIC's packs have no ids, leave utterances out and are not in the order of time. A sentence that one speaker says
-    as often in the pack as in the table is placed in turn; if the table has it more often, only among the utterances
-    with one of the six emotions; and otherwise not at all. On the community's 7,433 utterances this places all.
+    COSMIC's packs have no ids, lack utterances and are not in chronological order. If a speaker says a sentence equally
+    often in the pack and in the table, its occurrences are matched in order. If the table contains it more often, only
+    utterances with one of the six emotions are considered. Otherwise the sentence is not matched. This matches all
+    7,433 utterances of the usual packs.
     """
     if "ids" in fields:
         known = set(rows["id"])
         return [str(i) if str(i) in known else "" for i in fields["ids"][dialogue]]
-    turns: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for turn, said in enumerate(zip(fields["speakers"][dialogue], fields["sentences"][dialogue], strict=True)):
-        turns[str(said[0]), letters(said[1])].append(turn)
-    same: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    positions_in_pack: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, (speaker, text) in enumerate(zip(fields["speakers"][dialogue], fields["sentences"][dialogue], strict=True)):
+        positions_in_pack[str(speaker), letters_and_digits(text)].append(i)
+    in_table: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for utterance, speaker, text, emotion in zip(*(rows[c] for c in ("id", "speaker", "text", "emotion")), strict=True):
-        same[speaker[-1], letters(text)].append((utterance, emotion))
+        in_table[speaker[-1], letters_and_digits(text)].append((utterance, emotion))
     found = [""] * len(fields["labels"][dialogue])
-    for said, places in turns.items():
-        candidates = [utterance for utterance, _ in same[said]]
-        if len(candidates) != len(places):
-            candidates = [utterance for utterance, emotion in same[said] if emotion in iemocap.COMMUNITY]
-        if len(candidates) == len(places):
-            for place, utterance in zip(places, candidates, strict=True):
-                found[place] = utterance
+    for key, positions in positions_in_pack.items():
+        candidates = [utterance for utterance, _ in in_table[key]]
+        if len(candidates) != len(positions):
+            candidates = [utterance for utterance, emotion in in_table[key] if emotion in iemocap.COMMUNITY]
+        if len(candidates) == len(positions):
+            for position, utterance in zip(positions, candidates, strict=True):
+                found[position] = utterance
     return found
 
 
-def meld_places(rows: pd.DataFrame, fields: Mapping[str, Any], dialogue: Any) -> list[str]:
-    """The table's id of each utterance of one dialogue: by number if all the pack's numbers exist, else by turn.
+def meld_ids(rows: pd.DataFrame, fields: Mapping[str, Any], dialogue: Any) -> list[str]:
+    """The table's id of each utterance of one dialogue: by number if the table has all numbers, or else by order.
 
-    Some packs number the utterances as the CSVs do, with gaps, others from 0 on. A dialogue of another length than the
-    table's has no places.
+    Some packs number the utterances as the CSVs do, with gaps, others consecutively from 0. If the lengths of the
+    dialogue in the pack and in the table differ, no utterance is matched.
     """
     size = len(fields["labels"][dialogue])
     if "ids" in fields:
@@ -150,52 +158,52 @@ def meld_places(rows: pd.DataFrame, fields: Mapping[str, Any], dialogue: Any) ->
 
 
 def meld_dialogue(number: int) -> str:
-    """Our name of dialogue ``number`` of a pack, which counts through train, validation and test."""
+    """The table's name of dialogue ``number`` of a pack, which numbers train, validation and test consecutively."""
     split = next(split for split, first in MELD_FIRST.items() if number >= first)
     return f"{split}_dia{number - MELD_FIRST[split]}"
 
 
 def vectors(value: Any) -> list[FloatArray]:
-    """One array [1, dim] for each utterance of a dialogue."""
+    """One array [1, dim] per utterance of a dialogue."""
     return [np.asarray(row, np.float32).reshape(1, -1) for row in value]
 
 
 def read_dialogues(content: Sequence[Any], name: str, table: pd.DataFrame) -> Pack:
-    """The pack in a tuple whose layout is ``name``."""
+    """Read a tuple with the layout ``name``."""
     fields: dict[str, Any] = dict(zip(LAYOUTS[name].split(), content, strict=True))
-    features = [place for place in fields if place.rstrip("234") in MODALITIES]
+    features = [field_name for field_name in fields if field_name.rstrip("234") in MODALITIES]
     split_of = {key: SPLITS[split] for split in SPLITS if split in fields for key in fields[split]}
     by_dialogue = dict(iter(table.groupby("dialogue", sort=False)))
     numbered = all(str(key).isdigit() for key in fields["labels"])
-    places, names = (meld_places, MELD_LABELS) if numbered else (iemocap_places, iemocap.COMMUNITY)
-    pack = Pack(name, [], {place: [] for place in features}, [], [], [])
-    odd: list[tuple[str, str]] = []
+    match, names = (meld_ids, MELD_LABELS) if numbered else (iemocap_ids, iemocap.COMMUNITY)
+    pack = Pack(name, [], {field_name: [] for field_name in features}, [], [], [])
+    inconsistent: list[tuple[str, str]] = []
     for key, labels in fields["labels"].items():
         if not len(labels):
             continue
         dialogue, size = meld_dialogue(int(key)) if numbered else str(key), len(labels)
-        lengths = {place: len(fields[place].get(key, ())) for place in [*features, "sentences"]}
+        lengths = {field_name: len(fields[field_name].get(key, ())) for field_name in [*features, "sentences"]}
         ids = [""] * size
         if any(length != size for length in lengths.values()):
-            sizes = ", ".join(f"{length} {place}" for place, length in lengths.items())
-            odd.append((dialogue, f"its parts differ in length ({size} labels, {sizes})"))
+            sizes = ", ".join(f"{length} {field_name}" for field_name, length in lengths.items())
+            inconsistent.append((dialogue, f"its parts differ in length ({size} labels, {sizes})"))
         elif dialogue in by_dialogue:
-            ids = places(by_dialogue[dialogue], fields, key)
-        for place in features:
-            rows = vectors(fields[place].get(key, ()))
-            pack.features[place].extend(rows if len(rows) == size else [EMPTY] * size)
+            ids = match(by_dialogue[dialogue], fields, key)
+        for field_name in features:
+            rows = vectors(fields[field_name].get(key, ()))
+            pack.features[field_name].extend(rows if len(rows) == size else [EMPTY] * size)
         pack.ids.extend(ids)
         pack.split.extend([split_of.get(key, "")] * size)
         pack.labels.extend(names[int(i)] if 0 <= int(i) < len(names) else f"label {i}" for i in labels)
         pack.sentences.extend((list(map(str, fields["sentences"].get(key, ()))) + [""] * size)[:size])
-    report_unread("pack", odd)
+    report_reasons("pack", inconsistent)
     return pack
 
 
 # --- dictionaries over splits -----------------------------------------------------------------------------------------
 
 
-def depth(value: Any) -> int:
+def axis_count(value: Any) -> int:
     """Number of axes of an array, or of a list of arrays; 0 for anything else."""
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return value.ndim
@@ -204,28 +212,28 @@ def depth(value: Any) -> int:
 
 
 def is_split_dictionary(content: Any) -> bool:
-    """Whether it is ``{"train": {"text": [utterance, time, dim], ...}, "test": ...}``."""
+    """Whether ``content`` has the form ``{"train": {"text": [utterance, time, dim], ...}, "test": ...}``."""
     if not isinstance(content, Mapping):
         return False
     parts = [part for split, part in content.items() if split in SPLITS]
     return bool(parts) and all(
-        isinstance(part, Mapping) and any(depth(part.get(name)) in (2, 3) for name in MODALITIES) for part in parts
+        isinstance(part, Mapping) and any(axis_count(part.get(name)) in (2, 3) for name in MODALITIES) for part in parts
     )
 
 
 def id_forms(identity: Any, split: str) -> list[str]:
-    """How the table may write a pack's id: as it stands, dialogue and clip joined, or the split's name before them."""
+    """Forms that a pack's id may have in the table: unchanged, dialogue and clip joined, or with the split's name."""
     raw = np.ravel(np.asarray(identity)).tolist()
     parts = [part.decode("latin-1") if isinstance(part, bytes) else str(part) for part in raw]
-    whole = "_".join(part for text in parts for part in text.split("$_$"))
-    return ["".join(parts), whole, f"{split}_{whole}"]
+    joined = "_".join(part for text in parts for part in text.split("$_$"))
+    return ["".join(parts), joined, f"{split}_{joined}"]
 
 
 def unpadded(frames: Mapping[str, FloatArray], stated: Mapping[str, int], aligned: bool) -> dict[str, FloatArray]:
     """The frames [time, dim] of one utterance without its padding, by modality.
 
-    Padding is what lies after the length that the pack states, or else what is all zero before the first and after the
-    last other frame. In an aligned pack the modalities keep the span that any of them fills.
+    Frames after the length that the pack states are padding. If it states none, frames of zeros before the first and
+    after the last other frame are padding. In an aligned pack, all modalities keep the span that any of them fills.
     """
     spans: dict[str, tuple[int, int]] = {}
     for name, values in frames.items():
@@ -234,46 +242,44 @@ def unpadded(frames: Mapping[str, FloatArray], stated: Mapping[str, int], aligne
         spans[name] = (0, stated[name]) if name in stated else first_last
     full = [(a, b) for a, b in spans.values() if b > a]
     if aligned and full:
-        whole = min(a for a, _ in full), max(b for _, b in full)
-        spans = {name: whole if b > a else (0, 0) for name, (a, b) in spans.items()}
+        union = min(a for a, _ in full), max(b for _, b in full)
+        spans = {name: union if b > a else (0, 0) for name, (a, b) in spans.items()}
     return {name: values[slice(*spans[name])] for name, values in frames.items()}
 
 
 def read_splits(content: Mapping[str, Any], table: pd.DataFrame, source: Path) -> Pack:
-    """The pack in a dictionary over splits.
+    """Read a dictionary over splits.
 
     Raises:
-        Misuse: a split has no ids, or as many of something else as it has ids.
+        Misuse: a split has no ids, or a number of ids that differs from the length of its arrays.
     """
     known, emotions = set(table["id"]), {str(emotion).lower(): str(emotion) for emotion in table["emotion"]}
     parts = {split: part for split, part in content.items() if split in SPLITS}
-    places = [name for name in MODALITIES if all(depth(part.get(name)) in (2, 3) for part in parts.values())]
-    widths = {len(part[name][0]) for part in parts.values() for name in places if len(part[name])}
-    lengths = {name: f"{name}_lengths" for name in places}
-    aligned = (
-        len(places) > 1 and len(widths) == 1 and not any(n in part for n in lengths.values() for part in parts.values())
-    )
-    pack = Pack("MMSA or MulT, " + ("aligned" if aligned else "not aligned"), [], {name: [] for name in places}, [])
+    modalities = [name for name in MODALITIES if all(axis_count(part.get(name)) in (2, 3) for part in parts.values())]
+    widths = {len(part[name][0]) for part in parts.values() for name in modalities if len(part[name])}
+    lengths = {name: f"{name}_lengths" for name in modalities}
+    has_lengths = any(name in part for name in lengths.values() for part in parts.values())
+    aligned = len(modalities) > 1 and len(widths) == 1 and not has_lengths
+    pack = Pack("MMSA or MulT, " + ("aligned" if aligned else "not aligned"), [], {name: [] for name in modalities}, [])
     labels: list[str] = []
     for split, part in parts.items():
         if "id" not in part:
             raise Misuse(
                 f"{source} has no utterance ids ('id') in {split!r}, like MulT's IEMOCAP pack of 2,717, 798 and 938 "
-                "clips; which utterances they are is published nowhere, so nothing can be mapped onto the table"
+                "clips; since it is not published which utterances they are, they cannot be found in the table"
             )
         size, masks = len(part["id"]), part.get("text_bert", ())
-        for name in [*places, *(name for name in lengths.values() if name in part)]:
+        for name in [*modalities, *(name for name in lengths.values() if name in part)]:
             if len(part[name]) != size:
                 raise Misuse(f"{source}: {split!r} has {size:,} ids but {len(part[name]):,} of {name}")
         for i, identity in enumerate(part["id"]):
-            frames = {name: np.asarray(part[name][i], np.float32) for name in places}
-            stated = {name: int(part[lengths[name]][i]) for name in places if lengths[name] in part}
+            frames = {name: np.asarray(part[name][i], np.float32) for name in modalities}
+            stated = {name: int(part[lengths[name]][i]) for name in modalities if lengths[name] in part}
             if len(masks) == size and np.ndim(masks[i]) == 2:  # token numbers, attention mask, segments
-                like = {
-                    name for name in places if len(frames[name]) == len(masks[i][1]) and (aligned or name == "text")
-                }
-                stated |= dict.fromkeys(like, int(np.sum(masks[i][1])))
-            stated |= {name: 1 for name in places if frames[name].ndim == 1}
+                mask = masks[i][1]
+                masked = [n for n in modalities if len(frames[n]) == len(mask) and (aligned or n == "text")]
+                stated |= dict.fromkeys(masked, int(np.sum(mask)))
+            stated |= {name: 1 for name in modalities if frames[name].ndim == 1}
             rows = {name: np.atleast_2d(values) for name, values in frames.items()}
             for name, values in unpadded(rows, stated, aligned).items():
                 pack.features[name].append(values if len(values) else EMPTY)
@@ -291,11 +297,11 @@ def read_splits(content: Mapping[str, Any], table: pd.DataFrame, source: Path) -
 # --- any pack ---------------------------------------------------------------------------------------------------------
 
 
-def recognise(source: Path, table: pd.DataFrame) -> Pack:
+def read_pack(source: Path, table: pd.DataFrame) -> Pack:
     """Read the pack in ``source`` and find its utterances in the table.
 
     Raises:
-        Misuse: it is unsafe, unreadable, or has none of the known structures.
+        Misuse: the pickle is unsafe, unreadable, or has none of the known structures.
     """
     content = read_pickle(source)
     name = layout(content) if isinstance(content, list | tuple) else ""
@@ -305,139 +311,132 @@ def recognise(source: Path, table: pd.DataFrame) -> Pack:
         if is_split_dictionary(content):
             return read_splits(content, table, source)
     except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise Misuse(f"{source} looks like a pack ({name or 'MMSA or MulT'}) but is not whole: {error!r}") from error
-    expected = [f"{len(places.split())} ({name}: {places.replace(' ', ', ')})" for name, places in LAYOUTS.items()]
+        raise Misuse(f"{source} looks like a pack ({name or 'MMSA or MulT'}) but is incomplete: {error!r}") from error
+    expected = [f"{len(fields.split())} ({name}: {fields.replace(' ', ', ')})" for name, fields in LAYOUTS.items()]
     raise Misuse(
-        f"{source} is no known pack: it holds {outline(content)}; expected a tuple of {', or of '.join(expected)}; "
+        f"{source} is not a known pack: it holds {describe(content)}; expected a tuple of {', or of '.join(expected)}; "
         "or a dictionary over train, valid and test of text, audio, vision and id"
     )
 
 
-def outline(content: Any) -> str:
-    """A few words on what an unknown pickle holds."""
+def describe(content: Any) -> str:
+    """A short description of the content of an unknown pickle."""
     if isinstance(content, Mapping):
         keys = list(map(str, content))
         inner = next((part for part in content.values() if isinstance(part, Mapping)), None)
         deeper = f", the first of them a dictionary of {', '.join(list(map(str, inner))[:8])}" if inner else ""
         return f"a dictionary of {', '.join(keys[:8]) or 'nothing'}{', ...' if len(keys) > 8 else ''}{deeper}"
     if isinstance(content, list | tuple):
-        return f"a {type(content).__name__} of {len(content)} ({', '.join(kind(value) for value in content[:14])})"
+        return (
+            f"a {type(content).__name__} of {len(content)} ({', '.join(content_type(value) for value in content[:14])})"
+        )
     return f"an array of shape {content.shape}" if isinstance(content, np.ndarray) else f"a {type(content).__name__}"
 
 
 def compare(pack: Pack, table: pd.DataFrame, source: Path) -> dict[str, Any]:
-    """Say how the pack and the table agree; return what spec.json keeps of it.
+    """Print how far the pack and the table agree; return the counts that are stored in spec.json.
 
     Raises:
-        Misuse: too few of its utterances are in the table, or say there what the table says.
+        Misuse: too few utterances of the pack are in the table, or too few of them agree with it.
     """
-    row = {utterance: i for i, utterance in enumerate(table["id"])}
-    placed = [(i, row[utterance]) for i, utterance in enumerate(pack.ids) if utterance]
+    row_of = {utterance: row for row, utterance in enumerate(table["id"])}
+    matched = [(i, row_of[utterance]) for i, utterance in enumerate(pack.ids) if utterance]
     repeated = [utterance for utterance, count in Counter(filter(None, pack.ids)).items() if count > 1]
     if repeated:
         raise Misuse(f"{source} holds {len(repeated):,} utterances more than once (first: {repeated[0]!r})")
-    if not placed or len(placed) < AGREE * len(pack.ids):
+    if not matched or len(matched) < MIN_AGREEMENT * len(pack.ids):
         raise Misuse(
-            f"{source} ({pack.origin}) has {len(pack.ids):,} utterances, of which {len(placed):,} are found in the "
-            f"table, whose ids look like {table['id'].iloc[0]!r}: it is of another corpus, or the table is not whole"
+            f"{source} ({pack.origin}) has {len(pack.ids):,} utterances, of which {len(matched):,} are found in "
+            f"the table, whose ids look like {table['id'].iloc[0]!r}: the corpus is another one or the table incomplete"
         )
-    for what, mine, theirs in (
-        ("sentences", [letters(text) for text in pack.sentences], [letters(text) for text in table["text"]]),
+    for what, in_pack, in_table in (
+        ("sentences", list(map(letters_and_digits, pack.sentences)), list(map(letters_and_digits, table["text"]))),
         ("labels", pack.labels, list(table["emotion"])),
     ):
-        if not mine:
+        if not in_pack:
             continue
-        differ = Counter((theirs[j], mine[i]) for i, j in placed if mine[i] != theirs[j])
-        if differ.total() > (1 - AGREE) * len(placed) and (what == "sentences" or not pack.sentences):
+        differ = Counter((in_table[row], in_pack[i]) for i, row in matched if in_pack[i] != in_table[row])
+        if differ.total() > (1 - MIN_AGREEMENT) * len(matched) and (what == "sentences" or not pack.sentences):
             raise Misuse(
-                f"{source} ({pack.origin}): {differ.total():,} of {len(placed):,} {what} are not the table's in their "
-                "place, so the order of its utterances is not known; nothing was imported"
+                f"{source} ({pack.origin}): {differ.total():,} of {len(matched):,} {what} differ from those of the "
+                "table, so the order of its utterances is unknown; nothing was imported"
             )
         changes = ", ".join(f"{n:,} {a} -> {b}" for (a, b), n in differ.most_common(5)) if what == "labels" else ""
         more = f" ({changes}{', ...' if len(differ) > 5 else ''})" if changes else ""
-        click.echo(f"{what}: {differ.total():,} of {len(placed):,} differ from the table's{more}; the table's are kept")
+        click.echo(
+            f"{what}: {differ.total():,} of {len(matched):,} differ from the table's{more}; the table's are kept"
+        )
     column = "split" if (table["split"] != "").any() else "session"
     split: dict[str, dict[str, int]] = {}
-    for i, j in placed:
-        part = split.setdefault(pack.split[i] or "none", {})
-        part[str(table[column].iloc[j])] = part.get(str(table[column].iloc[j]), 0) + 1
+    for i, row in matched:
+        part, value = split.setdefault(pack.split[i] or "none", {}), str(table[column].iloc[row])
+        part[value] = part.get(value, 0) + 1
     shown = "; ".join(
         f"{name}: {', '.join(f'{n:,} of {column} {other}' for other, n in sorted(part.items()))}"
         for name, part in split.items()
     )
-    click.echo(f"{pack.origin}: {len(placed):,} of {len(pack.ids):,} utterances placed; its split is {shown}")
-    return {"utterances": len(pack.ids), "placed": len(placed), "split": split}
+    click.echo(
+        f"{pack.origin}: {len(matched):,} of {len(pack.ids):,} utterances found in the table; its split is {shown}"
+    )
+    return {"utterances": len(pack.ids), "placed": len(matched), "split": split}
 
 
-def finite(frames: FloatArray) -> tuple[FloatArray, int]:
-    """Zeros for what is not finite, as in the -inf of COVAREP, and how many values that were."""
+def zero_not_finite(frames: FloatArray) -> tuple[FloatArray, int]:
+    """Replace values that are not finite, such as COVAREP's -inf, with 0; also return their number."""
     bad: npt.NDArray[np.bool_] = ~np.isfinite(frames)
     return (np.where(bad, np.float32(0), frames), int(bad.sum())) if bad.any() else (frames, 0)
 
 
 def import_pack(corpus: Path, source: Path, *, name: str = "", force: bool = False) -> list[FeatureSpec]:
-    """Store every kind of features that a pack holds, as the sets ``<name>-text``, ``<name>-audio`` ...
+    """Store all features in a pack as the sets ``<name>-text``, ``<name>-audio`` ...
 
-    Of an IEMOCAP pack the six-class labels are kept too, where ``labels_six_community.csv`` does not exist.
+    The six-class labels of an IEMOCAP pack are stored as well if ``labels_six_community.csv`` does not exist.
 
     Args:
         corpus: Folder of the utterance table.
         source: The pickle.
-        name: What the sets' names begin with; the file's name by default.
-        force: Import even if it is done.
+        name: Prefix of the names of the sets; by default the name of the file.
+        force: Whether to import sets that are up to date.
 
     Raises:
-        Misuse: the pack is unsafe, not recognised, or does not fit the table.
+        Misuse: the pack is unsafe, has an unknown structure, or does not fit the table.
     """
     table = read_table(corpus)
     ids = list(table["id"])
     name = name or re.sub(r"[^a-z0-9]+", "-", source.stem.lower()).strip("-")
-    pack = recognise(source, table)
-    kept = compare(pack, table, source)
+    pack = read_pack(source, table)
+    counts = compare(pack, table, source)
     specs = []
-    for place, rows in pack.features.items():
-        repaired = [finite(frames) for frames in rows]
-        zeroed = sum(count for _, count in repaired)
+    for field_name, rows in pack.features.items():
+        finite = [zero_not_finite(frames) for frames in rows]
+        zeroed = sum(count for _, count in finite)
         if zeroed:
-            click.echo(f"{name}-{place}: {zeroed:,} values that are not finite became 0")
-        frames_of = {utterance: frames for utterance, (frames, _) in zip(pack.ids, repaired, strict=True) if utterance}
+            click.echo(f"{name}-{field_name}: {zeroed:,} values that are not finite became 0")
+        frames_of = {utterance: frames for utterance, (frames, _) in zip(pack.ids, finite, strict=True) if utterance}
         if not any(map(len, frames_of.values())):
-            click.echo(f"{name}-{place}: skipped, the pack holds nothing there")
+            click.echo(f"{name}-{field_name}: skipped, the pack has no such features")
             continue
         recipe = Recipe(
-            name=f"{name}-{place}",
-            modality=place.rstrip("234"),
+            name=f"{name}-{field_name}",
+            modality=field_name.rstrip("234"),
             extractor=f"{pack.origin} pack",
             revision=sha256(source),
-            layer=place,
-            settings={**kept, "zeroed": zeroed},
+            layer=field_name,
+            settings={**counts, "zeroed": zeroed},
         )
-        specs.append(store(corpus, recipe, partial(in_order, frames_of, ids), ids=ids, force=force))
+        sequences = [frames_of.get(utterance, EMPTY) for utterance in ids]
+        specs.append(store(corpus, recipe, partial(iter, sequences), ids=ids, force=force))
     six = {i: label for i, label in zip(pack.ids, pack.labels, strict=False) if i and label in iemocap.COMMUNITY}
     if len(six) == iemocap.COMMUNITY_ROWS and not (corpus / iemocap.COMMUNITY_FILE).exists():
         iemocap.write_labels(corpus, table, six)
     return specs
 
 
-def in_order(frames_of: Mapping[str, FloatArray], ids: Sequence[str]) -> Iterable[FloatArray]:
-    """The frames of each id, or none."""
-    return (frames_of.get(utterance, EMPTY) for utterance in ids)
-
-
 @click.command("pack", cls=Command)
 @table_option
-@click.option(
-    "--source",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    required=True,
-    help="The pickle: of DialogueRNN, MMGCN, M3Net, GraphSmile, COSMIC, MulT or MMSA.",
-)
-@click.option("--name", default="", help="What the new sets' names begin with [default: the file's name].")
+@click.option("--source", type=FILE, required=True, help="Pickle in one of the known structures (see README.md).")
+@click.option("--name", default="", help="Prefix of the names of the new sets [default: the name of the file].")
 @force_option
 def main(table: Path, source: Path, name: str, force: bool) -> None:
-    """A paper's feature pickle: one set for each modality in it."""
+    """Import the feature pickle of a paper: one set for each modality in it."""
     import_pack(table, source, name=name, force=force)
-
-
-if __name__ == "__main__":
-    main()

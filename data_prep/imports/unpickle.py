@@ -1,8 +1,8 @@
-"""Read a pickle that holds data and nothing else: numpy arrays and Python's own containers.
+"""Safe reader of pickles that contain only numpy arrays and Python's own containers.
 
-A pickle is a program: each global it names may be a function that it then calls. This reader looks the few names that
-numpy's and Python's own data need up in a table, imports nothing, and gives a stand-in for each of them, so that even
-those run code of this module alone. Any other name stops the reading before anything is called.
+A pickle is a program: each global it names may be a function that it then calls. This reader accepts only the few names
+that data of numpy and Python need. It imports nothing, and replaces each of these names by a function of this module,
+so that no other code runs. Any other name stops the reading before anything is called.
 """
 
 from __future__ import annotations
@@ -19,36 +19,40 @@ import numpy as np
 
 from mer_bench.errors import Misuse
 
-DTYPE = re.compile(r"[<>=|]?(?:[biufc]\d{1,2}|[SU]\d*|[O?]8?)")  #: numbers, strings, objects; no fields, no times
+DTYPE = re.compile(
+    r"[<>=|]?(?:[biufc]\d{1,2}|[SU]\d*|[O?]8?)"
+)  #: numbers, strings and objects, but no named fields and no times
 
 
 class _Refused(pickle.UnpicklingError):
-    """A global that is not in the table."""
+    """The pickle names a global that is not in the tables below."""
 
 
 class _Dtype:
-    """Stands in for a dtype while it is built: a real one believes flags that a crafted pickle could set."""
+    """Replacement for a dtype during reading, because a real dtype would accept flags that a forged pickle sets."""
 
     def __init__(self, name: Any = "", *_: Any) -> None:
         if not isinstance(name, str) or not DTYPE.fullmatch(name):
-            raise pickle.UnpicklingError(f"an array has the type {name!r}; only numbers, strings and lists are read")
+            raise pickle.UnpicklingError(
+                f"an array has the type {name!r}; only numbers, strings and lists are supported"
+            )
         self.dtype = np.dtype(name)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Take the byte order, and the width of strings; the flags follow from the type."""
+        """Set the byte order and the width of strings; the flags follow from the type."""
         _, order, subarray, names, fields, width, *_ = state
         if subarray or names or fields:
-            raise pickle.UnpicklingError("an array has named fields; only numbers, strings and lists are read")
+            raise pickle.UnpicklingError("an array has named fields; only numbers, strings and lists are supported")
         if self.dtype.kind in "SU" and self.dtype.itemsize == 0:
             self.dtype = np.dtype(f"{self.dtype.kind}{width // (4 if self.dtype.kind == 'U' else 1)}")
         self.dtype = self.dtype.newbyteorder(order)
 
 
 class _Array(np.ndarray[Any, Any]):
-    """An array that takes its type from a stand-in."""
+    """An array that takes its type from a :class:`_Dtype`."""
 
     def __setstate__(self, state: Any, /) -> None:
-        """``(version, shape, dtype, is_fortran, data)``, where the data must fill the shape exactly."""
+        """Set ``(version, shape, dtype, is_fortran, data)``, where the data must fill the shape exactly."""
         version, shape, dtype, fortran, data = state
         data = data if dtype.dtype.hasobject else _bytes(data)
         if math.prod(shape) * (1 if dtype.dtype.hasobject else dtype.dtype.itemsize) != len(data):
@@ -57,27 +61,27 @@ class _Array(np.ndarray[Any, Any]):
 
 
 def _reconstruct(*_: Any) -> _Array:
-    """An empty array, which its state then fills."""
+    """An empty array, which ``__setstate__`` then fills."""
     return np.ndarray.__new__(_Array, (0,), "b")
 
 
 def _bytes(data: Any) -> bytes:
-    return data.encode("latin-1") if isinstance(data, str) else bytes(memoryview(data))  # Python 2 wrote text
+    return data.encode("latin-1") if isinstance(data, str) else bytes(memoryview(data))  # Python 2 stored text
 
 
 def _scalar(dtype: _Dtype, data: Any) -> Any:
-    return np.frombuffer(_bytes(data), dtype.dtype, count=1)[0]  # refuses objects
+    return np.frombuffer(_bytes(data), dtype.dtype, count=1)[0]  # raises an error for objects
 
 
 def _frombuffer(buffer: Any, dtype: _Dtype, shape: Any, order: Any, axes: Any = None) -> Any:
-    array = np.frombuffer(buffer, dtype.dtype)  # refuses them too
-    if order == "K":  # numpy 2.3 on: stored in the order of memory, then turned
+    array = np.frombuffer(buffer, dtype.dtype)  # also raises an error for objects
+    if order == "K":  # since numpy 2.3: stored in memory order, then transposed
         return array.reshape(shape).transpose(axes)
     return array.reshape(shape, order=order)
 
 
 def _encode(text: str, encoding: str = "") -> bytes:
-    """Bytes as protocols 0 to 2 write them: text in latin-1."""
+    """Bytes in the form in which protocols 0 to 2 store them: text in Latin-1."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"bytes are encoded as {encoding!r} instead of latin-1")
     return text.encode("latin-1")
@@ -102,21 +106,21 @@ CALLED: dict[tuple[str, str], Callable[..., Any]] = {
         )
     },
 }
-TYPES: dict[tuple[str, str], Any] = {  # immutable types of C: nothing can be hung on them
-    ("numpy", "ndarray"): None,  # named beside _reconstruct, which knows its type
+TYPES: dict[tuple[str, str], Any] = {  # immutable built-in types: a pickle cannot add attributes to them
+    ("numpy", "ndarray"): None,  # an argument of _reconstruct, which does not use it
     ("collections", "OrderedDict"): OrderedDict,
     ("collections", "defaultdict"): defaultdict,
     **{
-        (module, kind.__name__): kind
+        (module, type_.__name__): type_
         for module in ("builtins", "__builtin__")  # the second is Python 2's
-        for kind in (dict, list, tuple, set, frozenset, int, float, complex, bool, str)
+        for type_ in (dict, list, tuple, set, frozenset, int, float, complex, bool, str)
     },
 }
 
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """What the table has for a global; a new function each time, so that a pickle cannot change a later one's."""
+        """The replacement for a global; a new function each time, so that no pickle can modify it for later ones."""
         if (module, name) in TYPES:
             return TYPES[module, name]
         if (module, name) not in CALLED:
@@ -126,21 +130,21 @@ class _Reader(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> Any:
-    """The content of a pickle of numpy arrays, numbers, text and Python's containers, of Python 2 or 3.
+    """Read a pickle of numpy arrays, numbers, text and Python's containers, written by Python 2 or 3.
 
     Raises:
-        Misuse: it names anything else, or is no pickle. Nothing that it names is run, imported or looked up.
+        Misuse: the file is not a pickle, or names anything else. Nothing that it names is run or imported.
     """
     try:
         with path.open("rb") as file:
             return _Reader(file, encoding="latin1").load()
     except _Refused as error:
         raise Misuse(
-            f"{path} is refused: its pickle calls for {error}, and only numpy arrays and Python's own containers are "
-            "read; nothing of it was run"
+            f"{path} is refused: its pickle calls for {error}, but only numpy arrays and Python's own containers are "
+            "supported; nothing of it was run"
         ) from None
     except MemoryError:
         raise Misuse(f"{path} does not fit into this machine's memory") from None
-    except Exception as error:  # a broken pickle fails anywhere: in a stack, a shape, a name, a codec
+    except Exception as error:  # a damaged pickle can raise any error: in a stack, a shape, a name, a codec
         reason = " ".join(str(error).split())
         raise Misuse(f"{path} is not a readable pickle: {type(error).__name__}: {reason}") from error

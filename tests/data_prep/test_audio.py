@@ -15,7 +15,8 @@ from recordings import contain, tone
 
 from data_prep.__main__ import main
 from data_prep.corpora.clips import media_folder
-from data_prep.extract import MISSING, Clip, Unreadable
+from data_prep.corpora.base import Clip, Unreadable
+from data_prep.extract import MISSING
 from data_prep.extractors import egemaps, media, mfcc, speech, torchaudio_cpu
 from data_prep.extractors.audio import AUDIO, extract_audio
 from data_prep.extractors.hub import FrozenModel
@@ -151,11 +152,11 @@ def damaged(folder: Path, kind: str) -> Path:
     [
         ("zero bytes", "the file is empty"),
         ("header alone", "the file holds no samples"),
-        ("no wav", "it is no readable wav file: "),
+        ("no wav", "it is not a readable wav file: "),
         ("no mp4", "it cannot be decoded: Invalid data"),
         ("half an mp4", "it cannot be decoded: Invalid data"),
         ("half an m4a", "it cannot be decoded: Invalid data"),
-        ("half a mov", r"it breaks off after 0\.[45] of 1\.0 seconds|it cannot be decoded"),
+        ("half a mov", r"it is truncated after 0\.[45] of 1\.0 seconds|it cannot be decoded"),
         ("no audio track", "it has no audio track"),
         ("not finite", "the samples are not finite"),
         ("1 Hz", "it states a sample rate of 1 Hz"),
@@ -171,13 +172,13 @@ def test_a_bad_file_has_a_clear_reason(tmp_path: Path, kind: str, reason: str) -
 def test_what_is_too_long_is_no_utterance_and_is_not_read_whole(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(media, "LONGEST", 1.0)
+    monkeypatch.setattr(media, "MAX_SECONDS", 1.0)
     path = tmp_path / name
     if name == "a.wav":
         soundfile.write(path, tone(90.0, 8000), 8000)
     else:
         contain(path, tone(90.0, 8000)[None], 8000, "pcm_s16le")
-    with pytest.raises(Unreadable, match="minutes, which is no utterance"):
+    with pytest.raises(Unreadable, match="minutes, which is too long for an utterance"):
         media.load_audio(path)
     assert len(media.load_audio(path, start=3.0, end=4.0)) == 16_000
 
@@ -396,7 +397,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_long_utterance_is_encoded_in_equal_parts(small: Path) -> None:
     loaded = frozen(small)
     clip = np.random.default_rng(0).normal(size=5 * 8000 + 3).astype(np.float32)
-    found, other = speech.encode_speech([clip, clip[:8000]], frozen=loaded, layer=3, longest=1.0)
+    found, other = speech.encode_speech([clip, clip[:8000]], frozen=loaded, layer=3, max_seconds=1.0)
     values = (clip - clip.mean()) / np.sqrt(clip.var() + 1e-7)
     parts = [speech.hidden_states(loaded, [part], 3)[0] for part in np.array_split(values, 3)]  # 2.5 s in parts of 1 s
     np.testing.assert_allclose(found, np.concatenate(parts), atol=2e-5)
@@ -428,7 +429,7 @@ def test_what_no_speech_model_is_or_has_is_one_sentence(small: Path, tmp_path: P
     with pytest.raises(Misuse, match="frames, mean"):
         make({}, model=str(small), pooling="max")
     for key, value, message in (
-        ("config", {"model_type": "bert"}, "is a bert model; speech models are wav2vec2"),
+        ("config", {"model_type": "bert"}, "is a bert model; supported speech models are wav2vec2"),
         ("preprocessor_config", {"sampling_rate": 8000}, "takes sound at 8000 Hz"),
     ):
         other = tmp_path / key
@@ -459,7 +460,7 @@ def corpus(tmp_path: Path) -> tuple[Path, Path]:
     return prepared(tmp_path / "data", files, raw), raw
 
 
-REASONS = {"absent": "the file is absent", "broken": "it is no readable wav file: ", "mute": "it has no audio track"}
+REASONS = {"absent": "the file is absent", "broken": "it is not a readable wav file: ", "mute": "it has no audio track"}
 
 
 @pytest.mark.parametrize("name", list(AUDIO))

@@ -111,7 +111,7 @@ def test_no_member_escapes_its_folder(name: str, hostile: Callable[[str], bytes]
     archive = tmp_path / "deep" / ("a.zip" if hostile is hostile_zip else "a.tar.gz")
     archive.parent.mkdir()
     archive.write_bytes(hostile(name))
-    with pytest.raises(Misuse, match=r"would be written outside of the folder"):
+    with pytest.raises(Misuse, match=r"would be written outside the folder"):
         archives.unpack(archive, tmp_path / "deep" / "out")
     assert not list(tmp_path.rglob("*evil*"))
     assert not list(tmp_path.rglob("*.done"))
@@ -219,7 +219,7 @@ def test_truncated_archive_is_one_sentence(archive: Path) -> None:
     content = archive.read_bytes()
     for cut in (len(content) - 5, len(content) // 2, 10, 0):
         archive.write_bytes(content[:cut])
-        with pytest.raises(Misuse, match=r"is damaged or not whole \(.+\): download it again"):
+        with pytest.raises(Misuse, match=r"is damaged or incomplete \(.+\): download it again"):
             archives.unpack_all(archive.parent, ANY)
     assert not list(archive.parent.rglob("*.done"))
 
@@ -321,7 +321,7 @@ def test_truncated_ravdess_zip_is_one_sentence(zenodo: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
     result = run("ravdess", "--raw", zenodo, "--partial")
     assert result.exit_code == 2
-    assert "Audio_Speech_Actors_01-24.zip is damaged or not whole" in result.output
+    assert "Audio_Speech_Actors_01-24.zip is damaged or incomplete" in result.output
     assert "Traceback" not in result.output
 
 
@@ -362,15 +362,14 @@ def official(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """No text encoder: its tests are elsewhere."""
-    for corpus in ("meld", "iemocap"):
-        monkeypatch.setattr(f"data_prep.prepare.{corpus}.extract_text", lambda *_, **__: None)
+    monkeypatch.setattr("data_prep.prepare.common.extract_text", lambda *_, **__: None)
 
 
 @pytest.mark.usefixtures("no_text")
 def test_meld_is_prepared_from_its_tarballs_within_a_tarball(official: Path, tmp_path: Path) -> None:
     command = ("meld", "--raw", official, "--out", tmp_path / "data", "--partial")
     result = run(*command)
-    assert "not one of 9 utterances could be read" in result.output, result.output  # the clips are no videos
+    assert "none of 9 utterances could be read" in result.output, result.output  # the clips are no videos
     output = result.output
     folder = official / "unpacked" / "MELD.Raw"
     assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == sorted(FOLDERS.values())
@@ -378,7 +377,7 @@ def test_meld_is_prepared_from_its_tarballs_within_a_tarball(official: Path, tmp
     assert not [p for p in folder.rglob("._*")]
     assert (folder / "train_splits" / "dia0_utt1.mp4").read_bytes() == b"train 1"
     assert (folder / "output_repeated_splits_test" / "dia0_utt1.mp4").read_bytes() == b"test 1"
-    assert "clips: 1 of 3 validation clips are missing, 1 of them known to be: validation_dia110_utt7" in output
+    assert "clips: 1 of 3 validation clips are missing, 1 of them known defects: validation_dia110_utt7" in output
     assert "clips: missing for 1 utterances: the file is empty (train_dia125_utt3)" in output
     assert "clips: 1 files of output_repeated_splits_test belong to no row (first: dia99_utt0.mp4)" in output
     assert "3 train utterances instead of 9,989" in output

@@ -198,7 +198,7 @@ def test_absent_file_and_absent_network_are_one_sentence(server: Server, tmp_pat
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/a.bin"
-    with pytest.raises(Misuse, match="check the network, then run this again; what has arrived is kept"):
+    with pytest.raises(Misuse, match="check the network, then run this again; it continues where it stopped"):
         fetch(download.Remote("a.bin", url), tmp_path)
 
 
@@ -277,7 +277,7 @@ def test_part_of_ravdess_can_be_chosen(zenodo: Server, tmp_path: Path) -> None:
     )
     assert names(tmp_path) == ["Audio_Speech_Actors_01-24.zip", "FacialTracking_Actors_01-24.zip"]
     message = error_of(run("ravdess", "--out", tmp_path, "--yes", "--only", "Songs*"))
-    assert "no file is like Songs*; there are Audio_Speech_Actors_01-24.zip, Video_Speech" in message
+    assert "no file matches Songs*; there are Audio_Speech_Actors_01-24.zip, Video_Speech" in message
 
 
 def test_wrong_published_checksum_stops_the_command(zenodo: Server, tmp_path: Path) -> None:
@@ -291,11 +291,11 @@ def test_wrong_published_checksum_stops_the_command(zenodo: Server, tmp_path: Pa
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        (b"<html>", "does not list its files as Zenodo does"),
-        (b'{"files": [{"key": "a.zip"}]}', "does not list its files as Zenodo does (KeyError: 'links')"),
+        (b"<html>", "has an unknown format instead of Zenodo's list of files"),
+        (b'{"files": [{"key": "a.zip"}]}', "has an unknown format instead of Zenodo's list of files (KeyError: 'links')"),
         (
             b'{"files": [{"key": "../a.zip", "size": 1, "checksum": "md5:0", "links": {"self": "http://127.0.0.1/"}}]}',
-            "names a file '../a.zip', which is no plain file name",
+            "names a file '../a.zip', which is not a plain file name",
         ),
     ],
 )
@@ -355,5 +355,5 @@ def test_checksums_of_meld_are_noted_and_checked(umich: Server, tmp_path: Path) 
 
 def test_iemocap_says_how_to_ask_for_it() -> None:
     message = error_of(run("iemocap"))
-    assert "IEMOCAP cannot be downloaded: ask USC SAIL" in message
+    assert "IEMOCAP cannot be downloaded: request it from USC SAIL" in message
     assert "https://sail.usc.edu/iemocap/" in message

@@ -25,7 +25,7 @@ from data_prep.extract import (
     Unreadable,
     decode_all,
     extract,
-    release,
+    minor_version,
 )
 from mer_bench.errors import Misuse
 from mer_bench.features import open_features, verify_features
@@ -216,7 +216,7 @@ def test_one_clip_that_cannot_be_encoded_takes_no_other_along(tmp_path: Path) ->
 
 def test_a_corpus_of_which_nothing_can_be_read_is_one_sentence(tmp_path: Path) -> None:
     folder, clips = corpus(tmp_path, ["absent", "absent"])
-    with pytest.raises(Misuse, match="not one of 2 utterances could be read: the file is absent"):
+    with pytest.raises(Misuse, match="none of 2 utterances could be read: the file is absent"):
         extract(folder, Extractor(RECIPE, decode, encode), clips)
     assert sorted(p.name for p in folder.iterdir()) == ["utterances.csv"]
 
@@ -224,4 +224,4 @@ def test_a_corpus_of_which_nothing_can_be_read_is_one_sentence(tmp_path: Path) -
 @pytest.mark.parametrize("patch", ["2.11.0", "2.11.1", "2.11.1+cpu", "2.11"])
 def test_patch_releases_of_a_library_give_one_set(patch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "version", {"torchaudio": patch}.__getitem__)
-    assert release("torchaudio") == "2.11"
+    assert minor_version("torchaudio") == "2.11"

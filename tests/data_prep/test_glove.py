@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from data_prep.__main__ import main
-from data_prep.extract import MISSING, Unreadable
+from data_prep.corpora.base import Unreadable
+from data_prep.extract import MISSING
 from data_prep.extractors.glove import WordVectors, encode_words, read_vectors, tokens
 from mer_bench.errors import Misuse
 from mer_bench.features import open_features, verify_features
@@ -54,7 +55,7 @@ def test_a_word_is_looked_up_as_written_and_then_in_lower_case(file: Path, capsy
     assert first.dtype == mean.dtype == np.float32  # type: ignore[union-attr]
     said = capsys.readouterr().err
     assert said.count("no vector for") == 1
-    assert "no vector for 3 of 11 tokens (27.3 %), 2 different ones, left out: zebra 2, Zebra 1" in said
+    assert "no vector for 3 of 11 tokens (27.3 %), 2 different ones, omitted: zebra 2, Zebra 1" in said
     assert vectors.parameters() == 24
 
 

@@ -414,7 +414,7 @@ def test_mmgcn_pack_of_iemocap(sessions: Path, tmp_path: Path, old: bool, monkey
     if old:
         python_2(tuple(iemocap_pack()), source)
     output = imported(sessions, source)
-    assert "7 of 7 utterances placed" in output
+    assert "7 of 7 utterances found in the table" in output
     assert "train: 4 of session 1; test: 3 of session 5" in output
     assert "labels: 0 of 7 differ" in output
     assert "2 of them without audio" in output
@@ -443,7 +443,7 @@ def test_four_layers_of_text_become_four_sets(sessions: Path, tmp_path: Path, se
 def test_cosmic_pack_without_ids_is_placed_by_who_says_what(sessions: Path, tmp_path: Path) -> None:
     source = write(tmp_path, iemocap_pack(layers=4, ids=False))
     output = imported(sessions, source, "--name", "cosmic")
-    assert "COSMIC, IEMOCAP: 7 of 7 utterances placed" in output
+    assert "COSMIC, IEMOCAP: 7 of 7 utterances found in the table" in output
     assert by_id(sessions, "cosmic-text") == EXPECTED  # "Yeah." and "Fine." once too often in the table
     assert by_id(sessions, "cosmic-text4") == shifted(EXPECTED, 0.3)
 
@@ -463,7 +463,7 @@ def test_sentence_that_cannot_be_told_apart_is_left_out(sessions: Path, tmp_path
     whole["turn"] = whole.groupby("dialogue").cumcount()
     write_table(sessions, whole)
     output = imported(sessions, write(tmp_path, pack), "--name", "c")
-    assert "18 of 19 utterances placed" in output
+    assert "18 of 19 utterances found in the table" in output
     assert "Ses05M_script01_1b_F002" not in by_id(sessions, "c-text")
 
 
@@ -517,7 +517,7 @@ def test_dialogue_of_another_length_is_left_out(friends: Path, tmp_path: Path) -
     for field in pack[:7]:
         field[60] = field[1038]  # MELD has no such dialogue
     output = imported(friends, write(tmp_path, pack), "--name", "p")
-    assert "36 of 38 utterances placed" in output
+    assert "36 of 38 utterances found in the table" in output
     assert "its parts differ in length (1 labels, 1 text, 0 audio, 1 vision, 1 sentences) (test_dia279)" in output
     assert set(EXPECTED_MELD) - set(by_id(friends, "p-audio")) == {"test_dia279_utt1"}
 
@@ -526,10 +526,10 @@ def test_pack_in_another_order_or_of_another_corpus_is_refused(friends: Path, se
     pack = meld_pack()
     turned = {key: pack[6][other] for key, other in zip(pack[6], [0, *reversed(list(pack[6])[1:])], strict=True)}
     message = refused(friends, write(tmp_path, (*pack[:6], turned, *pack[7:])))
-    assert "4 of 7 sentences are not the table's in their place" in message
+    assert "4 of 7 sentences differ from those of the table" in message
     silent = dict.fromkeys(pack[6], ())
     silent = {key: [""] * len(rows) for key, rows in pack[6].items()}
-    assert "sentences are not the table's" in refused(friends, write(tmp_path, (*pack[:6], silent, *pack[7:])))
+    assert "sentences differ from those of the table" in refused(friends, write(tmp_path, (*pack[:6], silent, *pack[7:])))
     assert "of which 0 are found in the table, whose ids look like 'Ses01F" in refused(sessions, write(tmp_path, pack))
     assert "of which 0 are found" in refused(friends, write(tmp_path, iemocap_pack()))
     twice = iemocap_pack()
@@ -553,7 +553,7 @@ def test_unknown_pack_says_what_was_found_and_what_expected(
     content: Any, found: str, sessions: Path, tmp_path: Path
 ) -> None:
     message = refused(sessions, write(tmp_path, content))
-    assert f"is no known pack: it holds {found}" in message
+    assert f"is not a known pack: it holds {found}" in message
     assert "expected a tuple of 9 (DialogueRNN or MMGCN, IEMOCAP: ids, speakers, labels, text, audio" in message
     assert "or a dictionary over train, valid and test" in message
 
@@ -561,7 +561,7 @@ def test_unknown_pack_says_what_was_found_and_what_expected(
 def test_pack_with_a_hole_is_one_sentence(sessions: Path, tmp_path: Path) -> None:
     pack = iemocap_pack()
     del pack[0]["Ses01F_impro01"]
-    assert "but is not whole: KeyError('Ses01F_impro01')" in refused(sessions, write(tmp_path, pack))
+    assert "but is incomplete: KeyError('Ses01F_impro01')" in refused(sessions, write(tmp_path, pack))
     assert "is refused: its pickle calls for" in refused(sessions, write(tmp_path, [Payload(os.getcwd)]))
 
 
@@ -613,7 +613,7 @@ LONG = [2, 3, 4, 2, 3, 2, 3]  # of the seven utterances' texts
 @pytest.mark.parametrize("stated", [True, False], ids=["lengths stated", "lengths from zeros"])
 def test_unaligned_mmsa_pack_loses_its_padding(friends: Path, tmp_path: Path, stated: bool) -> None:
     output = imported(friends, write(tmp_path, mmsa_pack(aligned=False, stated=stated)), "--name", "m")
-    assert "MMSA or MulT, not aligned: 7 of 7 utterances placed" in output
+    assert "MMSA or MulT, not aligned: 7 of 7 utterances found in the table" in output
     assert "valid" in output
     assert "labels" not in output  # "Positive" is no emotion of the table
     assert by_id(friends, "m-text") == shifted(EXPECTED_MELD, 1)

@@ -166,7 +166,7 @@ def test_landmarks_from_csv_equal_those_from_npz(tmp_path: Path) -> None:
     found = []
     for raw in (tmp_path / "csv", tmp_path / "npz"):
         (clip,) = landmarks.landmark_clips(ravdess.utterances(raw, partial=True), raw)
-        found.append(landmarks.decode_landmarks(ravdess.read_packed(raw), clip))
+        found.append(landmarks.decode_landmarks(ravdess.read_landmark_archive(raw), clip))
     assert found[0].shape == (9, 140)
     np.testing.assert_array_equal(found[0], found[1])
 
@@ -287,8 +287,8 @@ def test_bad_iemocap_is_one_sentence(release: Path, tmp_path: Path, monkeypatch:
     pack = tmp_path / "pack.json"
     command = ("iemocap", "--raw", release, "--out", tmp_path / "out", "--community", pack)
     for content, complaint in (
-        ("[]", "not a pack"),
-        ('{"dialogues": {"d": {"utt": ["a"], "label": [9]}}}', "not a pack"),
+        ("[]", "not a file of six-class dialogues"),
+        ('{"dialogues": {"d": {"utt": ["a"], "label": [9]}}}', "not a file of six-class dialogues"),
         ('{"dialogues": {"d": {"utt": ["a"], "label": [0]}}}', "that the table lacks (first: 'a')"),
         ('{"dialogues": {}}', "holds 0 utterances"),
     ):

@@ -23,11 +23,12 @@ pytest.importorskip("decord")
 
 from data_prep.__main__ import main  # noqa: E402
 from data_prep.corpora.clips import audio_clips, vision_clips  # noqa: E402
-from data_prep.extract import MISSING, REMARKS, Clip, Extractor, Unreadable  # noqa: E402
+from data_prep.corpora.base import Clip, Unreadable  # noqa: E402
+from data_prep.extract import MISSING, REMARKS, Extractor  # noqa: E402
 from data_prep.extractors import faces, vision  # noqa: E402
 from data_prep.extractors.openface import COLUMNS  # noqa: E402
 from data_prep.extractors.video import moments, probe, read  # noqa: E402
-from data_prep.extractors.vision import NO_FACE, SOME_FACES, VISION, Look  # noqa: E402
+from data_prep.extractors.vision import NO_FACE, SOME_FACES, VISION, FrameSampling  # noqa: E402
 from mer_bench.errors import Misuse  # noqa: E402
 from mer_bench.features import open_features, verify_features  # noqa: E402
 from mer_bench.utterances import write_table  # noqa: E402
@@ -88,7 +89,7 @@ def test_frames_lie_evenly_over_the_clip(tmp_path: Path, name: str) -> None:
     assert seen(path, fps=0.01) == [59]  # half its step lies beyond the end
     assert seen(film(tmp_path / f"short-{name}", numbered(3)), count=6) == [0, 0, 1, 1, 2, 2]
     square = Clip("u", film(tmp_path / f"square-{name}", numbered(150, 96, 96)))
-    assert numbers(Look(count=150, side=96)(square).pixels) == list(range(150))  # in pieces, but all of them
+    assert numbers(FrameSampling(count=150, side=96)(square).pixels) == list(range(150))  # in pieces, but all of them
 
 
 def test_frames_lie_within_the_utterances_span(tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_a_video_that_cannot_be_decoded_says_why_and_leaves_nothing_open(
     before = handles()
     for _ in range(3):
         with pytest.raises(Unreadable, match=reason):
-            Look()(Clip("u", path))
+            FrameSampling()(Clip("u", path))
     assert handles() <= before
 
 
@@ -214,13 +215,13 @@ def test_a_span_without_time_says_so(tmp_path: Path) -> None:
     path = film(tmp_path / "a.avi", numbered(25))
     for start, end, reason in (
         (2.0, 3.0, "its video ends at 1.00 s"),
-        (0.5, 0.5, "holds no time"),
-        (0.8, 0.2, "no time"),
+        (0.5, 0.5, "has no duration"),
+        (0.8, 0.2, "no duration"),
     ):
         with pytest.raises(Unreadable, match=reason):
-            Look()(Clip("u", path, start=start, end=end))
+            FrameSampling()(Clip("u", path, start=start, end=end))
     with pytest.raises(Unreadable, match="absent"):
-        Look()(Clip("u", tmp_path / "none.mp4"))
+        FrameSampling()(Clip("u", tmp_path / "none.mp4"))
 
 
 # --- which file, which half -------------------------------------------------------------------------------------------
@@ -296,9 +297,9 @@ def test_boxes_are_held_where_there_is_none_and_a_wrong_one_is_dropped() -> None
     box = np.array([10.0, 10.0, 30.0, 30.0])
     boxes = np.full((9, 4), np.nan)
     boxes[[1, 2, 3, 6]] = [box, box + 200, box + 1, box + 2]
-    held = faces.steady(boxes)
-    assert held[:, 0].tolist() == [10, 10, 11, 12, 12, 12, 12, 12, 12]
-    assert np.isnan(faces.steady(np.full((3, 4), np.nan))).all()
+    filled = faces.smooth_and_fill(boxes)
+    assert filled[:, 0].tolist() == [10, 10, 11, 12, 12, 12, 12, 12, 12]
+    assert np.isnan(faces.smooth_and_fill(np.full((3, 4), np.nan))).all()
 
 
 def test_squares_lie_in_the_picture_around_the_box() -> None:
@@ -314,8 +315,8 @@ def test_a_cut_holds_what_is_in_the_box_and_nothing_else() -> None:
     picture = np.zeros((1, 50, 80, 3), np.uint8)
     picture[0, 10:30, 40:60] = [250, 120, 10]
     for side in (7, 20, 64):
-        assert np.abs(faces.cut(picture, np.array([[40.0, 10, 60, 30]]), side).astype(int) - [250, 120, 10]).max() <= 1
-    assert faces.cut(picture, np.array([[79.8, 49.9, 90, 70]]), 8).shape == (1, 8, 8, 3)  # all but outside
+        assert np.abs(faces.crop(picture, np.array([[40.0, 10, 60, 30]]), side).astype(int) - [250, 120, 10]).max() <= 1
+    assert faces.crop(picture, np.array([[79.8, 49.9, 90, 70]]), 8).shape == (1, 8, 8, 3)  # all but outside
 
 
 # --- the real layout of RAVDESS, with drawn faces ---------------------------------------------------------------------
@@ -367,7 +368,7 @@ def test_frames_are_the_faces_that_the_landmarks_tell(ravdess: tuple[Path, Path]
     assert pd.read_csv(folder / "frames" / MISSING)["reason"].str.contains("truncated").tolist() == [True]
     remarks = pd.read_csv(folder / "frames" / REMARKS)
     assert remarks.to_numpy().tolist() == [[TAKES[1], SOME_FACES], [TAKES[2], NO_FACE]]
-    assert "made, with a remark, for 1 utterances: no face was found" in result.output
+    assert "computed, with a remark, for 1 utterances: no face was found" in result.output
     picture = cv2.imread(str(sheet))
     assert picture.shape == (3 * 128, 1120, 3)
     assert np.abs(picture[70, 40].astype(int) - COLOUR[::-1]).max() < 25
@@ -378,9 +379,9 @@ def test_frames_are_the_faces_that_the_landmarks_tell(ravdess: tuple[Path, Path]
         assert len(archive["clip"]) == 1
     for path in (raw / "Tracking").iterdir():
         path.unlink()
-    look = Look(count=6, side=32, face="landmarks", margin=0, raw=raw)
+    sampling = FrameSampling(count=6, side=32, face="landmarks", margin=0, raw=raw)
     faces._tracked.cache_clear()
-    pixels = look(Clip(TAKES[0], raw / "Actor_01" / f"01-{TAKES[0]}.mp4")).pixels
+    pixels = sampling(Clip(TAKES[0], raw / "Actor_01" / f"01-{TAKES[0]}.mp4")).pixels
     assert np.abs(pixels.transpose(0, 3, 1, 2).astype(int) - images).mean() < 3  # the packed points are rounded
 
 
@@ -421,7 +422,7 @@ def test_detected_faces_fill_the_frames_and_a_picture_without_one_gives_its_midd
     assert run("frames", "--table", folder, "--raw", raw, "--frames", 6, "--side", 200, "--workers", 0).exit_code == 0
     images = open_features(folder / "frames").values.reshape(12, 3, 200, 200)
     room = ((0, 0), (60, 60), (60, 60), (0, 0))
-    found = faces.detect_boxes(np.pad(images[:6].transpose(0, 2, 3, 1), room, constant_values=235))[:: faces.EVERY]
+    found = faces.detect_boxes(np.pad(images[:6].transpose(0, 2, 3, 1), room, constant_values=235))[:: faces.DETECTION_STEP]
     assert np.abs(found - [60 + 15, 60, 260 - 15, 260 - 30]).max() < 25  # the face fills the picture
     remarks = pd.read_csv(folder / "frames" / REMARKS)
     assert remarks.to_numpy().tolist() == [["none", NO_FACE]]
@@ -491,7 +492,7 @@ def test_image_features_are_the_models_own(
 ) -> None:
     import transformers as t
 
-    extractor = vision.image(Look(), model=str(models / name), layer=layer, pooling=pooling)
+    extractor = vision.image(FrameSampling(), model=str(models / name), layer=layer, pooling=pooling)
     assert extractor.decode.side == 32  # type: ignore[attr-defined]
     model = t.AutoModel.from_pretrained(models / name)
     model = model.vision_model if name == "clip" else model
@@ -506,15 +507,15 @@ def test_image_features_are_the_models_own(
 
 def test_image_models_that_do_not_fit_are_one_sentence(crops: list[vision.Crops], models: Path, tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="no trained pooler"):
-        vision.image(Look(), model=str(models / "vit")).encode(crops)
-    with pytest.raises(Misuse, match="no image model"):
-        vision.image(Look(), model=str(models / "bert"), pooling="cls").encode(crops)
+        vision.image(FrameSampling(), model=str(models / "vit")).encode(crops)
+    with pytest.raises(Misuse, match="not an image model"):
+        vision.image(FrameSampling(), model=str(models / "bert"), pooling="cls").encode(crops)
     with pytest.raises(Misuse, match="layers 0 to 2, not 7"):
-        vision.image(Look(), model=str(models / "vit"), layer=7, pooling="cls").encode(crops)
+        vision.image(FrameSampling(), model=str(models / "vit"), layer=7, pooling="cls").encode(crops)
     with pytest.raises(Misuse, match="pass --pooling cls or mean"):
-        vision.image(Look(), model=str(models / "vit"), layer=1)
+        vision.image(FrameSampling(), model=str(models / "vit"), layer=1)
     with pytest.raises(Misuse, match="not on this machine: pass --download"):
-        vision.image(Look(), model="nobody/none")
+        vision.image(FrameSampling(), model="nobody/none")
 
 
 def test_image_features_of_a_corpus_go_on_after_a_kill(
@@ -522,20 +523,20 @@ def test_image_features_of_a_corpus_go_on_after_a_kill(
 ) -> None:
     folder, raw = ravdess
 
-    def build(look: Look) -> Extractor:
-        return replace(vision.image(look, model=str(models / "resnet")), batch_size=1)
+    def build(sampling: FrameSampling) -> Extractor:
+        return replace(vision.image(sampling, model=str(models / "resnet")), batch_size=1)
 
     whole = vision.extract_vision(folder, raw, build, fps=5, name="whole")
     assert (whole.frame_rate, whole.dim, whole.frames) == (5, 12, 3 * 4)
-    usual, looked_at = Look.__call__, []
+    usual, looked_at = FrameSampling.__call__, []
 
-    def killed(self: Look, clip: Clip) -> vision.Crops:
+    def killed(self: FrameSampling, clip: Clip) -> vision.Crops:
         looked_at.append(clip.id)
         if len(looked_at) == 3:
             raise KeyboardInterrupt
         return usual(self, clip)
 
-    monkeypatch.setattr(Look, "__call__", killed)
+    monkeypatch.setattr(FrameSampling, "__call__", killed)
     for _ in range(2):
         with contextlib.suppress(KeyboardInterrupt):
             vision.extract_vision(folder, raw, build, fps=5, name="again")
@@ -553,19 +554,19 @@ def test_the_3d_resnext_gives_a_vector_or_its_positions(tmp_path: Path) -> None:
     network = ResNeXt3D(3 * 33 * 33, frames=4).eval()
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     noise = np.random.default_rng(0).integers(0, 256, (2, 4, 33, 33, 3)).astype(np.uint8)
-    look, clips = Look(count=4, side=33), [vision.Crops(noise[0]), vision.Crops(noise[1], NO_FACE)]
+    sampling, clips = FrameSampling(count=4, side=33), [vision.Crops(noise[0]), vision.Crops(noise[1], NO_FACE)]
     rows = torch.from_numpy(noise).permute(0, 1, 4, 2, 3).flatten(2).float()
     with torch.no_grad():
         tokens = network.tokens(PaddedSequence(rows, torch.ones(2, 4, dtype=torch.bool))).values
     for keep, reference in ((False, tokens.mean(1, keepdim=True)), (True, tokens)):
-        extractor = vision.clip3d(look, checkpoint=tmp_path / "weights.pt", tokens=keep)
+        extractor = vision.clip3d(sampling, checkpoint=tmp_path / "weights.pt", tokens=keep)
         first, second = extractor.encode(clips)
         assert np.allclose(first, reference[0], atol=1e-4)
         assert np.allclose(second.values, reference[1], atol=1e-4)  # type: ignore[union-attr]
         assert second.remark == NO_FACE  # type: ignore[union-attr]
         assert extractor.parameters() == 25_865_664
     with pytest.raises(Misuse, match="pass --frames instead"):
-        vision.clip3d(replace(look, fps=3), checkpoint=tmp_path / "weights.pt")
+        vision.clip3d(replace(sampling, fps=3), checkpoint=tmp_path / "weights.pt")
 
 
 def test_every_extractor_has_a_command_that_explains_itself() -> None:
@@ -638,7 +639,7 @@ def test_odd_openface_files(tmp_path: Path) -> None:
     assert np.diff(stored.offsets).tolist() == [2, 2, 2, 2, 0, 0, 0]
     assert np.allclose(stored.values[:, 0], [0, 0.01, 7, 7, 0.01, 0.02, 0, 0.01])  # of two faces the surest
     reasons = pd.read_csv(folder / "openface" / MISSING)["reason"]
-    for reason, part in zip(reasons, ("AU28_c", "none of OpenFace's", "no CSV"), strict=True):
+    for reason, part in zip(reasons, ("AU28_c", "not from OpenFace", "not a CSV"), strict=True):
         assert part in reason
     refused = run("openface", "--table", folder, "--raw", tmp_path / "own", "--columns", "eyes")
     assert refused.exit_code == 2

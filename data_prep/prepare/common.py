@@ -1,0 +1,55 @@
+"""What the commands of all corpora share: their options, unpacking, and the feature sets that several corpora have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from data_prep import cli
+from data_prep.corpora.archives import unpack_all
+from data_prep.extractors.audio import extract_mfcc
+from data_prep.extractors.text import extract_text
+from data_prep.prepare.extractor_calls import ExtractorCall, features_option, run_extractors
+
+
+def corpus_command(
+    prepare: Callable[..., Path], name: str, *options: Any, archives: re.Pattern[str], partial_help: str, help: str
+) -> click.Command:
+    """The command that unpacks a corpus, prepares it, and runs the extractors that ``--features`` names.
+
+    Args:
+        prepare: Function of the unpacked folder, the output folder and the options; returns the corpus's folder.
+        name: Name of the command.
+        options: Options that only this corpus has.
+        archives: Regular expression for the names of the archives to unpack.
+        partial_help: Help of the option ``--partial``.
+        help: Help of the command.
+    """
+
+    def run(raw: Path, out: Path, unpack: Path | None, calls: Sequence[ExtractorCall], **rest: Any) -> None:
+        raw = unpack_all(raw, archives, unpack)
+        run_extractors(calls, prepare(raw, out, **rest), raw)
+
+    partial_option = click.option("--partial", is_flag=True, help=partial_help)
+    first, last = (cli.raw_option, cli.out_option, cli.unpack_option), (cli.backend_option, features_option)
+    for option in reversed([*first, *options, partial_option, *last, cli.force_option]):
+        run = option(run)
+    return click.command(name, cls=cli.Command, help=help)(run)
+
+
+def extract_mfcc_if_found(corpus: Path, folder: Path, media: Iterable[str], files: str, **options: Any) -> None:
+    """Store the set ``mfcc`` if one of the ``media`` exists in ``folder``; otherwise print that there are none."""
+    if any((folder / name).is_file() for name in media if name):
+        extract_mfcc(corpus, folder, **options)
+    else:
+        click.echo(f"mfcc: skipped, there are no {files} below {folder}")
+
+
+def extract_text_sets(corpus: Path, **options: Any) -> None:
+    """Store the mean and the sequence of the text encoder's states; options as for :func:`extract_text`."""
+    for pooling in ("mean", "tokens"):
+        extract_text(corpus, pooling=pooling, **options)
