@@ -1,7 +1,11 @@
-"""What tests generate: sound, films and tracking files in the formats of the corpora, and a small text encoder."""
+"""What the tests of data preparation share: generated recordings and corpora, the command line, and stored features."""
 
 from __future__ import annotations
 
+import csv
+import io
+import tarfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,104 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner, Result
+
+from data_prep.__main__ import main
+from data_prep.corpora import meld
+from mer_bench.features import open_features
+from mer_bench.utterances import COLUMNS, write_table
+
+Files = dict[str, bytes]  #: content of files by their path in a folder or archive
+
+
+# --- commands and their results ---------------------------------------------------------------------------------------
+
+
+def run(*arguments: Any, answer: str = "") -> Result:
+    """Run ``python -m data_prep`` with these arguments; ``answer`` is typed by the user."""
+    return CliRunner().invoke(main, list(map(str, arguments)), input=answer, catch_exceptions=False)
+
+
+def works(*arguments: Any) -> str:
+    """The output of a command that succeeds."""
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(*arguments: Any, answer: str = "") -> str:
+    """The one line that a wrong command prints; its exit code is 2."""
+    result = run(*arguments, answer=answer)
+    assert result.exit_code == 2, result.output
+    (line,) = [line for line in result.output.splitlines() if "error: " in line]
+    assert "Traceback" not in result.output
+    return line
+
+
+def lengths(folder: Path) -> list[int]:
+    """Number of frames of each utterance in a feature set."""
+    return np.diff(open_features(folder).offsets).tolist()
+
+
+def write_corpus(folder: Path, ids: Sequence[str], **columns: Any) -> Path:
+    """Write an utterance table with these ids; columns that are not given are empty, and dialogues have one turn."""
+    table = pd.DataFrame({**dict.fromkeys(COLUMNS, ""), "id": ids, "dialogue": ids, "speaker": "a", **columns})
+    write_table(folder, table.assign(turn=table.groupby("dialogue").cumcount()))
+    return folder
+
+
+# --- files of the corpora ---------------------------------------------------------------------------------------------
+
+
+def zipped(files: Files) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tarred(files: Files) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def write_files(folder: Path, files: Files) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def iemocap_files(rows: Sequence[tuple[float, str, str, str | None]], seconds: float = 1.0) -> Files:
+    """Label and transcript files of utterances (start, id, emotion, transcript), with other lines and macOS's files."""
+    files: Files = {}
+    for dialogue in dict.fromkeys(row[1].rpartition("_")[0] for row in rows):
+        labels, script = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n", "M: mumbles\n"
+        for start, name, emotion, text in (row for row in rows if row[1].startswith(f"{dialogue}_")):
+            labels += f"[{start:.4f} - {start + seconds:.4f}]\t{name}\t{emotion}\t[2.5000, 2.5000, 2.5000]\n"
+            labels += "C-E2:\tNeutral;\t()\n\n"
+            script += f"{name} [{start:08.4f}-{start + seconds:08.4f}]: {text}\n" if text is not None else ""
+        folder = f"Session{dialogue[4]}/dialog"
+        files[f"{folder}/EmoEvaluation/{dialogue}.txt"] = labels.encode()
+        files[f"{folder}/EmoEvaluation/._{dialogue}.txt"] = b"\x00\x05\x16\x07"
+        files[f"{folder}/transcriptions/{dialogue}.txt"] = script.encode("latin-1")
+    return files
+
+
+def meld_csv(rows: Sequence[tuple[Any, ...]]) -> str:
+    """An official CSV of rows (text, speaker, emotion, sentiment, dialogue, utterance, start, end)."""
+    text = io.StringIO()
+    csv.writer(text).writerows([["Sr No.", *meld.COLUMNS], *([1, *row] for row in rows)])
+    return text.getvalue()
+
+
+# --- sound and pictures -----------------------------------------------------------------------------------------------
 
 
 def tone(seconds: float, rate: int, hertz: float = 440.0, amplitude: float = 0.3) -> np.ndarray:
@@ -18,14 +120,16 @@ def tone(seconds: float, rate: int, hertz: float = 440.0, amplitude: float = 0.3
 def contain(
     path: Path, channels: np.ndarray, rate: int, codec: str, *, pictures: Sequence[np.ndarray] = (), fps: int = 25
 ) -> Path:
-    """Write samples [channels, samples], none with no channel, and RGB pictures, if any, into a container.
+    """Write samples [channels, samples] and RGB pictures, or only one of the two, into a container.
 
     The sound is encoded by ``codec``, the pictures as MPEG-4.
     """
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"movflags": "faststart"} if path.suffix in (".m4a", ".mov") else {}  # the index first
+    options = (
+        {"movflags": "faststart"} if path.suffix in (".m4a", ".mov") else {}
+    )  # so that the index precedes the content
     with av.open(str(path), "w", options=options) as container:
         if len(pictures):
             film = container.add_stream("mpeg4", rate=fps)
@@ -51,36 +155,46 @@ def contain(
 
 
 def draw_face(picture: np.ndarray, x: float, y: float, half: float) -> None:
-    """A face that the cascade finds: hair, skin, sockets with eyes and brows, nose, mouth."""
+    """Draw a face that the cascade detects: hair, skin, eyes, eyebrows, nose and mouth."""
     import cv2
 
-    def blot(dx: float, dy: float, across: float, down: float, grey: int) -> None:
+    def ellipse(dx: float, dy: float, across: float, down: float, grey: int) -> None:
         centre = (int(x + dx * half), int(y + dy * half))
         axes = (max(1, int(across * half)), max(1, int(down * half)))
         cv2.ellipse(picture, centre, axes, 0, 0, 360, (grey,) * 3, -1, cv2.LINE_AA)
 
-    blot(0, -0.1, 1.0, 1.35, 60)
-    blot(0, 0.1, 0.85, 1.15, 190)
+    ellipse(0, -0.1, 1.0, 1.35, 60)
+    ellipse(0, 0.1, 0.85, 1.15, 190)
     for side in (-1, 1):
-        blot(side * 0.38, -0.12, 0.22, 0.13, 90)
-        blot(side * 0.38, -0.12, 0.1, 0.08, 30)
-        blot(side * 0.38, -0.32, 0.25, 0.05, 60)
-    blot(0, 0.15, 0.1, 0.3, 215)
-    blot(0, 0.42, 0.16, 0.05, 120)
-    blot(0, 0.72, 0.32, 0.09, 90)
+        ellipse(side * 0.38, -0.12, 0.22, 0.13, 90)
+        ellipse(side * 0.38, -0.12, 0.1, 0.08, 30)
+        ellipse(side * 0.38, -0.32, 0.25, 0.05, 60)
+    ellipse(0, 0.15, 0.1, 0.3, 215)
+    ellipse(0, 0.42, 0.16, 0.05, 120)
+    ellipse(0, 0.72, 0.32, 0.09, 90)
 
 
-def track(path: Path, points: np.ndarray, **columns: Any) -> None:
-    """A FacialTracking CSV: headers with a space, as OpenFace writes them."""
+def tracking_csv(points: np.ndarray, **columns: Any) -> bytes:
+    """A FacialTracking CSV of points [frame, 68, 2]: headers with a space, as OpenFace writes them."""
     frame = pd.DataFrame({"frame": np.arange(1, len(points) + 1), "confidence": 0.98, "success": 1, **columns})
     named = {f" {axis}_{k}": points[:, k, i] for i, axis in enumerate("xy") for k in range(68)}
     frame = frame.rename(columns=lambda name: f" {name}").rename(columns={" frame": "frame"})
+    return pd.concat([frame, pd.DataFrame(named)], axis=1).to_csv(index=False).encode()
+
+
+def track(path: Path, points: np.ndarray, **columns: Any) -> None:
+    write_files(path.parent, {path.name: tracking_csv(points, **columns)})
+
+
+def save_wav(path: Path, samples: np.ndarray, rate: int = 16_000) -> None:
+    import soundfile
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    pd.concat([frame, pd.DataFrame(named)], axis=1).to_csv(path, index=False)
+    soundfile.write(path, samples, rate)
 
 
 def save_encoder(folder: Path) -> Path:
-    """A random BERT of 8 dimensions with a vocabulary of letters."""
+    """Save a random BERT of 8 dimensions whose vocabulary consists of letters."""
     pytest.importorskip("transformers")
     from data_prep.extractors.torchaudio_cpu import load
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
-from recordings import contain, tone
+from recordings import contain, lengths, refused, run, tone, works, write_corpus
 
-from data_prep.__main__ import main
-from data_prep.corpora.clips import media_folder
 from data_prep.corpora.base import Clip, Unreadable
+from data_prep.corpora.clips import media_folder
 from data_prep.extract import MISSING
 from data_prep.extractors import egemaps, media, mfcc, speech, torchaudio_cpu
 from data_prep.extractors.audio import AUDIO, extract_audio
@@ -23,34 +22,12 @@ from data_prep.extractors.hub import FrozenModel
 from data_prep.extractors.logmel import logmel_function
 from mer_bench.errors import Misuse
 from mer_bench.features import open_features, verify_features
-from mer_bench.utterances import write_table
 
 av = pytest.importorskip("av")
 soundfile = pytest.importorskip("soundfile")
 librosa = pytest.importorskip("librosa")
 
 BLACK = np.zeros((25, 32, 32, 3), np.uint8)
-
-
-def prepared(corpus: Path, files: dict[str, Path], root: Path) -> Path:
-    names = list(files)
-    columns = {name: "" for name in ("session", "start", "end", "text", "emotion", "split")}
-    paths = [files[name].relative_to(root).as_posix() for name in names]
-    table = pd.DataFrame({"id": names, "dialogue": names, "turn": 0, "speaker": "a", "media": paths, **columns})
-    write_table(corpus, table)
-    return corpus
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def refused(*arguments: str | Path) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    (line,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in result.output
-    return line
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -114,37 +91,26 @@ def test_a_span_is_cut_out_of_the_file(tmp_path: Path, name: str) -> None:
 
 
 def damaged(folder: Path, kind: str) -> Path:
-    """One of the files that real corpora hold."""
+    """One of the files that real corpora contain."""
     wave = np.stack([tone(1.0, 16_000)] * 2)
-    if kind == "zero bytes":
-        (folder / "a.mp4").touch()
-        return folder / "a.mp4"
-    if kind == "header alone":
-        soundfile.write(folder / "a.wav", np.zeros((0, 2)), 16_000)
-        return folder / "a.wav"
-    if kind in ("no wav", "no mp4"):
-        path = folder / f"a.{kind[3:]}"
-        path.write_bytes(b"<html>404</html>" * 50)
-        return path
-    if kind.startswith("half"):  # with the index at its end, in the middle of a packet, and between two
-        path = folder / f"a.{kind[-3:]}"
-        contain(
-            path,
-            wave,
-            16_000,
-            "pcm_s16le" if kind.endswith("mov") else "aac",
-            pictures=BLACK if kind.endswith("mp4") else (),
-        )
+    if kind.startswith("half"):  # with the index at its end, in the middle of a packet, and between two packets
+        path, codec = folder / f"a.{kind[-3:]}", "pcm_s16le" if kind.endswith("mov") else "aac"
+        contain(path, wave, 16_000, codec, pictures=BLACK if kind.endswith("mp4") else ())
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         return path
     if kind == "no audio track":
         return contain(folder / "a.mp4", np.empty((0, 0)), 16_000, "", pictures=BLACK)
+    contents = {"zero bytes": b"", "no wav": b"<html>404</html>" * 50, "no mp4": b"<html>404</html>" * 50}
+    if kind in contents:
+        path = folder / ("a.wav" if kind == "no wav" else "a.mp4")
+        path.write_bytes(contents[kind])
+        return path
+    path = folder / "a.wav"
     if kind == "not finite":
-        soundfile.write(folder / "a.wav", np.full(100, np.nan), 16_000, subtype="FLOAT")
-        return folder / "a.wav"
-    assert kind == "1 Hz"
-    soundfile.write(folder / "a.wav", np.zeros(16_000), 1)
-    return folder / "a.wav"
+        soundfile.write(path, np.full(100, np.nan), 16_000, subtype="FLOAT")
+    else:
+        soundfile.write(path, *{"header alone": (np.zeros((0, 2)), 16_000), "1 Hz": (np.zeros(16_000), 1)}[kind])
+    return path
 
 
 @pytest.mark.parametrize(
@@ -320,14 +286,8 @@ SMALL = {
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 2,
 }
-KINDS = [
-    ("Wav2Vec2", "group"),  # as the base sizes
-    ("Wav2Vec2", "layer"),  # as the large sizes
-    ("Hubert", "group"),
-    ("Hubert", "layer"),
-    ("WavLM", "group"),
-    ("WavLM", "layer"),
-]
+#: normalisation of the convolutions: "group" as in the base sizes, "layer" as in the large ones
+KINDS = list(product(("Wav2Vec2", "Hubert", "WavLM"), ("group", "layer")))
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: "-".join(kind))
@@ -457,7 +417,8 @@ def corpus(tmp_path: Path) -> tuple[Path, Path]:
     contain(raw / "mute.mp4", np.empty((0, 0)), 0, "", pictures=BLACK)
     (raw / "broken.wav").write_bytes(b"RIFF")
     files = {path.stem: path for path in sorted(raw.iterdir())} | {"absent": raw / "absent.wav"}
-    return prepared(tmp_path / "data", files, raw), raw
+    media_column = [path.name for path in files.values()]
+    return write_corpus(tmp_path / "data", list(files), media=media_column), raw
 
 
 REASONS = {"absent": "the file is absent", "broken": "it is not a readable wav file: ", "mute": "it has no audio track"}
@@ -470,12 +431,11 @@ def test_every_extractor_reads_every_kind_of_file(name: str, corpus: tuple[Path,
     table, raw = corpus
     options = ("--model", small) if name == "speech" else ()
     command = ("audio", name, "--table", table, "--raw", raw, *options, "--workers", 0)
-    result = run(*command)
-    assert result.exit_code == 0, result.output
+    works(*command)
     (folder,) = (path for path in table.iterdir() if path.is_dir())
     spec = verify_features(folder)
     ids = pd.read_csv(table / "utterances.csv")["id"]
-    found = dict(zip(ids, np.diff(open_features(folder).offsets).tolist(), strict=True))
+    found = dict(zip(ids, lengths(folder), strict=True))
     assert {i for i, frames in found.items() if not frames} == set(REASONS)
     if spec.frame_rate and name != "mfcc13":
         assert found["sound"] == pytest.approx(1.2 * spec.frame_rate, abs=5)
@@ -501,7 +461,7 @@ def test_speech_sets_say_what_they_are(corpus: tuple[Path, Path], small: Path) -
         (("--layer", "1", "--pooling", "mean"), "tiny-wav2vec2-l1", "hidden state 1", None),
         (("--layer", "mean"), "tiny-wav2vec2-mean-frames", "mean of all layers", 50.0),
     ):
-        assert run(*base, *options).exit_code == 0
+        works(*base, *options)
         spec = verify_features(table / name)
         assert (spec.extractor, spec.layer, spec.frame_rate, spec.dim) == ("Tiny-Wav2Vec2", layer, rate, 16)
         assert len(spec.revision) == 16

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import socket
-import tarfile
 import threading
-import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+import recordings
+from click.testing import Result
+from recordings import tarred, zipped
 
-from data_prep.__main__ import main
 from data_prep.corpora import download
 from mer_bench.errors import Misuse
 
@@ -205,24 +204,12 @@ def test_absent_file_and_absent_network_are_one_sentence(server: Server, tmp_pat
 # --- corpora ----------------------------------------------------------------------------------------------------------
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
+def run(*arguments: Any, answer: str = "") -> Result:
+    return recordings.run("download", *arguments, answer=answer)
 
 
-def run(*arguments: str | Path, answer: str = "") -> Result:
-    return CliRunner().invoke(main, ["download", *map(str, arguments)], input=answer)
-
-
-def error_of(result: Result) -> str:
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    lines = [line for line in result.output.splitlines() if "error: " in line]
-    assert len(lines) == 1, result.output
-    return lines[0]
+def refused(*arguments: Any, answer: str = "") -> str:
+    return recordings.refused("download", *arguments, answer=answer)
 
 
 @pytest.fixture
@@ -276,15 +263,13 @@ def test_part_of_ravdess_can_be_chosen(zenodo: Server, tmp_path: Path) -> None:
         == 0
     )
     assert names(tmp_path) == ["Audio_Speech_Actors_01-24.zip", "FacialTracking_Actors_01-24.zip"]
-    message = error_of(run("ravdess", "--out", tmp_path, "--yes", "--only", "Songs*"))
+    message = refused("ravdess", "--out", tmp_path, "--yes", "--only", "Songs*")
     assert "no file matches Songs*; there are Audio_Speech_Actors_01-24.zip, Video_Speech" in message
 
 
 def test_wrong_published_checksum_stops_the_command(zenodo: Server, tmp_path: Path) -> None:
-    zenodo.files["Audio_Speech_Actors_01-24.zip"] = zenodo.files["Audio_Speech_Actors_01-24.zip"].replace(
-        b"sound", b"SOUND"
-    )
-    assert "has the checksum md5:" in error_of(run("ravdess", "--out", tmp_path, "--yes"))
+    zenodo.files["Audio_Speech_Actors_01-24.zip"] = zenodo.files["Audio_Speech_Actors_01-24.zip"][::-1]
+    assert "has the checksum md5:" in refused("ravdess", "--out", tmp_path, "--yes")
     assert not (tmp_path / "unpacked").exists()
 
 
@@ -292,7 +277,10 @@ def test_wrong_published_checksum_stops_the_command(zenodo: Server, tmp_path: Pa
     ("answer", "complaint"),
     [
         (b"<html>", "has an unknown format instead of Zenodo's list of files"),
-        (b'{"files": [{"key": "a.zip"}]}', "has an unknown format instead of Zenodo's list of files (KeyError: 'links')"),
+        (
+            b'{"files": [{"key": "a.zip"}]}',
+            "has an unknown format instead of Zenodo's list of files (KeyError: 'links')",
+        ),
         (
             b'{"files": [{"key": "../a.zip", "size": 1, "checksum": "md5:0", "links": {"self": "http://127.0.0.1/"}}]}',
             "names a file '../a.zip', which is not a plain file name",
@@ -303,34 +291,30 @@ def test_strange_answer_of_zenodo_is_one_sentence(
     answer: bytes, complaint: str, zenodo: Server, tmp_path: Path
 ) -> None:
     zenodo.files["api/1188976"] = answer
-    assert complaint in error_of(run("ravdess", "--out", tmp_path, "--yes"))
+    assert complaint in refused("ravdess", "--out", tmp_path, "--yes")
     del zenodo.files["api/1188976"]
-    assert "answers 404 Not Found" in error_of(run("ravdess", "--out", tmp_path, "--yes"))
+    assert "answers 404 Not Found" in refused("ravdess", "--out", tmp_path, "--yes")
 
 
 def test_disk_that_is_too_small_is_said_beforehand(
     zenodo: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
-    assert "the disk has 0.0 GB left" in error_of(run("ravdess", "--out", tmp_path / "a" / "b", "--yes"))
+    assert "the disk has 0.0 GB left" in refused("ravdess", "--out", tmp_path / "a" / "b", "--yes")
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("answer", ["", "n\n"])
 def test_nothing_is_fetched_before_the_licence_is_accepted(answer: str, zenodo: Server, tmp_path: Path) -> None:
-    assert "the licence was not accepted" in error_of(run("ravdess", "--out", tmp_path, answer=answer))
+    assert "the licence was not accepted" in refused("ravdess", "--out", tmp_path, answer=answer)
     assert zenodo.asked == []
     assert run("ravdess", "--out", tmp_path, "--only", "Audio*", answer="y\n").exit_code == 0
 
 
 @pytest.fixture
 def umich(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        info = tarfile.TarInfo("MELD.Raw/train_splits/dia0_utt0.mp4")
-        info.size = 4
-        archive.addfile(info, io.BytesIO(b"clip"))
-    server.files |= {"MELD.Raw.tar.gz": buffer.getvalue(), "train_sent_emo.csv": b"Utterance\n"}
+    archive = tarred({"MELD.Raw/train_splits/dia0_utt0.mp4": b"clip"})
+    server.files |= {"MELD.Raw.tar.gz": archive, "train_sent_emo.csv": b"Utterance\n"}
     monkeypatch.setattr(download, "MELD_URLS", (server.url("train_sent_emo.csv"), server.url("MELD.Raw.tar.gz")))
     return server
 
@@ -347,13 +331,13 @@ def test_checksums_of_meld_are_noted_and_checked(umich: Server, tmp_path: Path) 
     assert len(notes) == 2
     assert run(*command).output.count("complete") == 2
     (tmp_path / "train_sent_emo.csv").write_bytes(b"damaged")
-    assert "train_sent_emo.csv is not what was downloaded first" in error_of(run(*command))
+    assert "train_sent_emo.csv is not what was downloaded first" in refused(*command)
     (tmp_path / "train_sent_emo.csv").unlink()
     umich.files["train_sent_emo.csv"] = b"published anew\n"
-    assert f"instead of {notes['train_sent_emo.csv']}" in error_of(run(*command))
+    assert f"instead of {notes['train_sent_emo.csv']}" in refused(*command)
 
 
 def test_iemocap_says_how_to_ask_for_it() -> None:
-    message = error_of(run("iemocap"))
+    message = refused("iemocap")
     assert "IEMOCAP cannot be downloaded: request it from USC SAIL" in message
     assert "https://sail.usc.edu/iemocap/" in message

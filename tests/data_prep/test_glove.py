@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from recordings import lengths, works, write_corpus
 
-from data_prep.__main__ import main
 from data_prep.corpora.base import Unreadable
 from data_prep.extract import MISSING
 from data_prep.extractors.glove import WordVectors, encode_words, read_vectors, tokens
 from mer_bench.errors import Misuse
-from mer_bench.features import open_features, verify_features
-from mer_bench.utterances import write_table
+from mer_bench.features import verify_features
 
 LINES = ["the 1 0 0", "Do 0 1 0", "do 9 9 9", "n't 0 0 1", ". 0.5 0.5 0.5", "café 2 2 2", ". . 7 7 7", "go -1 1e-3 0 "]
 
@@ -100,27 +98,17 @@ def test_files_that_hold_no_word_vectors_are_refused(file: Path) -> None:
 
 
 def test_the_text_command_takes_word_vectors(file: Path, tmp_path: Path) -> None:
-    names, texts = ["a", "b", "c", "d"], ["Don't go.", "", "zebra", "the"]
-    columns = {name: "" for name in ("session", "start", "end", "emotion", "split", "media")}
-    corpus = tmp_path / "data"
-    write_table(
-        corpus, pd.DataFrame({"id": names, "dialogue": names, "turn": 0, "speaker": "s", "text": texts} | columns)
-    )
-
-    def run(*options: str) -> str:
-        result = CliRunner().invoke(main, ["text", "--table", str(corpus), "--glove", str(file), *options])
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    assert "no vector for 1 of 6 tokens" in run()
+    corpus = write_corpus(tmp_path / "data", list("abcd"), text=["Don't go.", "", "zebra", "the"])
+    command = ("text", "--table", corpus, "--glove", file)
+    assert "no vector for 1 of 6 tokens" in works(*command)
     spec = verify_features(corpus / "glove.tiny.3d-tokens")
     assert (spec.extractor, spec.modality, spec.dim, spec.extractor_parameters) == ("GloVe.tiny.3d", "text", 3, 24)
     assert str(tmp_path) not in str(spec)
-    assert np.diff(open_features(corpus / "glove.tiny.3d-tokens").offsets).tolist() == [4, 0, 0, 1]
+    assert lengths(corpus / "glove.tiny.3d-tokens") == [4, 0, 0, 1]
     missing = pd.read_csv(corpus / "glove.tiny.3d-tokens" / MISSING)
     assert missing["reason"].tolist() == ["there is no transcript of it", "none of its words has a vector"]
-    assert "already done" in run()
-    run("--pooling", "mean")
+    assert "already done" in works(*command)
+    works(*command, "--pooling", "mean")
     assert verify_features(corpus / "glove.tiny.3d").frames == 2
     file.write_text(file.read_text(encoding="utf-8") + "more 1 2 3\n", encoding="utf-8")
-    assert "already done" not in run()
+    assert "already done" not in works(*command)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from recordings import save_encoder
 
 from data_prep.extractors.hub import FrozenModel
 from mer_bench.errors import Misuse
@@ -15,16 +16,7 @@ pytest.importorskip("transformers")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BERT of one layer."""
-    from data_prep.extractors.torchaudio_cpu import load
-
-    load()
-    from transformers import BertConfig, BertModel
-
-    path = tmp_path_factory.mktemp("models") / "Tiny"
-    config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-    BertModel(config).save_pretrained(path)
-    return path
+    return save_encoder(tmp_path_factory.mktemp("models") / "Tiny")
 
 
 def frozen(name: str | Path, **options: object) -> FrozenModel:

@@ -6,18 +6,15 @@ speaker show; so that a wrong row, span or half of the picture would be seen in 
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
-from recordings import contain, draw_face, save_encoder, tone, track
+from click.testing import Result
+from recordings import contain, draw_face, iemocap_files, meld_csv, run, save_wav, tone, track, write_files
 
-from data_prep.__main__ import main
 from data_prep.corpora import meld
 from data_prep.extract import MISSING, REMARKS
 from data_prep.extractors.vision import NO_FACE
@@ -28,15 +25,14 @@ from mer_bench.features import open_features, verify_features
 pytest.importorskip("av")
 pytest.importorskip("cv2")
 pytest.importorskip("decord")
-soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("soundfile")
 
 SILENT = np.zeros((2, 24_000), np.float32)
 Picture = np.ndarray
 
 
 def prepare(corpus: str, raw: Path, out: Path, features: str, *more: Any) -> Result:
-    arguments = (corpus, "--raw", raw, "--out", out, "--partial", "--features", features, *more)
-    return CliRunner().invoke(main, list(map(str, arguments)))
+    return run(corpus, "--raw", raw, "--out", out, "--partial", "--features", features, *more)
 
 
 def first_batch(corpus: str, data: Path, split: str, features: dict[str, str], **which: Any) -> Batch:
@@ -91,11 +87,6 @@ def glove(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_encoder(tmp_path_factory.mktemp("encoders") / "tiny")
-
-
 # --- RAVDESS ----------------------------------------------------------------------------------------------------------
 
 #: of folds6, fold 1: an actor of the test, two of training, one of validation, two of training
@@ -110,14 +101,13 @@ def zenodo(tmp_path: Path) -> Path:
         actor = f"Actor_{take[-2:]}"
         film = raw / f"Video_Speech_{actor}" / actor / f"01-{take}.mp4"
         wav = raw / "Audio_Speech_Actors_01-24" / actor / f"03-{take}.wav"
-        wav.parent.mkdir(parents=True)
         sound = np.stack([tone(0.5, 48_000, hertz(n))] * 2)
         if take != DEAF:
             pictures = [portrait((230, 230, 230), 60 + 4 * i) for i in range(10)]
             contain(film, SILENT if take == QUIET else sound, 48_000, "aac", pictures=pictures, fps=20)
             contain(film.with_name(f"02-{take}.mp4"), SILENT[:0], 48_000, "", pictures=[wall((0, 0, 0))] * 10, fps=20)
         if take in (WHOLE, BROKEN, DEAF):
-            soundfile.write(wav, sound[0, : 0 if take == BROKEN else None], 48_000)
+            save_wav(wav, sound[0, : 0 if take == BROKEN else None], 48_000)
         if take == BROKEN:
             film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
         if take == MUTE:
@@ -191,33 +181,22 @@ COMES_LATE = 90  #: what is added to green in the second half of a dialogue
 @pytest.fixture
 def usc(tmp_path: Path) -> Path:
     """Three dialogues of two utterances, hers and his; a film without frames, a missing wav, a Latin-1 transcript."""
-    release, n = tmp_path / "raw" / "IEMOCAP_full_release", 0
+    release = tmp_path / "raw" / "IEMOCAP_full_release"
+    turns = [(d, start, s, e) for d in DIALOGUES for start, s, e in ((0.1, "F", "hap"), (1.1, "M", "sad"))]
+    texts = ["café", *("word " * (n + 1) for n in range(1, 6))]
+    rows = [(start, f"{d}_{s}000", e, text) for (d, start, s, e), text in zip(turns, texts, strict=True)]
+    write_files(release, iemocap_files(rows, seconds=0.8))
+    for n, (_, name, _, _) in enumerate(rows):
+        if n != 3:
+            folder = release / f"Session{name[4]}" / "sentences" / "wav" / name.rpartition("_")[0]
+            save_wav(folder / f"{name}.wav", tone(0.8, 16_000, hertz(n)))
     for dialogue in DIALOGUES:
-        dialog = release / f"Session{dialogue[4]}" / "dialog"
-        labels, script = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n", ""
-        for start, speaker, emotion in ((0.1, "F", "hap"), (1.1, "M", "sad")):
-            name = f"{dialogue}_{speaker}000"
-            labels += f"[{start:.4f} - {start + 0.8:.4f}]\t{name}\t{emotion}\t[2.5000, 2.5000, 2.5000]\n"
-            labels += "C-E1:\tNeutral;\t()\n\n"
-            words = "word " * (n + 1) if n else "café"
-            script += f"{name} [{start:08.4f}-{start + 0.8:08.4f}]: {words}\n"
-            wav = dialog.parent / "sentences" / "wav" / dialogue / f"{name}.wav"
-            wav.parent.mkdir(parents=True, exist_ok=True)
-            if n != 3:
-                soundfile.write(wav, tone(0.8, 16_000, hertz(n)), 16_000)
-            n += 1
-        for kind, text in (("EmoEvaluation", labels), ("transcriptions", script)):
-            (dialog / kind).mkdir(parents=True, exist_ok=True)
-            (dialog / kind / f"{dialogue}.txt").write_bytes(text.encode("latin-1"))
         both = [np.hstack([portrait(LEFT), portrait(RIGHT)]) for _ in range(20)]
         for picture in both[10:]:
             picture[..., 1] += np.minimum(COMES_LATE, 255 - picture[..., 1])
-        film = dialog / "avi" / "DivX" / f"{dialogue}.avi"
-        film.parent.mkdir(parents=True, exist_ok=True)
-        if dialogue == "Ses01M_impro01":
-            contain(film, SILENT, 48_000, "libmp3lame")
-        else:
-            contain(film, SILENT, 48_000, "libmp3lame", pictures=both, fps=10)
+        film = release / f"Session{dialogue[4]}" / "dialog" / "avi" / "DivX" / f"{dialogue}.avi"
+        pictures = () if dialogue == "Ses01M_impro01" else both
+        contain(film, SILENT, 48_000, "libmp3lame", pictures=pictures, fps=10)
     return tmp_path / "raw"
 
 
@@ -263,14 +242,11 @@ def test_iemocap_from_films_and_sounds_to_a_batch(usc: Path, tmp_path: Path, glo
 def umich(tmp_path: Path) -> Path:
     """Two utterances a split in the official folders; a clip cut off, one missing, a CSV in cp1252."""
     raw, n = tmp_path / "MELD.Raw", 0
-    raw.mkdir()
     for split, folder, _ in meld.SPLITS.values():
-        table = io.StringIO()
-        writer = csv.writer(table)
-        writer.writerow(["Sr No.", *meld.COLUMNS])
+        rows = []
         for number, (emotion, sentiment) in enumerate((("joy", "positive"), ("anger", "negative"))):
             words = "I’m word" if n == 0 else "word " * (n + 1)
-            writer.writerow([n, words, "Joey", emotion, sentiment, 0, number, "00:20:57,256", "00:21:00,049"])
+            rows.append((words, "Joey", emotion, sentiment, 0, number, "00:20:57,256", "00:21:00,049"))
             clip = raw / folder / f"dia0_utt{number}.mp4"
             sound = np.stack([tone(0.5, 48_000, hertz(n))] * 2)
             if n != 5:
@@ -278,7 +254,8 @@ def umich(tmp_path: Path) -> Path:
             if n == 2:
                 clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
             n += 1
-        (raw / f"{split}_sent_emo.csv").write_bytes(table.getvalue().encode("cp1252" if split == "train" else "utf-8"))
+        content = meld_csv(rows).encode("cp1252" if split == "train" else "utf-8")
+        write_files(raw, {f"{split}_sent_emo.csv": content})
     return tmp_path
 
 

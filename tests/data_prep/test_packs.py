@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+import recordings
+from recordings import lengths, works, write_corpus
 
-from data_prep.__main__ import main
 from data_prep.corpora import iemocap
 from data_prep.imports import packs as import_pack
 from data_prep.imports.unpickle import read_pickle
 from mer_bench.errors import Misuse
 from mer_bench.features import open_features, verify_features
-from mer_bench.utterances import COLUMNS, write_table
+from mer_bench.utterances import write_table
 
 # --- the reader -------------------------------------------------------------------------------------------------------
 
@@ -248,44 +248,17 @@ SPEECH = [  # dialogue, speaker's letter, number, sentence, emotion; in the orde
     ("Ses05M_script01_1b", "F", "003", "Fine.", "oth"),
 ]
 IDS = [f"{dialogue}_{letter}{number}" for dialogue, letter, number, _, _ in SPEECH]
-IN_PACK = [
-    1,
-    0,
-    3,
-    4,
-    5,
-    6,
-    7,
-]  # rows in a pack's order: the first two overlap in time, and it has the six emotions only
-
-
-def table_of(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    table = pd.DataFrame(rows)
-    table["turn"] = table.groupby("dialogue").cumcount()
-    for column in COLUMNS:
-        if column not in table:
-            table[column] = 0.0 if column in ("start", "end") else ""
-    write_table(folder, table)
-    return folder
+#: rows in the order of a pack: the first two overlap in time, and it contains only the six emotions
+IN_PACK = [1, 0, 3, 4, 5, 6, 7]
 
 
 @pytest.fixture
 def sessions(tmp_path: Path) -> Path:
     """A prepared IEMOCAP of nine utterances."""
-    return table_of(
-        tmp_path / "data" / "iemocap",
-        [
-            {
-                "id": f"{d}_{s}{n}",
-                "dialogue": d,
-                "speaker": d[:5] + s,
-                "session": d[4],
-                "text": text,
-                "emotion": emotion,
-            }
-            for d, s, n, text, emotion in SPEECH
-        ],
-    )
+    dialogues, letters, _, texts, emotions = zip(*SPEECH, strict=True)
+    speakers = [dialogue[:5] + letter for dialogue, letter in zip(dialogues, letters, strict=True)]
+    columns = {"speaker": speakers, "session": [d[4] for d in dialogues], "text": texts, "emotion": emotions}
+    return write_corpus(tmp_path / "data" / "iemocap", IDS, dialogue=dialogues, **columns)
 
 
 def vector(row: int, dim: int, shift: float = 0) -> np.ndarray:
@@ -327,20 +300,10 @@ MELD_KEYS = [0, 0, 1038, 1039, 1152, 1153, 1432]
 @pytest.fixture
 def friends(tmp_path: Path) -> Path:
     """A prepared MELD of seven utterances, from the first and last dialogue of each split."""
-    return table_of(
-        tmp_path / "data" / "meld",
-        [
-            {
-                "id": f"{split}_dia{dialogue}_utt{number}",
-                "dialogue": f"{split}_dia{dialogue}",
-                "speaker": "Ross",
-                "text": text,
-                "emotion": emotion,
-                "split": split,
-            }
-            for split, dialogue, number, text, emotion in MELD
-        ],
-    )
+    dialogues = [f"{split}_dia{dialogue}" for split, dialogue, *_ in MELD]
+    splits, _, _, texts, emotions = zip(*MELD, strict=True)
+    columns = {"dialogue": dialogues, "text": texts, "emotion": emotions, "split": splits}
+    return write_corpus(tmp_path / "data" / "meld", list(EXPECTED_MELD), **columns)
 
 
 def meld_pack(*, layers: int = 1, layout: str = "MMGCN", by_number: bool = True) -> tuple[Any, ...]:
@@ -371,24 +334,18 @@ def write(folder: Path, content: Any, name: str = "Pack_Features.pkl") -> Path:
     return path
 
 
-def run(table: Path, source: Path, *more: str) -> Result:
-    return CliRunner().invoke(main, ["pack", "--table", str(table), "--source", str(source), *more])
+def command(table: Path, source: Path) -> tuple[Any, ...]:
+    return "pack", "--table", table, "--source", source
 
 
 def imported(table: Path, source: Path, *more: str) -> str:
-    result = run(table, source, *more)
-    assert result.exit_code == 0, result.output
-    return result.output
+    return works(*command(table, source), *more)
 
 
 def refused(table: Path, source: Path) -> str:
-    result = run(table, source)
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    lines = [line for line in result.output.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, result.output
+    message = recordings.refused(*command(table, source))
     assert not list(table.glob("*/spec.json"))
-    return lines[0]
+    return message
 
 
 def by_id(table: Path, name: str) -> dict[str, float]:
@@ -508,7 +465,8 @@ def test_dialogue_of_another_length_is_left_out(friends: Path, tmp_path: Path) -
         {**table.iloc[0].to_dict(), "id": f"test_dia{d}_utt0", "dialogue": f"test_dia{d}", "split": "test"}
         for d in range(1, 31)
     ]
-    table_of(friends, [*table.to_dict("records"), *more])
+    rows = pd.DataFrame([*table.to_dict("records"), *more])
+    write_corpus(friends, rows["id"], **{name: rows[name] for name in ("dialogue", "text", "emotion", "split")})
     pack = meld_pack(by_number=False)
     for d in range(1, 31):
         for field in pack[:7]:
@@ -529,7 +487,9 @@ def test_pack_in_another_order_or_of_another_corpus_is_refused(friends: Path, se
     assert "4 of 7 sentences differ from those of the table" in message
     silent = dict.fromkeys(pack[6], ())
     silent = {key: [""] * len(rows) for key, rows in pack[6].items()}
-    assert "sentences differ from those of the table" in refused(friends, write(tmp_path, (*pack[:6], silent, *pack[7:])))
+    assert "sentences differ from those of the table" in refused(
+        friends, write(tmp_path, (*pack[:6], silent, *pack[7:]))
+    )
     assert "of which 0 are found in the table, whose ids look like 'Ses01F" in refused(sessions, write(tmp_path, pack))
     assert "of which 0 are found" in refused(friends, write(tmp_path, iemocap_pack()))
     twice = iemocap_pack()
@@ -601,10 +561,6 @@ def mmsa_pack(*, aligned: bool, stated: bool = True) -> dict[str, dict[str, Any]
         if stated and not aligned:
             pack[name] |= {"audio_lengths": [4] * len(rows), "vision_lengths": [2] * len(rows)}
     return pack
-
-
-def lengths(folder: Path) -> list[int]:
-    return np.diff(open_features(folder).offsets).tolist()
 
 
 LONG = [2, 3, 4, 2, 3, 2, 3]  # of the seven utterances' texts

@@ -11,8 +11,7 @@ import click
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
-from recordings import save_encoder
+from recordings import iemocap_files, lengths, meld_csv, refused, run, save_wav, tone, track, works, write_files
 
 from data_prep.__main__ import main
 from data_prep.corpora import iemocap, meld, ravdess
@@ -21,35 +20,10 @@ from mer_bench.errors import Misuse
 from mer_bench.features import open_features, verify_features
 from mer_bench.utterances import read_table
 
-soundfile = pytest.importorskip("soundfile")
+pytest.importorskip("soundfile")
 pytest.importorskip("librosa")
 
 ACTOR_01 = [take for take in ravdess.all_takes() if take.endswith("-01")]
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def refused(*arguments: str | Path) -> str:
-    """The one line that a mistaken command prints; exit code 2 and no traceback."""
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    errors = [line for line in result.output.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, result.output
-    assert "Traceback" not in result.output
-    return errors[0]
-
-
-def tone(path: Path, seconds: float = 0.4, rate: int = 16_000, seed: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    time = np.arange(int(seconds * rate)) / rate
-    noise = np.random.default_rng(seed).normal(size=len(time))
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 220 * time) * time + 1e-3 * noise, rate)
-
-
-def lengths(folder: Path) -> list[int]:
-    return np.diff(open_features(folder).offsets).tolist()
 
 
 # --- audio and text in general ----------------------------------------------------------------------------------------
@@ -82,8 +56,8 @@ def actor(tmp_path: Path) -> Path:
     """Four takes of actor 01: wav and video; mp4 only; landmarks only; a wav that is no wav."""
     raw = tmp_path / "raw"
     a, b, c, d = ACTOR_01[:4]
-    tone(raw / "Actor_01" / f"03-{a}.wav")
-    tone(raw / "copy" / "of" / "Actor_01" / f"03-{a}.wav")  # some downloads hold everything twice
+    for folder in ("Actor_01", "copy/of/Actor_01"):  # some downloads contain everything twice
+        save_wav(raw / folder / f"03-{a}.wav", tone(0.4, 16_000))
     for name in (f"01-{a}.mp4", f"01-{b}.mp4", f"02-{b}.mp4", f"03-{d}.wav", f"02-{ACTOR_01[4]}.mp4"):
         (raw / "Actor_01" / name).write_bytes(b"no media")
     (raw / "Actor_01" / "03-02-01-01-01-01-01-01.wav").write_bytes(b"a song")
@@ -112,19 +86,20 @@ def test_ravdess_table_has_one_row_a_take(actor: Path) -> None:
 def test_ravdess_runs_whole_and_then_skips(actor: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "data" / "ravdess"
     command = ("ravdess", "--raw", actor, "--out", tmp_path / "data", "--partial")
-    first = run(*command)
-    assert first.exit_code == 0, first.output
-    assert "WARNING" in first.output
-    assert "actor 01 lacks 55 of 60" in first.output
+    first = works(*command)
+    assert "WARNING" in first
+    assert "actor 01 lacks 55 of 60" in first
     assert lengths(corpus / "mfcc") == [13, 0, 0, 0, 0]
-    assert ACTOR_01[3] in first.output  # the broken wav is named
+    assert ACTOR_01[3] in first  # the broken wav is named
     assert lengths(corpus / "landmarks") == [4, 0, 3, 0, 0]
     spec = verify_features(corpus / "landmarks")
     assert (spec.modality, spec.dim) == ("vision", 140)
     assert verify_features(corpus / "mfcc").frame_rate == 31.25
     assert run(*command).output.count("already done") == 2
 
-    tone(actor / "Actor_01" / f"03-{ACTOR_01[3]}.wav")  # the download is repaired: audio is due again
+    save_wav(
+        actor / "Actor_01" / f"03-{ACTOR_01[3]}.wav", tone(0.4, 16_000)
+    )  # the download is repaired: audio is due again
     third = run(*command).output
     assert third.count("already done") == 0  # the clip's duration changes the table
     assert lengths(corpus / "mfcc") == [13, 0, 0, 13, 0]
@@ -142,25 +117,17 @@ def test_damaged_feature_set_is_made_again(actor: Path, tmp_path: Path) -> None:
 
 def test_incomplete_or_foreign_ravdess_is_one_sentence(actor: Path, tmp_path: Path) -> None:
     assert "actor 01 lacks 55 of 60, nothing of actor 02, 03" in refused("ravdess", "--raw", actor, "--out", tmp_path)
-    tone(actor / "03-01-01-02-01-01-01.wav")  # neutral is never strong
+    save_wav(actor / "03-01-01-02-01-01-01.wav", tone(0.4, 16_000))  # neutral has no strong intensity
     assert "'01-01-02-01-01-01', which is not one of" in refused("ravdess", "--raw", actor, "--partial")
     (tmp_path / "empty").mkdir()
     assert "no RAVDESS speech file" in refused("ravdess", "--raw", tmp_path / "empty", "--partial")
-
-
-def tracking_csv(path: Path, xy: np.ndarray) -> None:
-    """A FacialTracking file as OpenFace writes it: other columns too, spaces in the header."""
-    columns = {"frame": np.arange(1, len(xy) + 1), " confidence": np.ones(len(xy))}
-    columns |= {f" {axis}_{p}": xy[:, p, i] for i, axis in enumerate("xy") for p in range(68)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(columns).to_csv(path, index=False)
 
 
 def test_landmarks_from_csv_equal_those_from_npz(tmp_path: Path) -> None:
     take = ACTOR_01[0]
     xy = np.random.default_rng(0).integers(100, 600, (9, 68, 2)).astype(np.int16)
     xy[3] = 0  # no face found
-    tracking_csv(tmp_path / "csv" / f"01-{take}.csv", xy)
+    track(tmp_path / "csv" / f"01-{take}.csv", xy)
     (tmp_path / "npz").mkdir()
     np.savez(tmp_path / "npz" / "marks.npz", clip=np.array([f"02-{take}"]), offset=np.array([0, 9]), xy=xy)
     found = []
@@ -224,20 +191,8 @@ SCRIPT = [  # start, utterance, emotion, transcript
 
 @pytest.fixture
 def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    dialog = tmp_path / "download" / "IEMOCAP_full_release" / "Session1" / "dialog"
-    for kind in ("EmoEvaluation/Categorical", "transcriptions"):
-        (dialog / kind).mkdir(parents=True)
-    for dialogue in ("Ses01F_impro01", "Ses01M_script01_1b"):
-        rows = [row for row in SCRIPT if row[1].startswith(dialogue)]
-        labels = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
-        labels += "".join(
-            f"[{s:.4f} - {s + 1:.4f}]\t{u}\t{e}\t[2.5000, 2.5000, 2.5000]\nC-E2:\tNeutral;\t()\n\n"
-            for s, u, e, _ in rows
-        )
-        (dialog / "EmoEvaluation" / f"{dialogue}.txt").write_text(labels)
-        (dialog / "EmoEvaluation" / f"._{dialogue}.txt").write_bytes(b"\x00\x05\x16\xb0")
-        text = "".join(f"{u} [{s:08.4f}-{s + 1:08.4f}]: {t}\n" for s, u, _, t in rows if t) + "M: mumbles\n"
-        (dialog / "transcriptions" / f"{dialogue}.txt").write_text(text)
+    write_files(tmp_path / "download" / "IEMOCAP_full_release", iemocap_files(SCRIPT))
+    (iemocap.find_root(tmp_path) / "Session1" / "dialog" / "EmoEvaluation" / "Categorical").mkdir()
     monkeypatch.setattr(iemocap, "COUNTS", {"neu": 1, "fru": 1, "xxx": 1, "ang": 1})
     monkeypatch.setattr(iemocap, "DIALOGUES", 2)
     monkeypatch.setattr(iemocap, "SESSIONS", 1)
@@ -262,16 +217,13 @@ def test_iemocap_counts_are_those_of_the_release() -> None:
 
 def test_iemocap_runs_whole(release: Path, tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = iemocap.find_root(release)
-    tone(root / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav")
+    save_wav(root / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav", tone(0.4, 16_000))
     ids = np.array([row[1] for row in SCRIPT])
     np.savez(release / "audio.npz", ids=ids, gemaps47=np.arange(4 * 47, dtype=np.float32).reshape(4, 47))
     pack = {"dialogues": {"Ses01F_impro01": {"utt": [SCRIPT[2][1], SCRIPT[1][1]], "label": [0, 5]}}}
     (release / "iemocap6_dialogues.json").write_text(json.dumps(pack))
     monkeypatch.setattr(iemocap, "COMMUNITY_ROWS", 2)
-    result = run(
-        "iemocap", "--raw", root, "--out", tmp_path, "--encoder", encoder
-    )  # npz and json lie beside the raw folder
-    assert result.exit_code == 0, result.output
+    output = works("iemocap", "--raw", root, "--out", tmp_path, "--encoder", encoder)  # npz and json are beside RAW
     corpus = tmp_path / "iemocap"
     assert lengths(corpus / "mfcc") == [0, 13, 0, 0]
     assert lengths(corpus / "tiny") == [1, 1, 0, 1]
@@ -280,7 +232,7 @@ def test_iemocap_runs_whole(release: Path, tmp_path: Path, encoder: Path, monkey
     np.testing.assert_array_equal(gemaps.values[:, 0], [47, 0, 94, 141])  # in table order
     with (corpus / "labels_six_community.csv").open() as file:
         assert list(csv.reader(file)) == [["id", "emotion"], [SCRIPT[1][1], "fru"], [SCRIPT[2][1], "hap"]]
-    assert "1 xxx -> hap" in result.output
+    assert "1 xxx -> hap" in output
 
 
 def test_bad_iemocap_is_one_sentence(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,26 +257,20 @@ def test_bad_iemocap_is_one_sentence(release: Path, tmp_path: Path, monkeypatch:
 
 @pytest.fixture
 def friends(tmp_path: Path) -> Path:
-    folder = tmp_path / "MELD.Raw"
-    folder.mkdir()
+    rows = [
+        ("Hi!", "Joey", "surprise", "positive", 0, 3, "00:20:57,256", "00:21:00,049"),
+        ("I\x92m, None", "Ross", "surprise", "negative", 0, 1, "0:20:50,5", "0:20:52,000"),
+        ("", "Ross", "neutral", "neutral", 12, 0, "?", "0:20:52,000"),
+    ]
     for split in ("train", "dev", "test"):
-        with (folder / f"{split}_sent_emo.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["Sr No.", *meld.COLUMNS])
-            writer.writerow([1, "Hi!", "Joey", "surprise", "positive", 0, 3, "00:20:57,256", "00:21:00,049"])
-            writer.writerow([2, "I\x92m, None", "Ross", "surprise", "negative", 0, 1, "0:20:50,5", "0:20:52,000"])
-            writer.writerow([3, "", "Ross", "neutral", "neutral", 12, 0, "?", "0:20:52,000"])
+        write_files(tmp_path / "MELD.Raw", {f"{split}_sent_emo.csv": meld_csv(rows).encode()})
     return tmp_path
 
 
 def test_meld_table_and_sentiment(friends: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table, sentiment = meld.utterances(friends, partial=True)
-    assert table["id"].tolist()[:4] == [
-        "train_dia0_utt1",
-        "train_dia0_utt3",
-        "train_dia12_utt0",
-        "validation_dia0_utt1",
-    ]
+    ids = ["train_dia0_utt1", "train_dia0_utt3", "train_dia12_utt0", "validation_dia0_utt1"]
+    assert table["id"].tolist()[:4] == ids
     assert table["turn"].tolist() == [0, 1, 0] * 3
     assert table["split"].unique().tolist() == ["train", "validation", "test"]
     assert table["text"][0] == "I’m, None"
@@ -335,9 +281,8 @@ def test_meld_table_and_sentiment(friends: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_meld_runs_whole(friends: Path, tmp_path: Path, encoder: Path) -> None:
-    result = run("meld", "--raw", friends, "--out", tmp_path, "--partial", "--encoder", encoder)
-    assert result.exit_code == 0, result.output
-    assert "train_dia125_utt3" in result.output  # the known defects are said aloud
+    output = works("meld", "--raw", friends, "--out", tmp_path, "--partial", "--encoder", encoder)
+    assert "train_dia125_utt3" in output  # the known defects are printed
     assert lengths(tmp_path / "meld" / "tiny")[:3] == [1, 1, 0]
     assert len(pd.read_csv(tmp_path / "meld" / "labels_sentiment.csv")) == len(read_table(tmp_path / "meld")) == 9
 
@@ -379,11 +324,6 @@ def test_bad_meld_is_one_sentence(friends: Path, tmp_path: Path) -> None:
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_encoder(tmp_path_factory.mktemp("encoders") / "tiny")
-
-
 def test_text_states_do_not_depend_on_the_batch(encoder: Path) -> None:
     texts = ["ab", "a much longer one , is it not ?", "c"]
     frozen = text.text_model(str(encoder))
@@ -405,11 +345,9 @@ def test_text_set_records_its_encoder(encoder: Path, friends: Path, tmp_path: Pa
     assert len(spec.revision) == 16
     assert spec.extractor_parameters > 0
     assert str(tmp_path) not in json.dumps(dict(spec.settings))
-    again = run("text", "--table", tmp_path / "meld", "--encoder", encoder)
-    assert "already done" in again.output
-    assert (
-        "already done" not in run("text", "--table", tmp_path / "meld", "--encoder", encoder, "--max-length", 9).output
-    )
+    again = ("text", "--table", tmp_path / "meld", "--encoder", encoder)
+    assert "already done" in works(*again)
+    assert "already done" not in works(*again, "--max-length", 9)
 
 
 def test_absent_encoder_is_one_sentence(friends: Path, tmp_path: Path, encoder: Path) -> None:
@@ -436,7 +374,7 @@ def test_own_features_are_imported(release: Path, tmp_path: Path, encoder: Path)
     source.mkdir()
     np.save(source / f"{SCRIPT[0][1]}.npy", np.ones((3, 5), np.float32))
     command = ("import", "--table", table, "--name", "mine", "--modality", "audio", "--source")
-    assert run(*command, source).exit_code == 0
+    works(*command, source)
     assert lengths(table / "mine") == [0, 3, 0, 0]
     assert "already done" in run(*command, source).output
     np.savez(tmp_path / "v.npz", ids=np.array(["stranger"]), x=np.ones((1, 5)), y=np.ones((2, 5)))

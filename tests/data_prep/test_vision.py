@@ -15,23 +15,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
-from recordings import draw_face, track
+import recordings
+from click.testing import Result
+from recordings import draw_face, track, write_corpus
+
+from data_prep.corpora.base import Clip, Unreadable
+from data_prep.corpora.clips import audio_clips, vision_clips
+from data_prep.extract import MISSING, REMARKS, Extractor
+from data_prep.extractors import faces, vision
+from data_prep.extractors.openface import COLUMNS
+from data_prep.extractors.video import moments, probe, read
+from data_prep.extractors.vision import NO_FACE, SOME_FACES, VISION, FrameSampling
+from mer_bench.errors import Misuse
+from mer_bench.features import open_features, verify_features
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("decord")
-
-from data_prep.__main__ import main  # noqa: E402
-from data_prep.corpora.clips import audio_clips, vision_clips  # noqa: E402
-from data_prep.corpora.base import Clip, Unreadable  # noqa: E402
-from data_prep.extract import MISSING, REMARKS, Extractor  # noqa: E402
-from data_prep.extractors import faces, vision  # noqa: E402
-from data_prep.extractors.openface import COLUMNS  # noqa: E402
-from data_prep.extractors.video import moments, probe, read  # noqa: E402
-from data_prep.extractors.vision import NO_FACE, SOME_FACES, VISION, FrameSampling  # noqa: E402
-from mer_bench.errors import Misuse  # noqa: E402
-from mer_bench.features import open_features, verify_features  # noqa: E402
-from mer_bench.utterances import write_table  # noqa: E402
 
 TAKES = ("01-01-01-01-01-01", "01-02-01-01-01-01", "01-03-01-01-01-01", "01-04-01-01-01-01")
 
@@ -66,15 +65,8 @@ def seen(path: Path, clip: Clip | None = None, **when: Any) -> list[int]:
     return numbers(read(video, video.at(moments(video, clip or Clip("u", path), **when))))
 
 
-def table(folder: Path, ids: Sequence[str], **columns: Any) -> Path:
-    empty = {name: "" for name in ("session", "start", "end", "text", "emotion", "split", "media")}
-    rows = {"id": ids, "dialogue": ids, "turn": 0, "speaker": "a", **empty, **columns}
-    write_table(folder, pd.DataFrame(rows))
-    return folder
-
-
 def run(*arguments: Any) -> Result:
-    return CliRunner().invoke(main, ["vision", *map(str, arguments)], catch_exceptions=False)
+    return recordings.run("vision", *arguments)
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------
@@ -118,29 +110,26 @@ def test_a_half_is_that_half_at_every_size(tmp_path: Path) -> None:
 #: an AVI with B-frames, whose packets do not tell when they are shown, and an mp4 whose first ten frames were cut off
 #: without encoding it again, so that they are still there but hidden
 B_FRAMES = (
-    b"c-rk*Ur19?7(e$;Hq*H+b#!H<QV_#}))<z;bP_D=um3W$z-wJ%s}27mL7^={A1cV2W*QYDW-lRBoAi*2Vm$>GJqSWxupR=b?MX?azH{##o_l?%XU"
-    b"~s)clY=E&i%ggedpenb80HRUb_vUiu%gJqm{LFOIs203GIRAF2C;pLdf#~p~+?>!LkLReEAkJvVuI)bt7=BFgQ9o+XG-ytS-OM;XPL6BFEu4dCEP"
-    b"G?FRb;NclYw9iG2nhkLuk<$Mg{kQB?fG56t<$B%F@C{5uGhj1QIP*6}%P*6}%P*6}%P*7|t;QfI#2B8)q7=WK|Ws~<}MMvKW3X07Lyie<a??2em<"
-    b";VM^C6dZaCE@b&X^y->%M_-6zLkzXuxV^AR}TC+vKZhmV&U7ayQ9g-"
-    b"LVUi*7F?BfTICH{CQ_Yna&H$~R<V|$XtzaS+}MN_PEiJU;gRF2`F%yA@S7pF)>*)sPGNtx;;-"
-    b"eMug#(4beSRkLw|*ge}{)yb313SmX*>(VN7qoW}T5{lB1|~3FmZPuXu3C95S5=Jygx|E}qdRR8MMQ9JxV`Y*Ms(-"
-    b"YK5L^(>Pk2YF#CW84^3X?PC4&<(7W{#Q4*iEaIH+)B<`41e8ZpN2%-r}UDFMEQ0@tT$YsOMW3cdyj{#Zmd`p<#elSy>t7SV!0=&dWNA!{hV=J-"
-    b"$Xt$EDD3@9mJl6C2834q({}OM$sik#HiGlOhvm7{nLM3K%_Rp`^NOHpQ?OkTb<mS{P|^_n_QVuUdqRss-"
-    b"U#$1y#0DqK_%fH<f2>PDX!|l}|dHHTu0|uO?faCx*)mi;q_<?Y&}msX1iWjs5O_U5!IHN;cotA1ey3@t15pHg*Cp2qNFi0a57dQyTnz*)Lq)Co=L"
-    b"`13sU?XAk&WN}WA;!HfiN1j`_J0E{E}O|Wc&PiUTh1(rqdS+E>}FKNc(T1lP@+(hsqjlYcGxSkr|rG!7ssOS5FQP&d(ZYB6vO}<|mKgX)`?*X1ka"
-    b"F2%9vFdmiS#|w=ns_4`{)|=6H^#2lgX<Mp`7A2s-=&k+<1gFFPDK"
+    b"c-rk*Ur19?7(e$;Hq*H+b#!H<QV_#}))<z;bP_D=um3W$z-wJ%s}27mL7^={A1cV2W*QYDW-lRBoAi*2Vm$>GJqSWxupR=b?MX?azH{##o_l?%XU~"
+    b"s)clY=E&i%ggedpenb80HRUb_vUiu%gJqm{LFOIs203GIRAF2C;pLdf#~p~+?>!LkLReEAkJvVuI)bt7=BFgQ9o+XG-ytS-OM;XPL6BFEu4dCEPG?"
+    b"FRb;NclYw9iG2nhkLuk<$Mg{kQB?fG56t<$B%F@C{5uGhj1QIP*6}%P*6}%P*6}%P*7|t;QfI#2B8)q7=WK|Ws~<}MMvKW3X07Lyie<a??2em<;VM"
+    b"^C6dZaCE@b&X^y->%M_-6zLkzXuxV^AR}TC+vKZhmV&U7ayQ9g-LVUi*7F?BfTICH{CQ_Yna&H$~R<V|$XtzaS+}MN_PEiJU;gRF2`F%yA@S7pF)>"
+    b"*)sPGNtx;;-eMug#(4beSRkLw|*ge}{)yb313SmX*>(VN7qoW}T5{lB1|~3FmZPuXu3C95S5=Jygx|E}qdRR8MMQ9JxV`Y*Ms(-YK5L^(>Pk2YF#C"
+    b"W84^3X?PC4&<(7W{#Q4*iEaIH+)B<`41e8ZpN2%-r}UDFMEQ0@tT$YsOMW3cdyj{#Zmd`p<#elSy>t7SV!0=&dWNA!{hV=J-$Xt$EDD3@9mJl6C28"
+    b"34q({}OM$sik#HiGlOhvm7{nLM3K%_Rp`^NOHpQ?OkTb<mS{P|^_n_QVuUdqRss-U#$1y#0DqK_%fH<f2>PDX!|l}|dHHTu0|uO?faCx*)mi;q_<?"
+    b"Y&}msX1iWjs5O_U5!IHN;cotA1ey3@t15pHg*Cp2qNFi0a57dQyTnz*)Lq)Co=L`13sU?XAk&WN}WA;!HfiN1j`_J0E{E}O|Wc&PiUTh1(rqdS+E>"
+    b"}FKNc(T1lP@+(hsqjlYcGxSkr|rG!7ssOS5FQP&d(ZYB6vO}<|mKgX)`?*X1kaF2%9vFdmiS#|w=ns_4`{)|=6H^#2lgX<Mp`7A2s-=&k+<1gFFPD"
+    b"K"
 )
 CUT = (
-    b"c-oCq%}*0S6rb)EAt2C7Ly9e>CLB0mqMMp%BE*{<NK~YJC+xDbwGBJ%vb!|Vpe=ep6Zs1~c=P1J#E6~{BOx)-gYjfI(1g2|MAL&N_-"
-    b"4A>4qG%%`u2Ul-+OPS2%%`ozHMZz96?Axlmkh`NSsFqwWLf<L&*1qV8sUh5(S!pZ3N_{`$Mk}HuiRQ3lZ{*ny#0n&Cb=1sbT-"
-    b"6yHvj+OK*A}lvc8xs|Rlj%u<%Z@Aq>odQ47~RHKV9xeW4mD&3T&lDfyFvMY_tQutkL_vhBfK5^ez>0GZcs|PLFfR?PIxm|ZxyIy@xe#_&v#wR?bC"
-    b"TmSh)|!}-6SRqn7%4uPX9iEwbOZi0H|-"
-    b"3aw!q9YwP9y#II}gJx$3YLv6pJ;i#_wrTWf=TLUfa@xa0wW!LCwAP+nTw+1qIvZC48s;Thb@J$K>tYGX3rviOwba(TF7o#fLP9XS%v0Hm;A{rHYX"
-    b"dG#ykpGSb-H``PeL7uZ08K&4+ZJ;spe{kt1z|?*X+ZOPsrdxJBgVqf>xk8HIi~>TO;Nxb$jFQ_-Ih)41>3Z@RtnrZ(pyx)EEY>v|BLqn%o1!Rr!i"
-    b"w^3_T#EAicKxWjd60>)Z<mz_t~-"
-    b"+bdbMVwuQNv5Aa{i|78_)@BkVCKH^5Sjw*RIP7Li<;`oaQA0EQ@nr30TCL|V%#bGGy2YxOdWFc)oC^dm41{Gh>?p{6Ws>1u?XnXx3`Xu;;ka_|_d"
-    b";;CQp;(5~Af?cPZ93bp7NfwH&2GjWB*q>EECmL3?V{srr*_Auayd>O<B!32hZ~IAPdo466kV=EtsHfG{JoCu`hy;Sn<u}6^T#+nWZ7zt>vIrjXc^"
-    b"n|m0chj<Mf>2UlhDTQ!xykznzv0Jlj8j0v8k"
+    b"c-oCq%}*0S6rb)EAt2C7Ly9e>CLB0mqMMp%BE*{<NK~YJC+xDbwGBJ%vb!|Vpe=ep6Zs1~c=P1J#E6~{BOx)-gYjfI(1g2|MAL&N_-4A>4qG%%`u2"
+    b"Ul-+OPS2%%`ozHMZz96?Axlmkh`NSsFqwWLf<L&*1qV8sUh5(S!pZ3N_{`$Mk}HuiRQ3lZ{*ny#0n&Cb=1sbT-6yHvj+OK*A}lvc8xs|Rlj%u<%Z@"
+    b"Aq>odQ47~RHKV9xeW4mD&3T&lDfyFvMY_tQutkL_vhBfK5^ez>0GZcs|PLFfR?PIxm|ZxyIy@xe#_&v#wR?bCTmSh)|!}-6SRqn7%4uPX9iEwbOZi"
+    b"0H|-3aw!q9YwP9y#II}gJx$3YLv6pJ;i#_wrTWf=TLUfa@xa0wW!LCwAP+nTw+1qIvZC48s;Thb@J$K>tYGX3rviOwba(TF7o#fLP9XS%v0Hm;A{r"
+    b"HYXdG#ykpGSb-H``PeL7uZ08K&4+ZJ;spe{kt1z|?*X+ZOPsrdxJBgVqf>xk8HIi~>TO;Nxb$jFQ_-Ih)41>3Z@RtnrZ(pyx)EEY>v|BLqn%o1!Rr"
+    b"!iw^3_T#EAicKxWjd60>)Z<mz_t~-+bdbMVwuQNv5Aa{i|78_)@BkVCKH^5Sjw*RIP7Li<;`oaQA0EQ@nr30TCL|V%#bGGy2YxOdWFc)oC^dm41{G"
+    b"h>?p{6Ws>1u?XnXx3`Xu;;ka_|_d;;CQp;(5~Af?cPZ93bp7NfwH&2GjWB*q>EECmL3?V{srr*_Auayd>O<B!32hZ~IAPdo466kV=EtsHfG{JoCu`"
+    b"hy;Sn<u}6^T#+nWZ7zt>vIrjXc^n|m0chj<Mf>2UlhDTQ!xykznzv0Jlj8j0v8k"
 )
 
 
@@ -231,16 +220,15 @@ def test_each_corpus_has_its_own_clips(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     for name in (f"01-{TAKES[0]}", f"02-{TAKES[0]}", f"02-{TAKES[1]}", f"03-{TAKES[2]}"):
         film(raw / "Actor_01" / f"{name}.mp4", numbered(1))
-    clips = vision_clips(table(tmp_path / "ravdess", TAKES[:3]), raw)
+    clips = vision_clips(write_corpus(tmp_path / "ravdess", TAKES[:3]), raw)
     assert [clip.path and clip.path.name[:20] for clip in clips] == [f"01-{TAKES[0]}", f"02-{TAKES[1]}", None]
 
     ids = ["Ses03F_impro01_F000", "Ses03F_impro01_M000", "Ses03M_impro01_F000", "Ses03M_impro01_M000"]
     (raw / "Session3" / "dialog" / "EmoEvaluation").mkdir(parents=True)
-    folder = table(
+    folder = write_corpus(
         tmp_path / "iemocap",
         ids,
         dialogue=[i[:14] for i in ids],
-        turn=[0, 1, 0, 1],
         speaker=[i[:5] + i[15] for i in ids],
         session="3",
         start=[1.0, 2.0, 3.0, 4.0],
@@ -254,7 +242,7 @@ def test_each_corpus_has_its_own_clips(tmp_path: Path) -> None:
 
     film(raw / "MELD" / "train_splits" / "dia0_utt0.mp4", numbered(1))
     ids, media = ["train_dia0_utt0", "test_dia38_utt4"], ["train_splits/dia0_utt0.mp4", ""]
-    folder = table(tmp_path / "meld", ids, media=media, start=["1000", ""], end=["1003", ""])
+    folder = write_corpus(tmp_path / "meld", ids, media=media, start=["1000", ""], end=["1003", ""])
     for first, second in (vision_clips(folder, raw), audio_clips(folder, raw / "MELD")):
         assert (first.path, first.start, first.end) == (raw / "MELD" / "train_splits" / "dia0_utt0.mp4", 0.0, None)
         assert (second.path, second.end) == (None, 5.0)  # cut minutes too long
@@ -270,8 +258,8 @@ def test_iemocap_shows_the_speaker_between_the_utterances_times(tmp_path: Path) 
     (raw / "Session1" / "dialog" / "EmoEvaluation").mkdir()
     ids = ["Ses01M_impro01_F000", "Ses01M_impro01_M000"]
     when = {"start": [0.4, 1.2], "end": [0.6, 1.4]}  # frames 10 to 14 and 30 to 34
-    who = {"dialogue": "Ses01M_impro01", "turn": [0, 1], "speaker": ["Ses01F", "Ses01M"], "session": "1"}
-    folder = table(tmp_path / "iemocap", ids, **when, **who)
+    who = {"dialogue": "Ses01M_impro01", "speaker": ["Ses01F", "Ses01M"], "session": "1"}
+    folder = write_corpus(tmp_path / "iemocap", ids, **when, **who)
     assert run("frames", "--table", folder, "--raw", raw, "--faces", "none", "--frames", 1, "--side", 16,
                "--workers", 0).exit_code == 0  # fmt: skip
     woman, man = open_features(folder / "frames").values.astype(int)
@@ -347,7 +335,7 @@ def ravdess(tmp_path: Path) -> tuple[Path, Path]:
             track(raw / "Tracking" / f"01-{take}.csv", np.array(points))
         if n == 3:
             path.write_bytes(path.read_bytes()[:2000])
-    return table(tmp_path / "data" / "ravdess", TAKES), raw
+    return write_corpus(tmp_path / "data" / "ravdess", TAKES), raw
 
 
 def test_frames_are_the_faces_that_the_landmarks_tell(ravdess: tuple[Path, Path]) -> None:
@@ -405,7 +393,7 @@ def test_cfn_sr_cuts_the_bare_box_out_of_the_shrunk_frame(ravdess: tuple[Path, P
 
 def test_landmarks_are_asked_for_where_there_are_none(tmp_path: Path) -> None:
     film(tmp_path / "raw" / "a.avi", numbered(5))
-    folder = table(tmp_path / "own", ["a"], media="a.avi")
+    folder = write_corpus(tmp_path / "own", ["a"], media="a.avi")
     result = run("frames", "--table", folder, "--raw", tmp_path / "raw", "--faces", "landmarks")
     assert result.exit_code == 2
     assert "pass --faces detect or none" in result.output
@@ -418,11 +406,13 @@ def test_detected_faces_fill_the_frames_and_a_picture_without_one_gives_its_midd
         draw_face(picture, 90 + 2 * i, 120, 60)
     film(raw / "face.mp4", pictures)
     film(raw / "none.mp4", [np.full((240, 320, 3), 128, np.uint8)] * 6)
-    folder = table(tmp_path / "own", ["face", "none"], media=["face.mp4", "none.mp4"])
+    folder = write_corpus(tmp_path / "own", ["face", "none"], media=["face.mp4", "none.mp4"])
     assert run("frames", "--table", folder, "--raw", raw, "--frames", 6, "--side", 200, "--workers", 0).exit_code == 0
     images = open_features(folder / "frames").values.reshape(12, 3, 200, 200)
     room = ((0, 0), (60, 60), (60, 60), (0, 0))
-    found = faces.detect_boxes(np.pad(images[:6].transpose(0, 2, 3, 1), room, constant_values=235))[:: faces.DETECTION_STEP]
+    found = faces.detect_boxes(np.pad(images[:6].transpose(0, 2, 3, 1), room, constant_values=235))[
+        :: faces.DETECTION_STEP
+    ]
     assert np.abs(found - [60 + 15, 60, 260 - 15, 260 - 30]).max() < 25  # the face fills the picture
     remarks = pd.read_csv(folder / "frames" / REMARKS)
     assert remarks.to_numpy().tolist() == [["none", NO_FACE]]
@@ -591,7 +581,7 @@ def test_openface_columns_are_read_in_order_and_gaps_filled(tmp_path: Path) -> N
     track(raw / f"01-{TAKES[0]}.csv", zeros, **columns(4))
     track(raw / f"02-{TAKES[1]}.csv", zeros, **columns(4, success=[0, 1, 0, 1], confidence=[0.9, 0.9, 0.9, 0.2]))
     track(raw / f"01-{TAKES[2]}.csv", zeros, **columns(4, success=0))
-    folder = table(tmp_path / "ravdess", TAKES)
+    folder = write_corpus(tmp_path / "ravdess", TAKES)
     assert run("openface", "--table", folder, "--raw", raw, "--workers", 0).exit_code == 0
     stored = open_features(folder / "openface")
     assert np.diff(stored.offsets).tolist() == [4, 4, 0, 0]
@@ -612,7 +602,7 @@ def test_openface_landmarks_know_neither_place_nor_size(tmp_path: Path) -> None:
     raw, face = tmp_path / "raw", np.random.default_rng(0).normal(size=(5, 68, 2))
     track(raw / "a.csv", face)
     track(raw / "b.csv", 3 * face + 50)
-    folder = table(tmp_path / "own", ["a", "b"])
+    folder = write_corpus(tmp_path / "own", ["a", "b"])
     assert run("openface", "--table", folder, "--raw", raw, "--columns", "landmarks", "--workers", 0).exit_code == 0
     values = open_features(folder / "openface-landmarks").values
     assert values.shape == (10, 140)
@@ -633,7 +623,7 @@ def test_odd_openface_files(tmp_path: Path) -> None:
     (raw / "junk.csv").write_bytes(b"a,b\n1,2\n")
     (raw / "empty.csv").write_bytes(b"")
     names = ["train_dia0_utt0", "dev_dia0_utt0", "two", "latin", "lacking", "junk", "empty"]
-    folder = table(tmp_path / "own", names, media=["train/dia0_utt0.mp4", "dev/dia0_utt0.mp4", *[""] * 5])
+    folder = write_corpus(tmp_path / "own", names, media=["train/dia0_utt0.mp4", "dev/dia0_utt0.mp4", *[""] * 5])
     assert run("openface", "--table", folder, "--raw", raw, "--workers", 0).exit_code == 0
     stored = open_features(folder / "openface")
     assert np.diff(stored.offsets).tolist() == [2, 2, 2, 2, 0, 0, 0]
