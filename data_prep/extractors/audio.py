@@ -68,11 +68,6 @@ def extract_audio(
     return extract(corpus, extractor, clips, workers=workers, strict=strict, force=force)
 
 
-def extract_mfcc(corpus: Path, raw: Path, **options: Any) -> FeatureSpec:
-    """Store the set ``mfcc``, which is computed for every corpus with audio; options as for :func:`extract_audio`."""
-    return extract_audio(corpus, raw, "mfcc", **options)
-
-
 @click.group("audio")
 def audio_command() -> None:
     """Add audio features to a prepared corpus; RAW is the folder given to make data."""

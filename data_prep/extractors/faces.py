@@ -26,9 +26,6 @@ DETECTOR = "haarcascade_frontalface_default.xml"
 DETECTION_STEP, DETECTION_HEIGHT = 3, 360  #: detection takes 80 ms per frame: every third one, with 360 lines
 
 
-# --- boxes ------------------------------------------------------------------------------------------------------------
-
-
 @cache
 def _tracked(raw: Path) -> tuple[dict[str, Path], dict[str, npt.NDArray[np.int16]]]:
     """RAVDESS's tracking files and the landmarks in an npz, by take; read once in each process."""
@@ -70,9 +67,6 @@ def _cascade() -> Any:
 
     cv2.setNumThreads(1)  # parallelism comes from the worker processes
     return cv2.CascadeClassifier(str(Path(cv2.__file__).parent / "data" / DETECTOR))
-
-
-# --- squares ----------------------------------------------------------------------------------------------------------
 
 
 def smooth_and_fill(boxes: Boxes, window: int = 3) -> Boxes:

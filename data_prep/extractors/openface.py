@@ -20,7 +20,6 @@ from data_prep.corpora.base import Clip, Unreadable, decode_bytes, fingerprint, 
 from data_prep.extract import Extractor, FloatArray, Recipe, Remarked, extract
 from data_prep.extractors.landmarks import forward_fill, normalise
 from mer_bench.errors import unknown
-from mer_bench.features import FeatureSpec
 from mer_bench.utterances import read_table
 
 _INTENSITIES = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
@@ -120,7 +119,7 @@ def csv_clips(corpus: Path, raw: Path) -> list[Clip]:
     return clips
 
 
-def extract_openface(
+def openface(
     corpus: Path,
     raw: Path,
     *,
@@ -128,11 +127,8 @@ def extract_openface(
     min_confidence: float = 0.5,
     gaps: str = "hold",
     name: str | None = None,
-    workers: int = 0,
-    strict: bool = False,
-    force: bool = False,
-) -> FeatureSpec:
-    """Store the set ``openface``: one row per frame of the video, 43 columns by default.
+) -> tuple[Extractor, list[Clip]]:
+    """The extractor of the set ``openface``, one row per frame with 43 columns by default, and the clips of a corpus.
 
     Args:
         corpus: Folder of the utterance table.
@@ -141,12 +137,9 @@ def extract_openface(
         min_confidence: Confidence below which a frame counts as a frame without a face.
         gaps: How frames without a face are treated: ``hold`` or ``drop``, see :func:`decode`.
         name: Name of the set.
-        workers: Number of processes that decode, see :func:`data_prep.extract.extract`.
-        strict: Whether to raise an error if some utterances show no face.
-        force: Whether to compute the set even if it is up to date.
 
     Raises:
-        Misuse: a group of columns or a value of ``gaps`` is unknown, or no CSV could be read.
+        Misuse: a group of columns or a value of ``gaps`` is unknown.
     """
     for group in columns:
         if group not in COLUMNS:
@@ -167,8 +160,7 @@ def extract_openface(
         },
     )
     read = partial(decode, columns=columns, min_confidence=min_confidence, gaps=gaps)
-    extractor = Extractor(recipe, read, list)
-    return extract(corpus, extractor, clips, workers=workers, strict=strict, force=force)
+    return Extractor(recipe, read, list), clips
 
 
 @click.command("openface", cls=cli.Command)
@@ -193,6 +185,6 @@ def extract_openface(
 @cli.choice_option("--gaps", GAPS, help="Frames without a face: repeat the last frame with one, or remove them.")
 @click.option("--name", help="Name of the feature set [default: openface and its groups].")
 @cli.run_options
-def openface_command(table: Path, raw: Path, **options: Any) -> None:
+def openface_command(table: Path, raw: Path, workers: int, strict: bool, force: bool, **options: Any) -> None:
     """Action units, head pose, gaze or landmarks from OpenFace's CSVs below RAW, one CSV per utterance."""
-    extract_openface(table, raw, **options)
+    extract(table, *openface(table, raw, **options), workers=workers, strict=strict, force=force)

@@ -11,7 +11,7 @@ import click
 
 from data_prep import cli
 from data_prep.corpora.archives import unpack_all
-from data_prep.extractors.audio import extract_mfcc
+from data_prep.extractors.audio import extract_audio
 from data_prep.extractors.text import extract_text
 from data_prep.prepare.extractor_calls import ExtractorCall, features_option, run_extractors
 
@@ -44,7 +44,7 @@ def corpus_command(
 def extract_mfcc_if_found(corpus: Path, folder: Path, media: Iterable[str], files: str, **options: Any) -> None:
     """Store the set ``mfcc`` if one of the ``media`` exists in ``folder``; otherwise print that there are none."""
     if any((folder / name).is_file() for name in media if name):
-        extract_mfcc(corpus, folder, **options)
+        extract_audio(corpus, folder, "mfcc", **options)
     else:
         click.echo(f"mfcc: skipped, there are no {files} below {folder}")
 

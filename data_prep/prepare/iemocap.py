@@ -25,11 +25,6 @@ def find_community(raw: Path) -> Path | None:
     return next(iter([*sorted(raw.rglob(name)), *raw.resolve().parent.glob(name)]), None)
 
 
-def import_gemaps(corpus: Path, source: Path, *, force: bool = False) -> None:
-    """Store the set ``gemaps``: audio, one vector of 47 GeMAPS functionals per utterance."""
-    import_features(corpus, source, name="gemaps", modality="audio", extractor="gemaps47", key="gemaps47", force=force)
-
-
 def prepare(
     raw: Path,
     out: Path,
@@ -44,16 +39,8 @@ def prepare(
 ) -> Path:
     """Write the table, labels and feature sets that the unpacked files below ``raw`` allow; return the corpus's folder.
 
-    Args:
-        raw: Folder of the unpacked corpus.
-        out: Folder in which the folder ``iemocap`` is created.
-        gemaps: File for :func:`import_gemaps`; by default the one that :func:`find_gemaps` finds.
-        community: File of six-class labels; by default the one that :func:`find_community` finds.
-        encoder: Text encoder, see :class:`data_prep.extractors.hub.FrozenModel`.
-        download: Whether the encoder may be downloaded.
-        backend: Library that computes MFCC.
-        partial: Whether to accept a subset of the corpus.
-        force: Whether to compute feature sets that are up to date.
+    ``gemaps`` is an npz with 47 GeMAPS functionals per utterance, and ``community`` a file of six-class labels; by
+    default those that :func:`find_gemaps` and :func:`find_community` find.
     """
     root, corpus = find_root(raw), out / "iemocap"
     table = utterances(root, partial=partial)
@@ -65,7 +52,8 @@ def prepare(
         click.echo("community labels: skipped, there is no iemocap6_dialogues.json (--community PATH)")
     gemaps = gemaps or find_gemaps(raw)
     if gemaps:
-        import_gemaps(corpus, gemaps, force=force)
+        facts = {"modality": "audio", "extractor": "gemaps47", "key": "gemaps47"}
+        import_features(corpus, gemaps, name="gemaps", force=force, **facts)
     else:
         click.echo("gemaps: skipped, there is no npz with ids and gemaps47 (--gemaps PATH)")
     report_media(table, root)

@@ -55,8 +55,6 @@ def tree(folder: Path) -> dict[str, int]:
 
 ANY = re.compile(r".*\.(zip|tar\.gz)")
 
-# --- archives ---------------------------------------------------------------------------------------------------------
-
 
 def hostile_zip(name: str, mode: int = 0o644) -> bytes:
     buffer = io.BytesIO()
@@ -212,9 +210,6 @@ def test_archives_go_elsewhere_if_asked(archive: Path, tmp_path: Path) -> None:
         archives.unpack(archive, out / "blocked")
 
 
-# --- RAVDESS ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def zenodo(tmp_path: Path) -> Path:
     """Four takes of two actors as Zenodo has them, two without video, one without landmarks."""
@@ -291,8 +286,6 @@ def test_truncated_ravdess_zip_is_one_sentence(zenodo: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
     assert "Audio_Speech_Actors_01-24.zip is damaged or incomplete" in refused("ravdess", "--raw", zenodo, "--partial")
 
-
-# --- MELD -------------------------------------------------------------------------------------------------------------
 
 FOLDERS = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
 
@@ -375,9 +368,6 @@ def test_utterance_twice_in_meld_is_named(tmp_path: Path) -> None:
         (tmp_path / f"{split}_sent_emo.csv").write_bytes(split_csv(split, repeat=split == "dev"))
     message = refused("meld", "--raw", tmp_path, "--partial")
     assert "dev_sent_emo.csv holds 1 utterances more than once (first: dia0_utt1)" in message
-
-
-# --- IEMOCAP ----------------------------------------------------------------------------------------------------------
 
 
 def iemocap_release() -> Files:

@@ -22,7 +22,10 @@ from data_prep.corpora import download
 from mer_bench.errors import Misuse
 
 CONTENT = np.random.default_rng(0).bytes(700_000)
-MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+
+
+def md5(content: bytes) -> str:
+    return f"md5:{hashlib.md5(content).hexdigest()}"
 
 
 class Server(ThreadingHTTPServer):
@@ -92,15 +95,11 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def remote(server: Server) -> download.Remote:
-    return download.Remote("a.bin", server.url("a.bin"), len(CONTENT), MD5)
-
-
-def no_pause(_: float) -> None:
-    pass
+    return download.Remote("a.bin", server.url("a.bin"), len(CONTENT), md5(CONTENT))
 
 
 def fetch(remote: download.Remote, folder: Path, **more: str) -> Path:
-    return download.fetch(remote, folder, pause=no_pause, **more)
+    return download.fetch(remote, folder, pause=lambda _: None, **more)
 
 
 def names(folder: Path) -> list[str]:
@@ -180,7 +179,7 @@ def test_server_that_always_breaks_off_is_given_up(server: Server, remote: downl
 
 def test_wrong_size_or_checksum_is_deleted(server: Server, remote: download.Remote, tmp_path: Path) -> None:
     server.files["a.bin"] = bytes(len(CONTENT))
-    with pytest.raises(Misuse, match=rf"has the checksum md5:\w+ instead of {MD5}; it was deleted"):
+    with pytest.raises(Misuse, match=rf"has the checksum md5:\w+ instead of {md5(CONTENT)}; it was deleted"):
         fetch(remote, tmp_path)
     server.files["a.bin"] = CONTENT[:-1]
     with pytest.raises(Misuse, match="has 699,999 bytes instead of 700,000; it was deleted"):
@@ -199,9 +198,6 @@ def test_absent_file_and_absent_network_are_one_sentence(server: Server, tmp_pat
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/a.bin"
     with pytest.raises(Misuse, match="check the network, then run this again; it continues where it stopped"):
         fetch(download.Remote("a.bin", url), tmp_path)
-
-
-# --- corpora ----------------------------------------------------------------------------------------------------------
 
 
 def run(*arguments: Any, answer: str = "") -> Result:
@@ -227,12 +223,7 @@ def zenodo(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     for record, files in records.items():
         server.files |= files
         listed = [
-            {
-                "key": name,
-                "size": len(content),
-                "checksum": f"md5:{hashlib.md5(content).hexdigest()}",
-                "links": {"self": server.url(name)},
-            }
+            {"key": name, "size": len(content), "checksum": md5(content), "links": {"self": server.url(name)}}
             for name, content in files.items()
         ]
         server.files[f"api/{record}"] = json.dumps({"id": record, "files": listed}).encode()

@@ -87,8 +87,6 @@ def glove(tmp_path: Path) -> Path:
     return path
 
 
-# --- RAVDESS ----------------------------------------------------------------------------------------------------------
-
 #: of folds6, fold 1: an actor of the test, two of training, one of validation, two of training
 WHOLE, FILM, BROKEN, QUIET, MUTE, DEAF = (f"01-0{e}-01-01-01-0{a}" for e, a in zip("134567", "123458", strict=True))
 
@@ -171,9 +169,8 @@ def test_ravdess_from_films_and_sounds_to_a_batch(zenodo: Path, tmp_path: Path) 
     assert again.output.count("already done") == 5
 
 
-# --- IEMOCAP ----------------------------------------------------------------------------------------------------------
-
-DIALOGUES = {"Ses01F_impro01": "train", "Ses01M_impro01": "validation", "Ses05F_impro01": "test"}
+SPLITS = ("train", "validation", "test")
+DIALOGUES = ("Ses01F_impro01", "Ses01M_impro01", "Ses05F_impro01")  #: one per split
 LEFT, RIGHT = (230, 150, 150), (150, 150, 230)  #: the walls behind the two speakers
 COMES_LATE = 90  #: what is added to green in the second half of a dialogue
 
@@ -227,15 +224,10 @@ def test_iemocap_from_films_and_sounds_to_a_batch(usc: Path, tmp_path: Path, glo
 
     chosen = {"text": "words-tokens", "audio": "logmel40", "vision": "frames"}
     which: dict[str, Any] = {"label_set": "six", "protocol": "session5", "context": "dialogue"}
-    for rows, split in enumerate(DIALOGUES.values()):
-        batch = first_batch("iemocap", data, split, chosen, **which)
-        assert batch.index.tolist() == [2 * rows, 2 * rows + 1]
-        assert batch.label.tolist() == [0, 1]
+    for i, batch in enumerate(first_batch("iemocap", data, split, chosen, **which) for split in SPLITS):
+        assert (batch.index.tolist(), batch.label.tolist()) == ([2 * i, 2 * i + 1], [0, 1])
         assert set(batch.features) == set(chosen)
     assert prepare("iemocap", usc, data, features, "--encoder", encoder).output.count("already done") == 6
-
-
-# --- MELD -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -287,16 +279,11 @@ def test_meld_from_films_and_sounds_to_a_batch(umich: Path, tmp_path: Path, glov
 
     chosen = {"text": "words-tokens", "audio": "egemaps", "vision": "frames"}
     which: dict[str, Any] = {"label_set": "seven", "protocol": "official", "context": "dialogue"}
-    for rows, split in enumerate(("train", "validation", "test")):
-        batch = first_batch("meld", data, split, chosen, **which)
-        assert batch.index.tolist() == [2 * rows, 2 * rows + 1]
-        assert batch.label.tolist() == [4, 6]
-        assert batch.features["vision"].mask.sum(1).tolist() == [[2, 2], [0, 2], [2, 0]][rows]
+    for i, batch in enumerate(first_batch("meld", data, split, chosen, **which) for split in SPLITS):
+        assert (batch.index.tolist(), batch.label.tolist()) == ([2 * i, 2 * i + 1], [4, 6])
+        assert batch.features["vision"].mask.sum(1).tolist() == [[2, 2], [0, 2], [2, 0]][i]
     sentiment = first_batch("meld", data, "train", chosen, **which | {"label_set": "sentiment"})
     assert sentiment.label.tolist() == [2, 0]
-
-
-# --- what is asked for ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

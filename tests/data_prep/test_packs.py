@@ -485,7 +485,6 @@ def test_pack_in_another_order_or_of_another_corpus_is_refused(friends: Path, se
     turned = {key: pack[6][other] for key, other in zip(pack[6], [0, *reversed(list(pack[6])[1:])], strict=True)}
     message = refused(friends, write(tmp_path, (*pack[:6], turned, *pack[7:])))
     assert "4 of 7 sentences differ from those of the table" in message
-    silent = dict.fromkeys(pack[6], ())
     silent = {key: [""] * len(rows) for key, rows in pack[6].items()}
     assert "sentences differ from those of the table" in refused(
         friends, write(tmp_path, (*pack[:6], silent, *pack[7:]))

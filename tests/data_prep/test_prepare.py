@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import click
@@ -26,22 +25,9 @@ pytest.importorskip("librosa")
 ACTOR_01 = [take for take in ravdess.all_takes() if take.endswith("-01")]
 
 
-# --- audio and text in general ----------------------------------------------------------------------------------------
-
-
 def test_unknown_pooling_names_the_choices(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="tokens, mean"):
         text.extract_text(tmp_path, pooling="max")
-
-
-def test_torchaudio_runs_beside_this_torch() -> None:
-    from data_prep.extractors.torchaudio_cpu import load
-
-    assert load() is load()
-    assert load().transforms.Resample(48_000, 16_000) is not None
-
-
-# --- RAVDESS ----------------------------------------------------------------------------------------------------------
 
 
 def test_ravdess_has_its_known_takes() -> None:
@@ -179,8 +165,6 @@ def test_bad_landmark_files(tmp_path: Path) -> None:
     assert "cannot read landmarks" in refused("ravdess", "--raw", tmp_path, "--partial")
 
 
-# --- IEMOCAP ----------------------------------------------------------------------------------------------------------
-
 SCRIPT = [  # start, utterance, emotion, transcript
     (6.0, "Ses01F_impro01_F000", "neu", "Excuse me."),
     (4.0, "Ses01F_impro01_M000", "fru", "Do you have your forms?"),
@@ -252,9 +236,6 @@ def test_bad_iemocap_is_one_sentence(release: Path, tmp_path: Path, monkeypatch:
     assert "no IEMOCAP release" in refused("iemocap", "--raw", tmp_path / "empty")
 
 
-# --- MELD -------------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def friends(tmp_path: Path) -> Path:
     rows = [
@@ -321,9 +302,6 @@ def test_bad_meld_is_one_sentence(friends: Path, tmp_path: Path) -> None:
     assert "no MELD file test_sent_emo.csv" in refused("meld", "--raw", friends, "--partial")
 
 
-# --- text -------------------------------------------------------------------------------------------------------------
-
-
 def test_text_states_do_not_depend_on_the_batch(encoder: Path) -> None:
     texts = ["ab", "a much longer one , is it not ?", "c"]
     frozen = text.text_model(str(encoder))
@@ -348,23 +326,6 @@ def test_text_set_records_its_encoder(encoder: Path, friends: Path, tmp_path: Pa
     again = ("text", "--table", tmp_path / "meld", "--encoder", encoder)
     assert "already done" in works(*again)
     assert "already done" not in works(*again, "--max-length", 9)
-
-
-def test_absent_encoder_is_one_sentence(friends: Path, tmp_path: Path, encoder: Path) -> None:
-    command = ("meld", "--raw", friends, "--out", tmp_path, "--partial", "--encoder")
-    message = refused(*command, "nobody/no-such-encoder")
-    assert "'nobody/no-such-encoder' is not on this machine" in message
-    assert "--download" in message
-    assert "--local-dir" in message
-    (tmp_path / "hollow").mkdir()
-    assert "holds no model" in refused(*command, tmp_path / "hollow")
-    damaged = tmp_path / "damaged"
-    shutil.copytree(encoder, damaged)
-    (damaged / "config.json").write_text("{")
-    assert f"cannot load the model in {damaged}" in refused(*command, damaged)
-
-
-# --- import -----------------------------------------------------------------------------------------------------------
 
 
 def test_own_features_are_imported(release: Path, tmp_path: Path, encoder: Path) -> None:
