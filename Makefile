@@ -28,7 +28,7 @@ YES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help bench data download test lint unit slow smoke leaderboard methods plots report check verify speed list clean
+.PHONY: help bench data download test lint unit slow smoke leaderboard methods golden plots report check verify speed list clean
 
 help:  ## this text
 	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -96,6 +96,9 @@ leaderboard: .venv/base  ## regenerate leaderboard.md and the tables of README.m
 
 methods: .venv/base  ## rewrite src/mer_bench/methods.json, the facts of the methods, from their classes
 	$(BIN)/python -m mer_bench.training.describe
+
+golden: .venv/dev  ## rewrite the numbers that tests/fusion/test_golden.py expects of methods whose version changed
+	PYTHONPATH=tests $(BIN)/python tests/fusion/golden.py
 
 plots: .venv/report  ## draw every table of the leaderboard into benchmarks/plots
 	$(BIN)/mer-bench plots --results "$(RESULTS)"
