@@ -16,7 +16,7 @@ CLASSES = 6  # GraphSmile knows the sentiments of six classes
 
 
 def numbers(name: str) -> list[float]:
-    """With default options, the losses of the third AdamW step, then six logits and the norm of all logits in evaluation."""
+    """With default options: losses of the third AdamW step, then in evaluation six logits and the norm of all."""
     method = METHODS[name]
     dims = DIMS if method.most > 1 else {"audio": DIMS["audio"]}
     gaps = {modality: [3, row] for row, modality in enumerate(dims)}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mer_bench.batch import PaddedSequence
 from mer_bench.fusion.bottleneck import Bottleneck, BottleneckTransformer
 from mer_bench.fusion.cross_attention import AttentionFusion, CrossAttention, CrossBlock
-from mer_bench.fusion.lmf_mult import LMFMulT, resample
+from mer_bench.fusion.lmf_mult import LMFMulT, interpolate
 from mer_bench.fusion.lmr_cbt import LMRCBT, FeatureGuidance, TimeGuidance
 from mer_bench.fusion.misa import MISA, central_moment_discrepancy, overlap
 from mer_bench.fusion.mmim import FLOOR, MMIM, InformationBound, class_entropy, contrastive_loss
@@ -361,15 +361,15 @@ def test_mmim_bounds_the_first_modality_against_the_others_or_every_pair() -> No
 # LMF-MulT
 
 
-def test_resample_is_the_identity_at_its_own_length_and_linear_between() -> None:
+def test_interpolation_is_the_identity_at_its_own_length_and_linear_between() -> None:
     whole = sequence([5, 3, 1, 0], 2)
-    assert_close(resample(whole, 5)[0], whole.values[0])
-    assert_close(resample(whole, 3)[1], whole.values[1, :3])
-    assert_close(resample(whole, 4)[2], whole.values[2, :1].expand(4, -1))
-    assert not resample(whole, 4)[3].any()
+    assert_close(interpolate(whole, 5)[0], whole.values[0])
+    assert_close(interpolate(whole, 3)[1], whole.values[1, :3])
+    assert_close(interpolate(whole, 4)[2], whole.values[2, :1].expand(4, -1))
+    assert not interpolate(whole, 4)[3].any()
     for row, length in ((0, 5), (1, 3)):
         for steps in (2, 7, 20):
-            found = resample(whole, steps)[row].numpy()
+            found = interpolate(whole, steps)[row].numpy()
             place = (np.arange(steps) + 0.5) * length / steps - 0.5
             for column in range(2):
                 values = whole.values[row, :length, column].numpy()

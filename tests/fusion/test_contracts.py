@@ -30,6 +30,7 @@ from mer_bench.fusion.mmtm import TransferModule
 from mer_bench.fusion.msaf import SplitAttention
 from mer_bench.fusion.sdt import SDTNetwork
 from mer_bench.fusion.sync_tva import FUSIONS
+from mer_bench.fusion.utterance import TokenEncoder
 from mer_bench.records import Training
 from mer_bench.training.cost import count_flops
 
@@ -604,6 +605,51 @@ def test_num_parameters_counts_what_trains() -> None:
     assert module.num_parameters == every
     module.head[0].requires_grad_(False)
     assert module.num_parameters == every - sum(p.numel() for p in module.head[0].parameters())
+
+
+#: The majority class has no parameters; the others concatenate the modalities before their first layer.
+WITHOUT_ENCODERS = ("majority", "linear", "ef_lstm")
+
+
+@each_method
+def test_unimodal_encoders_read_one_modality_each(name: str) -> None:
+    whole = build(name, widest(name))
+    assert set(whole.unimodal_encoders) <= set(dict(whole.named_modules()))
+    assert (whole.encoder_parameters == 0) == (name in WITHOUT_ENCODERS)
+    module = build(name, widest(name)[:2]).train()
+    features = batch_for(name, widest(name)[:2], times=(6, 12)).features
+    inputs = [sequence.values.requires_grad_() for sequence in features.values()]
+    outputs: list[Tensor] = []
+
+    def collect(_: nn.Module, __: Any, output: Any) -> None:
+        outputs.extend((output[0] if isinstance(output, tuple) else output).chunk(2, -1))  # MFN's encoders side by side
+
+    token_encoders = [encoder for encoder in module.modules() if isinstance(encoder, TokenEncoder)]
+    pooling = {layer for encoder in token_encoders for layer in (encoder.movement, encoder.norm)}
+    modules = dict(module.named_modules())
+    for encoder in (modules[key] for key in module.unimodal_encoders if key in modules):
+        for layer in set(encoder.modules()) - pooling:
+            if next(layer.parameters(recurse=False), None) is not None:
+                layer.register_forward_hook(collect)
+    module.losses(replace(batch_for(name, widest(name)[:2], times=(6, 12)), features=features))
+    assert bool(outputs) == (name not in WITHOUT_ENCODERS)
+    for output in outputs:
+        gradients = torch.autograd.grad(output.square().sum(), inputs, retain_graph=True, allow_unused=True)
+        assert sum(gradient is not None and bool(gradient.any()) for gradient in gradients) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("early_concat", 3 * (64 + 2 * 64) + 64 * 7 * 15),
+        ("mult", 30 * 15),
+        ("mfn", 4 * 16 * (15 + 3) + 3 * 16 * 4 * 16),
+        ("mctn", 16 * (6 + 1) + 16 * (4 + 1)),
+        ("tacfn", 40 * 15),
+    ],
+)
+def test_parameters_of_unimodal_encoders(name: str, count: int) -> None:
+    assert build(name, MODALITIES).encoder_parameters == count
 
 
 def test_majority_has_no_parameters_and_predicts_the_most_frequent_class() -> None:

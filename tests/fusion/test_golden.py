@@ -36,5 +36,5 @@ def test_a_change_of_numbers_and_a_change_of_version_are_told_apart() -> None:
     stored = STORED["late_average"]
     with pytest.raises(AssertionError, match="late_average: its numbers changed without a bump of its revision"):
         check("late_average", stored["version"], [1.01 * value for value in stored["values"]])
-    with pytest.raises(AssertionError, match="late_average has version .* run make golden"):
+    with pytest.raises(AssertionError, match=r"late_average has version .*: run make golden"):
         check("late_average", stored["version"] + 1, stored["values"])

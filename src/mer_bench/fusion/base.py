@@ -8,16 +8,14 @@ from typing import Any, ClassVar, Literal
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mer_bench import metrics
 from mer_bench.batch import Batch
-from mer_bench.encoders import ENCODERS
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import MODALITIES
-from mer_bench.fusion.utterance import UtteranceEncoder
 from mer_bench.records import Training
 
 #: Bump it when a change of what all methods share may change numbers (2: the utterance encoder is standardised).
@@ -55,6 +53,14 @@ class FusionModule(L.LightningModule):
     needs: ClassVar[frozenset[str]] = frozenset()
     least: ClassVar[int] = 1
     most: ClassVar[int] = len(MODALITIES)
+
+    #: Names of the submodules that are unimodal encoders, dotted where they are nested; names that a module lacks are
+    #: ignored. One rule holds for all methods: an encoder reads a single modality, and it leads from that modality's
+    #: features to the representation with which the method's fusion begins. These count as fusion: modules that several
+    #: modalities share, projections and self-attention inside a fusion mechanism (the queries of cross-attention, the
+    #: selection within the guide of CFN-SR), decoders and classifiers. A token encoder counts as a whole, although it
+    #: may also pool tokens that the fusion has reweighted.
+    unimodal_encoders: tuple[str, ...] = ("encoders",)
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -204,10 +210,14 @@ class FusionModule(L.LightningModule):
 
     @property
     def encoder_parameters(self) -> int:
-        """Those of them that belong to unimodal encoders: the shared one, or one that is trained end to end."""
-        kinds = (UtteranceEncoder, *ENCODERS.values())
-        encoders = nn.ModuleList(module for module in self.modules() if isinstance(module, kinds))
-        return sum(p.numel() for p in encoders.parameters() if p.requires_grad)
+        """Trainable parameters of the :attr:`unimodal_encoders`; what remains of ``num_parameters`` is the fusion's.
+
+        It is 0 for three methods: the majority class has no parameters, the linear floor and EF-LSTM concatenate what
+        they read of the modalities before their first layer with parameters.
+        """
+        modules = dict(self.named_modules())
+        encoders = [modules[name] for name in self.unimodal_encoders if name in modules]
+        return sum(p.numel() for encoder in encoders for p in encoder.parameters() if p.requires_grad)
 
 
 class PredictionTable(Metric):

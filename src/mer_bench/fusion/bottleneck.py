@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.transformer import TransformerLayer
-from mer_bench.fusion.utterance import TokenEncoder, tokens_with_summary
+from mer_bench.fusion.utterance import token_encoders, tokens_with_summary
 
 
 class SideBySide(nn.Module):
@@ -20,8 +20,7 @@ class SideBySide(nn.Module):
     def __init__(self, modalities: int, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            TransformerLayer(dim, heads, 4 * dim, attention_dropout=0.0, relu_dropout=dropout, residual_dropout=dropout)
-            for _ in range(modalities)
+            TransformerLayer(dim, heads, 4 * dim, dropout=dropout, attention_dropout=0.0) for _ in range(modalities)
         )
 
     def forward(self, states: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
@@ -138,9 +137,7 @@ class Bottleneck(FusionModule):
             raise ValueError(f"fusion_layer {fusion_layer} is not between 0 and the {layers} layers")
         if bottlenecks < 1:
             raise ValueError(f"bottlenecks {bottlenecks} is not positive; for late fusion set fusion_layer to layers")
-        self.encoders = nn.ModuleDict(
-            {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = token_encoders(self.dims, hidden, dropout=dropout)
         self.transformer = BottleneckTransformer(
             len(self.dims),
             hidden,
@@ -151,6 +148,7 @@ class Bottleneck(FusionModule):
             dropout=dropout,
         )
         self.head = nn.Linear(hidden, num_classes)
+        self.unimodal_encoders = ("encoders", *(f"transformer.layers.{index}" for index in range(fusion_layer)))
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""

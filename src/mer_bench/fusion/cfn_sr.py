@@ -15,7 +15,7 @@ from mer_bench.errors import Misuse, unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.guided import GuidedAttention, SelfSelection
 from mer_bench.fusion.layers import last_token
-from mer_bench.fusion.utterance import TokenEncoder
+from mer_bench.fusion.utterance import token_encoders
 
 
 class CrossModalBlock(nn.Module):
@@ -140,9 +140,7 @@ class CFNSR(FusionModule):
         else:
             if weights:
                 raise Misuse('weights are for encoders = "paper"; the shared encoder has none to load')
-            self.encoders = nn.ModuleDict(
-                {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-            )
+            self.encoders = token_encoders(self.dims, hidden, dropout=dropout)
             widths = vectors = dict.fromkeys(self.dims, hidden)
             slices = dict.fromkeys(self.dims, 1)
         self.blocks = nn.ModuleDict(

@@ -75,9 +75,7 @@ class COGMEN(FusionModule):
         self.window = (window_past, window_future)
         self.relations = SpeakerRelations(relations, speakers)
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
-        self.transformer = TransformerEncoder(
-            width, heads=heads, layers=layers, attention_dropout=dropout, relu_dropout=dropout, residual_dropout=dropout
-        )
+        self.transformer = TransformerEncoder(width, heads=heads, layers=layers, dropout=dropout)
         self.project = nn.Linear(width, hidden)
         self.relational = RelationalConvolution(hidden, hidden, self.relations.count) if graph else None
         self.attentive = GraphTransformer(hidden, hidden, heads=graph_heads) if graph else None

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.graphs import DialogueEncoder, GraphTransformer, RelationalConvolution, mean_weights, window
+from mer_bench.fusion.graphs import (
+    DialogueEncoder,
+    GraphTransformer,
+    RelationalConvolution,
+    SpeakerEmbedding,
+    mean_weights,
+    window,
+)
 from mer_bench.fusion.layers import perceptron
 from mer_bench.fusion.transformer import TransformerEncoder
 
@@ -117,6 +124,7 @@ class CORECT(FusionModule):
     context = "dialogue"
     revision = 1
     paper = "https://arxiv.org/abs/2311.04507"
+    unimodal_encoders = ("encoder", "text_context")
 
     def __init__(
         self,
@@ -141,18 +149,11 @@ class CORECT(FusionModule):
         modalities = len(self.dims)
 
         def encoder(width: int, layers: int, dropout: float) -> TransformerEncoder:
-            return TransformerEncoder(
-                width,
-                heads=heads,
-                layers=layers,
-                attention_dropout=dropout,
-                relu_dropout=dropout,
-                residual_dropout=dropout,
-            )
+            return TransformerEncoder(width, heads=heads, layers=layers, dropout=dropout)
 
         self.encoder = DialogueEncoder(self.dims, hidden, dropout=dropout)
         self.text_context = encoder(hidden, text_layers, dropout) if "text" in self.dims else None
-        self.speakers = nn.Embedding(speakers, hidden)
+        self.speakers = SpeakerEmbedding(speakers, hidden)
         self.graph = (
             RelationalTemporalGraph(
                 modalities, hidden, heads=graph_heads, past=window_past, future=window_future, edges=edges
@@ -174,7 +175,7 @@ class CORECT(FusionModule):
         if self.text_context is not None:
             text = self.text_context(PaddedSequence(x[:, 0], present[:, 0])).values
             x = torch.cat([text[:, None], x[:, 1:]], 1)
-        x = x + self.speakers(batch.by_dialogue(batch.speaker).clamp(max=self.speakers.num_embeddings - 1))[:, None]
+        x = x + self.speakers(batch.by_dialogue(batch.speaker))[:, None]
         parts = [] if self.graph is None else [self.graph(x, present).transpose(1, 2).flatten(2)]
         parts += self.interactions(x, present)
         return self.head(batch.flatten(torch.cat(parts or list(x.unbind(1)), -1)))

@@ -13,7 +13,7 @@ from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import TemporalConvolution, masked_softmax
 from mer_bench.fusion.transformer import Attention
-from mer_bench.fusion.utterance import TokenEncoder
+from mer_bench.fusion.utterance import token_encoders
 
 
 class AttentionFusion(nn.Module):
@@ -167,9 +167,7 @@ class CrossAttention(FusionModule):
             raise unknown("form", form, FORMS)
         if hidden % heads:
             raise ValueError(f"width {hidden} is not divisible by {heads} heads")
-        self.encoders = nn.ModuleDict(
-            {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = token_encoders(self.dims, hidden, dropout=dropout)
         self.fusion = nn.ModuleDict(
             {name: FORMS[form](len(self.dims) - 1, hidden, heads, scale=scale) for name in self.dims}
         )

@@ -11,7 +11,7 @@ from mer_bench.batch import Batch
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import MatchingAttention, window
-from mer_bench.fusion.layers import CheapDropout, perceptron
+from mer_bench.fusion.layers import CheapDropout, perceptron, reversed_steps
 from mer_bench.fusion.utterance import Encoders
 
 ATTENTIONS = ("simple", "general", "dot")
@@ -196,7 +196,6 @@ class DialogueRNN(FusionModule):
         states = self.cells[0](utterances, speaker)
         if len(self.cells) == 1:
             return states
-        steps = torch.arange(real.shape[1], device=real.device)
-        reversal = torch.where(real, real.sum(1, keepdim=True) - 1 - steps, steps)
+        reversal = reversed_steps(real)
         back = self.cells[1](utterances.take_along_dim(reversal[..., None], 1), speaker.take_along_dim(reversal, 1))
         return torch.cat([states, back.take_along_dim(reversal[..., None], 1)], -1)

@@ -37,6 +37,7 @@ class EFLSTM(FusionModule):
     title = "EF-LSTM"
     provenance = "baseline"
     paper = "https://arxiv.org/abs/1802.00927"
+    unimodal_encoders = ()
 
     def __init__(
         self,

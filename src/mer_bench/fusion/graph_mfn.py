@@ -78,6 +78,7 @@ class GraphMFN(FusionModule):
 
     title = "Graph-MFN"
     paper = "https://aclanthology.org/P18-1208"
+    unimodal_encoders = ("lstms", "singles")
 
     def __init__(
         self,

@@ -45,6 +45,18 @@ class DialogueEncoder(nn.Module):
         return torch.stack(vectors, 1), torch.stack(present, 1)
 
 
+class SpeakerEmbedding(nn.Embedding):
+    """A vector for each speaker of a dialogue, by order of appearance; later speakers share the last one.
+
+    Shapes:
+        speaker [dialogue, turn] -> [dialogue, turn, dim].
+    """
+
+    def forward(self, speaker: Tensor) -> Tensor:
+        """Look the speakers up."""
+        return super().forward(speaker.clamp(max=self.num_embeddings - 1))
+
+
 def text_context(
     kind: type[nn.LSTM] | type[nn.GRU], dims: Mapping[str, int], hidden: int, *, dropout: float
 ) -> BidirectionalRNN | None:
@@ -118,6 +130,11 @@ class DeepGraphConvolution(nn.Module):
         heard = graph.spread(h)
         kept = (1 - self.alpha) * heard + self.alpha * start
         return F.relu((1 - self.theta) * kept + self.theta * self.weight(torch.cat([heard, start], -1)))
+
+
+def deep_graph_convolutions(dim: int, layers: int, *, alpha: float, eta: float) -> nn.ModuleList:
+    """One :class:`DeepGraphConvolution` for each depth from 1 to ``layers``."""
+    return nn.ModuleList(DeepGraphConvolution(dim, depth, alpha=alpha, eta=eta) for depth in range(1, layers + 1))
 
 
 class SpeakerRelations:

@@ -23,14 +23,7 @@ class SelfSelection(nn.Module):
         if layers < 1:
             raise ValueError(f"self-attention of {layers} layers selects nothing; the least is 1")
         self.encoder = TransformerEncoder(
-            dim,
-            heads=heads,
-            layers=layers,
-            causal=True,
-            attention_dropout=dropout,
-            relu_dropout=dropout,
-            residual_dropout=dropout,
-            embedding_dropout=embedding_dropout,
+            dim, heads=heads, layers=layers, causal=True, dropout=dropout, embedding_dropout=embedding_dropout
         )
 
     def forward(self, sequence: PaddedSequence) -> Tensor:

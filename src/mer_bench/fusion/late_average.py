@@ -35,8 +35,7 @@ class LateAverage(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Log-probabilities [utterance, num_classes]."""
-        present = self.present(batch).float()
-        present = present + (present.sum(0) == 0)  # nothing there at all: average the biases
+        present = self.counted(batch)
         probabilities = self.unimodal_logits(batch).softmax(-1) * (present / present.sum(0))[..., None]
         return probabilities.sum(0).clamp(min=1e-12).log()
 
@@ -44,6 +43,11 @@ class LateAverage(FusionModule):
         """The mean of the modalities' own cross-entropies."""
         each = torch.stack([self.cross_entropy(logits, batch) for logits in self.unimodal_logits(batch)])
         return {"cross_entropy": each.mean()}
+
+    def counted(self, batch: Batch) -> Tensor:
+        """Mask [modality, utterance] of ones and zeros; all ones where an utterance has no modality at all."""
+        present = self.present(batch)
+        return (present | ~present.any(0)).to(self.class_counts.dtype)
 
     def unimodal_logits(self, batch: Batch) -> Tensor:
         """Logits [modality, utterance, num_classes]."""

@@ -34,8 +34,3 @@ class LateProduct(LateAverage):
         """Log-probabilities [utterance, num_classes]."""
         scores = self.unimodal_logits(batch).log_softmax(-1) * self.counted(batch)[..., None]
         return scores.sum(0).log_softmax(-1)
-
-    def counted(self, batch: Batch) -> Tensor:
-        """Mask [modality, utterance] of ones and zeros; all ones where an utterance has no modality at all."""
-        present = self.present(batch)
-        return (present | ~present.any(0)).to(self.class_counts.dtype)

@@ -126,6 +126,12 @@ class TemporalConvolution(nn.Module):
         return PaddedSequence(values * mask[..., None], mask)
 
 
+def reversed_steps(mask: Tensor) -> Tensor:
+    """Indices [batch, time] that reverse the real steps of each sequence and leave its padding where it is."""
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    return torch.where(mask, mask.sum(1, keepdim=True) - 1 - steps, steps)
+
+
 class BidirectionalRNN(nn.Module):
     """LSTM or GRU over both directions of padded sequences; equals one on packed sequences, dropout aside.
 
@@ -147,8 +153,7 @@ class BidirectionalRNN(nn.Module):
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
         """Read the sequences in both directions; dropout only between layers."""
-        steps = torch.arange(mask.shape[1], device=mask.device)
-        reversal = torch.where(mask, mask.sum(1, keepdim=True) - 1 - steps, steps)[..., None]
+        reversal = reversed_steps(mask)[..., None]
         for depth, (ahead, back) in enumerate(zip(self.ahead, self.back, strict=True)):
             x = self.dropout(values) if depth else values
             reversed_back, _ = back(x.take_along_dim(reversal, 1))

@@ -23,6 +23,7 @@ class Linear(FusionModule):
 
     title = "Linear"
     provenance = "baseline"
+    unimodal_encoders = ()
 
     def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
         super().__init__(dims, num_classes)

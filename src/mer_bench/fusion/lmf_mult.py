@@ -18,7 +18,7 @@ from mer_bench.fusion.transformer import ResidualHead, TransformerEncoder
 DIRECTIONS = {"both": ("to_modality", "to_fused"), "to_modality": ("to_modality",), "to_fused": ("to_fused",)}
 
 
-def resample(sequence: PaddedSequence, steps: int) -> Tensor:
+def interpolate(sequence: PaddedSequence, steps: int) -> Tensor:
     """Every sequence stretched or shrunk to ``steps`` tokens by linear interpolation; the identity at that length.
 
     [utterance, time, dim] -> [utterance, steps, dim]; zero for a missing modality.
@@ -77,6 +77,7 @@ class LMFMulT(FusionModule):
     revision = 1
     provenance = "reconstruction"
     paper = "https://arxiv.org/abs/2007.02038"
+    unimodal_encoders = ("projections",)
 
     def __init__(
         self,
@@ -106,13 +107,7 @@ class LMFMulT(FusionModule):
         self.crossmodal = nn.ModuleDict(
             {
                 f"{name}_{way}": TransformerEncoder(
-                    dim,
-                    heads=heads,
-                    layers=layers,
-                    attention_dropout=transformer_dropout,
-                    relu_dropout=transformer_dropout,
-                    residual_dropout=transformer_dropout,
-                    embedding_dropout=embedding_dropout,
+                    dim, heads=heads, layers=layers, dropout=transformer_dropout, embedding_dropout=embedding_dropout
                 )
                 for name in self.dims
                 for way in DIRECTIONS[direction]
@@ -133,7 +128,7 @@ class LMFMulT(FusionModule):
 
     def fuse(self, sequences: Mapping[str, PaddedSequence]) -> PaddedSequence:
         """Low-rank fusion at each step: M x [utterance, time, dim] -> [utterance, steps, dim]."""
-        aligned = [resample(sequence, self.steps).flatten(0, 1) for sequence in sequences.values()]
+        aligned = [interpolate(sequence, self.steps).flatten(0, 1) for sequence in sequences.values()]
         present = torch.stack([sequence.mask.any(1) for sequence in sequences.values()]).any(0)
         mask = present[:, None].expand(-1, self.steps)
         return PaddedSequence(self.fusion(aligned).reshape(*mask.shape, -1) * mask[..., None], mask)

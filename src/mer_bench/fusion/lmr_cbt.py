@@ -135,6 +135,7 @@ class LMRCBT(FusionModule):
     revision = 1
     paper = "https://arxiv.org/abs/2112.01697"
     least = 2
+    unimodal_encoders = ("local",)
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.graphs import text_context
+from mer_bench.fusion.graphs import SpeakerEmbedding, text_context
 from mer_bench.fusion.layers import CheapDropout, masked_softmax
 from mer_bench.fusion.utterance import Encoders
 
@@ -132,6 +132,7 @@ class M3Net(FusionModule):
         "Rethinking_Graph_Neural_Networks_for_Emotion_CVPR_2023_paper.html"
     )
     least = 2
+    unimodal_encoders = ("encoders", "text_context")
 
     def __init__(
         self,
@@ -150,7 +151,7 @@ class M3Net(FusionModule):
             raise ValueError("hypergraph_layers and frequency_layers are both 0: one branch has to stay")
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.text_context = text_context(nn.GRU, self.dims, hidden, dropout=dropout)
-        self.speakers = nn.Embedding(speakers, hidden) if "text" in self.dims else None
+        self.speakers = SpeakerEmbedding(speakers, hidden) if "text" in self.dims else None
         self.node = nn.Linear(hidden, hidden)
         self.hypergraph = Hypergraph(len(self.dims), hidden, hypergraph_layers, turns) if hypergraph_layers else None
         self.filters = nn.ModuleList(FrequencyFilter(hidden) for _ in range(frequency_layers))
@@ -176,6 +177,5 @@ class M3Net(FusionModule):
         """One modality's utterances, the text's with context and speakers: [dialogue, turn, hidden]."""
         h = batch.by_dialogue(self.encoders[name](batch.features[name]))
         if name == "text" and self.text_context is not None and self.speakers is not None:
-            speaker = batch.by_dialogue(batch.speaker).clamp(max=self.speakers.num_embeddings - 1)
-            h = self.text_context(h, batch.turns) + self.speakers(speaker)
+            h = self.text_context(h, batch.turns) + self.speakers(batch.by_dialogue(batch.speaker))
         return h

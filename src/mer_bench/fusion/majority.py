@@ -15,6 +15,7 @@ class Majority(FusionModule):
 
     title = "Majority class"
     provenance = "baseline"
+    unimodal_encoders = ()
 
     def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
         super().__init__(dims, num_classes)

@@ -84,6 +84,7 @@ class MCTN(FusionModule):
     title = "MCTN"
     paper = "https://arxiv.org/abs/1812.07809"
     least = 2
+    unimodal_encoders = ("enter",)
 
     def __init__(
         self,

@@ -95,6 +95,7 @@ class MFN(FusionModule):
 
     title = "MFN"
     paper = "https://arxiv.org/abs/1802.00927"
+    unimodal_encoders = ("lstms",)
 
     def __init__(
         self,

@@ -92,6 +92,7 @@ class MISA(FusionModule):
     revision = 1
     paper = "https://arxiv.org/abs/2005.03545"
     least = 2
+    unimodal_encoders = ("encoders", "private")
 
     def __init__(
         self,
@@ -114,9 +115,7 @@ class MISA(FusionModule):
         self.shared = nn.Linear(hidden, hidden)
         self.private = nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in self.dims})
         self.decoders = nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in self.dims} if reconstruction else {})
-        self.fusion = TransformerLayer(
-            hidden, heads, ffn, attention_dropout=0.1, relu_dropout=0.1, residual_dropout=0.1
-        )
+        self.fusion = TransformerLayer(hidden, heads, ffn, dropout=0.1)
         self.head = nn.Sequential(
             nn.Linear(2 * modalities * hidden, modalities * hidden),
             CheapDropout(head_dropout),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.graphs import AngularGraph, DeepGraphConvolution, DialogueEncoder, text_context
+from mer_bench.fusion.graphs import AngularGraph, DialogueEncoder, deep_graph_convolutions, text_context
 from mer_bench.fusion.layers import CheapDropout
 
 
@@ -94,6 +94,7 @@ class MMDFN(FusionModule):
     context = "dialogue"
     revision = 1
     paper = "https://arxiv.org/abs/2203.02385"
+    unimodal_encoders = ("encoder", "text_context")
 
     def __init__(
         self,
@@ -124,9 +125,7 @@ class MMDFN(FusionModule):
         )
         self.start = nn.Linear(hidden, graph)
         self.gates = nn.LSTMCell(graph, graph) if dynamic else None
-        self.convolutions = nn.ModuleList(
-            DeepGraphConvolution(graph, depth, alpha=alpha, eta=eta) for depth in range(1, layers + 1)
-        )
+        self.convolutions = deep_graph_convolutions(graph, layers, alpha=alpha, eta=eta)
         self.dropout = CheapDropout(dropout)
         self.head = nn.Linear((hidden + graph) * len(self.dims), num_classes)
 

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.graphs import AngularGraph, DeepGraphConvolution, DialogueEncoder, text_context
+from mer_bench.fusion.graphs import (
+    AngularGraph,
+    DialogueEncoder,
+    SpeakerEmbedding,
+    deep_graph_convolutions,
+    text_context,
+)
 from mer_bench.fusion.layers import CheapDropout
 
 
@@ -50,6 +56,7 @@ class MMGCN(FusionModule):
     context = "dialogue"
     revision = 1
     paper = "https://arxiv.org/abs/2107.06779"
+    unimodal_encoders = ("encoder", "text_context")
 
     def __init__(
         self,
@@ -70,11 +77,9 @@ class MMGCN(FusionModule):
         self.across_weight = across_weight
         self.encoder = DialogueEncoder(self.dims, hidden, dropout=dropout)
         self.text_context = text_context(nn.LSTM, self.dims, hidden, dropout=dropout)
-        self.speakers = nn.Embedding(speakers, hidden) if speaker_embedding else None
+        self.speakers = SpeakerEmbedding(speakers, hidden) if speaker_embedding else None
         self.start = nn.Linear(hidden, graph)
-        self.convolutions = nn.ModuleList(
-            DeepGraphConvolution(graph, depth, alpha=alpha, eta=eta) for depth in range(1, layers + 1)
-        )
+        self.convolutions = deep_graph_convolutions(graph, layers, alpha=alpha, eta=eta)
         self.dropout = CheapDropout(dropout)
         self.head = nn.Linear((hidden + graph) * len(self.dims), num_classes)
 
@@ -84,8 +89,7 @@ class MMGCN(FusionModule):
         if self.text_context is not None:
             x = torch.cat([self.text_context(x[:, 0], batch.turns)[:, None], x[:, 1:]], 1)
         if self.speakers is not None:
-            speaker = batch.by_dialogue(batch.speaker).clamp(max=self.speakers.num_embeddings - 1)
-            x = x + self.speakers(speaker)[:, None]
+            x = x + self.speakers(batch.by_dialogue(batch.speaker))[:, None]
         graph = AngularGraph.of(x, present, across_weight=self.across_weight)
         x = self.dropout(x)
         h = start = F.relu(self.start(x))

@@ -70,6 +70,7 @@ class MMTM(FusionModule):
     title = "MMTM"
     revision = 1
     paper = "https://arxiv.org/abs/1911.08670"
+    unimodal_encoders = ("streams.encoders",)
 
     def __init__(
         self,

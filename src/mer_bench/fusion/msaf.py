@@ -99,6 +99,7 @@ class MSAF(FusionModule):
     title = "MSAF"
     revision = 1
     paper = "https://arxiv.org/abs/2012.07175"
+    unimodal_encoders = ("streams.encoders",)
 
     def __init__(
         self,

@@ -54,6 +54,7 @@ class MulT(FusionModule):
     title = "MulT"
     revision = 1
     paper = "https://arxiv.org/abs/1906.00295"
+    unimodal_encoders = ("projections",)
 
     def __init__(
         self,
@@ -80,9 +81,9 @@ class MulT(FusionModule):
                 heads=heads,
                 layers=depth,
                 causal=causal,
+                dropout=residual_dropout,
                 attention_dropout=attention_dropout,
                 relu_dropout=relu_dropout,
-                residual_dropout=residual_dropout,
                 embedding_dropout=embedding_dropout,
             )
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.transformer import TransformerLayer
-from mer_bench.fusion.utterance import TokenEncoder, tokens_with_summary
+from mer_bench.fusion.utterance import token_encoders, tokens_with_summary
 
 
 class Perceiver(FusionModule):
@@ -61,14 +61,10 @@ class Perceiver(FusionModule):
         super().__init__(dims, num_classes)
 
         def layer(heads: int) -> TransformerLayer:
-            return TransformerLayer(
-                hidden, heads, hidden, attention_dropout=0.0, relu_dropout=dropout, residual_dropout=dropout
-            )
+            return TransformerLayer(hidden, heads, hidden, dropout=dropout, attention_dropout=0.0)
 
         self.blocks = blocks
-        self.encoders = nn.ModuleDict(
-            {name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in self.dims.items()}
-        )
+        self.encoders = token_encoders(self.dims, hidden, dropout=dropout)
         self.embeddings = nn.Parameter(0.02 * torch.randn(len(self.dims), hidden))
         self.latents = nn.Parameter(0.02 * torch.randn(latents, hidden))
         self.read = nn.ModuleList(layer(1) for _ in range(min(blocks, 2)))

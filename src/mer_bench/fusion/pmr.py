@@ -123,6 +123,7 @@ class PMR(FusionModule):
         "Multimodal_Emotion_Recognition_From_Unaligned_CVPR_2021_paper.html"
     )
     least = 2
+    unimodal_encoders = ("projections",)
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.graphs import SpeakerEmbedding
 from mer_bench.fusion.layers import CheapDropout, sinusoidal_positions
 from mer_bench.fusion.transformer import Attention
 from mer_bench.fusion.utterance import Encoders
@@ -80,7 +81,7 @@ class SDTNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.projections = nn.ModuleDict({name: nn.Linear(dim, hidden, bias=False) for name, dim in dims.items()})
-        self.speakers = nn.Embedding(speakers, hidden)
+        self.speakers = SpeakerEmbedding(speakers, hidden)
         self.dropout = CheapDropout(dropout)
         self.interactions = nn.ModuleDict(
             {
@@ -100,9 +101,9 @@ class SDTNetwork(nn.Module):
         self, vectors: Mapping[str, Tensor], present: Mapping[str, Tensor], speaker: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Logits of the teacher and of the students."""
-        speakers = self.speakers(speaker.clamp(max=self.speakers.num_embeddings - 1))
-        places = speakers + sinusoidal_positions(speakers.shape[1], speakers.shape[2], speakers.device)
-        x = {name: self.dropout(project(vectors[name]) + places) for name, project in self.projections.items()}
+        speakers = self.speakers(speaker)
+        positions = speakers + sinusoidal_positions(speakers.shape[1], speakers.shape[2], speakers.device)
+        x = {name: self.dropout(project(vectors[name]) + positions) for name, project in self.projections.items()}
         fused = {}
         for target, reduce in self.reductions.items():
             heard = [self.interactions[f"{j}_to_{target}"](x[target], x[j], present[j][:, None]) for j in x]
@@ -157,6 +158,7 @@ class SDT(FusionModule):
     context = "dialogue"
     revision = 1
     paper = "https://arxiv.org/abs/2310.20494"
+    unimodal_encoders = ("encoders", "network.projections")
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import PaddedSequence
 from mer_bench.fusion.layers import TemporalConvolution
-from mer_bench.fusion.utterance import TokenEncoder
+from mer_bench.fusion.utterance import token_encoders
 
 
 class ParallelConvolutions(nn.Module):
@@ -42,7 +42,7 @@ class Streams(nn.Module):
         self, dims: Mapping[str, int], hidden: int, classes: int, sites: Sequence[nn.Module], *, dropout: float
     ) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict({name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in dims.items()})
+        self.encoders = token_encoders(dims, hidden, dropout=dropout)
         between = [module for site in sites[1:] for module in (ParallelConvolutions(len(dims), hidden), site)]
         self.sites = nn.Sequential(*sites[:1], *between)
         self.heads = nn.ModuleDict({name: nn.Linear(hidden, classes) for name in dims})

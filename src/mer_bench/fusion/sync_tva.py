@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from mer_bench.batch import Batch
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.graphs import window
+from mer_bench.fusion.graphs import SpeakerEmbedding, window
 from mer_bench.fusion.layers import BidirectionalRNN, CheapDropout, masked_mean, masked_softmax, perceptron
 from mer_bench.fusion.transformer import Attention
 from mer_bench.fusion.utterance import Encoders
@@ -247,6 +247,7 @@ class SyncTVA(FusionModule):
     provenance = "reconstruction"
     paper = "https://arxiv.org/abs/2507.21395"
     least = 2
+    unimodal_encoders = ("encoders", "text_context", "enhancements")
 
     def __init__(
         self,
@@ -285,7 +286,7 @@ class SyncTVA(FusionModule):
 
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.text_context = BidirectionalRNN(nn.GRU, hidden, hidden // 2) if "text" in self.dims else None
-        self.speakers = nn.Embedding(speakers, hidden)
+        self.speakers = SpeakerEmbedding(speakers, hidden)
         self.enhancements = nn.ModuleList(Enhancement(hidden) for _ in range(modalities if enhancement else 0))
         self.graph_layers = nn.ModuleList(
             GraphAttention(
@@ -318,7 +319,7 @@ class SyncTVA(FusionModule):
         h = batch.by_dialogue(self.encoders[name](batch.features[name]))
         if name == "text" and self.text_context is not None:
             h = self.text_context(h, batch.turns)
-        return h + self.speakers(batch.by_dialogue(batch.speaker).clamp(max=self.speakers.num_embeddings - 1))
+        return h + self.speakers(batch.by_dialogue(batch.speaker))
 
     def _messages(self, h: Tensor, present: Tensor) -> Tensor:
         """Graph attention: [modality, dialogue, turn, hidden] -> the same shape."""

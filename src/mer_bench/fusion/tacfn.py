@@ -15,6 +15,28 @@ from mer_bench.fusion.layers import CheapDropout, TemporalConvolution, last_toke
 from mer_bench.fusion.utterance import TokenEncoder
 
 
+class Projection(nn.Module):
+    """A linear map of every frame; the vector of an utterance is the mean of its tokens."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.project = TemporalConvolution(dim, hidden)
+
+    def tokens(self, sequence: PaddedSequence) -> PaddedSequence:
+        """[utterance, time, dim] -> [utterance, time, hidden]."""
+        return self.project(sequence)
+
+    def pool(self, sequence: PaddedSequence, tokens: PaddedSequence) -> Tensor:
+        """[utterance, time, hidden] -> [utterance, hidden]."""
+        return masked_mean(tokens.values, tokens.mask)
+
+
+ENCODERS: dict[str, Callable[[int, int, float], nn.Module]] = {
+    "projection": lambda dim, hidden, dropout: Projection(dim, hidden),
+    "convolution": lambda dim, hidden, dropout: TokenEncoder(dim, hidden, dropout=dropout),
+}
+
+
 class TACFN(FusionModule):
     """Transformer-based adaptive cross-modal fusion network.
 
@@ -111,25 +133,3 @@ class TACFN(FusionModule):
             tokens[name] = block(tokens[name], torch.cat([selected[source] for source in self.guides[name]], -1))
         vectors = [encoder.pool(batch.features[name], tokens[name]) for name, encoder in self.encoders.items()]
         return self.head(torch.cat(vectors, -1))
-
-
-class Projection(nn.Module):
-    """A linear map of every frame; the vector of an utterance is the mean of its tokens."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.project = TemporalConvolution(dim, hidden)
-
-    def tokens(self, sequence: PaddedSequence) -> PaddedSequence:
-        """[utterance, time, dim] -> [utterance, time, hidden]."""
-        return self.project(sequence)
-
-    def pool(self, sequence: PaddedSequence, tokens: PaddedSequence) -> Tensor:
-        """[utterance, time, hidden] -> [utterance, hidden]."""
-        return masked_mean(tokens.values, tokens.mask)
-
-
-ENCODERS: dict[str, Callable[[int, int, float], nn.Module]] = {
-    "projection": lambda dim, hidden, dropout: Projection(dim, hidden),
-    "convolution": lambda dim, hidden, dropout: TokenEncoder(dim, hidden, dropout=dropout),
-}

@@ -52,13 +52,23 @@ class Attention(nn.Module):
 class TransformerLayer(nn.Module):
     """Pre-LayerNorm transformer layer; with a source it is MulT's cross-modal layer (Tsai et al. 2019, section 3.2)."""
 
-    def __init__(self, dim: int, heads: int, ffn: int, *, attention_dropout: float, relu_dropout: float,
-                 residual_dropout: float) -> None:  # fmt: skip
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        ffn: int,
+        *,
+        dropout: float,
+        attention_dropout: float | None = None,
+        relu_dropout: float | None = None,
+    ) -> None:
         super().__init__()
+        attention_dropout = dropout if attention_dropout is None else attention_dropout
+        relu_dropout = dropout if relu_dropout is None else relu_dropout
         self.attention = Attention(dim, heads, dropout=attention_dropout)
         self.attention_norm, self.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.ffn = nn.Sequential(nn.Linear(dim, ffn), nn.ReLU(), CheapDropout(relu_dropout), nn.Linear(ffn, dim))
-        self.dropout = CheapDropout(residual_dropout)
+        self.dropout = CheapDropout(dropout)
 
     def forward(self, x: Tensor, source: Tensor | None, allowed: Tensor) -> Tensor:
         """[batch, target, dim] -> the same shape; the source's LayerNorm is the target's, as in MulT."""
@@ -83,11 +93,10 @@ class TransformerEncoder(nn.Module):
         *,
         heads: int,
         layers: int,
-        ffn: int | None = None,
         causal: bool = False,
-        attention_dropout: float = 0.1,
-        relu_dropout: float = 0.1,
-        residual_dropout: float = 0.1,
+        dropout: float = 0.1,
+        attention_dropout: float | None = None,
+        relu_dropout: float | None = None,
         embedding_dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -95,12 +104,7 @@ class TransformerEncoder(nn.Module):
         self.embedding_dropout = CheapDropout(embedding_dropout)
         self.layers = nn.ModuleList(
             TransformerLayer(
-                dim,
-                heads,
-                ffn or 4 * dim,
-                attention_dropout=attention_dropout,
-                relu_dropout=relu_dropout,
-                residual_dropout=residual_dropout,
+                dim, heads, 4 * dim, dropout=dropout, attention_dropout=attention_dropout, relu_dropout=relu_dropout
             )
             for _ in range(layers)
         )

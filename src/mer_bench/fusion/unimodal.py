@@ -25,6 +25,7 @@ class Unimodal(FusionModule):
     revision = 1
     provenance = "baseline"
     most = 1
+    unimodal_encoders = ("encoder",)
 
     def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
         super().__init__(dims, num_classes)

@@ -200,6 +200,11 @@ class Encoders(nn.ModuleDict):
         return torch.cat(list(self(batch)), -1)
 
 
+def token_encoders(dims: Mapping[str, int], hidden: int, *, dropout: float) -> nn.ModuleDict:
+    """One :class:`TokenEncoder` for each modality."""
+    return nn.ModuleDict({name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in dims.items()})
+
+
 def tokens_with_summary(encoder: nn.Module, sequence: PaddedSequence) -> PaddedSequence:
     """What a transformer reads of a modality: first the utterance's vector, then its tokens with their positions.
 
