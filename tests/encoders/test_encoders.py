@@ -21,7 +21,7 @@ from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.cli import main
 from mer_bench.datasets.ravdess import EMOTIONS, RAVDESS
 from mer_bench.encoders import ENCODERS, MFCCCNN, ResNeXt3D
-from mer_bench.encoders.resnext3d import flip_and_cut, max_pool
+from mer_bench.encoders.resnext3d import flip_and_crop, max_pool
 from mer_bench.encoders.weights import load_weights
 from mer_bench.errors import Misuse
 from mer_bench.features import write_features
@@ -276,7 +276,7 @@ def test_pixels_are_normalised_with_the_statistics_of_imagenet() -> None:
 def test_a_clip_is_flipped_and_cut_as_a_whole_by_the_global_generator() -> None:
     ramp = torch.arange(40.0).expand(64, 3, 2, 40, 40)  # brighter to the right
     torch.manual_seed(3)
-    moved = flip_and_cut(ramp)
+    moved = flip_and_crop(ramp)
     assert torch.equal(moved[:, :, 0], moved[:, :, 1])
     slope = moved[:, 0, 0, 0, -1] - moved[:, 0, 0, 0, 0]
     assert 16 < int((slope < 0).sum()) < 48
@@ -285,8 +285,8 @@ def test_a_clip_is_flipped_and_cut_as_a_whole_by_the_global_generator() -> None:
     assert float(share.max()) <= 1 + 1e-5
     assert float(share.std()) > 0.01
     torch.manual_seed(3)
-    assert torch.equal(flip_and_cut(ramp), moved)
-    assert not torch.equal(flip_and_cut(ramp), moved)
+    assert torch.equal(flip_and_crop(ramp), moved)
+    assert not torch.equal(flip_and_crop(ramp), moved)
 
 
 def test_only_training_moves_the_pixels() -> None:

@@ -1,8 +1,9 @@
-"""Unimodal encoders that papers train together with their fusion, on what the utterance itself holds: pixels and MFCCs.
+"""Unimodal encoders that papers train together with their fusion, on the recording itself: pixels and MFCCs.
 
-``ENCODERS[name](dim)`` builds one for a feature set of that width. All of them have ``tokens`` and ``pool``, as the
-shared :class:`~mer_bench.fusion.layers.TokenEncoder` has, and read a clip of any length; a missing one becomes zeros.
-While they train, batch normalisation makes a clip depend on its batch-mates, as in the papers; in evaluation never.
+``ENCODERS[name](dim)`` constructs one for a feature set of width ``dim``. All of them have the methods ``tokens`` and
+``pool``, like the shared :class:`~mer_bench.fusion.utterance.TokenEncoder`, and read clips of any length; a missing clip
+becomes zeros. In training, batch normalisation makes a clip depend on the others of its batch, as in the papers; in
+evaluation it does not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""MFCCNet: three one-dimensional convolutions over MFCCs (Su et al. 2020, MSAF, arXiv 2012.07175; kept by CFN-SR)."""
+"""MFCCNet: three one-dimensional convolutions over MFCCs (Su et al. 2020, MSAF, arXiv 2012.07175; also in CFN-SR)."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from mer_bench.errors import Misuse
 
 
 class MFCCCNN(nn.Module):
-    """20,704 parameters at 13 coefficients. Layers bear the names of the authors' state dict; the head is left out.
+    """20,704 parameters with 13 coefficients. Layers have the names of the authors' state dict; there is no classifier.
 
     Args:
-        dim: Coefficients of a frame.
-        frames: Frames of a clip. A longer one is cut, a shorter one filled up with zeros: the vector is made of all
-            tokens side by side, so their number cannot vary.
+        dim: Number of coefficients per frame.
+        frames: Number of frames per clip. Longer clips are cut and shorter ones padded with zeros: the vector is the
+            concatenation of all tokens, so that their number is fixed.
 
     Raises:
-        Misuse: fewer frames than two tokens need.
+        Misuse: there are fewer frames than two tokens need.
 
     Shapes:
         sequence [clip, time, dim] -> tokens [clip, (frames - 4) // 8, 64] -> vector [clip, ((frames - 4) // 8) * 64].
     """
 
     modality = "audio"
-    head = "fc1"  #: name of the authors' classifier in their state dict, which is not loaded
-    width = 64  #: of a token
-    slices = 1  #: parts of a clip's tokens that are attended to separately
+    head = "fc1"  #: name of the classifier in the authors' state dict, which is not loaded
+    width = 64  #: width of a token
+    slices = 1  #: number of parts of a clip's tokens with separate attention
 
     def __init__(self, dim: int = 13, *, frames: int = 212) -> None:
         super().__init__()
         if frames < 20:
-            raise Misuse(f"the MFCC CNN needs at least 20 frames a clip, not {frames}: pooling leaves one in eight")
+            raise Misuse(
+                f"the MFCC CNN needs at least 20 frames per clip, not {frames}: pooling reduces their number to an eighth"
+            )
         self.frames = frames
         self.steps = (frames - 4) // 8
         self.pooled = self.steps * self.width  #: width of the vector
@@ -42,14 +44,14 @@ class MFCCCNN(nn.Module):
         self.token_dropout, self.vector_dropout = nn.Dropout(0.2), nn.Dropout(0.4)
 
     def forward(self, mfcc: Tensor) -> Tensor:
-        """[clip, dim, frames] -> [clip, 64, (frames - 4) // 8]; normalisation follows the ReLU, as in the authors'."""
+        """[clip, dim, frames] -> [clip, 64, (frames - 4) // 8]; normalisation follows the ReLU, as in the authors' code."""
         x = self.bn1(F.relu(self.conv1(mfcc)))
         x = F.relu(self.conv2(x))
         x = x[..., : 8 * self.steps].reshape(*x.shape[:2], self.steps, 8).amax(-1)
         return self.bn3(F.relu(self.conv3(self.token_dropout(self.bn2(x)))))
 
     def tokens(self, sequence: PaddedSequence) -> PaddedSequence:
-        """Encode the clips that are there."""
+        """Encode the clips that are present."""
         present = sequence.mask.any(1)
         values = sequence.values.new_zeros(len(present), self.steps, self.width)
         if present.any():
@@ -58,5 +60,5 @@ class MFCCCNN(nn.Module):
         return PaddedSequence(values, present[:, None].expand(-1, self.steps))
 
     def pool(self, sequence: PaddedSequence, tokens: PaddedSequence) -> Tensor:
-        """All tokens side by side, channel by channel as the authors flatten them."""
+        """Concatenate all tokens, channel by channel as the authors' code flattens them."""
         return self.vector_dropout(tokens.values.mT.flatten(1))

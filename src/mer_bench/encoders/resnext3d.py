@@ -1,4 +1,4 @@
-"""3D ResNeXt-50: 50 layers of grouped 3D convolutions over a clip's frames (Hara et al. 2018, arXiv 1711.09577)."""
+"""3D ResNeXt-50: 50 layers of grouped 3D convolutions over the frames of a clip (Hara et al. 2018, arXiv 1711.09577)."""
 
 from __future__ import annotations
 
@@ -33,36 +33,36 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the block's change to its input."""
+        """Add the output of the convolutions to the input."""
         change = F.relu(self.bn1(self.conv1(x)), inplace=True)
         change = F.relu(self.bn2(self.conv2(change)), inplace=True)
         return F.relu(self.bn3(self.conv3(change)) + self.downsample(x), inplace=True)
 
 
 class ResNeXt3D(nn.Module):
-    """25,865,664 parameters. Layers bear the names of the 3D-ResNets-PyTorch state dict; the head is left out.
+    """25,865,664 parameters. Layers have the names of the 3D-ResNets-PyTorch state dict; there is no classifier.
 
-    Reads clips of pixels from 0 to 255, normalised here with ImageNet's mean and deviation. In training each clip is
-    flipped at random and cut to 80 to 100 % of its area, all frames alike, by draws from torch's global generator.
-    (The authors of MSAF and CFN-SR flip and cut every frame by itself, so that a face jumps from frame to frame.)
+    It reads clips of pixels from 0 to 255 and normalises them with ImageNet's mean and deviation. In training each clip
+    is flipped at random and cropped to 80 to 100 % of its area, equally in all frames, with torch's global generator.
+    (The authors of MSAF and CFN-SR flip and crop every frame separately, so that a face jumps from frame to frame.)
 
     Args:
-        dim: 3 * side * side, the values of one RGB frame, channel first.
-        frames: Frames that it sees of a clip, evenly spaced; a shorter clip repeats some.
-        stem_relu: ReLU after the first normalisation. The original has it; MSAF's and CFN-SR's networks lost it, though
-            the unimodal checkpoints that they start from were trained with it.
-        augment: Whether to flip and cut in training.
+        dim: 3 * side * side, the number of values of one RGB frame, channel first.
+        frames: Number of evenly spaced frames that it reads from a clip; a shorter clip repeats some.
+        stem_relu: Whether a ReLU follows the first normalisation. The original has it; MSAF's and CFN-SR's networks do
+            not, although their initial unimodal checkpoints were trained with it.
+        augment: Whether to flip and crop in training.
 
     Raises:
-        Misuse: ``dim`` is not that of square RGB frames, or they are too small.
+        Misuse: ``dim`` is not that of square RGB frames, or the frames are too small.
 
     Shapes:
-        sequence [clip, time, dim] -> tokens [clip, slices * positions, 2048] -> vector [clip, 2048]; of 30 frames and
-        side 224 there remain 2 slices in time of 7 x 7 positions.
+        sequence [clip, time, dim] -> tokens [clip, slices * positions, 2048] -> vector [clip, 2048]; 30 frames of
+        side 224 give 2 slices in time of 7 x 7 positions.
     """
 
     modality = "vision"
-    head = "fc"  #: name of the classifier in the original's state dict, which is not loaded
+    head = "fc"  #: name of the classifier in the original state dict, which is not loaded
     width = pooled = 2048
 
     mean: Tensor
@@ -72,9 +72,11 @@ class ResNeXt3D(nn.Module):
         super().__init__()
         self.side = math.isqrt(dim // 3)
         if 3 * self.side**2 != dim:
-            raise Misuse(f"{dim} values a frame are no square RGB pixels (3 * side * side, e.g. 150528 for 224 x 224)")
+            raise Misuse(
+                f"{dim} values per frame are not square RGB pixels (3 * side * side, e.g. 150528 for 224 x 224)"
+            )
         if self.side < 33 or frames < 1:
-            raise Misuse(f"the 3D ResNeXt needs a frame or more of side 33 or more, not {frames} of side {self.side}")
+            raise Misuse(f"the 3D ResNeXt needs at least 1 frame of at least side 33, not {frames} of side {self.side}")
         self.frames, self.stem_relu, self.augment = frames, stem_relu, augment
         self.slices = math.ceil(frames / 16)
         self.positions = math.ceil(self.side / 32) ** 2
@@ -97,7 +99,7 @@ class ResNeXt3D(nn.Module):
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def tokens(self, sequence: PaddedSequence) -> PaddedSequence:
-        """Encode the clips that are there: one token for each position of each slice, slice by slice."""
+        """Encode the clips that are present: one token per position and slice, slice by slice."""
         present = sequence.mask.any(1)
         values = sequence.values.new_zeros(len(present), self.slices * self.positions, self.width)
         if present.any():
@@ -109,28 +111,28 @@ class ResNeXt3D(nn.Module):
         return tokens.values.mean(1)
 
     def _video(self, sequence: PaddedSequence) -> Tensor:
-        """Evenly spaced frames of the clips that are there, normalised: [clip, 3, frames, side, side]."""
+        """Normalised, evenly spaced frames of the clips that are present: [clip, 3, frames, side, side]."""
         length = sequence.mask.sum(1)
         clip = length.nonzero()
-        middle = 2 * torch.arange(self.frames, device=length.device) + 1  # of each span, in half spans
+        middle = 2 * torch.arange(self.frames, device=length.device) + 1  # middle of each span, in units of half spans
         pixels = sequence.values[clip, middle * length[clip] // (2 * self.frames)]
         video = pixels.view(*pixels.shape[:2], 3, self.side, self.side).transpose(1, 2)
         video = (video - self.mean) / self.deviation
-        return flip_and_cut(video) if self.training and self.augment else video
+        return flip_and_crop(video) if self.training and self.augment else video
 
 
 def max_pool(x: Tensor) -> Tensor:
     """MaxPool3d with kernel 3, stride 2, padding 1, in space and then in time.
 
-    On a GPU torch's own has no deterministic backward pass, which every run here asks for.
+    On a GPU torch's own layer has no deterministic backward pass, which all runs require.
     """
     images = F.max_pool2d(x.flatten(1, 2), 3, 2, 1)
     x = F.pad(images.view(*x.shape[:3], *images.shape[2:]), (0, 0, 0, 0, 1, 1), value=-math.inf)
     return torch.maximum(torch.maximum(x[:, :, :-2:2], x[:, :, 1:-1:2]), x[:, :, 2::2])
 
 
-def flip_and_cut(video: Tensor) -> Tensor:
-    """Mirror half of the clips and enlarge a random square of 80 to 100 % of the area, equal in all frames of a clip.
+def flip_and_crop(video: Tensor) -> Tensor:
+    """Flip half of the clips and enlarge a random square of 80 to 100 % of the area, equally in all frames of a clip.
 
     Shapes:
         [clip, channel, frame, side, side] -> the same.

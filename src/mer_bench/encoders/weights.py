@@ -1,4 +1,4 @@
-"""Weights of an encoder from a local checkpoint: the authors' or our own."""
+"""Load an encoder's weights from a local checkpoint of the authors or of this library."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from mer_bench.errors import Misuse
 def load_weights(encoder: MFCCCNN | ResNeXt3D, path: Path) -> None:
     """Load a checkpoint into ``encoder``.
 
-    Files of the authors and ours name the layers alike; what stands around the names differs.
+    All files name the layers alike; they differ in what surrounds the names.
 
     ===============================================  ============================================================
-    in the file                                      what becomes of it
+    in the file                                      how it is loaded
     ===============================================  ============================================================
     ``conv1 bn1 layer1.0.conv1 ... layer4.2.bn3``    3D ResNeXt-50: 3D-ResNets-PyTorch, MSAF, CFN-SR; as they are
     ``conv1 bn1 conv2 bn2 conv3 bn3``                MFCCNet: MSAF, CFN-SR; as they are
-    ``state_dict`` with all of this inside           3D-ResNets-PyTorch and Lightning checkpoints; opened
-    ``module.`` before every name                    left by DataParallel; taken off
-    ``encoders.vision.`` or ``encoders.audio.``      our ``cfn_sr`` trained end to end; its other parts are ignored
-    ``fc`` (3D ResNeXt-50), ``fc1`` (MFCCNet)        the head; ignored
-    ``num_batches_tracked``                          absent in files from before torch 0.4.1; not needed
+    ``state_dict`` with all of this inside           3D-ResNets-PyTorch and Lightning checkpoints; unpacked
+    ``module.`` before every name                    added by DataParallel; removed
+    ``encoders.vision.`` or ``encoders.audio.``      ``cfn_sr`` of this library, trained end to end; the rest is ignored
+    ``fc`` (3D ResNeXt-50), ``fc1`` (MFCCNet)        the classifier; ignored
+    ``num_batches_tracked``                          missing in files older than torch 0.4.1; not needed
     ===============================================  ============================================================
 
     Raises:
-        Misuse: the file cannot be read as tensors alone, or its keys or shapes are not the encoder's.
+        Misuse: the file cannot be read as tensors only, or its keys or shapes are not those of the encoder.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0]
-        raise Misuse(f"cannot read checkpoint {path}: {reason} (only files of tensors are read)") from error
+        raise Misuse(f"cannot read checkpoint {path}: {reason} (only files of tensors are accepted)") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     entries = state.items() if isinstance(state, dict) else ()
     found = {str(key).removeprefix("module."): value for key, value in entries if isinstance(value, Tensor)}
@@ -50,11 +50,11 @@ def load_weights(encoder: MFCCCNN | ResNeXt3D, path: Path) -> None:
         "holds unknown": [key for key in own if key not in wanted],
         "has another shape of": [key for key in own if key in wanted and own[key].shape != wanted[key].shape],
     }
-    told = [
+    sentences = [
         f"it {verb} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
         for verb, keys in problems.items()
         if keys
     ]
-    if told:
-        raise Misuse(f"checkpoint {path} does not fit {type(encoder).__name__}: {'; '.join(told)}")
+    if sentences:
+        raise Misuse(f"checkpoint {path} does not fit {type(encoder).__name__}: {'; '.join(sentences)}")
     encoder.load_state_dict(own, strict=False)

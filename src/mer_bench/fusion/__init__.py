@@ -1,4 +1,4 @@
-"""Fusion methods, one paper a file. ``METHODS[name](dims, num_classes, **options)`` builds one."""
+"""Fusion methods, one file per paper; ``METHODS[name](dims, num_classes, **options)`` constructs one."""
 
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.bc_lstm import BCLSTM
@@ -42,7 +42,7 @@ from mer_bench.fusion.tensor_fusion import TensorFusion
 from mer_bench.fusion.unimodal import Unimodal
 
 METHODS: dict[str, type[FusionModule]] = {
-    # Floors and single modalities
+    # Baselines without fusion
     "majority": Majority,
     "unimodal": Unimodal,
     "linear": Linear,

@@ -1,4 +1,4 @@
-"""FusionModule: the LightningModule that every fusion method is. A method adds its layers and ``forward``."""
+"""FusionModule: the LightningModule that all fusion methods extend by their layers and ``forward``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mer_bench.errors import Misuse, unknown
 from mer_bench.features import MODALITIES
 from mer_bench.records import Training
 
-#: Bump it when a change of what all methods share may change numbers (2: the utterance encoder is standardised).
+#: Increase it when a change of what all methods share may change numbers (2: the utterance encoder standardises).
 SHARED_VERSION = 2
 
-#: Parameters from which AdamW takes its step in one pass over memory on a CPU: large methods spend a third of an epoch
-#: there. For small ones there is little in it, and the rounding of one pass is another.
+#: Number of parameters from which AdamW is fused on a CPU. Large methods spend a third of an epoch in its steps; small
+#: ones gain little, and a fused step rounds differently.
 FUSED = 5_000_000
 
 
@@ -40,16 +40,16 @@ class FusionModule(L.LightningModule):
 
     #: "utterance": batches of single utterances; "dialogue": batches of whole dialogues. Also the leaderboard track.
     context: ClassVar[Literal["utterance", "dialogue"]] = "utterance"
-    #: What its paper calls the method.
+    #: Name of the method in its paper.
     title: ClassVar[str] = ""
-    #: Bump it when a change of this method alone may change its numbers: older records then leave the leaderboard.
+    #: Increase it when a change of this method alone may change its numbers: older records then leave the leaderboard.
     revision: ClassVar[int] = 0
     #: :data:`SHARED_VERSION` + ``revision``.
     version: ClassVar[int]
-    #: "reconstruction" where the paper does not determine the method; shown wherever the method is.
+    #: "reconstruction" where the paper does not determine the method; shown wherever the method is named.
     provenance: ClassVar[Literal["baseline", "reimplemented", "reconstruction"]] = "reimplemented"
     paper: ClassVar[str] = ""
-    #: Modalities that the idea cannot do without, and how many it takes at least and at most.
+    #: Modalities that the method requires, and the least and the largest number of modalities that it accepts.
     needs: ClassVar[frozenset[str]] = frozenset()
     least: ClassVar[int] = 1
     most: ClassVar[int] = len(MODALITIES)
@@ -82,7 +82,7 @@ class FusionModule(L.LightningModule):
         self.validation_loss = _Mean()
         self.training_losses: dict[str, _Mean] = {}
         self.test_predictions: PredictionTable | None = None
-        self.curve: list[dict[str, float]] = []  # one entry an epoch
+        self.curve: list[dict[str, float]] = []  # one entry per epoch
         self.validation_matrices: list[list[list[int]]] = []
         self._validation_scores: dict[str, float] = {}
 
@@ -95,7 +95,7 @@ class FusionModule(L.LightningModule):
         missing = sorted(cls.needs - set(modalities))
         name = cls.__module__.rpartition(".")[2]
         if missing:
-            raise Misuse(f"method {name!r} cannot do without {', '.join(missing)}; given {', '.join(modalities)}")
+            raise Misuse(f"method {name!r} requires {', '.join(missing)}; given {', '.join(modalities)}")
         if not cls.least <= len(modalities) <= cls.most:
             wanted = f"{cls.least}" if cls.least == cls.most else f"{cls.least} to {cls.most}"
             raise Misuse(f"method {name!r} takes {wanted} modalities; given {', '.join(modalities) or 'none'}")
@@ -117,14 +117,14 @@ class FusionModule(L.LightningModule):
         return F.cross_entropy(logits, batch.label, weight, label_smoothing=self.training_options.label_smoothing)
 
     def setup(self, stage: str) -> None:
-        """Take what a method may know of the training rows (their class counts), and size the prediction table."""
+        """Store the class counts of the training rows and create the prediction table."""
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:
             self.class_counts.copy_(datamodule.class_counts)
             self.test_predictions = PredictionTable(len(datamodule.table)).to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One optimisation step; losses are summed on the device and logged once an epoch."""
+        """One optimisation step; losses are summed on the device and logged once per epoch."""
         losses = self.losses(batch)
         for name, value in losses.items():
             if name not in self.training_losses:
@@ -133,7 +133,7 @@ class FusionModule(L.LightningModule):
         return torch.stack(list(losses.values())).sum()
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean of each loss and close the epoch's entry of the curve."""
+        """Log the mean of each loss and append the epoch's entry to the curve."""
         means = {f"train/{name}": float(mean.compute()) for name, mean in self.training_losses.items()}
         entry = {"train/loss": sum(means.values()), **(means if len(means) > 1 else {})}
         self.log_dict(entry)
@@ -142,7 +142,7 @@ class FusionModule(L.LightningModule):
             mean.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count predictions; scores come from the counts at the end of the epoch."""
+        """Count predictions; the scores are computed from the counts at the end of the epoch."""
         logits = self(batch)
         self.validation_confusion.update(logits.argmax(1), batch.label)
         self.validation_loss.update(F.cross_entropy(logits, batch.label), len(batch))
@@ -159,7 +159,7 @@ class FusionModule(L.LightningModule):
         self.validation_loss.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Note each utterance's prediction in table order."""
+        """Record each utterance's prediction in table order."""
         assert self.test_predictions is not None
         self.test_predictions.update(batch.index, self(batch).argmax(1))
 
@@ -184,17 +184,17 @@ class FusionModule(L.LightningModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Free the gradients at once: Lightning keeps them beside the next batch's activations, and validation's."""
+        """Free the gradients at once; otherwise they occupy memory during the next batch and during validation."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
-        """Nothing: :meth:`optimizer_step` has freed them."""
+        """Do nothing: :meth:`optimizer_step` has already freed the gradients."""
 
     def adamw(self) -> torch.optim.AdamW:
         """AdamW of the trainable parameters."""
         options = self.training_options
-        # clipping under mixed precision refuses a fused optimizer
+        # Lightning cannot clip gradients of a fused optimizer under mixed precision.
         fused = self.device.type == "cpu" and options.precision == "32-true" and self.num_parameters >= FUSED
         return torch.optim.AdamW(
             [p for p in self.parameters() if p.requires_grad],
@@ -205,15 +205,15 @@ class FusionModule(L.LightningModule):
 
     @property
     def num_parameters(self) -> int:
-        """Trainable parameters."""
+        """Number of trainable parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     @property
     def encoder_parameters(self) -> int:
-        """Trainable parameters of the :attr:`unimodal_encoders`; what remains of ``num_parameters`` is the fusion's.
+        """Number of trainable parameters of the :attr:`unimodal_encoders`; all others belong to the fusion.
 
-        It is 0 for three methods: the majority class has no parameters, the linear floor and EF-LSTM concatenate what
-        they read of the modalities before their first layer with parameters.
+        It is 0 for three methods: majority has no parameters; linear and ef_lstm concatenate the modalities
+        before their first layer with parameters.
         """
         modules = dict(self.named_modules())
         encoders = [modules[name] for name in self.unimodal_encoders if name in modules]
@@ -221,9 +221,9 @@ class FusionModule(L.LightningModule):
 
 
 class PredictionTable(Metric):
-    """Predictions in table order, summed over devices; how often each row was seen is counted beside them.
+    """Predictions in table order, summed over devices, and how often each row was predicted.
 
-    A distributed sampler that repeats or drops utterances would change a score without a sound: here it shows.
+    The counts reveal a distributed sampler that repeats utterances, which would otherwise change scores unnoticed.
     """
 
     full_state_update = False
@@ -236,7 +236,7 @@ class PredictionTable(Metric):
         self.add_state("seen", torch.zeros(rows, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, index: Tensor, predicted: Tensor) -> None:
-        """Note the class ``predicted`` [utterance] for the table rows ``index`` [utterance]."""
+        """Record the class ``predicted`` [utterance] for the table rows ``index`` [utterance]."""
         self.predictions.index_add_(0, index, predicted)
         self.seen.index_add_(0, index, torch.ones_like(index))
 
@@ -247,7 +247,7 @@ class PredictionTable(Metric):
             RuntimeError: an utterance was seen more than once.
         """
         if int(self.seen.max()) > 1:
-            raise RuntimeError("an utterance was evaluated more than once; the sampler is wrong")
+            raise RuntimeError("an utterance was evaluated more than once: the distributed sampler repeats utterances")
         index = self.seen.nonzero()[:, 0]
         return index, self.predictions[index]
 

@@ -13,24 +13,24 @@ from mer_bench.fusion.utterance import Encoders
 
 
 class BCLSTM(FusionModule):
-    r"""Concatenate the modalities' utterance vectors and read the dialogue in both directions.
+    r"""Concatenate the modalities' utterance vectors and read them in both directions of the dialogue.
 
     Poria et al. 2017, https://aclanthology.org/P17-1081
 
     .. math:: c_1, ..., c_N = BiLSTM([h_{m,1}]_m, ..., [h_{m,N}]_m), \quad logits_t = W_2 relu(W_1 c_t)
 
     The utterance vectors come from the encoder that all methods share, whether a feature is a sequence of frames or a
-    single vector. Differs from the paper, which trains one contextual LSTM for each modality and a further one on
-    their outputs: this is the one network trained at once that became the usual baseline, with the sizes of the
-    authors' later code (two layers of width 100, dropout 0.25). The backward direction reads future utterances, so the
-    method works offline only.
+    single vector. Differs from the paper, which trains one contextual LSTM per modality and then another one on
+    their outputs: this is the single network, trained at once, that became the usual baseline, with the sizes of the
+    authors' later code (two layers of width 100, dropout 0.25). The backward direction reads future utterances, so that
+    the method works offline only.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of the utterance vectors, of the LSTM in each direction and of the hidden layer.
-        layers: Of the LSTM.
-        dropout: Of the encoders, between the LSTM's layers, on its output and in the classifier.
+        layers: Number of layers of the LSTM.
+        dropout: Dropout probability of the encoders, between the LSTM's layers, on its output and in the classifier.
     """
 
     title = "bc-LSTM"

@@ -1,4 +1,4 @@
-"""Multimodal Bottleneck Transformer (MBT): modalities meet in a few shared tokens (Nagrani et al. 2021)."""
+"""MBT: one transformer per modality; they exchange information in a few shared tokens (Nagrani et al. 2021)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mer_bench.fusion.utterance import token_encoders, tokens_with_summary
 
 
 class SideBySide(nn.Module):
-    """One transformer layer a modality: M sequences [utterance, time, dim] with their masks -> the same shapes."""
+    """One transformer layer per modality: M sequences [utterance, time, dim] with their masks -> the same shapes."""
 
     def __init__(self, modalities: int, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -24,30 +24,30 @@ class SideBySide(nn.Module):
         )
 
     def forward(self, states: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
-        """Self-attention of each by itself."""
+        """Self-attention within each sequence."""
         return [layer(x, None, mask[:, None]) for layer, x, mask in zip(self.layers, states, masks, strict=True)]
 
     def first(self, states: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
-        """What becomes of each one's first token: M x [utterance, dim]."""
+        """The output at the first token of each sequence: M x [utterance, dim]."""
         return [
             layer(x[:, :1], x, mask[:, None])[:, 0] for layer, x, mask in zip(self.layers, states, masks, strict=True)
         ]
 
 
 class BottleneckTransformer(nn.Module):
-    """One transformer a modality; from ``fusion_layer`` on all read and write the same bottleneck tokens.
+    """One transformer per modality; from ``fusion_layer`` on all of them read and write the same bottleneck tokens.
 
     Args:
         modalities: Number of sequences.
         dim: Width of the tokens.
-        heads: Of each attention.
-        layers: Of each transformer.
+        heads: Number of heads of each attention.
+        layers: Number of layers of each transformer.
         fusion_layer: Number of layers before the bottlenecks appear; ``layers`` for none at all.
         bottlenecks: Number of shared tokens.
-        dropout: Of residual branches and feed-forward blocks.
+        dropout: Dropout probability of residual branches and feed-forward blocks.
 
     Shapes:
-        sequences x [utterance, time, dim] -> [modality, utterance, dim], what each sequence's first token became.
+        sequences x [utterance, time, dim] -> [modality, utterance, dim], the output at each sequence's first token.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class BottleneckTransformer(nn.Module):
         self.bottlenecks = nn.Parameter(0.02 * torch.randn(bottlenecks, dim)) if fusion_layer < layers else None
 
     def forward(self, sequences: Sequence[PaddedSequence]) -> Tensor:
-        """Encode each sequence by itself, then together with the bottlenecks."""
+        """Encode each sequence alone, then together with the bottlenecks."""
         states = [sequence.values for sequence in sequences]
         masks = [sequence.mask for sequence in sequences]
         present = torch.stack([mask.any(1) for mask in masks])
@@ -76,42 +76,43 @@ class BottleneckTransformer(nn.Module):
                 states = [x[:, :-count] for x in joined]
                 shared = self.exchange(torch.stack([x[:, -count:] for x in joined]), present)
             states = [torch.cat([x, shared], 1) for x in states]
-        tokens = final.first(states, masks)  # nobody reads the others
+        tokens = final.first(states, masks)  # the other tokens are not needed
         return torch.stack([norm(x) for norm, x in zip(self.norms, tokens, strict=True)])
 
     def exchange(self, copies: Tensor, present: Tensor) -> Tensor:
-        """Mean over the modalities that are there: [modality, utterance, token, dim] -> [utterance, token, dim]."""
+        """Mean over the modalities that are present: [modality, utterance, token, dim] -> [utterance, token, dim]."""
         weight = present[:, :, None, None].to(copies.dtype)
         return (copies * weight).sum(0) / weight.sum(0).clamp(min=1)
 
 
 class Bottleneck(FusionModule):
-    r"""Transformers side by side that can tell each other only what fits into a few tokens.
+    r"""Transformers side by side that exchange only as much information as a few tokens hold.
 
     Nagrani et al. 2021, https://arxiv.org/abs/2107.00135
 
-    With modality m's tokens :math:`z_m`, first of them its classification token, and the bottlenecks :math:`b`, each
-    layer from the fusion layer on is
+    With modality m's tokens :math:`z_m`, the first of which is its classification token, and the bottlenecks :math:`b`,
+    each layer from the fusion layer on is
 
     .. math:: [z_m ; b_m] \leftarrow Transformer_m([z_m ; b]), \quad b \leftarrow \operatorname{mean}_m b_m
 
-    and the logits are the mean over modalities of one linear layer of the classification tokens. Since every layer
-    reads the b that the layer before left, modalities first hear of each other one layer after the fusion layer.
+    and the logits are the mean over modalities of one linear layer on the classification tokens. Since every layer
+    reads the b of the layer before, modalities first receive information from each other one layer after the fusion
+    layer.
 
     Differs from the paper, whose transformers are ViT-Base on patches (12 layers, width 768, fusion from layer 8): the
-    tokens come from the shared encoder, a quarter as many as frames, and the classification token starts as its
-    utterance vector instead of as a constant; positions are sines and cosines; feed-forward blocks have a ReLU. A
-    missing modality enters neither the mean of the bottlenecks nor that of the logits.
+    tokens come from the shared encoder, a quarter as many as frames, and the classification token is initially its
+    utterance vector instead of a constant; positions are sines and cosines; feed-forward blocks have a ReLU. A missing
+    modality enters neither the mean of the bottlenecks nor that of the logits.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width throughout.
-        heads: Of each attention.
-        layers: Of each transformer.
+        heads: Number of heads of each attention.
+        layers: Number of layers of each transformer.
         fusion_layer: Number of layers before fusion: 0 is early, ``layers`` is late fusion without bottlenecks.
         bottlenecks: Number of bottleneck tokens (the paper's best is 4).
-        dropout: Of the encoders and the transformers.
+        dropout: Dropout probability of the encoders and the transformers.
     """
 
     title = "MBT"
@@ -132,7 +133,7 @@ class Bottleneck(FusionModule):
     ) -> None:
         super().__init__(dims, num_classes)
         if layers < 1:
-            raise ValueError(f"{layers} layers are no transformer; the least is 1")
+            raise ValueError(f"layers {layers} is too small: a transformer needs at least 1 layer")
         if not 0 <= fusion_layer <= layers:
             raise ValueError(f"fusion_layer {fusion_layer} is not between 0 and the {layers} layers")
         if bottlenecks < 1:
@@ -154,5 +155,7 @@ class Bottleneck(FusionModule):
         """Logits [utterance, num_classes]."""
         sequences = [tokens_with_summary(encoder, batch.features[name]) for name, encoder in self.encoders.items()]
         present = torch.stack([sequence.mask.any(1) for sequence in sequences])
-        weight = (present | ~present.any(0))[..., None].to(sequences[0].values.dtype)  # if nothing is there, all
+        weight = (present | ~present.any(0))[..., None].to(
+            sequences[0].values.dtype
+        )  # all modalities if none is present
         return (self.head(self.transformer(sequences)) * weight).sum(0) / weight.sum(0)

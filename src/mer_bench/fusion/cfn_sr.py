@@ -1,4 +1,4 @@
-"""CFN-SR: a modality reduced by self-attention guides attention over the others (Fu et al. 2021, arXiv 2111.02172)."""
+"""CFN-SR: a modality that is summarised by self-attention guides attention over the others (Fu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from mer_bench.fusion.utterance import token_encoders
 
 
 class CrossModalBlock(nn.Module):
-    """The paper's block: intra-modal selection of the guide, then guided attention over the target with a residual.
+    """The paper's block: selection within the guide, then guided attention over the target with a residual.
 
-    385,345 parameters at the paper's widths (target 2048, guide 64, hidden 64), as the authors' code.
+    385,345 parameters at the paper's widths (target 2048, guide 64, hidden 64), as in the authors' code.
 
     Args:
         target: Width of the target's tokens.
         guide: Width of the guide's tokens.
         hidden: Width of the additive attention.
-        heads: Of the self-attention.
-        layers: Of the self-attention.
-        self_attention: Ablation switch; without it the guide's last token is taken as it is.
-        residual: Ablation switch; see GuidedAttention.
-        scale: See GuidedAttention.
-        slices: Equal parts of the target's tokens, each with a softmax of its own: the authors' code normalises the
-            7 x 7 positions of each of the two time slices apart, where the paper writes one softmax.
+        heads: Number of heads of the self-attention.
+        layers: Number of layers of the self-attention.
+        self_attention: Ablation switch: without it the guide's last token is used as it is.
+        residual: Ablation switch, see :class:`GuidedAttention`.
+        scale: See :class:`GuidedAttention`.
+        slices: Number of equal parts of the target's tokens, each with its own softmax: the authors' code normalises
+            the 7 x 7 positions of the two time slices separately, where the paper writes one softmax.
 
     Shapes:
         target [utterance, time, target], guide [utterance, other time, guide] -> [utterance, time, target].
@@ -77,26 +77,25 @@ class CrossModalBlock(nn.Module):
 class CFNSR(FusionModule):
     """Cross-modal fusion network with self-attention and residual structure.
 
-    The guide's tokens pass a causal transformer; its last token steers additive attention over each other modality's
-    tokens, which are reweighted and added to themselves; the vectors of all modalities are concatenated and
-    classified by one linear layer. The paper has one pair, audio guiding vision, with a 3D ResNeXt-50 and an MFCC CNN
-    trained end to end: ``encoders="paper"``, 26,301,417 parameters on pixels of side 224 and 13 MFCCs with 8 classes.
-    On frozen features the shared utterance encoder stands for both, and any other modality is guided in the same way
-    by a block of its own.
+    A causal transformer reads the guide's tokens, and its last token guides additive attention over the tokens of each
+    other modality, which are reweighted and added to themselves; the vectors of all modalities are concatenated and
+    classified by one linear layer. The paper has one pair, audio that guides vision, with a 3D ResNeXt-50 and an MFCC
+    CNN trained end to end: ``encoders="paper"``, 26,301,417 parameters for images of side 224, 13 MFCCs and 8 classes.
+    For frozen features the shared encoder replaces both, and every modality other than the guide has its own block.
 
     Args:
         dims: Width of each modality, at least two.
         num_classes: Number of emotions.
         encoders: "shared" reads features; "paper" trains the paper's own on pixels (vision) and MFCCs (audio).
-        weights: Modality -> checkpoint file from which the paper's encoder of that modality starts; the authors start
-            both from networks trained on one modality. A record names the file, so name the file after its content.
-        stem_relu: See ResNeXt3D; the authors' network, which lacks it, is ``stem_relu=False``.
-        guide: The guiding modality; by default audio where there is audio, else the first.
+        weights: Modality -> checkpoint file with initial weights of the paper's encoder of that modality; the authors
+            initialise both from networks trained on one modality. Records contain the name of the file.
+        stem_relu: See :class:`~mer_bench.encoders.ResNeXt3D`; the authors' network has ``stem_relu=False``.
+        guide: The guiding modality; by default audio, or the first modality if there is no audio.
         hidden: Width of the additive attention, and of the shared encoders' tokens and vectors.
-        heads: Of the self-attention.
-        layers: Of the self-attention.
-        dropout: Of the shared encoders; the paper's MFCC CNN has 0.2 and 0.4 inside.
-        cross_modal: Ablation switch: without it, encoders and concatenation alone (the authors' first ablation).
+        heads: Number of heads of the self-attention.
+        layers: Number of layers of the self-attention.
+        dropout: Dropout probability of the shared encoders; the paper's MFCC CNN contains dropout of 0.2 and 0.4.
+        cross_modal: Ablation switch: without it, only encoders and concatenation (the authors' first ablation).
         self_attention: Ablation switch: without it the guide's last token is used as it is.
         residual: Ablation switch: without it the reweighted tokens replace the target's.
         scale: Not in the paper: attention weights that average to one instead of summing to one.
@@ -139,7 +138,7 @@ class CFNSR(FusionModule):
             )
         else:
             if weights:
-                raise Misuse('weights are for encoders = "paper"; the shared encoder has none to load')
+                raise Misuse('the option weights needs encoders = "paper": the shared encoder loads no weights')
             self.encoders = token_encoders(self.dims, hidden, dropout=dropout)
             widths = vectors = dict.fromkeys(self.dims, hidden)
             slices = dict.fromkeys(self.dims, 1)
@@ -173,9 +172,11 @@ class CFNSR(FusionModule):
 
 
 def _paper_encoders(dims: Mapping[str, int], guide: str, weights: Mapping[str, str], stem_relu: bool) -> nn.ModuleDict:
-    """The MFCC CNN and the 3D ResNeXt-50, with the weights that there are files for."""
+    """The MFCC CNN and the 3D ResNeXt-50, with weights from the given files."""
     if set(dims) != {"audio", "vision"} or guide != "audio":
-        raise Misuse(f"the paper's encoders are for audio that guides vision, not {guide} in {' and '.join(dims)}")
+        raise Misuse(
+            f"the paper's encoders need audio that guides vision; given {' and '.join(dims)} with guide {guide}"
+        )
     encoders: dict[str, MFCCCNN | ResNeXt3D] = {
         "audio": MFCCCNN(dims["audio"]),
         "vision": ResNeXt3D(dims["vision"], stem_relu=stem_relu),

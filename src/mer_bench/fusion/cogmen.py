@@ -16,11 +16,11 @@ from mer_bench.fusion.utterance import Encoders
 
 
 class COGMEN(FusionModule):
-    r"""Global context by self-attention over the whole dialogue, local context by a graph of the turns nearby.
+    r"""Global context by self-attention over the whole dialogue, local context by a graph of nearby turns.
 
     Joshi et al. 2022, https://arxiv.org/abs/2205.02455
 
-    With :math:`N_i` the window of turn i (itself included), parted by who speaks and in which order into :math:`N_i^r`
+    With :math:`N_i` the window of turn i (itself included), divided by speakers and order into :math:`N_i^r`
     (:class:`SpeakerRelations`),
 
     .. math::
@@ -30,22 +30,23 @@ class COGMEN(FusionModule):
 
     where the graph transformer (:class:`GraphTransformer`) attends within :math:`N_i`. Widths, windows, layers, dropout
     and the two speakers of a dyad are those of the authors' code. Differs from it: utterance vectors come from the
-    encoder that all methods share, where it takes the features themselves; the transformer is pre-LayerNorm, knows the
-    turns' positions, never sees padding (theirs does) and has a feed-forward width of four times its own (there 2048);
-    the norm is a LayerNorm, there over the batch. Attention sees future turns: offline only.
+    encoder that all methods share, where the code reads the features themselves; the transformer is pre-LayerNorm,
+    reads the turns' positions, masks padding (theirs does not) and has feed-forward blocks of four times its width
+    (there 2048); the norm is a LayerNorm, there a BatchNorm. Attention reads future turns, so that the method works
+    offline only.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of each modality's utterance vectors, of the graph and of the classifier.
-        layers: Of the transformer.
-        heads: Of the transformer, whose width is ``hidden`` times the number of modalities.
-        graph_heads: Of the graph transformer.
-        window_past: Turns before an utterance that it hears in the graph.
-        window_future: Turns after it, likewise.
+        layers: Number of layers of the transformer.
+        heads: Number of heads of the transformer, whose width is ``hidden`` times the number of modalities.
+        graph_heads: Number of heads of the graph transformer.
+        window_past: Number of earlier turns in the window of a turn.
+        window_future: Number of later turns in it.
         relations: "pairs" of speakers, or "same_other", which suits dialogues of many speakers.
-        speakers: How many speakers "pairs" tells apart; later ones of a dialogue count as the last.
-        dropout: Of the encoders, the transformer and the classifier.
+        speakers: Number of speakers that "pairs" distinguishes; later speakers of a dialogue count as the last one.
+        dropout: Dropout probability of the encoders, the transformer and the classifier.
         graph: Ablation switch: without it the transformer's output is classified.
     """
 

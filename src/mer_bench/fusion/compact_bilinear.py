@@ -1,4 +1,4 @@
-"""Multimodal Compact Bilinear pooling (MCB): a sketch of the modalities' outer product by FFT (Fukui et al. 2016)."""
+"""MCB: a random sketch of the modalities' outer product, computed by FFT (Fukui et al. 2016)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from mer_bench.fusion.utterance import Encoders
 
 
 class CountSketch(nn.Module):
-    r"""The count sketch of an outer product: the circular convolution of the modalities' own sketches.
+    r"""Count sketch of an outer product: the circular convolution of the modalities' sketches.
 
-    The sketch of a vector adds its i-th entry, with a random sign, to a random one of ``size`` bins, so that inner
-    products of sketches are those of the vectors in expectation. Signs and bins are buffers, drawn once from ``seed``.
+    The sketch of a vector adds its i-th entry, with a random sign, to one of ``size`` bins at random, so that inner
+    products of sketches equal those of the vectors in expectation. Signs and bins are buffers, drawn once from
+    ``seed``.
 
     Shapes:
         x [utterance, modality, dim], present [utterance, modality] -> [utterance, size]; an absent modality is left
@@ -35,10 +36,9 @@ class CountSketch(nn.Module):
         self.register_buffer("signs", 2.0 * torch.randint(2, (modalities, dim), generator=draw) - 1)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """Sketch each modality, multiply their spectra; in double, for the root of a rounding error is a large one."""
-        spectra = torch.fft.rfft(self.sketch(x.double())).masked_fill(
-            ~present[..., None], 1
-        )  # one: convolution's neutral one
+        """Sketch each modality and multiply the spectra, in double precision because a root follows."""
+        spectra = torch.fft.rfft(self.sketch(x.double()))
+        spectra = spectra.masked_fill(~present[..., None], 1)  # the neutral element of convolution
         product = spectra[:, 0]
         for spectrum in spectra.unbind(1)[1:]:
             product = product * spectrum
@@ -59,20 +59,21 @@ class CompactBilinear(FusionModule):
         y = sign(\Psi) \sqrt{|\Psi|}, \quad logits = W y / \|y\|_2 + b
 
     with :math:`\psi_m` the count sketch of modality m (:class:`CountSketch`). The cost grows with the size of the
-    sketch, where tensor fusion's grows with the product of the widths, and unlike there no lower orders are kept.
+    sketch, where tensor fusion's grows with the product of the widths; unlike there, products of fewer modalities are
+    not included.
 
-    Differs from the paper: it fuses two modalities, here the product runs over all that are present (three give a
+    Differs from the paper, which fuses two modalities: here the product runs over all that are present (three give a
     sketch of the trilinear product, one its own sketch); the square root is smoothed within 1e-6 of zero, where its
-    gradient has no bound; the utterance vectors come from the encoder that all methods share. MSAF prints 51.03M
-    parameters for its row, which the public material does not determine.
+    gradient is unbounded; the utterance vectors come from the encoder that all methods share. The table of MSAF prints
+    51.03M parameters, which the public material does not determine.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of the utterance vectors.
         sketch: Size of the sketch (the paper's best: 16,000).
-        seed: Of the sketch's random bins and signs, which are not trained.
-        dropout: Of the encoders.
+        seed: Seed of the sketch's random bins and signs, which are not trained.
+        dropout: Dropout probability of the encoders.
     """
 
     title = "MCB"

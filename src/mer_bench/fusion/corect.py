@@ -1,4 +1,4 @@
-"""CORECT: a relational graph of (utterance, modality) nodes beside cross-modal attention (Nguyen et al. 2023)."""
+"""CORECT: a relational graph of utterances and modalities beside cross-modal attention (Nguyen et al. 2023)."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ EDGES = ("all", "temporal", "multimodal")
 
 
 class RelationalTemporalGraph(nn.Module):
-    """RT-GCN: each node hears its modality's turns nearby and the other modalities' nodes of its utterance.
+    """RT-GCN: each node receives messages from nearby turns of its modality and from its utterance's other modalities.
 
-    Each modality has a relation to its earlier turns, one to later ones and one to the node itself; each ordered pair
-    of modalities has one. A relational convolution that averages over each relation is followed by a graph transformer
-    on all edges, a LayerNorm and a leaky ReLU.
+    Each modality has one relation to earlier turns, one to later turns and one to the node itself; each ordered pair of
+    modalities has one relation. A relational convolution, which averages over each relation, is followed by a graph
+    transformer on all edges, a LayerNorm and a leaky ReLU.
 
     Args:
         modalities: Number of modalities.
-        dim: Width of the nodes, before and after (for each head).
-        heads: Of the graph transformer.
-        past: Turns before.
-        future: Turns after.
+        dim: Width of the input nodes, and of the output per head.
+        heads: Number of heads of the graph transformer.
+        past: Number of earlier turns in the window.
+        future: Number of later turns in the window.
         edges: "all", or only "temporal" (within modalities) or "multimodal" ones (those of an utterance).
 
     Shapes:
@@ -68,14 +68,14 @@ class RelationalTemporalGraph(nn.Module):
         self.norm = nn.LayerNorm(heads * dim)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """Hear the neighbours; an absent node hears them but is heard by none."""
+        """Pass messages; an absent node receives messages but sends none."""
         relations = self.relations(present)
         nodes = self.relational(x.flatten(1, 2), mean_weights(relations))
         nodes = F.leaky_relu(self.norm(self.attentive(nodes, relations.any(1))))
         return nodes.view(*x.shape[:3], -1)
 
     def relations(self, present: Tensor) -> Tensor:
-        """One mask a relation: [dialogue, modality, turn] -> [dialogue, relation, node, other node]."""
+        """One mask per relation: [dialogue, modality, turn] -> [dialogue, relation, node, other node]."""
         near = window(present.shape[2], self.past, self.future, present.device)
         order = torch.stack([near.tril().triu(), near.tril(-1), near.triu(1)])[self.order]
         edges = self.sides[:, :, None, :, None] & order[:, None, :, None]  # [relation, side, turn, side, turn]
@@ -83,7 +83,7 @@ class RelationalTemporalGraph(nn.Module):
 
 
 class CORECT(FusionModule):
-    r"""A graph of near utterances in each modality, and cross-modal attention over the whole dialogue, side by side.
+    r"""A graph of nearby utterances beside cross-modal attention over the whole dialogue.
 
     Nguyen et al. 2023, https://arxiv.org/abs/2311.04507
 
@@ -97,26 +97,27 @@ class CORECT(FusionModule):
 
     Sizes, heads, layers, windows and dropout are those of the authors' IEMOCAP script. Differs from their code:
     utterance vectors come from the encoder that all methods share, where audio and vision have two linear layers and
-    text a transformer as wide as its features; the transformers are pre-LayerNorm throughout, know the turns' positions
-    and never see padding; the norm is a LayerNorm, there over the batch. The windows are as the paper means them: in
-    the code a turn's messages go to its window, so that past and future are exchanged, and the last turn of the future
-    is left out. Every turn hears future ones: offline only.
+    text a transformer as wide as its features; the transformers are pre-LayerNorm throughout, read the turns' positions
+    and mask padding; the norm is a LayerNorm, there a BatchNorm. The windows are those of the paper: in the code a turn
+    sends messages to its window, so that past and future are exchanged, and the last later turn is left out. Turns
+    receive messages from later turns, so that the method works offline only.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of the nodes' vectors, of each graph head and of the classifier.
-        graph_heads: Of the graph transformer.
-        window_past: Turns before an utterance that its nodes hear in the graph.
-        window_future: Turns after it, likewise.
-        edges: Ablation switch: "all", or only "temporal" (within modalities) or "multimodal" (within utterances) ones.
-        heads: Of all other attention.
-        text_layers: Of the transformer that reads the text.
-        cross_layers: Of each cross-modal transformer.
-        memory_layers: Of each modality's memory.
-        dropout: Of the encoders, the text transformer and the classifier.
+        graph_heads: Number of heads of the graph transformer.
+        window_past: Number of earlier turns in the window of a turn.
+        window_future: Number of later turns in it.
+        edges: Ablation switch: "all" edges, or only "temporal" (within modalities) or "multimodal" ones (within
+            utterances).
+        heads: Number of heads of all other attention.
+        text_layers: Number of layers of the transformer that reads the text.
+        cross_layers: Number of layers of each cross-modal transformer.
+        memory_layers: Number of layers of each modality's memory.
+        dropout: Dropout probability of the encoders, the text transformer and the classifier.
         graph: Ablation switch: without RT-GCN.
-        cross_modal: Ablation switch: without P-CM, which one modality alone cannot have.
+        cross_modal: Ablation switch: without P-CM (which needs at least two modalities).
         speakers: Size of the speaker embedding; later speakers of a dialogue share the last.
     """
 
@@ -181,14 +182,14 @@ class CORECT(FusionModule):
         return self.head(batch.flatten(torch.cat(parts or list(x.unbind(1)), -1)))
 
     def interactions(self, x: Tensor, present: Tensor) -> list[Tensor]:
-        """P-CM: what each modality remembers of the others, [dialogue, turn, hidden * others] each."""
+        """P-CM: the output of each modality's memory, [dialogue, turn, hidden * others] each."""
         if not self.pairs:
             return []
         sequences = [PaddedSequence(*one) for one in zip(x.unbind(1), present.unbind(1), strict=True)]
-        heard: list[list[Tensor]] = [[] for _ in sequences]
+        views: list[list[Tensor]] = [[] for _ in sequences]
         for (target, source), attend in zip(self.pairs, self.cross, strict=True):
-            heard[target].append(attend(sequences[target], sequences[source]).values)
+            views[target].append(attend(sequences[target], sequences[source]).values)
         return [
-            memory(PaddedSequence(torch.cat(views, -1), sequence.mask)).values
-            for memory, views, sequence in zip(self.memory, heard, sequences, strict=True)
+            memory(PaddedSequence(torch.cat(own, -1), sequence.mask)).values
+            for memory, own, sequence in zip(self.memory, views, sequences, strict=True)
         ]

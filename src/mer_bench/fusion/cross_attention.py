@@ -1,4 +1,4 @@
-"""Intermediate fusion by cross-attention between feature maps (Chumachenko et al. 2022, arXiv 2201.11095)."""
+"""Intermediate attention: cross-attention between the modalities' feature maps (Chumachenko et al. 2022)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from mer_bench.fusion.utterance import token_encoders
 
 
 class AttentionFusion(nn.Module):
-    """Scale each token of the target by the attention that the other modalities pay to it; see CrossAttention.
+    """Scale each token of the target by the attention that it receives from the other modalities.
+
+    See :class:`CrossAttention`.
 
     Args:
         sources: Number of other modalities.
         dim: Width of the tokens.
-        heads: Attention maps, which are averaged.
-        scale: Weights that average to one.
+        heads: Number of attention maps, which are averaged.
+        scale: Whether the weights average to one.
 
     Shapes:
         target [utterance, time, dim], sources x [utterance, other time, dim] -> [utterance, time, dim].
@@ -36,7 +38,7 @@ class AttentionFusion(nn.Module):
         self.keys = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(sources))
 
     def forward(self, target: PaddedSequence, sources: Sequence[PaddedSequence]) -> PaddedSequence:
-        """Mean over the sources that are there; a target that has none stays as it is."""
+        """Mean over the sources that are present; without any, the target stays as it is."""
         paid = torch.stack(
             [
                 self._attention_paid(query(source.values), key(target.values), source.mask, target.mask)
@@ -59,7 +61,7 @@ class AttentionFusion(nn.Module):
 
 
 class TransformerFusion(nn.Module):
-    """Add to the target's tokens what they read from the other modalities; see CrossAttention.
+    """Add to the target's tokens the result of attention to the other modalities; see :class:`CrossAttention`.
 
     Shapes:
         target [utterance, time, dim], sources x [utterance, other time, dim] -> [utterance, time, dim].
@@ -70,7 +72,7 @@ class TransformerFusion(nn.Module):
         self.blocks = nn.ModuleList(CrossBlock(dim, heads) for _ in range(sources))
 
     def forward(self, target: PaddedSequence, sources: Sequence[PaddedSequence]) -> PaddedSequence:
-        """The sum over the sources that are there, and the target itself."""
+        """Sum of the target and the results for all sources that are present."""
         read = [block(target.values, source) for block, source in zip(self.blocks, sources, strict=True)]
         values = torch.stack([target.values, *read]).sum(0)
         return PaddedSequence(values * target.mask[..., None], target.mask)
@@ -80,8 +82,8 @@ class CrossBlock(nn.Module):
     """Pre-LayerNorm attention from target to source without a residual, then a feed-forward block with one.
 
     Shapes:
-        target [utterance, time, dim], source [utterance, other time, dim] -> [utterance, time, dim]; zero where there
-        is no source.
+        target [utterance, time, dim], source [utterance, other time, dim] -> [utterance, time, dim]; zero without a
+        source.
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -91,7 +93,7 @@ class CrossBlock(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
 
     def forward(self, target: Tensor, source: PaddedSequence) -> Tensor:
-        """Read the source."""
+        """Attend to the source."""
         read = self.attention(self.target_norm(target), self.source_norm(source.values), source.mask[:, None])
         return (read + self.ffn(self.ffn_norm(read))) * source.mask.any(1)[:, None, None]
 
@@ -116,7 +118,7 @@ FORMS: dict[str, type[AttentionFusion] | type[TransformerFusion]] = {
 
 
 class CrossAttention(FusionModule):
-    r"""Two modalities' feature maps meet between the early and the late convolutions of their encoders.
+    r"""Fuse two modalities' feature maps between the early and the late convolutions of their encoders.
 
     Chumachenko et al. 2022, https://arxiv.org/abs/2201.11095
 
@@ -124,26 +126,26 @@ class CrossAttention(FusionModule):
 
     .. math:: A_{j \to m} = \operatorname{softmax}\big(x_j W_q (x_m W_k)^\top / \sqrt{d}\big)
 
-    "attention" sums the rows, which says how much every token of m matters to j, and scales the tokens by it,
-    :math:`x'_{m,t} = x_{m,t} \sum_s A_{j \to m}[s, t]`; no value of j enters m. "transformer" adds a transformer block
-    in which m's tokens query j's: :math:`x'_m = x_m + r + FFN(LN(r))` with :math:`r` = attention from LN(x_m) to
-    LN(x_j). Two further convolutions follow, then pooling, concatenation and one linear layer.
+    "attention" sums over the queries, which gives the attention that every token of m receives from j, and scales the
+    tokens by it, :math:`x'_{m,t} = x_{m,t} \sum_s A_{j \to m}[s, t]`; no values of j enter m. "transformer" adds a
+    transformer block in which m's tokens query j's: :math:`x'_m = x_m + r + FFN(LN(r))` with :math:`r` = attention from
+    LN(x_m) to LN(x_j). Two further convolutions follow, then pooling, concatenation and one linear layer.
 
-    Differs from the authors' code: the shared encoder stands for EfficientFace and the MFCC CNN (with which that code
-    has 1,854,766 and 1,938,414 parameters, hence not reached here), all widths are one (there 128 for audio, 64 for
-    the early video tokens), there is no BatchNorm, and the projections of the transformer block have biases. With
-    three modalities a token is scaled by the mean over the others that are there ("attention") or reads all of them
-    ("transformer"). The modality dropout of the paper is a matter of training and not part of this method.
+    Differs from the authors' code: the shared encoder replaces EfficientFace and the MFCC CNN (so that the 1,854,766
+    and 1,938,414 parameters of that code are not reproduced), all widths are equal (there 128 for audio, 64 for the
+    early video tokens), there is no BatchNorm, and the projections of the transformer block have biases. With three
+    modalities a token is scaled by the mean over the other modalities that are present ("attention") or attends to each
+    of them ("transformer"). The paper's modality dropout concerns training and is not part of this method.
 
     Args:
         dims: Width of each modality, at least two.
         num_classes: Number of emotions.
         form: "attention" (the paper's best) or "transformer".
         hidden: Width of tokens and vectors.
-        heads: Of the attention (the paper: 1 or 4).
-        dropout: Of the encoders.
-        scale: Not in the paper: in form "attention", weights that average to one. Without it they average to the
-            quotient of the two lengths, so that one token of text makes hundreds of frames vanish.
+        heads: Number of attention heads (the paper: 1 or 4).
+        dropout: Dropout probability of the encoders.
+        scale: Whether the weights of the form "attention" average to one (not in the paper). Otherwise they average to
+            the quotient of the two lengths: a single token of text scales hundreds of frames to nearly zero.
     """
 
     title = "Intermediate attention"

@@ -1,4 +1,4 @@
-"""DialogueGCN: a relational graph of who speaks before and after whom, within a window (Ghosal et al. 2019)."""
+"""DialogueGCN: a graph of nearby turns, with relations by speakers and order (Ghosal et al. 2019)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CONTEXTS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.L
 
 
 class DialogueGCN(FusionModule):
-    r"""Each turn hears those in its window, as much as it attends to them and by a map that the relation chooses.
+    r"""Each turn receives messages from its window, weighted by attention and mapped by the relation of the two turns.
 
     Ghosal et al. 2019, https://arxiv.org/abs/1908.11540
 
     With :math:`g` the turns' states of a bidirectional GRU over the dialogue, :math:`N_i` the window of turn i (itself
-    included), parted by relation into :math:`N_i^r` (:class:`SpeakerRelations`), and attention within the window as
+    included), divided by relation into :math:`N_i^r` (:class:`SpeakerRelations`), and attention within the window as
     edge weights
 
     .. math::
@@ -33,27 +33,28 @@ class DialogueGCN(FusionModule):
         h'_i &= relu(U_0 h_i + \sum_{j \in N_i} U h_j), \quad f_i = norm([g_i ; h'_i]) \\
         logits_i &= W_2 relu(W_1 \sum_j softmax_j(f_i^\top W_f f_j) f_j)
 
-    Windows, widths and dropout are those of the authors' code and command. Where the code departs from the paper, this
-    is the paper: a GRU by default (there an LSTM), edge weights that match two turns (there a score for each pair of
-    positions), relu after both convolutions (there none). Messages are not divided by their number once more (the
-    paper leaves that constant open) and, as in the code, a turn's own state is not weighted by :math:`a_{ii}`. Differs
-    from both: the input is all modalities, each through the encoder that all methods share; relations have matrices of
-    their own, no shared bases (the code has 30, more than the 8 relations of a dyad); both attentions are scaled
-    (:class:`MatchingAttention`) and the classifier's has normalised inputs, without which the turns that hear most
-    neighbours draw all of it; the loss is the plain cross-entropy, theirs weighted by class. Windows and GRU see future
-    turns: offline only.
+    Windows, widths and dropout are those of the authors' code and command. Where code and paper differ, this follows
+    the paper: a GRU by default (in the code an LSTM), edge weights that match two turns (in the code one score per pair
+    of positions), a ReLU after both convolutions (in the code none). Messages are not divided by their number again
+    (the paper leaves that constant open) and, as in the code, a turn's own state is not weighted by :math:`a_{ii}`.
+
+    Differs from both: the input is all modalities, each read by the encoder that all methods share; each relation has
+    its own matrix, without shared bases (the code has 30 bases, more than the 8 relations of a dyad); both attentions
+    are scaled (:class:`MatchingAttention`), and the classifier's attention reads normalised inputs, since otherwise the
+    turns with the most neighbours receive all of it; the loss is the plain cross-entropy, where theirs is weighted by
+    class. Windows and GRU read future turns, so that the method works offline only.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of the utterance vectors, of the recurrent network in each direction and of the graph.
         rnn: "gru" or "lstm".
-        layers: Of the recurrent network.
-        window_past: Turns before an utterance that it hears.
-        window_future: Turns after it, likewise.
+        layers: Number of layers of the recurrent network.
+        window_past: Number of earlier turns in the window of a turn.
+        window_future: Number of later turns in it.
         relations: "pairs" of speakers, or "same_other", which suits dialogues of many speakers.
-        speakers: How many speakers "pairs" tells apart; later ones of a dialogue count as the last.
-        dropout: Of the encoders, between recurrent layers and in the classifier.
+        speakers: Number of speakers that "pairs" distinguishes; later speakers of a dialogue count as the last one.
+        dropout: Dropout probability of the encoders, between recurrent layers and in the classifier.
     """
 
     title = "DialogueGCN"

@@ -1,4 +1,4 @@
-"""DialogueRNN: recurrent states of the dialogue, of each party and of the emotion (Majumder et al. 2019)."""
+"""DialogueRNN: recurrent states of the dialogue, of each speaker and of the emotion (Majumder et al. 2019)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ATTENTIONS = ("simple", "general", "dot")
 
 
 class DialogueCell(nn.Module):
-    """One direction of DialogueRNN: three (with listeners four) GRU cells and attention over the global states.
+    """One direction of DialogueRNN: three GRU cells (four with listeners) and attention over the global states.
 
     Shapes:
         utterances [dialogue, turn, dim], speaker [dialogue, turn] -> emotion states [dialogue, turn, emotion].
@@ -67,27 +67,27 @@ class DialogueCell(nn.Module):
         return torch.stack(emotions, 1)
 
     def queries(self, utterances: Tensor) -> Tensor:
-        """What is matched with the global states, [dialogue, turn, global]."""
+        """Queries of the attention over the global states: [dialogue, turn, global]."""
         if self.match is not None:
             return self.match(utterances)
         return utterances if self.score is None else self.score.expand(*utterances.shape[:2], -1)
 
     def attend(self, query: Tensor, history: list[Tensor]) -> Tensor:
-        """The global states so far, weighed by their match with the query: [dialogue, global]."""
+        """Mean of the previous global states, weighted by their match with the query: [dialogue, global]."""
         states = torch.stack(history, 1)
         weights = (states @ query[..., None]).softmax(1)
         return (weights * states).sum(1)
 
     def listen(self, utterance: Tensor, speaker: Tensor, party: Tensor) -> Tensor:
-        """The parties' states if they only hear the utterance and its speaker: [dialogue, party, dim]."""
+        """States of the parties as listeners, after the utterance and its speaker: [dialogue, party, dim]."""
         if self.listener_cell is None:
             return party
-        heard = torch.cat([utterance, speaker], -1)[:, None].expand(-1, self.parties, -1)
-        return self.dropout(self.listener_cell(heard.flatten(0, 1), party.flatten(0, 1))).view_as(party)
+        spoken = torch.cat([utterance, speaker], -1)[:, None].expand(-1, self.parties, -1)
+        return self.dropout(self.listener_cell(spoken.flatten(0, 1), party.flatten(0, 1))).view_as(party)
 
 
 class DialogueRNN(FusionModule):
-    r"""Follow the dialogue, each party in it and the emotion by recurrent states that feed one another.
+    r"""Recurrent states of the dialogue, of each party and of the emotion, each an input of the others.
 
     Majumder et al. 2019, https://arxiv.org/abs/1811.00405
 
@@ -99,18 +99,20 @@ class DialogueRNN(FusionModule):
         q_{s,t} &= GRU_P([u_t ; c_t], q_{s,t-1}) \\
         e_t &= GRU_E(q_{s,t}, e_{t-1})
 
-    The other parties keep their states or, as listeners, take :math:`GRU_L([u_t ; q_{s,t}], q_{i,t-1})`. A second
-    network reads the dialogue backwards (BiDialogueRNN); each turn then attends to all emotion states (the "+Att"
-    variant, by :class:`MatchingAttention`, hence scaled) and is classified with one hidden layer. Parties differ by
-    their states alone: renaming them changes nothing.
+    The other parties keep their states or, as listeners, are updated to :math:`GRU_L([u_t ; q_{s,t}], q_{i,t-1})`. A
+    second network reads the dialogue backwards (BiDialogueRNN); each turn then attends to all emotion states (the
+    "+Att" variant, by :class:`MatchingAttention`, hence scaled) and is classified with one hidden layer. Parties differ
+    in their states only, so that renaming them changes nothing.
 
     Widths are the paper's, and so is the attention "general", :math:`u_t^\top W g_k`; "simple" is :math:`w^\top g_k`
     and "dot" is :math:`u_t^\top g_k`. Dropouts are those of the authors' code: on the recurrent states, on the emotion
-    states (0.15 more) and in the classifier. Differs from it: the utterance vectors come from the encoder that all
-    methods share; the backward network is told the speakers in its own order, there in the forward one's; the loss is
-    the plain cross-entropy, there weighted by class. The listeners' update is the code's, where the paper has their
-    visual features. Read in one direction the method never sees the future: the attention to emotion states, in the
-    paper over the whole dialogue, is then causal.
+    states (0.15 more) and in the classifier.
+
+    Differs from that code: the utterance vectors come from the encoder that all methods share; the backward network
+    reads the speakers backwards too, there in forward order; the loss is the plain cross-entropy, there weighted by
+    class. The listeners' update is the code's, where the paper uses their visual features. With one direction the
+    method never reads the future: the attention to emotion states, in the paper over the whole dialogue, is then
+    causal.
 
     Args:
         dims: Width of each modality.
@@ -120,13 +122,14 @@ class DialogueRNN(FusionModule):
         party_dim: Width of the parties' states.
         emotion_dim: Width of the emotion state.
         head_dim: Width of the classifier's hidden layer, for each direction.
-        attention: Over the global states: "general", "simple" or "dot" (needs utterances as wide as global states).
+        attention: Attention over the global states: "general", "simple" or "dot" (which needs utterances as wide as
+            global states).
         bidirectional: Whether there is a backward network.
-        listener: Whether the parties that do not speak are updated too.
+        listener: Whether parties that do not speak are updated as well.
         emotion_attention: Whether a turn attends to the other turns' emotion states.
-        parties: How many parties have states of their own; later ones of a dialogue share the last.
-        dropout: Of the encoders and in the classifier.
-        rec_dropout: Of the recurrent states.
+        parties: Number of parties with their own state; later parties of a dialogue share the last one.
+        dropout: Dropout probability of the encoders and in the classifier.
+        rec_dropout: Dropout probability of the recurrent states.
     """
 
     title = "DialogueRNN"
@@ -157,7 +160,9 @@ class DialogueRNN(FusionModule):
         if attention not in ATTENTIONS:
             raise unknown("attention", attention, ATTENTIONS)
         if attention == "dot" and width != global_dim:
-            raise ValueError(f"dot attention of utterances of width {width} to global states of width {global_dim}")
+            raise ValueError(
+                f"dot attention needs utterances and global states of equal width; given {width} and {global_dim}"
+            )
         self.parties = parties
         directions = 2 if bidirectional else 1
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)

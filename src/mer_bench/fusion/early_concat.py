@@ -1,4 +1,4 @@
-"""Early fusion: concatenate the modalities' utterance vectors, classify with one hidden layer."""
+"""Early concatenation: concatenate the modalities' utterance vectors and classify them with one hidden layer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mer_bench.fusion.utterance import Encoders
 
 
 class EarlyConcat(FusionModule):
-    """Concatenation and a fully connected layer, the "Concat + FC" row of the CFN-SR and MSAF tables.
+    """Concatenation and one hidden layer, "Concat + FC" in the tables of CFN-SR and MSAF.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of the utterance vectors and of the hidden layer.
-        dropout: Of the encoders and the hidden layer.
+        dropout: Dropout probability of the encoders and the hidden layer.
     """
 
     title = "Early concatenation"

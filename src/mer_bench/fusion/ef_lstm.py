@@ -1,4 +1,4 @@
-"""Early fusion LSTM (EF-LSTM): concatenate the modalities' features at each time step, read them with one LSTM."""
+"""EF-LSTM: concatenate the modalities' features at each time step and read them with one LSTM (Zadeh et al. 2018)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from mer_bench.fusion.layers import perceptron, resample
 class EFLSTM(FusionModule):
     r"""One LSTM over the concatenated features of all modalities, brought to a common time axis.
 
-    A baseline of many tables, first that of https://arxiv.org/abs/1802.00927 (Zadeh et al. 2018)
+    A baseline in many tables, first in that of Zadeh et al. 2018, https://arxiv.org/abs/1802.00927
 
     .. math:: h_t = LSTM([x_{text,t}; x_{audio,t}; x_{vision,t}], h_{t-1}), \quad logits = W_2 relu(W_1 h_T)
 
-    Those tables align the modalities to spoken words. Here no word times are known, and modalities differ in frame
-    rate: each utterance is cut into ``steps`` equal spans and each modality's frames are averaged over each
-    (:func:`~mer_bench.fusion.layers.resample`). An absent modality is zero throughout, a pooled vector is there at
-    every step. All sizes are ours (inferred); the number of steps also bounds the time that a batch takes, whatever the
-    number of frames.
+    Differs from those baselines, which align the modalities to spoken words: here word times are not known and the
+    modalities differ in frame rate, so that each modality's frames are averaged over ``steps`` equal spans of the
+    utterance (:func:`~mer_bench.fusion.layers.resample`). An absent modality is zero at every step, a single vector is
+    repeated. All sizes are inferred. The number of steps also limits the time per batch, whatever the number of frames.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of the LSTM and of the hidden layer.
-        layers: Of the LSTM.
+        layers: Number of layers of the LSTM.
         steps: Length of the common time axis.
-        dropout: Between the LSTM's layers, on its last state and in the classifier.
+        dropout: Dropout probability between the LSTM's layers, on its last state and in the classifier.
     """
 
     title = "EF-LSTM"

@@ -1,4 +1,4 @@
-"""Gated Multimodal Unit (GMU): gates decide how much of each modality enters the fused vector (Arevalo et al. 2017)."""
+"""GMU: gates decide how much of each modality enters the fused vector (Arevalo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mer_bench.fusion.utterance import Encoders
 
 
 class GatedUnit(nn.Module):
-    """The unit: a sum of the modalities' tanh features, each behind a gate that sees all modalities.
+    """The unit: a sum of the modalities' tanh features, each multiplied by a gate that depends on all modalities.
 
-    Two modalities share one gate, z and 1 - z; any other number has a gate each. There are no biases, as in the
+    Two modalities share one gate, z and 1 - z; otherwise each modality has its own. There are no biases, as in the
     paper's equations, so that an absent modality (a zero vector) adds nothing.
 
     Shapes:
@@ -38,7 +38,7 @@ class GatedUnit(nn.Module):
 
 
 class Gated(FusionModule):
-    r"""Fuse by input-dependent gates, one for each modality and feature.
+    r"""Fuse by input-dependent gates, one per modality and feature.
 
     Arevalo et al. 2017, https://arxiv.org/abs/1702.01992
 
@@ -53,7 +53,7 @@ class Gated(FusionModule):
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of the utterance vectors and of the unit.
-        dropout: Of the encoders and before the classifier.
+        dropout: Dropout probability of the encoders and before the classifier.
     """
 
     title = "GMU"

@@ -16,11 +16,12 @@ from mer_bench.fusion.mfn import GatedMemory
 
 
 class DynamicFusionGraph(nn.Module):
-    """DFG: a vertex for every subset of modalities, each fed by all smaller ones behind input-dependent efficacies.
+    """DFG: one vertex per subset of modalities, computed from its proper subsets with input-dependent efficacies.
 
-    The vertices of single modalities are given. That of a larger subset is a network of one hidden layer on its
-    proper subsets' vertices, each multiplied by the efficacy of its edge, a number in (0, 1); so is the output, on all
-    vertices. A further network computes all efficacies from the single modalities: 19 with three, 5 with two.
+    The vertices of single modalities are the input. The vertex of a larger subset is a network of one hidden layer on
+    the vertices of its proper subsets, each multiplied by the efficacy of its edge, a number in (0, 1); the output is
+    such a network on all vertices. One more network computes all efficacies from the single modalities: 19 for three
+    modalities, 5 for two.
 
     Shapes:
         modalities x [..., dim] -> [..., dim].
@@ -29,7 +30,7 @@ class DynamicFusionGraph(nn.Module):
     def __init__(self, modalities: int, dim: int, inner: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         vertices = [one for size in range(1, modalities + 1) for one in combinations(range(modalities), size)]
-        #: For each vertex beyond the given ones, and last the output: which earlier vertices feed it.
+        #: The input vertices of each further vertex and, last, of the output.
         self.sources = [
             [number for number, other in enumerate(vertices) if set(other) < set(vertex)]
             for vertex in vertices[modalities:]
@@ -51,7 +52,7 @@ class DynamicFusionGraph(nn.Module):
 
 
 class GraphMFN(FusionModule):
-    r"""Fuse the modalities' LSTM states at each step in a graph of all their subsets, and remember the outcome.
+    r"""Fuse the modalities' LSTM states at each step in a graph of all their subsets, and store the result in a memory.
 
     Zadeh et al. 2018, https://aclanthology.org/P18-1208
 
@@ -59,11 +60,11 @@ class GraphMFN(FusionModule):
         u_t = GatedMemory(g_t, u_{t-1}), \quad logits = D_o [h_{1,T}; ...; h_{M,T}; u_T]
 
     with D a network of one hidden layer, :class:`DynamicFusionGraph` the graph and
-    :class:`~mer_bench.fusion.layers.GatedMemory` the memory of MFN. What the graph reads of the LSTMs (two hidden
-    states, not cells) follows the public reimplementation in MMSA; that efficacies are sigmoids, the networks' one
-    hidden layer, all sizes and the dropout are inferred. Differs from the paper, which aligns the modalities to spoken
-    words: each utterance is cut into ``steps`` equal spans and the frames of each are averaged
-    (:func:`~mer_bench.fusion.layers.resample`), so that the time of a batch does not grow with the number of frames.
+    :class:`~mer_bench.fusion.mfn.GatedMemory` the memory of MFN. The input of the graph (two hidden states, not cells)
+    follows the public reimplementation in MMSA; the sigmoids of the efficacies, the number of hidden layers, all sizes
+    and the dropout are inferred. Differs from the paper, which aligns the modalities to spoken words: the frames are
+    averaged over ``steps`` equal spans of the utterance (:func:`~mer_bench.fusion.layers.resample`), so that the time
+    per batch does not grow with the number of frames.
 
     Args:
         dims: Width of each modality.
@@ -73,7 +74,7 @@ class GraphMFN(FusionModule):
         memory: Width of the gated memory.
         inner: Width of the hidden layers of the graph, the gates and the classifier.
         steps: Length of the common time axis.
-        dropout: Of those hidden layers.
+        dropout: Dropout probability of those hidden layers.
     """
 
     title = "Graph-MFN"

@@ -1,4 +1,4 @@
-"""GraphSmile: propagation from modality to modality and back, with a sense for shifts of sentiment (Li et al. 2024)."""
+"""GraphSmile: graphs between pairs of modalities, trained to detect shifts of sentiment as well (Li et al. 2024)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import CheapDropout
 from mer_bench.fusion.utterance import Encoders
 
-#: Number of classes -> sentiment of each: of IEMOCAP (``four``, ``six``) and MELD in the order of their label sets.
-#: MELD's surprise is positive as often as negative.
+#: Number of classes -> one character per class, its sentiment, for IEMOCAP (``four``, ``six``) and MELD in the order of
+#: their label sets. The sentiment of MELD's surprise is unknown, since it is positive as often as negative.
 SENTIMENTS = {4: "-+-0", 6: "+-0-+-", 7: "0?--+--"}
 UNKNOWN = "?"
 IGNORED = -100
 
 
 class StackedLinear(nn.Module):
-    """A linear layer for each pair of modalities: [pair, ..., dim] -> the same shape."""
+    """One linear layer per pair of modalities: [pair, ..., dim] -> the same shape."""
 
     def __init__(self, pairs: int, dim: int) -> None:
         super().__init__()
@@ -30,19 +30,20 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(pairs, dim).uniform_(-(dim**-0.5), dim**-0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """One batched product."""
+        """Apply all layers by one batched product."""
         return torch.baddbmm(self.bias[:, None], x.flatten(1, -2), self.weight).view(x.shape)
 
 
 class PairwisePropagation(nn.Module):
-    r"""GSF: for each pair of modalities, linear graph convolutions along edges that lead to the other modality only.
+    r"""GSF: linear graph convolutions per pair of modalities, along edges that lead to the other modality only.
 
     .. math:: X^{(l)} = D^{-1/2} A D^{-1/2} X^{(l-1)} W_l + b_l, \quad
         Z = X^{(0)} + \sum_l LeakyReLU(X^{(l)} V_l + c_l)
 
-    A node hears the other modality's utterances within its window. So odd layers bring what is in the other modality
-    and even ones what is in its own, never both at once. An edge weighs what its direction and its distance in turns
-    have learnt, the exponential of a parameter that starts at zero. An absent node hears, but is not heard.
+    A node receives messages from the other modality's utterances within its window. Odd layers therefore carry
+    information of the other modality, even layers that of its own, never both at once. The weight of an edge depends on
+    its direction and its distance in turns: it is the exponential of a learnt parameter, initially zero. An absent node
+    receives messages but sends none.
 
     Shapes:
         x [pair, side, dialogue, turn, dim], present [pair, side, dialogue, turn] -> as x.
@@ -57,7 +58,7 @@ class PairwisePropagation(nn.Module):
         self.dropout = CheapDropout(dropout)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """The input and what each layer reads out of its nodes, added up."""
+        """Sum of the input and the readouts of all layers."""
         adjacency, total = self.adjacency(present), x
         for convolution, readout in zip(self.convolutions, self.readouts, strict=True):
             x = convolution(adjacency @ x.flip(1))
@@ -77,36 +78,38 @@ class PairwisePropagation(nn.Module):
 
 
 class GraphSmile(FusionModule):
-    r"""Propagate between two modalities at a time, and learn beside the emotion its sentiment and when that shifts.
+    r"""Graph propagation between two modalities at a time; sentiment and its shifts are further training targets.
 
     Li et al. 2024, https://arxiv.org/abs/2407.21536
 
-    1. GSF (:class:`PairwisePropagation`) gives two representations of an utterance for each pair of modalities.
+    1. GSF (:class:`PairwisePropagation`) computes two representations of each utterance per pair of modalities.
     2. They are averaged after one shared layer, :math:`h_i = mean_z\, LeakyReLU(W z_i + b)`; a linear layer classifies.
-    3. SDP: linear layers tell the sentiment of :math:`h_i`, and of :math:`[h_i; h_j]` whether the two utterances'
-       sentiments differ, for all i and j in the same stretch of ``shift_window`` turns.
+    3. SDP: linear layers predict the sentiment from :math:`h_i`, and from :math:`[h_i; h_j]` whether the sentiments of
+       the two utterances differ, for all i and j in the same stretch of ``shift_window`` turns.
 
     Sizes, windows, dropout and weights are those of the authors' IEMOCAP-6 run (on MELD: hidden 384, 5 layers, windows
-    3 and 3, shift window 3, weights 0.5 and 0.2). Differs from their code: the utterance vectors come from the encoder
-    that all methods share, in place of a BatchNorm on the text and a linear layer with LeakyReLU; a weight belongs to
-    an edge's direction and distance, where theirs belongs to its place in the batch, so that a dialogue's logits depend
-    on its batch-mates; weights are positive. A method is not told utterances' sentiments, so that they come from
-    the emotions, as theirs do on IEMOCAP; MELD's own sentiments are not a function of the emotion, and its surprise is
-    left out of both losses. Windows reach into the future, so it works offline only. Speakers are not used, as there.
+    3 and 3, shift window 3, weights 0.5 and 0.2).
+
+    Differs from their code: the utterance vectors come from the encoder that all methods share, instead of a BatchNorm
+    on the text and a linear layer with LeakyReLU; an edge's weight belongs to its direction and distance, where theirs
+    belongs to a position in the batch, so that a dialogue's logits depend on the others of its batch; weights are
+    positive. Batches contain no sentiments, so that they are derived from the emotions, as theirs are on IEMOCAP;
+    MELD's own sentiments are not a function of the emotion, and its surprise is excluded from both losses. Windows
+    include future turns, so that the method works offline only. Speakers are not used, as in the code.
 
     Args:
         dims: Width of each modality, at least two.
         num_classes: Number of emotions.
         hidden: Width throughout.
-        layers: Of propagation, for each pair of modalities.
-        window_past: Turns before an utterance that its nodes hear.
-        window_future: Turns after it, likewise.
-        dropout: Of the encoders and of what each layer reads out.
-        sentiments: One character for each class; classes of the same character share a sentiment, "?" has none. By
-            default that of IEMOCAP or MELD for 4, 6 or 7 classes (:data:`SENTIMENTS`), else "", neither loss.
-        shift_window: Turns within which shifts are told.
-        sentiment_weight: Of the sentiment's cross-entropy.
-        shift_weight: Of the shifts' cross-entropy.
+        layers: Number of propagation layers per pair of modalities.
+        window_past: Number of earlier turns in the window of a turn.
+        window_future: Number of later turns in it.
+        dropout: Dropout probability of the encoders and of the readouts of all layers.
+        sentiments: One character per class; classes with the same character share a sentiment, "?" means unknown. By
+            default that of IEMOCAP or MELD for 4, 6 or 7 classes (:data:`SENTIMENTS`), else "", without both losses.
+        shift_window: Number of turns in a stretch within which shifts are predicted.
+        sentiment_weight: Weight of the sentiment's cross-entropy.
+        shift_weight: Weight of the shifts' cross-entropy.
     """
 
     title = "GraphSmile"
@@ -136,9 +139,12 @@ class GraphSmile(FusionModule):
         super().__init__(dims, num_classes)
         sentiments = SENTIMENTS.get(num_classes, "") if sentiments is None else sentiments
         if sentiments and len(sentiments) != num_classes:
-            raise ValueError(f"sentiments {sentiments!r} has not one character for each of {num_classes} classes")
+            raise ValueError(f"sentiments {sentiments!r} must have one character for each of the {num_classes} classes")
         if min(window_past, window_future) < 0 or shift_window < 1:
-            raise ValueError(f"windows ({window_past}, {window_future}) or shift window {shift_window} too small")
+            raise ValueError(
+                f"window_past {window_past} and window_future {window_future} must be at least 0, "
+                f"shift_window {shift_window} at least 1"
+            )
         groups = sorted(set(sentiments) - {UNKNOWN})
         self.shift_window, self.sentiment_weight, self.shift_weight = shift_window, sentiment_weight, shift_weight
         pairs = list(combinations(range(len(self.dims)), 2))
@@ -155,14 +161,14 @@ class GraphSmile(FusionModule):
         self.fusion = nn.Sequential(nn.Linear(hidden, hidden), nn.LeakyReLU())
         self.head = nn.Linear(hidden, num_classes)
         self.sentiment = nn.Linear(hidden, len(groups)) if groups else None
-        self.shift = nn.Linear(hidden, 4) if groups else None  # of [h_i; h_j]: two outputs for i, two for j
+        self.shift = nn.Linear(hidden, 4) if groups else None  # reads [h_i; h_j]: two outputs for i, two for j
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
         return self.head(batch.flatten(self.fused(batch)))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropies of the emotion, of its sentiment and of the sentiment's shifts."""
+        """Cross-entropies of the emotion, its sentiment and the shifts of sentiment."""
         h = self.fused(batch)
         losses = {"cross_entropy": self.cross_entropy(self.head(batch.flatten(h)), batch)}
         if self.sentiment is not None and self.shift is not None:

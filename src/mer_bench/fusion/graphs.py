@@ -1,7 +1,7 @@
-"""What the methods for conversations share: windows, relations between speakers, graphs as dense masked tensors.
+"""Layers that dialogue methods share: windows, relations between speakers, and graphs as dense masked tensors.
 
-A graph of a dialogue has at most a few hundred nodes: a mask [node, other node] and a matrix product are faster than
-lists of edges, and need no loop.
+The graph of a dialogue has at most a few hundred nodes, so that a mask [node, other node] and a matrix product are
+faster than a list of edges, and need no loop.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from mer_bench.fusion.utterance import Encoders
 
 
 def window(turns: int, past: int, future: int, device: torch.device) -> Tensor:
-    """Mask [turn, other turn], True where the other is at most ``past`` turns before or ``future`` after."""
+    """Mask [turn, other turn], True for other turns at most ``past`` turns earlier or ``future`` turns later."""
     step = torch.arange(turns, device=device)
     ahead = step - step[:, None]
     return (ahead >= -past) & (ahead <= future)
 
 
 class DialogueEncoder(nn.Module):
-    """The nodes of a conversation's multimodal graph: each modality's utterance vectors, in dialogue order.
+    """Nodes of a dialogue's multimodal graph: each modality's utterance vectors, in dialogue order.
 
     Shapes:
-        batch -> vectors [dialogue, modality, turn, hidden], and [dialogue, modality, turn]: True where there is one.
+        batch -> vectors [dialogue, modality, turn, hidden], present [dialogue, modality, turn].
     """
 
     def __init__(self, dims: Mapping[str, int], hidden: int, *, dropout: float) -> None:
@@ -46,21 +46,21 @@ class DialogueEncoder(nn.Module):
 
 
 class SpeakerEmbedding(nn.Embedding):
-    """A vector for each speaker of a dialogue, by order of appearance; later speakers share the last one.
+    """One vector per speaker of a dialogue, in order of appearance; speakers beyond the table share the last one.
 
     Shapes:
         speaker [dialogue, turn] -> [dialogue, turn, dim].
     """
 
     def forward(self, speaker: Tensor) -> Tensor:
-        """Look the speakers up."""
+        """Return the speakers' vectors."""
         return super().forward(speaker.clamp(max=self.num_embeddings - 1))
 
 
 def text_context(
     kind: type[nn.LSTM] | type[nn.GRU], dims: Mapping[str, int], hidden: int, *, dropout: float
 ) -> BidirectionalRNN | None:
-    """Two bidirectional layers that read a dialogue's text vectors and keep their width; None where there is no text.
+    """Two bidirectional layers over a dialogue's text vectors, which preserve the width; None without text.
 
     Raises:
         ValueError: ``hidden`` is odd.
@@ -74,11 +74,11 @@ def text_context(
 class AngularGraph:
     r"""MMGCN's graph, symmetrically normalised; a node is (modality, turn).
 
-    Within a modality all turns of a dialogue are joined, across modalities those of one utterance, with weights
+    Edges join all turns within a modality, and the modalities of the same utterance, with weights
 
     .. math:: A_{ij} = 1 - \arccos(0.99999 \cos(x_i, x_j)) / \pi, \quad P = D^{-1/2} A D^{-1/2}
 
-    Only these entries of P are ever computed. An absent node has no edges.
+    Only these entries of P are computed. An absent node has no edges.
     """
 
     within: Tensor  #: [dialogue, modality, turn, other turn]
@@ -86,7 +86,7 @@ class AngularGraph:
 
     @classmethod
     def of(cls, x: Tensor, present: Tensor, *, across_weight: float = 1.0) -> AngularGraph:
-        """The graph of nodes ``x`` [dialogue, modality, turn, dim]; edges across count ``across_weight`` as much."""
+        """The graph of nodes ``x`` [dialogue, modality, turn, dim]; edges across modalities get ``across_weight``."""
         unit = F.normalize(x, dim=-1)
         within = cls._similarity(unit, present)
         across = across_weight * cls._similarity(unit.transpose(1, 2), present.transpose(1, 2))
@@ -126,10 +126,10 @@ class DeepGraphConvolution(nn.Module):
         self.weight = nn.Linear(2 * dim, dim, bias=False)
 
     def forward(self, h: Tensor, start: Tensor, graph: AngularGraph) -> Tensor:
-        """Spread ``h`` over the graph and mix it with the first layer's input."""
-        heard = graph.spread(h)
-        kept = (1 - self.alpha) * heard + self.alpha * start
-        return F.relu((1 - self.theta) * kept + self.theta * self.weight(torch.cat([heard, start], -1)))
+        """Propagate ``h`` over the graph and mix it with the first layer's input."""
+        propagated = graph.spread(h)
+        residual = (1 - self.alpha) * propagated + self.alpha * start
+        return F.relu((1 - self.theta) * residual + self.theta * self.weight(torch.cat([propagated, start], -1)))
 
 
 def deep_graph_convolutions(dim: int, layers: int, *, alpha: float, eta: float) -> nn.ModuleList:
@@ -138,12 +138,12 @@ def deep_graph_convolutions(dim: int, layers: int, *, alpha: float, eta: float) 
 
 
 class SpeakerRelations:
-    """The relation of each pair of turns: who speaks in both, and whether the other turn is later.
+    """Relation of each pair of turns, by the two speakers and by whether the other turn is later.
 
-    "pairs" tells the speakers apart, first pair member, then second, as DialogueGCN and COGMEN do (2 speakers^2
-    relations; later speakers of a dialogue share the last index). "same_other" only asks if they are the same (4
-    relations, whatever the number of speakers), and is thus invariant to their names. A turn's relation to itself is
-    one of those to turns that are not later.
+    "pairs" distinguishes ordered pairs of speakers, as DialogueGCN and COGMEN do (2 speakers^2 relations; later
+    speakers of a dialogue share the last index). "same_other" distinguishes only whether the speaker is the same (4
+    relations for any number of speakers) and is therefore invariant to the order of the speakers. A turn itself counts
+    as not later.
 
     Shapes:
         speaker [dialogue, turn], allowed [dialogue, turn, other turn] -> [dialogue, relation, turn, other turn].
@@ -156,7 +156,7 @@ class SpeakerRelations:
         self.count = 2 * (speakers**2 if kind == "pairs" else 2)
 
     def __call__(self, speaker: Tensor, allowed: Tensor) -> Tensor:
-        """One mask a relation; of each allowed pair exactly one is True."""
+        """One mask per relation; for each allowed pair exactly one of them is True."""
         step = torch.arange(speaker.shape[1], device=speaker.device)
         if self.kind == "pairs":
             speaker = speaker.clamp(max=self.speakers - 1)
@@ -185,7 +185,7 @@ class RelationalConvolution(nn.Module):
         self.relations = nn.Parameter((torch.rand(relations, dim, out) * 2 - 1) * (6 / (dim + out)) ** 0.5)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Hear the neighbours through each relation."""
+        """Pass messages along each relation."""
         messages = x[:, None] @ self.relations  # [dialogue, relation, node, out]
         return self.root(x) + weights.to(x.dtype).transpose(1, 2).flatten(2) @ messages.flatten(1, 2)
 
@@ -210,21 +210,21 @@ class GraphTransformer(nn.Module):
         self.query, self.key, self.value, self.root = (nn.Linear(dim, heads * out) for _ in range(4))
 
     def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        """Attend to the neighbours; a node without any keeps its own part alone."""
+        """Attend to the neighbours; a node without neighbours gets the first term only."""
         q, k, v = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.query, self.key, self.value)
         )
         some = edges.any(-1, keepdim=True)
-        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=(edges | ~some)[:, None])
-        return self.root(x) + heard.transpose(1, 2).flatten(2) * some
+        messages = F.scaled_dot_product_attention(q, k, v, attn_mask=(edges | ~some)[:, None])
+        return self.root(x) + messages.transpose(1, 2).flatten(2) * some
 
 
 class MatchingAttention(nn.Module):
     """Bilinear attention weights softmax_j(q_i W x_j / sqrt(dim)), as DialogueRNN and DialogueGCN match utterances.
 
-    Not in the papers: the scale, and the identity as W's first value, so that turns begin by attending to their like.
-    Without these the weights are first uniform over a dialogue and soon, since Adam moves all of W at once, one-hot.
+    Not in the papers: the scale, and the identity as initial W, so that turns first attend to similar turns. Without
+    both, the weights are initially uniform over a dialogue and soon one-hot, since Adam changes all of W at once.
 
     Shapes:
         query [batch, target, query], source [batch, source, dim], allowed [batch or 1, target, source]
@@ -237,5 +237,5 @@ class MatchingAttention(nn.Module):
         nn.init.eye_(self.match.weight)
 
     def forward(self, query: Tensor, source: Tensor, allowed: Tensor) -> Tensor:
-        """Weights over the ``allowed`` places of ``source``."""
+        """Weights over the ``allowed`` positions of ``source``."""
         return masked_softmax(self.match(query) @ source.mT * source.shape[-1] ** -0.5, allowed)

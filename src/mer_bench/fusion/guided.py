@@ -1,4 +1,4 @@
-"""The parts that CFN-SR and TACFN share: selection within a modality, and attention that another one guides."""
+"""Layers that CFN-SR, TACFN and LMR-CBT share: selection within a modality, and attention guided by another one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mer_bench.fusion.transformer import TransformerEncoder
 
 
 class SelfSelection(nn.Module):
-    """A sequence selects within itself: the last token of a causal pre-LayerNorm transformer (CFN-SR, TACFN).
+    """Selection within a modality: the last token of a causal pre-LayerNorm transformer.
 
     250,048 parameters at width 64 with 5 layers, as in the authors' CFN-SR code.
 
@@ -21,7 +21,7 @@ class SelfSelection(nn.Module):
     def __init__(self, dim: int, *, heads: int, layers: int, dropout: float, embedding_dropout: float) -> None:
         super().__init__()
         if layers < 1:
-            raise ValueError(f"self-attention of {layers} layers selects nothing; the least is 1")
+            raise ValueError(f"layers {layers} is too small: self-attention needs at least 1 layer")
         self.encoder = TransformerEncoder(
             dim, heads=heads, layers=layers, causal=True, dropout=dropout, embedding_dropout=embedding_dropout
         )
@@ -32,22 +32,22 @@ class SelfSelection(nn.Module):
 
 
 class GuidedAttention(nn.Module):
-    r"""Additive attention over a target's tokens that other modalities guide (CFN-SR; in spliced form TACFN).
+    r"""Additive attention over a target's tokens, guided by other modalities (CFN-SR, and TACFN in spliced form).
 
     With the guide's vector :math:`a` and the target's tokens :math:`x_t`
 
     .. math:: w = \operatorname{softmax}_t\big(v^\top \tanh(W [x_t ; a] + b)\big), \qquad x'_t = w_t x_t + x_t
 
-    CFN-SR writes :math:`W_x x_t + W_a a` and TACFN splices; both are this one linear map. The weights are per
-    utterance: CFN-SR's public code adds up the maps of all clips in a batch, which makes them depend on batch-mates.
+    CFN-SR writes :math:`W_x x_t + W_a a` and TACFN concatenates; both are the same linear map. The weights are computed
+    per utterance; CFN-SR's public code adds up the maps of all clips in a batch, so that clips depend on each other.
 
     Args:
         target: Width of the target's tokens.
         guide: Width of the guiding vector; 0 for none (the ablation without splice).
         hidden: Width of the additive attention.
-        residual: Add the tokens back (off: an ablation).
-        scale: Multiply the weights by the number of tokens, so that their mean is one. Without it, as in the papers,
-            a softmax over many tokens makes :math:`w_t x_t` vanish beside :math:`x_t`.
+        residual: Whether to add the tokens themselves (without them: an ablation).
+        scale: Whether to multiply the weights by the number of tokens, so that their mean is one. Without it, as in the
+            papers, :math:`w_t x_t` is negligible beside :math:`x_t` when there are many tokens.
 
     Shapes:
         target [utterance, time, target], guide [utterance, guide] -> [utterance, time, target].

@@ -1,4 +1,4 @@
-"""Late fusion: average the class probabilities of one classifier a modality (the "Averaging" row of MSAF)."""
+"""Late average: average the class probabilities of one classifier per modality ("Averaging" in Su et al. 2020)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mer_bench.fusion.utterance import Encoders
 
 
 class LateAverage(FusionModule):
-    """p(c) = mean over the present modalities m of softmax(W_m h_m + b_m)_c; the classifiers never meet in training.
+    """p(c) = mean over the present modalities m of softmax(W_m h_m + b_m)_c.
 
-    Each modality's classifier is trained on its own cross-entropy, so that a strong one does not silence a weak one.
+    Each modality's classifier is trained by its own cross-entropy, so that a strong one does not hide a weak one.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of the utterance vectors.
-        dropout: Of the encoders.
+        dropout: Dropout probability of the encoders.
     """
 
     title = "Late average"
@@ -40,12 +40,12 @@ class LateAverage(FusionModule):
         return probabilities.sum(0).clamp(min=1e-12).log()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean of the modalities' own cross-entropies."""
+        """Mean of the modalities' cross-entropies."""
         each = torch.stack([self.cross_entropy(logits, batch) for logits in self.unimodal_logits(batch)])
         return {"cross_entropy": each.mean()}
 
     def counted(self, batch: Batch) -> Tensor:
-        """Mask [modality, utterance] of ones and zeros; all ones where an utterance has no modality at all."""
+        """Ones for present modalities [modality, utterance]; all ones for an utterance without any modality."""
         present = self.present(batch)
         return (present | ~present.any(0)).to(self.class_counts.dtype)
 

@@ -1,4 +1,4 @@
-"""Late fusion: multiply the class probabilities of one classifier a modality (the "Multiplication" row of MSAF)."""
+"""Late product: multiply the class probabilities of one classifier per modality (Su et al. 2020)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from mer_bench.fusion.late_average import LateAverage
 class LateProduct(LateAverage):
     r"""p(c) proportional to the product over the present modalities m of softmax(W_m h_m + b_m)_c.
 
-    The row "Multiplication" of the MSAF table, https://arxiv.org/abs/2012.07175
+    "Multiplication" in the table of Su et al. 2020 (MSAF), https://arxiv.org/abs/2012.07175
 
     .. math:: \log p(c) = \sum_m \log \operatorname{softmax}(W_m h_m + b_m)_c + constant
 
-    It assumes that modalities err independently: one that is sure of itself overrules those that are not. Training is
-    that of the average, each classifier on its own cross-entropy (inferred: MSAF does not say how this row was
-    trained), so that the two rows differ in the rule alone.
+    The product assumes that the modalities' errors are independent, so that a confident modality outweighs uncertain
+    ones. Training is the same as for the average, each classifier by its own cross-entropy (inferred: the paper does
+    not say how it was trained), so that the two methods differ in the rule only.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of the utterance vectors.
-        dropout: Of the encoders.
+        dropout: Dropout probability of the encoders.
     """
 
     title = "Late product"

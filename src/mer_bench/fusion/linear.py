@@ -1,4 +1,4 @@
-"""A linear model of each feature's mean and deviation: the floor that a fusion method must pass to have learnt much."""
+"""Linear: regression on the mean and the deviation of each feature, the score that a neural method must exceed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mer_bench.fusion.utterance import Standardization
 
 
 class Linear(FusionModule):
-    """Multinomial regression on the standardised statistics of all modalities side by side.
+    """Multinomial logistic regression on the concatenated standardised statistics of all modalities.
 
     Args:
         dims: Width of each modality.

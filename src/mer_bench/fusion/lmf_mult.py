@@ -1,4 +1,4 @@
-"""LMF-MulT: modalities and their low-rank fusion, a sequence itself, read each other (Sahay et al. 2020)."""
+"""LMF-MulT: cross-modal transformers between each modality and a low-rank fusion of all (Sahay et al. 2020)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mer_bench.fusion.layers import TemporalConvolution, masked_mean
 from mer_bench.fusion.low_rank import LowRankFusion
 from mer_bench.fusion.transformer import ResidualHead, TransformerEncoder
 
-#: Whose queries: the modalities' (they read the fused sequence), the fused sequence's (it reads them), or both.
+#: Where the queries come from: the modalities (they read the fused sequence), the fused sequence, or both.
 DIRECTIONS = {"both": ("to_modality", "to_fused"), "to_modality": ("to_modality",), "to_fused": ("to_fused",)}
 
 
 def interpolate(sequence: PaddedSequence, steps: int) -> Tensor:
-    """Every sequence stretched or shrunk to ``steps`` tokens by linear interpolation; the identity at that length.
+    """Resample every sequence to ``steps`` tokens by linear interpolation; a sequence of that length stays as it is.
 
     [utterance, time, dim] -> [utterance, steps, dim]; zero for a missing modality.
     """
@@ -27,15 +27,15 @@ def interpolate(sequence: PaddedSequence, steps: int) -> Tensor:
     length = mask.sum(1, keepdim=True).to(values.dtype)
     step = torch.arange(steps, device=values.device, dtype=values.dtype)
     last = (length - 1).clamp(min=0)
-    place = torch.minimum(((step + 0.5) * length / steps - 0.5).clamp(min=0), last)
-    before = place.floor()
+    position = torch.minimum(((step + 0.5) * length / steps - 0.5).clamp(min=0), last)
+    before = position.floor()
     after = torch.minimum(before + 1, last)
     first, second = (values.take_along_dim(index.long()[..., None], 1) for index in (before, after))
-    return torch.lerp(first, second, (place - before)[..., None])
+    return torch.lerp(first, second, (position - before)[..., None])
 
 
 class LMFMulT(FusionModule):
-    r"""Cross-modal transformers between every modality and one sequence that low-rank fusion makes of all.
+    r"""Cross-modal transformers between each modality and one sequence, the low-rank fusion of all of them.
 
     Sahay et al. 2020, https://arxiv.org/abs/2007.02038
 
@@ -47,30 +47,31 @@ class LMFMulT(FusionModule):
         z = \big[mean_t\ CM_{f \to m}(x_m, f) ; mean_t\ CM_{m \to f}(f, x_m)\big]_m, \quad
         logits = W(z + W_2 relu(W_1 z))
 
-    With three modalities that takes six cross-modal transformers as in MulT, or three in one direction, and no
-    self-attention after them, where most of MulT's parameters are.
+    With three modalities there are six cross-modal transformers as in MulT, or three in one direction, but no
+    self-attention after them, which has most of MulT's parameters.
 
-    No code is public and only the abstract could be read, which has both parts and both directions: this is a
-    reconstruction. Inferred are the sizes, dropouts and classifier (those of MulT), the rank (that of ``low_rank``),
-    the mean over time (MulT's causal mask and last step would see one step of the target alone, for want of
-    self-attention) and how sequences of different lengths are fused: each is resampled to the same number of steps, 20
-    like the words of the IEMOCAP release, so that aligned words stay as they are. The parameter count that others
-    print for it, 0.86M, is hence not reached (424,865 at their widths with one output).
+    A reconstruction: no code is public and only the abstract was available, which describes both parts and both
+    directions. Inferred are the sizes, dropouts and classifier (those of MulT), the rank (that of ``low_rank``), the
+    mean over time (without self-attention, MulT's causal mask and last step would use one step of the target only) and
+    the fusion of sequences of different lengths: each is resampled to 20 steps, the number of words in the IEMOCAP
+    release, so that aligned words are not changed. The parameter count printed elsewhere, 0.86M, is not reproduced
+    (424,865 at those widths with one output).
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         dim: Width of the transformers; ``heads`` must divide it.
-        heads: Of each attention.
-        layers: Of each cross-modal transformer.
-        rank: Of the fusion.
+        heads: Number of heads of each attention.
+        layers: Number of layers of each cross-modal transformer.
+        rank: Number of rank-one terms of the fusion.
         steps: Length of the fused sequence.
         direction: "both", "to_modality" (modalities read the fused sequence) or "to_fused" (it reads them).
-        kernel: Of the temporal convolution.
-        stride: Of the temporal convolution; for hundreds of frames take e.g. ``stride=4, kernel=5``.
-        transformer_dropout: Of the transformers' attention, feed-forward blocks and residual branches.
-        embedding_dropout: Of the transformers' inputs.
-        output_dropout: Within the residual block before the classifier.
+        kernel: Kernel size of the temporal convolution.
+        stride: Stride of the temporal convolution; for hundreds of frames use for example ``stride=4, kernel=5``.
+        transformer_dropout: Dropout probability of the transformers' attention, feed-forward blocks and residual
+            branches.
+        embedding_dropout: Dropout probability of the transformers' inputs.
+        output_dropout: Dropout probability within the residual block before the classifier.
     """
 
     title = "LMF-MulT"

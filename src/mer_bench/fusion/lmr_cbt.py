@@ -1,4 +1,4 @@
-"""LMR-CBT: one modality is guided by the others within a transformer (Fu et al. 2021, arXiv 2112.01697)."""
+"""LMR-CBT: one modality is guided by all others before its transformer reads it (Fu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mer_bench.fusion.layers import BidirectionalRNN, CheapDropout, TemporalConv
 
 
 class Frames(nn.Module):
-    """Local structure of a signal: a temporal convolution of three frames, normalised.
+    """Local encoder of audio or vision: a temporal convolution over three frames and a LayerNorm.
 
     Shapes:
         [utterance, time, dim] -> [utterance, ceil(time / stride), hidden].
@@ -33,7 +33,7 @@ class Frames(nn.Module):
 
 
 class Words(nn.Module):
-    """Local structure of a text: two layers of a bidirectional LSTM, normalised.
+    """Local encoder of text: two layers of a bidirectional LSTM and a LayerNorm.
 
     Shapes:
         [utterance, time, dim] -> [utterance, time, hidden].
@@ -52,7 +52,9 @@ class Words(nn.Module):
 
 
 class FeatureGuidance(nn.Module):
-    """Guide by guide, a token becomes the softmax over its features of tanh(W [token ; guide] + b); added to the first.
+    """For one guide after the other, a token becomes softmax(tanh(W [token ; guide] + b)); the result is added to it.
+
+    The softmax runs over the token's features.
 
     Shapes:
         target [utterance, time, dim], guides x [utterance, dim] -> [utterance, time, dim].
@@ -72,7 +74,7 @@ class FeatureGuidance(nn.Module):
 
 
 class TimeGuidance(nn.Module):
-    """Guide by guide, CFN-SR's block: tokens are reweighted by a softmax over time and added to themselves.
+    """For one guide after the other, tokens are reweighted by a softmax over time and added to themselves (CFN-SR).
 
     Shapes:
         target [utterance, time, dim], guides x [utterance, dim] -> [utterance, time, dim].
@@ -93,7 +95,7 @@ ATTENTIONS: dict[str, type[FeatureGuidance] | type[TimeGuidance]] = {"features":
 
 
 class LMRCBT(FusionModule):
-    r"""A transformer whose input has been guided by the last tokens of the other modalities' transformers.
+    r"""A transformer whose input is first guided by the last tokens of the other modalities' transformers.
 
     Fu et al. 2021, https://arxiv.org/abs/2112.01697
 
@@ -104,31 +106,33 @@ class LMRCBT(FusionModule):
         h_v = T_v(x_v), \quad h_a = T_a(x_a), \quad h_l = T_l\big(G(x_l; h_v, h_a)\big), \quad
         logits = W W_2 relu(W_1 [h_l ; h_a ; h_v])
 
-    In the authors' code the block is a softmax over the *features* of tanh(W [x_t ; h] + b), which takes the token's
-    place; :math:`G` adds the outcome of both blocks to the tokens, and the layers that would score tokens are never
-    called. That is "features". "time" is what those layers are for in the same authors' CFN-SR: in each block a softmax
-    over the tokens reweights them, and they are added back. At the paper's widths (300, 74 and 35) "time" has the
-    406,523 parameters of the code with one output and its 407,370 with eight; "features" has 82 less, the idle layers.
+    ``attention="features"`` follows the authors' code: each block replaces a token by the softmax over the *features*
+    of tanh(W [x_t ; h] + b), and :math:`G` adds the result of both blocks to the tokens; the code has further layers,
+    which would score tokens, but never calls them. ``attention="time"`` uses such layers as the same authors' CFN-SR
+    does: in each block a softmax over the tokens reweights them, and the tokens are added back. At the paper's widths
+    (300, 74 and 35) "time" has as many parameters as the code, 406,523 with one output and 407,370 with eight;
+    "features" has 82 less, those of the layers that are never called.
 
-    Differs from the code: there the LSTM runs along the batch (its input is [time, batch, dim] and it is told that the
-    batch comes first), so that an utterance depends on its batch-mates; here it runs along time. LayerNorm with as
-    many parameters stands for BatchNorm, padding is masked, convolutions keep the length, and one dropout of 0.1 in the
-    transformers stands for three of 0.1 to 0.2. Other modalities than text may be the target; what guides it keeps the
+    Differs from the code: there the LSTM runs along the batch (its input is [time, batch, dim], but ``batch_first`` is
+    set), so that an utterance depends on the others of its batch; here it runs along time. LayerNorm with as many
+    parameters replaces BatchNorm, padding is masked, convolutions preserve the length, and one dropout of 0.1 in the
+    transformers replaces three of 0.1 to 0.2. The target may be another modality than text; its guides follow in the
     order vision, audio, text.
 
     Args:
         dims: Width of each modality, at least two.
         num_classes: Number of emotions.
-        target: The guided modality; by default text or else vision, which audio guides in CFN-SR.
-        attention: "features" or "time", see above.
+        target: The guided modality; by default text, or vision if there is no text (as in CFN-SR).
+        attention: "features" or "time", as described above.
         hidden: Width of the tokens, even; ``heads`` must divide it.
-        heads: Of the transformers.
-        layers: Of the transformers.
-        stride: Of the convolutions. Not in the paper: attention is quadratic in the length, so for hundreds of frames
-            take e.g. ``stride=3``.
-        transformer_dropout: Of the transformers' attention, feed-forward blocks and residual branches.
-        embedding_dropout: Of the transformers' inputs and of the text features.
-        output_dropout: In the head.
+        heads: Number of heads of the transformers.
+        layers: Number of layers of the transformers.
+        stride: Stride of the convolutions. Not in the paper: attention is quadratic in the length, so that hundreds of
+            frames need for example ``stride=3``.
+        transformer_dropout: Dropout probability of the transformers' attention, feed-forward blocks and residual
+            branches.
+        embedding_dropout: Dropout probability of the transformers' inputs and of the text features.
+        output_dropout: Dropout probability in the head.
     """
 
     title = "LMR-CBT"

@@ -1,4 +1,4 @@
-"""Low-rank Multimodal Fusion (LMF): tensor fusion that never builds the tensor (Liu et al. 2018)."""
+"""LMF: tensor fusion with low-rank factors, which never computes the tensor itself (Liu et al. 2018)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mer_bench.fusion.utterance import Encoders
 
 
 class LowRankFusion(nn.Module):
-    """A linear map of the outer product of [1; h_m], its weight a weighted sum of ``rank`` rank-one tensors.
+    """A linear map of the outer product of [1; h_m], whose weight is a weighted sum of ``rank`` rank-one tensors.
 
     Shapes:
         modalities x [utterance, dim] -> [utterance, out].
@@ -24,8 +24,9 @@ class LowRankFusion(nn.Module):
 
     def __init__(self, modalities: int, dim: int, out: int, rank: int) -> None:
         super().__init__()
-        # Row 0 meets the constant 1. Started at 1, each factor is 1 + w.h, so that the product starts near the sum of
-        # the modalities' linear maps, where xavier factors would start near zero, and with them all gradients.
+        # Row 0 multiplies the constant 1. With 1 as its initial value each factor is 1 + w.h, so that the product is
+        # close to the sum of the modalities' linear maps; with Xavier initialisation it and its gradients would be
+        # close to zero.
         factors = torch.randn(modalities, rank, dim + 1, out) * dim**-0.5
         factors[:, :, 0] = 1.0
         self.factors = nn.Parameter(factors)
@@ -36,12 +37,12 @@ class LowRankFusion(nn.Module):
         """Project each modality, multiply over modalities, add over the rank."""
         ones = F.pad(torch.stack(list(vectors)), (1, 0), value=1.0)
         projected = torch.einsum("mui,mrio->muro", ones, self.factors)
-        product = reduce(mul, projected.unbind())  # Tensor.prod divides in its gradient and has to look for zeros
+        product = reduce(mul, projected.unbind())  # the gradient of Tensor.prod divides and must search for zeros
         return torch.einsum("uro,r->uo", product, self.rank_weights) + self.bias
 
 
 class LowRank(FusionModule):
-    r"""Tensor fusion whose weight tensor is kept as modality-specific low-rank factors.
+    r"""Tensor fusion whose weight tensor is given by low-rank factors, one per modality.
 
     Liu et al. 2018, https://arxiv.org/abs/1806.00064
 
@@ -49,14 +50,14 @@ class LowRank(FusionModule):
 
     The cost grows with the sum of the modalities' widths, where tensor fusion's grows with their product. Differs from
     the paper: the utterance vectors come from the encoder that all methods share, with one width for all (the paper
-    searches 64 to 256 for text, 4 to 32 for the others), and the factors start near one instead of near zero.
+    searches 64 to 256 for text, 4 to 32 for the others), and the factors are initially close to one instead of zero.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of the utterance vectors.
         rank: Number of rank-one terms (the paper searches 1, 4, 8 and 16).
-        dropout: Of the encoders.
+        dropout: Dropout probability of the encoders.
     """
 
     title = "LMF"

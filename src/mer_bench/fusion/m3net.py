@@ -1,4 +1,4 @@
-"""M3Net: a hypergraph over utterances and modalities beside filters of several frequencies (Chen et al. 2023)."""
+"""M3Net: a hypergraph of utterances and modalities beside graph filters of several frequencies (Chen et al. 2023)."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Hypergraph(nn.Module):
 
     .. math:: X' = LeakyReLU(D^{-1} H W_e B^{-1} \hat{H}^\top X + b)
 
-    :math:`\hat{H}` holds the weight :math:`\gamma_e(v)` of node v in edge e, H ones, :math:`W_e` the weights of the
-    edges; D and B are the degrees of nodes and edges. Each node lies in two edges, its modality's and its utterance's.
-    So the product is a weighted mean over turns and one over modalities, mixed in the proportion of the two edges'
-    weights; all weights are exponentials of parameters that start at zero, and hence the means softmaxes. An absent
-    node hears its edges but adds nothing to them.
+    :math:`\hat{H}` contains the weight :math:`\gamma_e(v)` of node v in edge e, H ones, :math:`W_e` the weights of the
+    edges; D and B are the degrees of nodes and edges. Each node belongs to two edges, its modality's and its
+    utterance's. The product is therefore a mixture of a weighted mean over turns and one over modalities, in proportion
+    to the weights of the two edges; all weights are exponentials of parameters that are initially zero, so that the
+    weights of the means are softmaxes. An absent node reads its edges but contributes nothing to them.
 
     Args:
         modalities: Number of modalities.
         dim: Width of the nodes.
-        layers: Number of convolutions; the weights of edges and nodes are the same in all, the bias is not.
-        turns: Places in a dialogue that have weights; later ones share the last.
+        layers: Number of convolutions; they share the weights of edges and nodes, but not the bias.
+        turns: Number of turns with their own weights; later turns share the last one.
 
     Shapes:
         x [modality, dialogue, turn, dim], present [modality, dialogue, turn] -> as x.
@@ -43,11 +43,11 @@ class Hypergraph(nn.Module):
         self.bias = nn.Parameter(torch.zeros(layers, dim))
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """Gather nodes in hyperedges and hyperedges in nodes, layer by layer."""
-        place = torch.arange(x.shape[2], device=x.device).clamp(max=len(self.utterance_edge) - 1)
-        over_turns = masked_softmax(self.in_modality[:, None, place].expand(present.shape), present, 2)
-        over_modalities = masked_softmax(self.in_utterance[:, None, place].expand(present.shape), present, 0)
-        share = (self.modality_edge[:, None, None] - self.utterance_edge[place]).sigmoid()[..., None]
+        """Average nodes into hyperedges and hyperedges into nodes, layer by layer."""
+        turn = torch.arange(x.shape[2], device=x.device).clamp(max=len(self.utterance_edge) - 1)
+        over_turns = masked_softmax(self.in_modality[:, None, turn].expand(present.shape), present, 2)
+        over_modalities = masked_softmax(self.in_utterance[:, None, turn].expand(present.shape), present, 0)
+        share = (self.modality_edge[:, None, None] - self.utterance_edge[turn]).sigmoid()[..., None]
         for bias in self.bias:
             of_modality = torch.einsum("mdt,mdtc->mdc", over_turns, x)[:, :, None]
             of_utterance = torch.einsum("mdt,mdtc->dtc", over_modalities, x)
@@ -56,15 +56,15 @@ class Hypergraph(nn.Module):
 
 
 class FrequencyFilter(nn.Module):
-    r"""A layer that passes low frequencies of the graph along some of its edges and high ones along others.
+    r"""A layer that passes low frequencies of the graph along some edges and high frequencies along others.
 
     With the low-pass filter :math:`I + D^{-1/2} A D^{-1/2}` and the high-pass filter :math:`I - D^{-1/2} A D^{-1/2}`,
-    weighed on each edge by shares that add up to one and differ by a tanh,
+    weighted on each edge by shares that add up to one and whose difference is a tanh,
 
     .. math:: x_i' = x_i + \sum_j \frac{\tanh(a^\top x_i + c^\top x_j + b)}{\sqrt{d_i d_j}} x_j
 
     Shapes:
-        x [modality, dialogue, turn, dim], edges as of :func:`graph` -> as x.
+        x [modality, dialogue, turn, dim], edges as returned by :func:`graph` -> as x.
     """
 
     def __init__(self, dim: int) -> None:
@@ -72,7 +72,7 @@ class FrequencyFilter(nn.Module):
         self.receiver, self.sender = nn.Linear(dim, 1), nn.Linear(dim, 1, bias=False)
 
     def forward(self, x: Tensor, within: Tensor, across: Tensor) -> Tensor:
-        """Add the neighbours, each with its sign."""
+        """Add the neighbours with their signed weights."""
         receiver, sender = self.receiver(x)[..., 0], self.sender(x)[..., 0]
         turns = within * (receiver[..., None] + sender[..., None, :]).tanh()
         modalities = across * (receiver[:, None] + sender).tanh()
@@ -80,9 +80,9 @@ class FrequencyFilter(nn.Module):
 
 
 def graph(present: Tensor) -> tuple[Tensor, Tensor]:
-    """Edges between all utterances of a modality and all modalities of an utterance, each over root degrees.
+    """Normalised edges between all utterances of a modality and between all modalities of an utterance.
 
-    No node is its own neighbour; an absent one is nobody's.
+    An edge is divided by the roots of both degrees. There are no self-loops and no edges from absent nodes.
 
     Shapes:
         present [modality, dialogue, turn] -> within a modality [modality, dialogue, turn, other turn],
@@ -97,31 +97,33 @@ def graph(present: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class M3Net(FusionModule):
-    """Relate all utterances and modalities at once, by a hypergraph and by a graph's low and high frequencies.
+    """Relate all utterances and modalities by a hypergraph, and by filters of low and high frequencies on a graph.
 
     Chen et al. 2023, CVPR, pages 10761 to 10770 (:attr:`paper`)
 
-    A node is an utterance in one modality. A two-layer BiGRU reads the text in dialogue order, a speaker embedding is
-    added to it, and one linear layer makes x of every node. Two branches start from x: ``hypergraph_layers`` hyperedge
-    convolutions (:class:`Hypergraph`, nothing but weights and biases, as in the authors' code) and
+    A node is one modality of an utterance. A two-layer BiGRU reads the text in dialogue order, a speaker embedding is
+    added to it, and one linear layer maps every node to x. Two branches start from x: ``hypergraph_layers`` hyperedge
+    convolutions (:class:`Hypergraph`, with weights and biases only, as in the authors' code) and
     ``frequency_layers`` filters (:class:`FrequencyFilter`). logits = W relu([both branches of all modalities]).
 
-    Sizes and dropout are those of the authors' IEMOCAP run (MELD: dropout 0.4, 3 filters). Differs from their code:
-    the utterance vectors come from the encoder that all methods share, which has LayerNorms, in place of BatchNorms on
-    the text and one linear layer a modality; the weights of hyperedges and nodes belong to places in a dialogue,
-    where theirs belong to places in a batch, so that a dialogue's logits depend on its batch-mates; a node's weight
-    multiplies its vector and not only the edge's degree, likewise an edge's; weights are positive; the loss is the
-    plain cross-entropy (theirs on MELD: a focal one). Both branches see future utterances, so it works offline only.
+    Sizes and dropout are those of the authors' IEMOCAP run (MELD: dropout 0.4, 3 filters).
+
+    Differs from their code: the utterance vectors come from the encoder that all methods share, which has LayerNorms,
+    instead of BatchNorms on the text and one linear layer per modality; the weights of hyperedges and nodes belong to
+    turns of a dialogue, where theirs belong to positions in a batch, so that a dialogue's logits depend on the others
+    of its batch; the weight of a node or edge multiplies its vector and not only the degree; weights are positive; the
+    loss is the plain cross-entropy (theirs on MELD is focal). Both branches read future utterances, so that the method
+    works offline only.
 
     Args:
         dims: Width of each modality, at least two.
         num_classes: Number of emotions.
         hidden: Width of the utterance vectors and of both branches, an even number.
-        hypergraph_layers: Hyperedge convolutions; 0 leaves their branch out.
-        frequency_layers: Filters; 0 leaves their branch out.
-        dropout: Of the encoders, between the layers of the GRU and before the classifier.
+        hypergraph_layers: Number of hyperedge convolutions; 0 removes their branch.
+        frequency_layers: Number of filters; 0 removes their branch.
+        dropout: Dropout probability of the encoders, between the layers of the GRU and before the classifier.
         speakers: Size of the speaker embedding; later speakers of a dialogue share the last.
-        turns: Places in a dialogue that have hyperedge and node weights of their own; later ones share the last.
+        turns: Number of turns with their own hyperedge and node weights; later turns share the last ones.
     """
 
     title = "M3Net"
@@ -148,7 +150,7 @@ class M3Net(FusionModule):
     ) -> None:
         super().__init__(dims, num_classes)
         if hypergraph_layers == frequency_layers == 0:
-            raise ValueError("hypergraph_layers and frequency_layers are both 0: one branch has to stay")
+            raise ValueError("hypergraph_layers and frequency_layers are both 0, but at least one branch is needed")
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.text_context = text_context(nn.GRU, self.dims, hidden, dropout=dropout)
         self.speakers = SpeakerEmbedding(speakers, hidden) if "text" in self.dims else None
@@ -174,7 +176,7 @@ class M3Net(FusionModule):
         return self.head(batch.flatten(nodes.flatten(2)))
 
     def _utterances(self, batch: Batch, name: str) -> Tensor:
-        """One modality's utterances, the text's with context and speakers: [dialogue, turn, hidden]."""
+        """One modality's utterances, for text with context and speakers: [dialogue, turn, hidden]."""
         h = batch.by_dialogue(self.encoders[name](batch.features[name]))
         if name == "text" and self.text_context is not None and self.speakers is not None:
             h = self.text_context(h, batch.turns) + self.speakers(batch.by_dialogue(batch.speaker))

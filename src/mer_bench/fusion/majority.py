@@ -1,4 +1,4 @@
-"""Majority class: the floor that every method must clear. It counts training labels and reads no feature."""
+"""Majority class: predict the emotion that is most frequent in training, without reading any feature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Multimodal Cyclic Translation Network (MCTN): learn from one modality to speak the others (Pham et al. 2019)."""
+"""MCTN: translate one modality into the others and back, and classify the learnt representation (Pham et al. 2019)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mer_bench.fusion.layers import resample
 
 
 class Translator(nn.Module):
-    """A bidirectional LSTM encoder, its directions added, and an LSTM decoder that attends to what it encoded.
+    """A bidirectional LSTM encoder, whose directions are added, and an LSTM decoder that attends to its output.
 
     Shapes:
         [utterance, step, hidden] -> [utterance, step, hidden] for encoding and for decoding.
@@ -29,12 +29,12 @@ class Translator(nn.Module):
         self.cell = nn.LSTMCell(hidden, hidden)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Read a sequence."""
+        """Encode a sequence."""
         ahead, back = self.encoder(x)[0].chunk(2, -1)
         return ahead + back
 
     def decode(self, encoded: Tensor) -> Tensor:
-        """The decoder's hidden states, one step for each that was encoded."""
+        """Hidden states of the decoder, as many as encoded steps."""
         keys = self.key(encoded)
         hidden = cell = torch.zeros_like(encoded[:, 0])
         states = []
@@ -46,39 +46,39 @@ class Translator(nn.Module):
 
 
 class MCTN(FusionModule):
-    r"""Classify the code from which a source modality can be translated into all others, and back.
+    r"""Translate a source modality into all others and back, and classify the code of the last translation.
 
     Pham et al. 2019, https://arxiv.org/abs/1812.07809
 
-    With x the source, y and z the targets, E encoders, D decoders and e the codes,
+    With source x, targets y and z, encoders E, decoders D and codes e,
 
     .. math:: e_1 = E_1(x), \quad \hat y = D_1(e_1), \quad \hat x = D_1(E_1(\hat y)), \quad
         e_2 = E_2(e_1), \quad \hat z = D_2(e_2)
 
     .. math:: loss = CE(f(e_2)) + \lambda_t (MSE(\hat y, y) + MSE(\hat z, z)) + \lambda_c MSE(\hat x, x)
 
-    where f is an LSTM with attention over its steps. With two modalities the second level is left out and f reads
-    :math:`e_1`. Prediction needs the source alone: the other modalities may be missing from a batch altogether. They
-    teach in training, each on the utterances that have it beside the source; an utterance without the source gets the
-    same logits as any other without it.
+    where f is an LSTM with attention over its steps. With two modalities there is no second level and f reads
+    :math:`e_1`. Prediction needs the source only: the other modalities may be missing. In training a target counts for
+    the utterances that have both it and the source; all utterances without the source get the same logits.
 
-    The source is by default the first of text, audio and vision, the targets follow in the order vision, audio, text:
-    the paper's best is from text to vision and then to audio. Widths, loss weights, the length of 20 steps and that the
-    second level has no cycle are the authors' configuration. Differs from their code: as modalities differ in width,
-    the one encoder and decoder of a cycle is surrounded by a linear layer for each modality; attention is additive,
-    where theirs cannot depend on the decoder's state; outputs are linear, the features being standardised. Each
-    utterance is cut into ``steps`` equal spans and the frames of each are averaged
-    (:func:`~mer_bench.fusion.layers.resample`): their word alignment and padding are not needed.
+    The source is by default the first of text, audio and vision; the targets follow in the order vision, audio, text,
+    since the paper's best translates text into vision and then into audio. Widths, loss weights, the length of 20 steps
+    and the second level without a cycle are the authors' configuration.
+
+    Differs from their code: since modalities differ in width, each has a linear layer before and after the common
+    encoder and decoder of a cycle; attention is additive, where theirs cannot depend on the decoder's state; outputs
+    are linear, because features are standardised. The frames are averaged over ``steps`` equal spans of the utterance
+    (:func:`~mer_bench.fusion.layers.resample`) instead of being aligned to words and padded.
 
     Args:
         dims: Width of each modality, at least two.
         num_classes: Number of emotions.
-        source: The modality that is read; by default the first.
+        source: The source modality; by default the first.
         hidden: Width of all LSTMs.
         steps: Length of the common time axis.
         translation: Weight of the translations' mean squared errors.
-        cycle: Weight of the back translation's; 0 leaves the cycle out.
-        dropout: Before the classifier (not in the authors' code).
+        cycle: Weight of the mean squared error of the translation back; 0 removes the cycle.
+        dropout: Dropout probability before the classifier (not in the authors' code).
     """
 
     title = "MCTN"
@@ -118,7 +118,7 @@ class MCTN(FusionModule):
         return self.classify(self.codes(batch)[-1])
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy, the error of each translation and that of the way back."""
+        """Cross-entropy, and the errors of each translation and of the translation back."""
         codes = self.codes(batch)
         losses = {"cross_entropy": self.cross_entropy(self.classify(codes[-1]), batch)}
         translations = [
@@ -134,7 +134,7 @@ class MCTN(FusionModule):
         return losses
 
     def codes(self, batch: Batch) -> list[Tensor]:
-        """What each level encodes: [utterance, step, hidden] each, the last the joint representation."""
+        """The code of each level, [utterance, step, hidden]; the last one is the joint representation."""
         code = self.enter[self.source](resample(batch.features[self.source], self.steps))
         codes = []
         for level in self.levels:

@@ -1,4 +1,4 @@
-"""Memory Fusion Network (MFN): an LSTM a modality, attention over their cells, one gated memory (Zadeh et al. 2018)."""
+"""MFN: one LSTM per modality, attention over their cell states and one gated memory (Zadeh et al. 2018)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mer_bench.fusion.layers import perceptron, resample
 
 
 class GatedMemory(nn.Module):
-    r"""Multi-view gated memory: what is kept over time of the interactions between modalities (MFN, Graph-MFN).
+    r"""Multi-view gated memory of the interactions between modalities over time (MFN, Graph-MFN).
 
     With D networks of one hidden layer
 
@@ -30,7 +30,7 @@ class GatedMemory(nn.Module):
         self.retain, self.update = (perceptron(dim + memory, inner, memory, dropout=dropout) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run over the steps; what does not depend on the memory is computed for all of them at once."""
+        """Update the memory step by step; the proposals do not depend on it and are computed at once."""
         memory = x.new_zeros(len(x), self.memory)
         for step, proposal in zip(x.unbind(1), self.proposal(x).tanh().unbind(1), strict=True):
             both = torch.cat([step, memory], -1)
@@ -39,7 +39,7 @@ class GatedMemory(nn.Module):
 
 
 class SystemOfLSTMs(nn.Module):
-    """One LSTM for each modality, all of one width, side by side; ``nn.LSTM`` does not give the cells of every step.
+    """One LSTM per modality, all of the same width; ``nn.LSTM`` does not return the cell states of all steps.
 
     Shapes:
         modality -> [utterance, step, dim] -> last hidden states [utterance, modalities * hidden] and cells
@@ -53,7 +53,7 @@ class SystemOfLSTMs(nn.Module):
         self.recurrent = nn.Parameter(torch.empty(len(dims), hidden, 4 * hidden).uniform_(-bound, bound))
 
     def forward(self, sequences: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Read all modalities step by step."""
+        """Run all LSTMs step by step."""
         gates = torch.stack([project(sequences[name]) for name, project in self.inputs.items()])
         hidden = cell = gates.new_zeros(*gates.shape[:2], self.recurrent.shape[1])  # [modality, utterance, hidden]
         cells = [cell]
@@ -66,22 +66,21 @@ class SystemOfLSTMs(nn.Module):
 
 
 class MFN(FusionModule):
-    r"""Attend to what the modalities' LSTM cells do together from one step to the next, and remember it.
+    r"""Attend to changes of the modalities' LSTM cells from one step to the next, and store them in a gated memory.
 
     Zadeh et al. 2018, https://arxiv.org/abs/1802.00927
 
-    With :math:`c_t` and :math:`h_t` the concatenated cells and hidden states of one LSTM a modality, which never see
-    one another, and D a network of one hidden layer
+    With :math:`c_t` and :math:`h_t` the concatenated cells and hidden states of one LSTM per modality, which do not
+    exchange information, and D a network of one hidden layer
 
     .. math:: c^*_t = [c_{t-1}; c_t], \quad \hat c_t = \operatorname{softmax}(D_a c^*_t) \odot c^*_t, \quad
         u_t = GatedMemory(\hat c_t, u_{t-1}), \quad logits = D_o [h_T; u_T]
 
-    (:class:`~mer_bench.fusion.layers.GatedMemory`, whose gates also read the memory, as in the authors' code.)
-    Differs from the paper, which aligns the modalities to spoken words: each utterance is cut into ``steps`` equal
-    spans and the frames of each are averaged (:func:`~mer_bench.fusion.layers.resample`), so that the time of a batch
-    does not grow with the number of frames. All LSTMs have one width. The paper searches widths and dropouts; these
-    defaults are ours. The classifier is for emotions instead of sentiment. With one modality it attends within the
-    cells of one LSTM.
+    (:class:`GatedMemory`, whose gates also read the memory, as in the authors' code.) Differs from the paper, which
+    aligns the modalities to spoken words: the frames are averaged over ``steps`` equal spans of the utterance
+    (:func:`~mer_bench.fusion.layers.resample`), so that the time per batch does not grow with the number of frames. All
+    LSTMs have the same width. The paper searches widths and dropouts; these defaults are ours. The classifier predicts
+    emotions instead of sentiment. With one modality the attention runs within the cells of one LSTM.
 
     Args:
         dims: Width of each modality.
@@ -90,7 +89,7 @@ class MFN(FusionModule):
         memory: Width of the gated memory.
         inner: Width of the hidden layers of the attention, the gates and the classifier.
         steps: Length of the common time axis.
-        dropout: Of those hidden layers.
+        dropout: Dropout probability of those hidden layers.
     """
 
     title = "MFN"

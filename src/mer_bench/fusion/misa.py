@@ -1,4 +1,4 @@
-"""MISA: what modalities share and what each has alone, in subspaces of their own (Hazarika et al. 2020)."""
+"""MISA: split each modality into a part that all share and a private part, then fuse them (Hazarika et al. 2020)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mer_bench.fusion.utterance import Encoders
 
 
 def central_moment_discrepancy(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor, moments: int = 5) -> Tensor:
-    r"""How far two samples in [0, 1] are apart in mean and central moments: CMD (Zellinger et al. 2017).
+    r"""Distance of two samples in [0, 1] in their mean and central moments: CMD (Zellinger et al. 2017).
 
     .. math:: \lVert E x - E y \rVert + \sum_{k=2}^{K} \lVert E (x - E x)^k - E (y - E y)^k \rVert
 
@@ -32,7 +32,7 @@ def central_moment_discrepancy(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor,
 
 
 def overlap(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor) -> Tensor:
-    r"""Mean square of :math:`X^\top Y`, its rows centred over the sample and scaled to length one.
+    r"""Mean square of :math:`X^\top Y`, with rows that are centred over the sample and scaled to length one.
 
     Zero if every feature of x is orthogonal to every feature of y.
 
@@ -49,7 +49,7 @@ def _unit_rows(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _pairs(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Every two modalities: [modality, ...] -> twice [pair, ...]."""
+    """All pairs of modalities: [modality, ...] -> first and second members [pair, ...]."""
     first, second = zip(*combinations(tensor.unbind(), 2), strict=True)
     return torch.stack(first), torch.stack(second)
 
@@ -59,8 +59,8 @@ class MISA(FusionModule):
 
     Hazarika et al. 2020, https://arxiv.org/abs/2005.03545
 
-    With the utterance vectors :math:`u_m`, an encoder :math:`c_m = \sigma(W_c u_m)` that all modalities share and one
-    :math:`p_m = \sigma(W_{p,m} u_m)` for each,
+    With the utterance vectors :math:`u_m`, one encoder :math:`c_m = \sigma(W_c u_m)` that all modalities share and one
+    private encoder :math:`p_m = \sigma(W_{p,m} u_m)` per modality,
 
     .. math::
         logits &= MLP\big([Transformer(p_1, ..., p_M, c_1, ..., c_M)]\big) \\
@@ -69,23 +69,24 @@ class MISA(FusionModule):
         + \gamma \operatorname{mean}_m \lVert u_m - W_{r,m}(c_m + p_m) \rVert^2
 
     where :math:`D` is :func:`overlap`, centred and scaled as in the authors' code, and the squared error is a mean over
-    features. The losses compare the utterances of a batch; logits never do. Defaults are the paper's for MOSI (for
-    MOSEI it has 0.7, 0.3, 0.7), sizes those of the code: width 128, one layer of two heads and 2,048 hidden units.
+    features. The losses compare the utterances of a batch; the logits of an utterance do not depend on the others.
+    Default weights are the paper's for MOSI (for MOSEI they are 0.7, 0.3, 0.7), sizes those of the code: width 128, one
+    layer of two heads and 2,048 hidden units.
 
-    Differs from the code: the shared encoder's vector stands for BERT or the LSTMs and the projection to one width; the
-    layer is pre-LayerNorm; missing modalities are masked in the transformer, in the MLP and in all losses.
+    Differs from the code: the encoder that all methods share replaces BERT or the LSTMs and the projection to one
+    width; the layer is pre-LayerNorm; missing modalities are masked in the transformer, in the MLP and in all losses.
 
     Args:
         dims: Width of each modality, at least two.
         num_classes: Number of emotions.
         hidden: Width of all vectors.
-        heads: Of the transformer layer.
+        heads: Number of heads of the transformer layer.
         ffn: Hidden width of the transformer layer.
         similarity: Weight alpha of the similarity loss.
         difference: Weight beta of the difference loss.
         reconstruction: Weight gamma of the reconstruction loss.
-        dropout: Of the encoders.
-        head_dropout: In the MLP.
+        dropout: Dropout probability of the encoders.
+        head_dropout: Dropout probability in the MLP.
     """
 
     title = "MISA"
@@ -128,7 +129,7 @@ class MISA(FusionModule):
         return self._classify(*self._subspaces(self.encoders(batch)), self.present(batch))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy, and what keeps shared vectors alike, private ones different and both faithful."""
+        """Cross-entropy, similarity of shared vectors, difference of private ones, and reconstruction from both."""
         vectors, present = self.encoders(batch), self.present(batch)
         private, shared = self._subspaces(vectors)
         losses = {"cross_entropy": self.cross_entropy(self._classify(private, shared, present), batch)}

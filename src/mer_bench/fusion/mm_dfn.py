@@ -1,4 +1,4 @@
-"""MM-DFN: gates that follow a multimodal graph's states from layer to layer (Hu et al. 2022)."""
+"""MM-DFN: a deep multimodal graph convolution with gates from layer to layer (Hu et al. 2022)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mer_bench.fusion.layers import CheapDropout
 
 
 class PartyGRU(nn.Module):
-    """Bidirectional GRU in which each turn goes on from the state that its speaker, and no one else, left.
+    """Bidirectional GRU in which each turn continues from the last state of its speaker.
 
-    Equal to one GRU over each party's own utterances, whatever their number.
+    It equals one GRU over each party's own utterances, for any number of parties.
 
     Shapes:
         values [batch, turn, dim], speaker and mask [batch, turn] -> [batch, turn, 2 hidden]; padding stays zero.
@@ -32,7 +32,7 @@ class PartyGRU(nn.Module):
         self.dropout = CheapDropout(dropout)
 
     def forward(self, values: Tensor, speaker: Tensor, mask: Tensor) -> Tensor:
-        """Read each party's turns in both directions; dropout only between layers."""
+        """Read each party's turns in both directions; dropout applies between layers only."""
         party = torch.arange(self.parties, device=speaker.device)
         speaks = (speaker.clamp(max=self.parties - 1)[..., None] == party) & mask[..., None]
         for depth, (ahead, back) in enumerate(zip(self.ahead, self.back, strict=True)):
@@ -53,7 +53,7 @@ class PartyGRU(nn.Module):
 
 
 class MMDFN(FusionModule):
-    r"""Convolve the multimodal graph deeply, each layer's states passing gates that remember the layers before.
+    r"""Deep convolution of the multimodal graph, with gates that remember the states of previous layers.
 
     Hu et al. 2022, https://arxiv.org/abs/2203.02385
 
@@ -64,30 +64,30 @@ class MMDFN(FusionModule):
         h^l &= h^{l-1} + GCNII_l(P, g^l, h^0) \\
         logits_t &= W relu([x_{m,t} ; h^L_{m,t}]_m)
 
-    The nodes' vectors :math:`x` are each modality's utterance vectors, text read by a BiGRU, plus a multiple of what a
-    BiGRU shared by parties and modalities makes of each party's own utterances (:class:`PartyGRU`).
+    The nodes' vectors :math:`x` are each modality's utterance vectors (a BiGRU reads the text), plus a multiple of the
+    states of a BiGRU over each party's own utterances, which parties and modalities share (:class:`PartyGRU`).
 
     Sizes, alpha, eta and the multiples (3 for audio, 0 for vision, 1 for text, as on IEMOCAP; 0.5, 0.5 and 1.5 on
-    MELD) are those of the authors' code, which takes 16 or 32 layers on IEMOCAP. Differs from it: utterance vectors
-    come from the encoder that all methods share, where it has one linear map for each modality; the loss is the plain
-    cross-entropy, there a focal one, weighted by class on IEMOCAP. An utterance without a modality has no node. Every
-    turn hears future ones: offline only.
+    MELD) are those of the authors' code, which has 16 or 32 layers on IEMOCAP. Differs from it: utterance vectors
+    come from the encoder that all methods share, where the code has one linear layer per modality; the loss is the
+    plain cross-entropy, there a focal loss, weighted by class on IEMOCAP. A missing modality has no node. Turns receive
+    messages from later turns, so that the method works offline only.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of the nodes' vectors, even.
         graph: Width of the graph convolutions and of the gates.
-        layers: Graph convolutions.
-        alpha: Share of the start in each layer.
-        eta: How fast the layers' own maps fade with depth.
-        across_weight: Of the edges across modalities, relative to those within.
-        text_speaker: Multiple of the party context of text; 0 for none.
-        audio_speaker: Likewise, of audio.
-        vision_speaker: Likewise, of vision.
+        layers: Number of graph convolutions.
+        alpha: Share of the first layer's input in each layer.
+        eta: How slowly the weight of the layers' linear maps decreases with depth.
+        across_weight: Weight of the edges across modalities, relative to those within.
+        text_speaker: Multiple of the party context of text; 0 removes it.
+        audio_speaker: Multiple of the party context of audio.
+        vision_speaker: Multiple of the party context of vision.
         dynamic: Ablation switch: without the gates and the sum over layers, plain GCNII.
-        parties: How many parties have states of their own; later ones of a dialogue share the last.
-        dropout: Everywhere.
+        parties: Number of parties with their own state; later parties of a dialogue share the last one.
+        dropout: Dropout probability everywhere.
     """
 
     title = "MM-DFN"
@@ -140,7 +140,7 @@ class MMDFN(FusionModule):
         return self.head(batch.flatten(self.dropout(F.relu(nodes))))
 
     def read(self, x: Tensor, batch: Batch) -> Tensor:
-        """The dialogue's and the parties' context: [dialogue, modality, turn, hidden] -> the same shape."""
+        """Add the context of dialogue and parties: [dialogue, modality, turn, hidden] -> the same shape."""
         nodes = list(x.unbind(1))
         if self.text_context is not None:
             nodes[0] = self.text_context(x[:, 0], batch.turns)
@@ -150,12 +150,12 @@ class MMDFN(FusionModule):
                 grid.repeat_interleave(own.shape[1], 0) for grid in (batch.by_dialogue(batch.speaker), batch.turns)
             )
             said = self.party(own.flatten(0, 1), speaker, real).view_as(own)
-            for place, (side, multiple) in enumerate(self.multiples.items()):
-                nodes[side] = nodes[side] + multiple * said[:, place]
+            for position, (side, multiple) in enumerate(self.multiples.items()):
+                nodes[side] = nodes[side] + multiple * said[:, position]
         return torch.stack(nodes, 1)
 
     def fuse(self, start: Tensor, graph: AngularGraph) -> Tensor:
-        """The nodes' states after all layers."""
+        """States of the nodes after all layers."""
         h = self.dropout(start)
         states: tuple[Tensor, Tensor] | None = None
         for convolution in self.convolutions:

@@ -1,4 +1,4 @@
-"""MMGCN: a deep graph convolution over the (utterance, modality) nodes of a dialogue (Hu et al. 2021)."""
+"""MMGCN: a deep graph convolution with one node per utterance and modality of a dialogue (Hu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from mer_bench.fusion.layers import CheapDropout
 
 
 class MMGCN(FusionModule):
-    r"""Join all turns of a modality and all modalities of a turn, and convolve deeply with residuals to the start.
+    r"""Edges join all turns of a modality and all modalities of a turn; the deep convolution has initial residuals.
 
     Hu et al. 2021, https://arxiv.org/abs/2107.06779
 
-    With the nodes' vectors :math:`x` (text read by a BiLSTM, a speaker embedding added), P the normalised graph of
+    With the nodes' vectors :math:`x` (a BiLSTM reads the text; a speaker embedding is added), P the normalised graph of
     their angular similarities (:class:`AngularGraph`) and GCNII layers (:class:`DeepGraphConvolution`),
 
     .. math::
         h^0 = relu(W_0 x), \quad h^l = GCNII_l(P, h^{l-1}, h^0), \quad logits_t = W relu([x_{m,t} ; h^L_{m,t}]_m)
 
-    Widths, alpha, eta and the GCNII variant that weighs P h and the start apart are those of the authors' code.
-    Differs from it: utterance vectors come from the encoder that all methods share, where it has one linear map for
-    each modality; the speaker embedding is added to every modality, there to text alone; the layers are the 4 that the
-    authors' command asks for, where the code builds 64 whatever it is asked; the loss is the plain cross-entropy, there
-    weighted by class on IEMOCAP and focal on MELD. An utterance without a modality has no node. Every turn hears future
-    ones: offline only.
+    Widths, alpha, eta and the variant of GCNII, which maps P h and the initial state separately, are those of the
+    authors' code. Differs from it: utterance vectors come from the encoder that all methods share, where the code has
+    one linear layer per modality; the speaker embedding is added to every modality, there to text only; there are 4
+    layers, as in the authors' command, where the code ignores that option and builds 64; the loss is the plain
+    cross-entropy, there weighted by class on IEMOCAP and focal on MELD. A missing modality has no node. Turns receive
+    messages from later turns, so that the method works offline only.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of the nodes' vectors, even.
         graph: Width of the graph convolutions.
-        layers: Graph convolutions.
-        alpha: Share of the start in each layer.
-        eta: How fast the layers' own maps fade with depth.
-        across_weight: Of the edges across modalities, relative to those within.
-        dropout: Everywhere.
-        speaker_embedding: Ablation switch.
+        layers: Number of graph convolutions.
+        alpha: Share of the first layer's input in each layer.
+        eta: How slowly the weight of the layers' linear maps decreases with depth.
+        across_weight: Weight of the edges across modalities, relative to those within.
+        dropout: Dropout probability everywhere.
+        speaker_embedding: Ablation switch: without it, speakers are not used.
         speakers: Size of the speaker embedding; later speakers of a dialogue share the last.
     """
 

@@ -1,4 +1,4 @@
-"""MultiModal InfoMax (MMIM): keep what modalities know of each other, and fusion of them (Han et al. 2021)."""
+"""MMIM: fusion that preserves the mutual information between modalities (Han et al. 2021)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import CheapDropout, masked_mean
 from mer_bench.fusion.utterance import Encoders
 
-FLOOR = 1e-3  #: Of every variance: without it the bound grows without end where y can be told from x exactly.
-WIDTH = 16  #: Of the authors' audio and vision vectors, for which beta was set: the bound is a sum over features.
+FLOOR = 1e-3  #: Least variance: without it the bound is unbounded where x determines y.
+WIDTH = 16  #: Width of the authors' audio and vision vectors, to which beta refers: the bound is a sum over features.
 
 
 class InformationBound(nn.Module):
@@ -23,8 +23,8 @@ class InformationBound(nn.Module):
 
     .. math:: I(x; y) \ge H(y) + E \log q(y | x), \quad q(y | x) = N(\mu(x), \operatorname{diag} \sigma^2(x))
 
-    The entropy of y is estimated as that of a mixture of one diagonal Gaussian for each class, from below by the mean
-    of its components' entropies; classes with fewer than two samples count as zero.
+    The entropy of y is estimated as that of a mixture of one diagonal Gaussian per class, bounded below by the mean of
+    its components' entropies; classes with fewer than two samples count as zero.
 
     Args:
         dim: Width of x and y.
@@ -44,13 +44,13 @@ class InformationBound(nn.Module):
         return class_entropy(y, members) + masked_mean(self.log_likelihood(x, y)[:, None], members.any(0))[0]
 
     def log_likelihood(self, x: Tensor, y: Tensor) -> Tensor:
-        """The logarithm of q(y | x) less its constant: [sample]."""
+        """The logarithm of q(y | x) without its constant: [sample]."""
         variance = F.softplus(self.variance(x)) + FLOOR
         return -0.5 * ((y - self.mean(x)).square() / variance + variance.log()).sum(-1)
 
 
 def class_entropy(y: Tensor, members: Tensor) -> Tensor:
-    """Mean over classes, by their size, of a diagonal Gaussian's entropy less its log 2 pi.
+    """Mean over classes, weighted by size, of the entropy of a diagonal Gaussian without its log 2 pi.
 
     Shapes:
         y [sample, dim], members [class, sample] -> scalar; zero without samples.
@@ -62,7 +62,7 @@ def class_entropy(y: Tensor, members: Tensor) -> Tensor:
 
 
 def contrastive_loss(predicted: Tensor, actual: Tensor, mask: Tensor) -> Tensor:
-    r"""InfoNCE of cosines: how hard it is to tell which of the batch's predictions belongs to a vector.
+    r"""InfoNCE of cosines: the loss of finding the prediction that belongs to a vector among those of the batch.
 
     .. math:: - \operatorname{mean}_i \log \frac{e^{\cos(h_i, g_i)}}{\sum_j e^{\cos(h_i, g_j)}}
 
@@ -75,7 +75,7 @@ def contrastive_loss(predicted: Tensor, actual: Tensor, mask: Tensor) -> Tensor:
 
 
 class MMIM(FusionModule):
-    r"""Train the fusion of utterance vectors so that little mutual information is lost on the way.
+    r"""Train the fusion of utterance vectors so that it preserves mutual information.
 
     Han et al. 2021, https://arxiv.org/abs/2109.00412
 
@@ -86,15 +86,17 @@ class MMIM(FusionModule):
         loss = cross\ entropy + \alpha \sum_m NCE(g_m(z), h_m) - \beta \sum_{m > 1} I(h_1; h_m)
 
     where :math:`g_m` is linear, :math:`NCE` is :func:`contrastive_loss`, and :math:`I` is :class:`InformationBound`
-    between the first modality (text, where there is text) and each other. The losses compare the utterances of a batch;
-    logits never do. Weights and sizes are the defaults of the authors' code, but for the utterance vectors.
+    between the first modality (text, if there is text) and each other one. The losses compare the utterances of a
+    batch; the logits of an utterance do not depend on the others. Weights and sizes are the defaults of the authors'
+    code, except for the utterance vectors.
 
-    Differs from that code: the shared encoder stands for BERT and LSTMs (768 numbers of text, 16 of the others); the
-    Gaussian's log-likelihood keeps its log variance, without which it is largest for an infinite variance; the bound, a
-    sum over features, is scaled to their 16, since over 64 it drowns the cross-entropy; the entropy is estimated from
-    the batch with one diagonal Gaussian a class instead of from two batches with a full one each for positive and
-    negative sentiment, which 32 utterances of several classes do not determine; the bound is trained together with all
-    else instead of by an epoch of its own before every epoch; and there is one weight decay.
+    Differs from that code: the encoder that all methods share replaces BERT and LSTMs (768 numbers for text, 16 for the
+    others); the Gaussian's log-likelihood includes its log variance, without which it is largest for an infinite
+    variance; the bound, a sum over features, is scaled to their 16, since over 64 it exceeds the cross-entropy by far;
+    the entropy is estimated from the batch with one diagonal Gaussian per class, instead of from two batches with a
+    full Gaussian each for positive and negative sentiment, which 32 utterances of several classes do not determine; the
+    bound is trained together with all other losses instead of in a separate epoch before every epoch; and there is one
+    weight decay.
 
     Args:
         dims: Width of each modality, at least two.
@@ -103,9 +105,9 @@ class MMIM(FusionModule):
         fusion: Width of the fused vector.
         alpha: Weight of the contrastive loss.
         beta: Weight of the bound between modalities.
-        all_pairs: Bound every pair, also audio and vision where there is text (an ablation of the authors).
-        dropout: Of the encoders.
-        fusion_dropout: Of the MLP's input.
+        all_pairs: Whether to bound every pair, also audio and vision if there is text (an ablation of the authors).
+        dropout: Dropout probability of the encoders.
+        fusion_dropout: Dropout probability of the MLP's input.
     """
 
     title = "MMIM"
@@ -147,7 +149,7 @@ class MMIM(FusionModule):
         return self.head(self._fuse(self.encoders(batch)))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy, what fusion forgets of each modality and what modalities know of each other."""
+        """Cross-entropy, the contrastive loss of the fused vector and the bound between modalities."""
         vectors = self.encoders(batch)
         present = self.present(batch)
         fused = self._fuse(vectors)

@@ -1,4 +1,4 @@
-"""Multimodal Transfer Module (MMTM): squeeze all modalities, excite the channels of each (Joze et al. 2020)."""
+"""MMTM: gates on the channels of each modality that depend on all modalities (Joze et al. 2020)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mer_bench.fusion.streams import Streams
 class TransferModule(nn.Module):
     """The module: each channel of each modality is multiplied by a gate that depends on the means of all channels.
 
-    With D channels in all, the joint representation has 2 D / ratio numbers, as in the authors' code, and the module
+    With D channels in total, the joint representation has 2 D / ratio numbers, as in the authors' code, and the module
     4 D^2 / ratio + 2 D / ratio + D parameters.
 
     Shapes:
@@ -31,7 +31,7 @@ class TransferModule(nn.Module):
         self.excite = nn.Linear(joint, sum(widths))
 
     def forward(self, tokens: Sequence[PaddedSequence]) -> list[PaddedSequence]:
-        """Squeeze, excite, gate."""
+        """Squeeze, excite and gate."""
         squeezed = torch.cat([masked_mean(x.values, x.mask) for x in tokens], -1)
         gates = self.gain * self.excite(self.squeeze(squeezed).relu()).sigmoid()
         parts = gates.split(self.widths, -1)
@@ -39,7 +39,7 @@ class TransferModule(nn.Module):
 
 
 class MMTM(FusionModule):
-    r"""Unimodal streams that recalibrate one another's channels, and whose logits are averaged.
+    r"""Unimodal streams that recalibrate each other's channels, and whose logits are averaged.
 
     Joze et al. 2020, https://arxiv.org/abs/1911.08670
 
@@ -49,22 +49,22 @@ class MMTM(FusionModule):
         logits = mean_m\, logits_m(x'_m)
 
     (:class:`TransferModule`). At widths (1024, 32) and (2048, 64) and ratio 4, two sites of the MSAF authors' networks
-    for RAVDESS, these modules have 5,580,432 parameters, in all 31.50M; the table of MSAF prints 31.97M, whose sites
-    are not public.
+    for RAVDESS, these modules have 5,580,432 parameters, with the streams 31.50M; the table of MSAF prints 31.97M for
+    sites that are not public.
 
     Differs from the paper, whose streams are large convolutional networks: here they are the encoder that all methods
-    share, with one convolution more for each site after the first (:class:`~mer_bench.fusion.layers.Streams`), and
-    sites see a quarter as many tokens as frames. The paper fuses two modalities, here any number; an absent one has a
-    mean of zero, and the average is over those that are there.
+    share, with one more convolution for each site after the first (:class:`~mer_bench.fusion.streams.Streams`), and
+    sites read a quarter as many tokens as frames. The paper fuses two modalities, here any number; an absent one has a
+    mean of zero, and the average runs over the modalities that are present.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of tokens and vectors.
-        sites: Number of modules.
-        ratio: By which the joint representation is smaller than twice the channels.
-        double: Gates of up to two instead of one, so that a channel may also be amplified (not in the authors' code).
-        dropout: Of the encoders.
+        sites: Number of fusion sites.
+        ratio: Factor by which the joint representation is smaller than twice the channels.
+        double: Whether gates reach two instead of one, so that channels may be amplified (not in the authors' code).
+        dropout: Dropout probability of the encoders.
     """
 
     title = "MMTM"

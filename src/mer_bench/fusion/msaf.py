@@ -1,4 +1,4 @@
-"""Multimodal Split Attention Fusion (MSAF): attention over blocks of all modalities' channels (Su et al. 2020)."""
+"""MSAF: attention over blocks of the channels of all modalities (Su et al. 2020)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from mer_bench.fusion.streams import Streams
 
 
 class SplitAttention(nn.Module):
-    """The module: channels are split into blocks, and each block is multiplied by attention weights, one a channel.
+    """The module: channels are split into blocks, and each block is multiplied by one attention weight per channel.
 
-    The blocks of all modalities are added up and averaged over time, reduced to the joint representation, and from it
-    every block gets its scores; a softmax over all blocks makes them weights. Blocks of an absent modality get none.
+    The blocks of all modalities are averaged over time, added up and reduced to the joint representation, from which a
+    linear layer computes the scores of every block; a softmax over all blocks gives the weights. Blocks of an absent
+    modality have weight zero.
 
     Args:
         widths: Channels of each modality, multiples of ``block``.
         block: Channels of a block.
-        reduction: By which the joint representation is smaller than a block.
-        dropout: Probability that a block is left out in training.
-        lowest: Attention weights are mapped to at least this.
+        reduction: Factor by which the joint representation is smaller than a block.
+        dropout: Probability that a block is dropped in training.
+        lowest: Least attention weight; the weights are mapped linearly to the range from it to 1.
 
     Shapes:
         modalities x [utterance, time, width] -> the same; lengths and widths may differ between modalities.
@@ -37,7 +38,7 @@ class SplitAttention(nn.Module):
         super().__init__()
         for width in widths:
             if width % block:
-                raise ValueError(f"width {width} is not divisible into blocks of {block}")
+                raise ValueError(f"width {width} is not divisible into blocks of {block} channels")
         self.block, self.dropout, self.lowest = block, dropout, lowest
         self.counts = [width // block for width in widths]
         self.reduce = nn.Linear(block, block // reduction)
@@ -45,11 +46,11 @@ class SplitAttention(nn.Module):
         self.expand = nn.Linear(block // reduction, sum(widths))
 
     def forward(self, tokens: Sequence[PaddedSequence]) -> list[PaddedSequence]:
-        """Drop blocks, attend, weigh."""
-        kept = F.dropout(tokens[0].values.new_ones(len(tokens[0].mask), sum(self.counts)), self.dropout, self.training)
+        """Drop blocks, compute the attention and apply it."""
+        scale = F.dropout(tokens[0].values.new_ones(len(tokens[0].mask), sum(self.counts)), self.dropout, self.training)
         blocks = [
             torch.unflatten(x.values, -1, (-1, self.block)) * keep[:, None, :, None]
-            for x, keep in zip(tokens, torch.split(kept, self.counts, 1), strict=True)
+            for x, keep in zip(tokens, torch.split(scale, self.counts, 1), strict=True)
         ]
         means = [masked_mean(values.sum(2), x.mask) for values, x in zip(blocks, tokens, strict=True)]
         joint = self.norm(self.reduce(torch.stack(means).sum(0))).relu()
@@ -78,22 +79,23 @@ class MSAF(FusionModule):
     the authors' network for RAVDESS, widths (1024, 32) in blocks of 16 and (2048, 64) in blocks of 32, these modules
     have 24,644 parameters, with the streams 25,940,724, as theirs.
 
-    Differs from the authors' code: LayerNorm for batch normalisation, so that no utterance depends on its batch-mates;
-    a dropped block is scaled up for the others once, where the code does so twice; an absent modality's blocks get no
-    attention. Their streams are a 3D ResNeXt-50 and an MFCC CNN; here they are the encoder that all methods share, with
-    one convolution more for each site after the first (:class:`~mer_bench.fusion.layers.Streams`), and sites see a
-    quarter as many tokens as frames. With the narrow streams of this library there are few blocks, not 66.
+    Differs from the authors' code: LayerNorm replaces batch normalisation, so that an utterance does not depend on the
+    others of its batch; blocks that are not dropped are scaled up once, where the code does so twice; an absent
+    modality's blocks get no attention. Their streams are a 3D ResNeXt-50 and an MFCC CNN; here they are the encoder
+    that all methods share, with one more convolution for each site after the first
+    (:class:`~mer_bench.fusion.streams.Streams`), and sites read a quarter as many tokens as frames. These streams are
+    narrow, so that there are few blocks instead of 66.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of tokens and vectors.
-        sites: Number of modules.
+        sites: Number of fusion sites.
         block: Channels of a block at the first site; each further site doubles it, as the authors' two do.
-        reduction: By which the joint representation is smaller than a block.
-        block_dropout: Probability that a block is left out in training.
-        lowest: Attention weights are mapped to at least this.
-        dropout: Of the encoders.
+        reduction: Factor by which the joint representation is smaller than a block.
+        block_dropout: Probability that a block is dropped in training.
+        lowest: Least attention weight; the weights are mapped linearly to the range from it to 1.
+        dropout: Dropout probability of the encoders.
     """
 
     title = "MSAF"

@@ -1,4 +1,4 @@
-"""Multimodal Transformer (MulT): each modality reads every other by cross-modal attention (Tsai et al. 2019)."""
+"""MulT: each modality attends to every other one by cross-modal transformers (Tsai et al. 2019)."""
 
 from __future__ import annotations
 
@@ -27,28 +27,29 @@ class MulT(FusionModule):
 
     Sizes, dropouts and mask are those of the authors' code: width 30, 5 heads, 5 cross-modal layers, and a memory of
     max(layers, 3) layers, hence also 5. At the MOSEI widths (text 300, audio 74, vision 35) with one output that is
-    1,073,731 parameters. As there, ``causal`` masks the future in all encoders; a cross-modal one may look ahead by
-    the difference of the two lengths, so that the last target step always sees the whole source.
+    1,073,731 parameters. As there, ``causal`` masks the future in all encoders; in a cross-modal encoder a step may
+    also attend ahead by the difference of the two lengths, so that the last target step reads the whole source.
 
-    Differs from the authors' code: padding is masked everywhere and "last" is each utterance's own last step, where
-    they let padding in. With two modalities there is one cross-modal encoder for each target; with one there is its
-    memory alone, plain self-attention.
+    Differs from the authors' code: padding is masked everywhere, and "last" is the last real step of each utterance,
+    where their code does not mask padding. With two modalities there is one cross-modal encoder per target; with one
+    modality there is only its memory, plain self-attention.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         dim: Width of the transformers; ``heads`` must divide it.
-        heads: Of each attention.
-        layers: Of each cross-modal encoder.
-        kernel: Of the temporal convolution (the paper searches 1, 3 and 5).
-        stride: Of the temporal convolution. Not in the paper: attention is quadratic in the length, so for hundreds of
-            frames take e.g. ``stride=4, kernel=5``.
-        causal: Whether the future is masked.
-        attention_dropout: Of the attention weights, in the memories and where text is the source (as in that code).
-        relu_dropout: Within the feed-forward blocks.
-        residual_dropout: Of each residual branch.
-        embedding_dropout: Of the encoders' inputs, and of the text features before the convolution.
-        output_dropout: Within the residual block before the classifier.
+        heads: Number of heads of each attention.
+        layers: Number of layers of each cross-modal encoder.
+        kernel: Kernel size of the temporal convolution (the paper searches 1, 3 and 5).
+        stride: Stride of the temporal convolution. Not in the paper: attention is quadratic in the length, so that
+            hundreds of frames need for example ``stride=4, kernel=5``.
+        causal: Whether the future is masked in all encoders.
+        attention_dropout: Dropout probability of the attention weights in the memories, and where text is the source
+            (as in the authors' code).
+        relu_dropout: Dropout probability within the feed-forward blocks.
+        residual_dropout: Dropout probability of each residual branch.
+        embedding_dropout: Dropout probability of the encoders' inputs, and of the text features before the convolution.
+        output_dropout: Dropout probability within the residual block before the classifier.
     """
 
     title = "MulT"

@@ -1,4 +1,4 @@
-"""Multiplicative combination: a modality need not learn what the others already know (Liu et al. 2018)."""
+"""Multiplicative: a modality learns less from samples that the others already classify well (Liu et al. 2018)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mer_bench.fusion.late_product import LateProduct
 
 
 class Multiplicative(LateProduct):
-    r"""Weigh each modality's cross-entropy down where the other modalities are right already.
+    r"""Reduce each modality's cross-entropy for samples that the other modalities already classify correctly.
 
     Liu et al. 2018, https://arxiv.org/abs/1805.11730
 
@@ -21,19 +21,21 @@ class Multiplicative(LateProduct):
     .. math:: loss = -\sum_i \Big[\prod_{j \neq i} (1 - p_j)\Big]^{\beta / (M - 1)} \log p_i, \qquad
         logits_c = \sum_i \log p_{i, c}
 
-    so that a modality which is noise in one sample is not forced to explain it. An utterance's absent modalities count
-    neither in the product nor in M; a single modality has weight one. The weights are differentiated as the formula
-    reads (inferred: the paper does not stop their gradient), from logits, so that a p of one in single precision is no
-    division by zero. Differs from the paper: predictions sum the log-scores without the weights, modalities are not
-    mixed nor is the loss boosted by a margin, and the encoder is the one that all methods share. The default of beta
-    is that of the row "Multiplicative" in the tables of MSAF and CFN-SR.
+    so that a modality without information about a sample need not fit it. An utterance's absent modalities count
+    neither in the product nor in M; a single modality has weight one. The weights have gradients, as in the formula
+    (inferred: the paper does not stop them); they are computed from logits, which avoids a division by zero where p
+    rounds to one.
+
+    Differs from the paper: predictions sum the log-scores without the weights, there are no mixtures of modalities and
+    no boosted loss with a margin, and the encoder is the one that all methods share. The default of beta is that of
+    "Multiplicative" in the tables of MSAF and CFN-SR.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of the utterance vectors.
-        dropout: Of the encoders.
-        beta: Strength of the weights; 0 trains every classifier on its own.
+        dropout: Dropout probability of the encoders.
+        beta: Strength of the weights; with 0 every classifier is trained independently.
     """
 
     title = "Multiplicative"
@@ -45,7 +47,7 @@ class Multiplicative(LateProduct):
     ) -> None:
         super().__init__(dims, num_classes, hidden=hidden, dropout=dropout)
         if beta < 0:
-            raise ValueError(f"beta {beta} is negative")
+            raise ValueError(f"beta {beta} must not be negative")
         self.beta = beta
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Perceiver: one latent array reads the tokens of all modalities (Jaegle et al. 2021, arXiv 2103.03206)."""
+"""Perceiver: a small array of latent vectors attends to the tokens of all modalities (Jaegle et al. 2021)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mer_bench.fusion.utterance import token_encoders, tokens_with_summary
 
 
 class Perceiver(FusionModule):
-    r"""A few learnt latents attend to everything at once, whatever modality it is, and think among themselves.
+    r"""A few learnt latent vectors attend to the tokens of all modalities at once, and then to each other.
 
     Jaegle et al. 2021, https://arxiv.org/abs/2103.03206
 
@@ -23,23 +23,23 @@ class Perceiver(FusionModule):
 
     .. math:: z \leftarrow CrossAttention(z, x), \quad z \leftarrow SelfAttention^{layers}(z)
 
-    and the logits are a linear layer of the mean latent. As in the paper the blocks share their weights, but for the
+    and the logits are a linear layer of the mean latent. As in the paper, the blocks share their weights except for the
     first cross-attention, and cross-attention has one head. The cost is linear in the number of tokens.
 
     Differs from the paper, which reads raw pixels and samples (512 latents of width 1024, eight blocks of six layers on
-    ImageNet): the tokens come from the shared encoder, a quarter as many as frames, with its utterance vector as a
-    further one, so that they have one width and take embeddings and sine-cosine positions as a sum instead of a
-    concatenation of Fourier features; a cross-attention's two inputs share a LayerNorm; the activation is a ReLU.
+    ImageNet): the tokens come from the shared encoder, a quarter as many as frames, and its utterance vector is one
+    more token; since all have the same width, embeddings and sine-cosine positions are added, where the paper
+    concatenates Fourier features; both inputs of a cross-attention share a LayerNorm; the activation is a ReLU.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width of tokens, latents and feed-forward blocks.
         latents: Number of latents.
-        blocks: Number of times that the latents read the tokens.
-        layers: Of self-attention in a block.
-        heads: Of the self-attention.
-        dropout: Of the encoders and the layers.
+        blocks: Number of blocks; in each of them the latents read the tokens once.
+        layers: Number of self-attention layers per block.
+        heads: Number of heads of the self-attention.
+        dropout: Dropout probability of the encoders and the layers.
     """
 
     title = "Perceiver"
@@ -84,9 +84,9 @@ class Perceiver(FusionModule):
     def perceive(self, inputs: PaddedSequence) -> Tensor:
         """[utterance, token, hidden] -> [utterance, latent, hidden]."""
         z = self.latents.expand(len(inputs.values), -1, -1)
-        everyone = inputs.mask.new_ones(1, 1, len(self.latents))
+        allowed = inputs.mask.new_ones(1, 1, len(self.latents))
         for block in range(self.blocks):
             z = self.read[min(block, 1)](z, inputs.values, inputs.mask[:, None])
             for layer in self.think:
-                z = layer(z, None, everyone)
+                z = layer(z, None, allowed)
         return self.norm(z)

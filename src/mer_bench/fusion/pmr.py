@@ -1,4 +1,4 @@
-"""PMR: a message hub and the modalities reinforce each other, layer by layer (Lv et al. 2021, CVPR)."""
+"""PMR: modalities exchange information through a common message hub, layer by layer (Lv et al. 2021)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from mer_bench.fusion.transformer import Attention, ResidualHead
 
 
 class ReinforcementUnit(nn.Module):
-    r"""A sequence takes from another what a gate lets through, and the rest from itself.
+    r"""A gate mixes attention from a sequence to another one with self-attention.
 
-    With :math:`a` = attention from the target to the source and :math:`s` = self-attention of the target, both behind
-    a LayerNorm,
+    With :math:`a` = attention from the target to the source and :math:`s` = self-attention of the target, both of
+    normalised inputs,
 
     .. math:: g = \sigma(W [a ; s] + b), \quad y = x + g a + (1 - g) s, \quad x' = y + FFN(LN(y))
 
     Args:
         dim: Width of both sequences.
-        heads: Of both attentions.
-        dropout: Of attention weights, residual branches and the feed-forward block.
-        gate: Whether there is the gate; without it a and s are added in full.
+        heads: Number of heads of both attentions.
+        dropout: Dropout probability of attention weights, residual branches and the feed-forward block.
+        gate: Whether there is a gate; without it a and s are added.
 
     Shapes:
         target [utterance, time, dim], source [utterance, other time, dim] -> [utterance, time, dim].
@@ -41,21 +41,21 @@ class ReinforcementUnit(nn.Module):
         self.dropout = CheapDropout(dropout)
 
     def forward(self, target: PaddedSequence, source: PaddedSequence) -> PaddedSequence:
-        """Reinforce the target; its padding becomes zero again."""
+        """Reinforce the target; its padding is set to zero again."""
         query = self.target_norm(target.values)
-        heard = self.cross(query, self.source_norm(source.values), source.mask[:, None])
+        cross = self.cross(query, self.source_norm(source.values), source.mask[:, None])
         own = self.own(query, query, target.mask[:, None])
         if self.gate is None:
-            taken = heard + own
+            mixed = cross + own
         else:
-            taken = torch.lerp(own, heard, self.gate(torch.cat([heard, own], -1)).sigmoid())
-        x = target.values + self.dropout(taken)
+            mixed = torch.lerp(own, cross, self.gate(torch.cat([cross, own], -1)).sigmoid())
+        x = target.values + self.dropout(mixed)
         x = x + self.dropout(self.ffn(self.ffn_norm(x)))
         return PaddedSequence(x * target.mask[..., None], target.mask)
 
 
 class ReinforcementLayer(nn.Module):
-    """Each modality reads the hub; then the hub, if it has a unit, reads what they became.
+    """Each modality reads the hub; then the hub, if it has a unit, reads all modalities.
 
     Shapes:
         sequences x [utterance, time, dim], hub [utterance, all times, dim] -> the same shapes.
@@ -69,24 +69,24 @@ class ReinforcementLayer(nn.Module):
     def forward(
         self, sequences: Sequence[PaddedSequence], hub: PaddedSequence
     ) -> tuple[list[PaddedSequence], PaddedSequence]:
-        """Exchange messages once."""
+        """One exchange of messages."""
         reinforced = [unit(sequence, hub) for unit, sequence in zip(self.units, sequences, strict=True)]
         return reinforced, hub if self.hub is None else self.hub(hub, one_after_another(reinforced))
 
 
 def one_after_another(sequences: Sequence[PaddedSequence]) -> PaddedSequence:
-    """M sequences [utterance, time, dim] -> [utterance, sum of times, dim]; padding stays where it is."""
+    """M sequences [utterance, time, dim] -> [utterance, sum of times, dim], with the padding of each."""
     values = torch.cat([sequence.values for sequence in sequences], 1)
     return PaddedSequence(values, torch.cat([sequence.mask for sequence in sequences], 1))
 
 
 class PMR(FusionModule):
-    r"""Progressive modality reinforcement: modalities never attend to each other but to a hub of all their messages.
+    r"""Progressive modality reinforcement: modalities attend to a hub of all messages instead of each other.
 
     Lv et al. 2021,
     https://openaccess.thecvf.com/content/CVPR2021/html/Lv_Progressive_Modality_Reinforcement_for_Human_Multimodal_Emotion_Recognition_From_Unaligned_CVPR_2021_paper.html
 
-    The hub :math:`c` starts as all modalities' projected sequences one after another. In each layer, with
+    The hub :math:`c` initially contains all modalities' projected sequences, one after another. In each layer, with
     :class:`ReinforcementUnit` R,
 
     .. math:: x_m \leftarrow R_m(x_m, c), \quad c \leftarrow R_c(c, [x_1 ; ... ; x_M]), \quad
@@ -94,25 +94,25 @@ class PMR(FusionModule):
 
     where a bar is the mean over time.
 
-    No code is public and the paper could not be read: this is a reconstruction from second-hand descriptions. They give
-    the hub, that modalities and hub reinforce each other by cross-modal attention layer after layer, and a gate that
-    filters what passes. Inferred are the temporal convolutions, the form of the gate and the self-attention beside it,
-    the order within a layer, the pooling, the classifier (MulT's) and all sizes (MulT's); 2.15M parameters, which
-    others print for it, are not reached (377,431 at their widths with one output).
+    A reconstruction from descriptions by others: no code is public and the paper was not available. The descriptions
+    contain the hub, the cross-modal attention by which modalities and hub reinforce each other layer by layer, and a
+    gate that filters messages. Inferred are the temporal convolutions, the form of the gate and the self-attention
+    beside it, the order within a layer, the pooling, the classifier (MulT's) and all sizes (MulT's). The 2.15M
+    parameters printed elsewhere are not reproduced (377,431 at those widths with one output).
 
     Args:
         dims: Width of each modality, at least two.
         num_classes: Number of emotions.
         dim: Width throughout; ``heads`` must divide it.
-        heads: Of each attention.
-        layers: Of reinforcement.
-        kernel: Of the temporal convolution.
-        stride: Of the temporal convolution; for hundreds of frames take e.g. ``stride=4, kernel=5``.
-        gate: Ablation switch; see ReinforcementUnit.
-        progressive: Ablation switch: without it the hub stays what it is at first, and does not enter z.
-        transformer_dropout: Of attention weights, residual branches and feed-forward blocks.
-        embedding_dropout: Of the projected sequences.
-        output_dropout: Within the residual block before the classifier.
+        heads: Number of heads of each attention.
+        layers: Number of reinforcement layers.
+        kernel: Kernel size of the temporal convolution.
+        stride: Stride of the temporal convolution; for hundreds of frames use for example ``stride=4, kernel=5``.
+        gate: Ablation switch, see :class:`ReinforcementUnit`.
+        progressive: Ablation switch: without it the hub does not change and is not part of z.
+        transformer_dropout: Dropout probability of attention weights, residual branches and feed-forward blocks.
+        embedding_dropout: Dropout probability of the projected sequences.
+        output_dropout: Dropout probability within the residual block before the classifier.
     """
 
     title = "PMR"

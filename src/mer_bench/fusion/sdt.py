@@ -1,4 +1,4 @@
-"""SDT: transformers within and between modalities, two levels of gates, self-distillation (Ma et al. 2023)."""
+"""SDT: transformers within and between modalities, two levels of gates and self-distillation (Ma et al. 2023)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Interaction(nn.Module):
 
     .. math:: y = x + MHA(x, s, s), \quad z = y + FFN(LN(y)), \quad z \odot \sigma(W z)
 
-    The authors normalise the attention's input from the second layer on only, and have one layer.
+    There is one layer; the authors' code would normalise the attention's input only in further layers.
 
     Shapes:
         target and source [dialogue, turn, dim], allowed [dialogue, 1, turn] -> [dialogue, turn, dim].
@@ -42,24 +42,25 @@ class Interaction(nn.Module):
         self.gate = nn.Linear(dim, dim, bias=False) if learned_gates else nn.Identity()
 
     def forward(self, target: Tensor, source: Tensor, allowed: Tensor) -> Tensor:
-        """The target's turns after they have read the source's."""
+        """The target's turns after they have attended to the source's."""
         x = target + self.dropout(self.attention(target, source, allowed))
         x = x + self.ffn(x)
         return x * self.gate(x).sigmoid()
 
 
 class SDTNetwork(nn.Module):
-    """The authors' network, from one vector an utterance and modality to a teacher and a student a modality.
+    """The authors' network, from one vector per utterance and modality to one teacher and one student per modality.
 
     79,668,248 parameters for text 1024, audio 1582, vision 342, six classes and two speakers at width 1024. Theirs has
-    19,456 more that nothing ever trains: nine LayerNorms of first layers and the embedding of the padding's speaker.
+    19,456 more that are never trained: nine LayerNorms of first layers and the speaker embedding of the padding.
 
     Args:
         dims: Width of each modality's vectors.
         num_classes: Number of emotions.
         hidden: Width throughout.
-        heads: Of each attention.
-        dropout: Of the inputs, the attention weights, the residual branches and before the students' classifiers.
+        heads: Number of heads of each attention.
+        dropout: Dropout probability of the inputs, the attention weights and the residual branches, and before the
+            students' classifiers.
         speakers: Size of the speaker embedding.
         learned_gates: Whether the unimodal-level gates have weights.
 
@@ -106,8 +107,8 @@ class SDTNetwork(nn.Module):
         x = {name: self.dropout(project(vectors[name]) + positions) for name, project in self.projections.items()}
         fused = {}
         for target, reduce in self.reductions.items():
-            heard = [self.interactions[f"{j}_to_{target}"](x[target], x[j], present[j][:, None]) for j in x]
-            fused[target] = reduce(torch.cat(heard, -1))
+            read = [self.interactions[f"{j}_to_{target}"](x[target], x[j], present[j][:, None]) for j in x]
+            fused[target] = reduce(torch.cat(read, -1))
         students = torch.stack([classify(fused[name]) for name, classify in self.students.items()], 2)
         modalities = torch.stack(list(fused.values()), 2)  # [dialogue, turn, modality, hidden]
         if self.gate is not None:
@@ -116,12 +117,13 @@ class SDTNetwork(nn.Module):
 
 
 class SDT(FusionModule):
-    r"""A transformer layer for each ordered pair of modalities and each modality itself, fused by gates on two levels.
+    r"""One transformer layer per ordered pair of modalities and per modality, fused by gates on two levels.
 
     Ma et al. 2023, https://arxiv.org/abs/2310.20494
 
     Each modality's utterance vectors are projected; sinusoidal positions and speaker embeddings are added. With
-    :math:`z_{j \to m}` what modality m reads in j (:class:`Interaction`, gated on the unimodal level),
+    :math:`z_{j \to m}` the result of attention from modality m to j (:class:`Interaction`, with the unimodal-level
+    gate),
 
     .. math::
         h_m = W_m [z_{j \to m}]_j + b_m, \quad
@@ -131,27 +133,27 @@ class SDT(FusionModule):
 
     .. math:: L = CE(teacher) + \gamma_2 \sum_m CE(student_m) + \gamma_3 \sum_m KL(teacher^{1/T} || student_m^{1/T})
 
-    As in the authors' code the teacher is no constant of the KL terms, which are not multiplied by :math:`T^2`. Sizes
-    and dropout are theirs. On MELD they take ``temperature=8`` and ``learned_gates=False``.
+    As in the authors' code the KL terms also have gradients with respect to the teacher, and they are not multiplied by
+    :math:`T^2`. Sizes and dropout are theirs. For MELD they set ``temperature=8`` and ``learned_gates=False``.
 
-    Differs from that code: the vectors come from the encoder that all methods share, ahead of the paper's one-by-one
-    convolution (:class:`SDTNetwork` is the network behind it); dropout is drawn once for each modality's input and not
-    once for each of its readers; classes weigh the same, where they weigh them by inverse frequency on IEMOCAP. An
-    utterance without a modality is not read there by others, but reads. With one modality there is no multimodal-level
-    gate. Attention has no mask over time: it sees future utterances and works offline only.
+    Differs from that code: the vectors come from the encoder that all methods share, before the paper's one-by-one
+    convolution (:class:`SDTNetwork` begins with it); dropout is drawn once per modality's input instead of once per
+    interaction that reads it; all classes have the same weight, where the authors weigh them by inverse frequency on
+    IEMOCAP. Other utterances do not attend to a missing modality, but it attends to them. With one modality there is no
+    multimodal-level gate. Attention reads future utterances, so that the method works offline only.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
         hidden: Width throughout.
-        heads: Of each attention.
-        dropout: Everywhere, the encoders included.
+        heads: Number of heads of each attention.
+        dropout: Dropout probability everywhere, the encoders included.
         speakers: Size of the speaker embedding; later speakers of a dialogue share the last.
-        learned_gates: Whether the unimodal-level gates have weights; without, they are the sigmoid of their input.
-        student_weight: Of the students' cross-entropies (gamma_2).
-        distillation_weight: Of the divergences from the teacher (gamma_3).
-        temperature: Of the distillation.
-        detach_teacher: Not in the paper: stop the divergences' gradient at the teacher.
+        learned_gates: Whether the unimodal-level gates have weights; otherwise a gate is the sigmoid of its input.
+        student_weight: Weight of the students' cross-entropies (gamma_2).
+        distillation_weight: Weight of the divergences from the teacher (gamma_3).
+        temperature: Temperature of the distillation.
+        detach_teacher: Whether the divergences have no gradient with respect to the teacher (not in the paper).
     """
 
     title = "SDT"
@@ -196,7 +198,7 @@ class SDT(FusionModule):
         return self.teacher_and_students(batch)[0]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The teacher's cross-entropy; for each student its own and its divergence from the teacher."""
+        """Cross-entropy of the teacher; for each student its cross-entropy and its divergence from the teacher."""
         teacher, students = self.teacher_and_students(batch)
         soft_label = ((teacher.detach() if self.detach_teacher else teacher) / self.temperature).softmax(-1)
         losses = {"cross_entropy": self.cross_entropy(teacher, batch)}

@@ -1,4 +1,4 @@
-"""Streams of tokens that meet at fusion sites (MMTM, MSAF)."""
+"""Streams of tokens, one per modality, that exchange information at fusion sites (MMTM, MSAF)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mer_bench.fusion.utterance import token_encoders
 
 
 class ParallelConvolutions(nn.Module):
-    """One temporal convolution and relu for each modality: M x [utterance, time, width] -> the same."""
+    """One temporal convolution and ReLU per modality: M x [utterance, time, width] -> the same."""
 
     def __init__(self, modalities: int, width: int) -> None:
         super().__init__()
@@ -23,16 +23,17 @@ class ParallelConvolutions(nn.Module):
         )
 
     def forward(self, tokens: Sequence[PaddedSequence]) -> list[PaddedSequence]:
-        """Convolve each modality by itself."""
+        """Convolve each modality separately."""
         convolved = [convolve(x) for convolve, x in zip(self.convolutions, tokens, strict=True)]
         return [PaddedSequence(F.relu(x.values), x.mask) for x in convolved]
 
 
 class Streams(nn.Module):
-    """A stream of tokens a modality, which meet at fusion sites only, with a classifier each (MMTM, MSAF).
+    """One stream of tokens and one classifier per modality; streams exchange information at fusion sites only.
 
-    The first site sees the tokens of the shared encoder; a further temporal convolution of each modality leads to
-    each further site; after the last the encoder pools. A site is a module on the list of all modalities' tokens.
+    The first site reads the tokens of the shared encoders. Before every further site each modality has one more
+    temporal convolution, and after the last site its encoder pools the tokens. A site is a module that maps the list of
+    all modalities' tokens to a list of the same shapes.
 
     Shapes:
         modality -> [utterance, time, dim] -> logits [modality, utterance, classes]; zero for a missing modality.
@@ -48,7 +49,7 @@ class Streams(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(hidden, classes) for name in dims})
 
     def forward(self, features: Mapping[str, PaddedSequence]) -> Tensor:
-        """Run the streams side by side."""
+        """Logits of each stream."""
         tokens = self.sites([encoder.tokens(features[name]) for name, encoder in self.encoders.items()])
         logits = [
             self.heads[name](encoder.pool(features[name], own)) * features[name].mask.any(1, keepdim=True)

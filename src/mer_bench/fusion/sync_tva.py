@@ -1,4 +1,4 @@
-"""Sync-TVA: pairwise cross-modal graphs over a dialogue, then cross-attention (Deng et al. 2025, reconstructed)."""
+"""Sync-TVA: one graph per pair of modalities over a dialogue, then cross-attention (Deng et al. 2025)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mer_bench.fusion.utterance import Encoders
 
 
 class Enhancement(nn.Module):
-    """MSDE, modality-specific dynamic enhancement: a feed-forward update behind an input-dependent gate.
+    """MSDE, modality-specific dynamic enhancement: a feed-forward update with an input-dependent gate.
 
     u = FFN(h), g = sigmoid(W_2 relu(W_1 [h; mean over turns of h])), h' = LayerNorm(h + g * u).
 
@@ -41,16 +41,17 @@ class Enhancement(nn.Module):
 
 
 class GraphAttention(nn.Module):
-    r"""One GATv2 layer on several graphs at once, each with weights of its own, no edge list anywhere.
+    r"""One GATv2 layer on several graphs at once, each with its own weights, without edge lists.
 
-    A node is (side s, turn i), a side being a modality. Node (s, i) hears (s', j) for j within the window of i, with
+    A node is (side s, turn i), where a side is a modality. Node (s, i) receives messages from (s', j) for j within the
+    window of i, with
 
     .. math:: e_{ij} = a^\top LeakyReLU(W_q x_i + W_k x_j + t_{s, s', i = j}), \quad
         x_i' = LayerNorm(x_i + \sum_j softmax_j(e_{ij}) W_k x_j)
 
-    The edge types t of two sides are six: within either side, and in either direction across, for the same utterance
-    and for others. Scores are taken over the window only, 2w of the 2N candidates; the attention weights, which have
-    no feature axis, are then laid out densely so that the sum over neighbours is one matrix product.
+    Two sides have six edge types t: two within the sides, and in both directions across them one for the same utterance
+    and one for others. Scores are computed within the window only; the attention weights, which have no feature axis,
+    are then stored densely, so that the sum over neighbours is one matrix product.
 
     Shapes:
         x [graph, side, dialogue, turn, dim], present [graph, side, dialogue, turn] -> as x.
@@ -68,7 +69,7 @@ class GraphAttention(nn.Module):
         self.query, self.key = (nn.Parameter(torch.randn(graphs, dim, dim) * dim**-0.5) for _ in range(2))
         self.score = nn.Parameter(torch.randn(graphs, heads, dim // heads) * (dim // heads) ** -0.5)
         other = torch.arange(sides * sides).view(sides, sides)  # [side, other side]
-        same = other.clone()  # a self-loop is an edge within its side like any other
+        same = other.clone()  # a self-loop has the type of other edges within its side
         across = ~torch.eye(sides, dtype=torch.bool)
         same[across] = torch.arange(sides * sides, sides * (2 * sides - 1))
         self.register_buffer("types", torch.stack([same, other]), persistent=False)
@@ -76,14 +77,14 @@ class GraphAttention(nn.Module):
         self.norm, self.dropout = nn.LayerNorm(dim), CheapDropout(dropout)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
-        """Attend, add, normalise; an absent node hears its neighbours but is heard by none."""
+        """Attend, add and normalise; an absent node receives messages but sends none."""
         query = torch.einsum("gsdnc,gce->gdsne", x, self.query)
         key = torch.einsum("gsdnc,gce->gdsne", x, self.key)
         same, other = self.edge[:, self.types].unbind(1)  # [graph, side, side, dim] each
         query = query[:, :, :, None]  # [graph, dialogue, side, 1, turn, dim]
         turns = x.shape[3]
         past, future = (turns - 1 if side is None else min(side, turns - 1) for side in (self.past, self.future))
-        if self.past is None:  # the features of all pairs of nodes are computed again in the backward pass, not kept
+        if self.past is None:  # recompute the features of all pairs of nodes in the backward pass, to save memory
             scores = checkpoint(
                 self.all_scores, query + other[:, None, :, :, None], key, use_reentrant=False, preserve_rng_state=False
             )
@@ -95,34 +96,35 @@ class GraphAttention(nn.Module):
         allowed = near & present.transpose(1, 2)[:, :, None, None, None]  # [graph, dialogue, 1, 1, turn, side, turn]
         weights = self.dropout(masked_softmax(scores.flatten(-2), allowed.expand(scores.shape).flatten(-2)))
         values = key.view(*key.shape[:4], self.heads, -1).permute(0, 1, 4, 2, 3, 5)
-        heard = (weights.flatten(3, 4) @ values.flatten(3, 4)).view(values.shape)  # [graph, dialogue, head, side, turn]
-        return self.norm(x + self.dropout(heard.permute(0, 3, 1, 4, 2, 5).flatten(-2)))
+        messages = weights.flatten(3, 4) @ values.flatten(3, 4)
+        messages = messages.view(values.shape)  # [graph, dialogue, head, side, turn, dim of a head]
+        return self.norm(x + self.dropout(messages.permute(0, 3, 1, 4, 2, 5).flatten(-2)))
 
     def window_scores(self, query: Tensor, key: Tensor, past: int, future: int) -> Tensor:
-        """Scores [graph, dialogue, head, side, turn, other side, other turn], computed in the window only.
+        """Scores [graph, dialogue, head, side, turn, other side, other turn], computed within the window only.
 
         Args:
             query: [graph, dialogue, side, other side, turn, dim], edge types included.
             key: [graph, dialogue, other side, turn, dim].
-            past: Turns before.
-            future: Turns after.
+            past: Number of earlier turns in the window.
+            future: Number of later turns in the window.
         """
         size, turns = past + 1 + future, key.shape[3]
         windows = F.pad(key, (0, 0, past, future)).unfold(3, size, 1).movedim(-1, -2)  # a view, [..., turn, size, dim]
         banded = self.contract(query[..., None, :] + windows[:, :, None]).movedim(-1, 2)
-        # Row i of the band must move i places to the right: rows that are one longer than they are read do just that.
+        # Row i of the band must move i positions to the right: padded rows, read again with one element less, do so.
         shifted = F.pad(banded, (0, turns)).flatten(-2)[..., :-turns]
         dense = shifted.reshape(*banded.shape[:-1], size + turns - 1)[..., past : past + turns]
         return dense.transpose(-3, -2)
 
     def all_scores(self, query: Tensor, key: Tensor) -> Tensor:
-        """The same without a window."""
+        """The same scores without a window."""
         return self.contract(query[..., None, :] + key[:, :, None, :, None]).movedim(-1, 2).transpose(-3, -2)
 
     def contract(self, pairs: Tensor) -> Tensor:
         """Score each pair of nodes: [graph, ..., dim] -> [graph, ..., head].
 
-        In place and by one matrix product: the pairs are by far the largest tensor of the method.
+        It works in place and by one matrix product, since the pairs are by far the largest tensor of the method.
         """
         eye = torch.eye(self.heads, dtype=self.score.dtype, device=self.score.device)
         columns = (self.score[..., None] * eye[:, None]).flatten(1, 2)  # [graph, dim, head], zero off the head's block
@@ -161,14 +163,14 @@ class GatedSum(Addition):
         self.gate = nn.Linear(modalities * dim, modalities * dim)
 
     def forward(self, z: Tensor, present: Tensor, near: Tensor) -> Tensor:
-        """Weigh and add the modalities."""
+        """Multiply by the gates and add the modalities."""
         modalities = z.movedim(0, 2)
         gate = self.gate(modalities.flatten(2)).sigmoid().view(modalities.shape)
         return (gate * modalities).sum(2)
 
 
 class CrossAttention(Concatenation):
-    """CAF: each modality queries the others' utterances within the window; residual, LayerNorm, feed-forward.
+    """CAF: each modality attends to the others' utterances within the window; residual, LayerNorm, feed-forward block.
 
     Shapes:
         z [modality, dialogue, turn, dim], present [modality, dialogue, turn], near [turn, turn]
@@ -186,7 +188,7 @@ class CrossAttention(Concatenation):
         self.dropout = CheapDropout(dropout)
 
     def forward(self, z: Tensor, present: Tensor, near: Tensor) -> Tensor:
-        """Attend from each modality to the others, concatenate."""
+        """Attend from each modality to the others and concatenate the results."""
         fused = []
         for m, (attention, ffn) in enumerate(zip(self.attention, self.ffn, strict=True)):
             others = [j for j in range(len(z)) if j != m]
@@ -206,38 +208,40 @@ FUSIONS: dict[str, type[Concatenation] | type[Addition]] = {
 
 
 class SyncTVA(FusionModule):
-    """Enhance each modality, pass messages over one graph for each pair of modalities, fuse by cross-attention.
+    """Enhance each modality, pass messages on one graph per pair of modalities and fuse by cross-attention.
 
     Deng et al. 2025, https://arxiv.org/abs/2507.21395
 
-    1. The encoder that all methods share makes a vector of each utterance; text is read in dialogue order by a BiGRU; a
-       speaker embedding is added.
+    1. The encoder that all methods share computes one vector per utterance and modality; a BiGRU reads the text in
+       dialogue order; a speaker embedding is added.
     2. MSDE (:class:`Enhancement`) gates an update of each modality.
-    3. Each pair of modalities forms a graph of 2N nodes with six edge types (:class:`GraphAttention`); what a modality
-       becomes in its graphs is added and normalised.
-    4. CAF (:class:`CrossAttention`) lets each modality query the others; a classifier with one hidden layer follows.
+    3. Each pair of modalities forms a graph of 2N nodes with six edge types (:class:`GraphAttention`); the outputs of a
+       modality's graphs are added and normalised.
+    4. CAF (:class:`CrossAttention`): each modality attends to the others; a classifier with one hidden layer follows.
     5. Cross-entropy is weighted by 1 / sqrt(class count), scaled to a mean weight of 1.
 
-    A reconstruction: no code is public, and of the paper only the parts' names and their order are certain. All sizes,
-    the edge rule, the windows and the loss are ours, after what compared methods have in common. Differs from what is
-    known: features are frozen, where the paper speaks of end-to-end training. The reading in which nodes are the
-    frames of a single utterance is not offered. Windows and BiGRU see future utterances, so it works offline only.
+    A reconstruction: no code is public, and only the names of the paper's parts and their order are certain. All sizes,
+    the rule for edges, the windows and the loss are inferred from related methods. Differs from what is known: features
+    are frozen, where the paper describes end-to-end training. The interpretation in which nodes are the frames of a
+    single utterance is not implemented. Windows and BiGRU read future utterances, so that the method works offline
+    only.
 
     Args:
         dims: Width of each modality.
         num_classes: Number of emotions.
-        enhancement: Whether there is MSDE.
-        graph: ``pairwise``; ``same_utterance`` (only its edges and self-loops); ``full`` (no window: memory grows with
-            the square of the dialogue's length); ``joint`` (one graph of all modalities); ``within`` (a graph for each
-            modality, no edge between two); ``none``.
+        enhancement: Whether MSDE is used.
+        graph: ``pairwise``; ``same_utterance`` (only edges within an utterance, and self-loops); ``full`` (no window,
+        so
+            that memory grows with the square of the dialogue's length); ``joint`` (one graph of all modalities);
+            ``within`` (one graph per modality, without edges between modalities); ``none``.
         fusion: ``cross_attention`` (CAF), ``concat``, ``add`` or ``gated`` (a gated sum).
-        window_past: Turns before an utterance that its node and its cross-attention see (5 suits MELD).
-        window_future: Turns after it, likewise.
+        window_past: Number of earlier turns in the window of a turn (5 suits MELD).
+        window_future: Number of later turns in it.
         hidden: Width throughout.
-        layers: Of graph attention.
-        heads: Of graph attention.
-        dropout: Everywhere but in the classifier.
-        head_dropout: In the classifier.
+        layers: Number of graph attention layers.
+        heads: Number of heads of graph attention.
+        dropout: Dropout probability everywhere except in the classifier.
+        head_dropout: Dropout probability in the classifier.
         speakers: Size of the speaker embedding; later speakers of a dialogue share the last.
     """
 
@@ -310,12 +314,12 @@ class SyncTVA(FusionModule):
         return self.head(batch.flatten(self.fusion(h, present, near)))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy that weighs rare emotions up."""
+        """Cross-entropy with larger weights for rare emotions."""
         weight = self.class_counts.clamp(min=1).rsqrt()
         return {"cross_entropy": self.cross_entropy(self(batch), batch, weight / weight.mean())}
 
     def _utterances(self, batch: Batch, name: str) -> Tensor:
-        """One modality's utterances with their speakers: [dialogue, turn, hidden]."""
+        """One modality's utterances plus speaker embeddings: [dialogue, turn, hidden]."""
         h = batch.by_dialogue(self.encoders[name](batch.features[name]))
         if name == "text" and self.text_context is not None:
             h = self.text_context(h, batch.turns)
@@ -328,7 +332,7 @@ class SyncTVA(FusionModule):
         )
         for layer in self.graph_layers:
             nodes = layer(nodes, real)
-        heard = [
+        messages = [
             sum(nodes[g, graph.index(m)] for g, graph in enumerate(self.graphs) if m in graph) for m in range(len(h))
         ]
-        return torch.stack([norm(x) for norm, x in zip(self.graph_norms, heard, strict=True)])
+        return torch.stack([norm(x) for norm, x in zip(self.graph_norms, messages, strict=True)])

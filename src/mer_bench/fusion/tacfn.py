@@ -1,4 +1,4 @@
-"""TACFN: modalities select by self-attention, splice and reinforce one another (arXiv 2505.06536)."""
+"""TACFN: modalities select by self-attention and reinforce one another (arXiv 2505.06536)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mer_bench.fusion.utterance import TokenEncoder
 
 
 class Projection(nn.Module):
-    """A linear map of every frame; the vector of an utterance is the mean of its tokens."""
+    """One linear map of all frames; the vector of an utterance is the mean of its tokens."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -40,28 +40,30 @@ ENCODERS: dict[str, Callable[[int, int, float], nn.Module]] = {
 class TACFN(FusionModule):
     """Transformer-based adaptive cross-modal fusion network.
 
-    Each guiding modality selects within itself (last token of a causal transformer). A target's tokens are spliced
-    with the selected vectors; a linear layer, tanh and a softmax over time turn the splice into the weight vector that
-    reinforces the tokens, which are added to themselves; the pooled modalities are spliced and classified.
+    Each guiding modality selects by self-attention (the last token of a causal transformer). A target's tokens are
+    concatenated ("spliced") with the selected vectors; from the result a linear layer, tanh and a softmax over time
+    compute the weights that reinforce the tokens, which are added to themselves. The pooled modalities are concatenated
+    and classified.
 
-    With two modalities the public material shows one direction, audio to vision, equal to CFN-SR up to the notation of
-    the splice. The form for three modalities is not public: this is a reconstruction in which every modality is
-    guided by all others, and with one-by-one convolutions as projections it has 342,531 parameters at the widths of
-    the paper's IEMOCAP task (300, 74 and 35, 8 outputs; the paper prints 0.34M).
+    With two modalities the public material shows one direction, audio to vision, equal to CFN-SR except for notation.
+    The form for three modalities is not public: in this reconstruction all others guide every modality, and with
+    one-by-one convolutions as projections it has 342,531 parameters at the widths of the paper's IEMOCAP task (300, 74
+    and 35, 8 outputs; the paper prints 0.34M).
 
     Args:
         dims: Width of each modality, at least two.
         num_classes: Number of emotions.
         hidden: Width of tokens, vectors and additive attention.
-        heads: Of the self-attention.
-        layers: Of the self-attention.
-        dropout: Before the output layer and, with convolutions, in the encoders.
-        encoder: "projection" (a linear map a frame, pooled by their mean) or "convolution" (the shared encoder, in
-            place of the 3D ResNeXt-50 and the MFCC CNN of the paper's RAVDESS form).
-        directions: "paper" (two modalities: audio, or else the first, guides the other; three: all), "all", or as an
-            ablation "reverse" (audio, or else the first, is guided by the others and guides none) or "none".
-        self_attention: Ablation switch: without it the last token itself guides.
-        splice: Ablation switch: without it the weights depend on the target alone.
+        heads: Number of heads of the self-attention.
+        layers: Number of layers of the self-attention.
+        dropout: Dropout probability before the output layer and, with convolutions, in the encoders.
+        encoder: "projection" (one linear map of all frames, then their mean) or "convolution" (the shared encoder,
+            which replaces the 3D ResNeXt-50 and the MFCC CNN that the paper uses on RAVDESS).
+        directions: "paper" (with two modalities, audio or otherwise the first guides the other; with three, "all"),
+            "all" (every modality is guided), or the ablations "reverse" (only audio, or otherwise the first, is guided)
+            and "none".
+        self_attention: Ablation switch: without it the last token is the guide.
+        splice: Ablation switch: without it the weights depend on the target only.
         residual: Ablation switch: without it the reweighted tokens replace the target's.
         scale: Not in the paper: attention weights that average to one instead of summing to one.
     """

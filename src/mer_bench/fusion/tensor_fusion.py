@@ -1,4 +1,4 @@
-"""Tensor Fusion Network (TFN): every product of features, one from each modality (Zadeh et al. 2017)."""
+"""TFN: the outer product of the modalities' vectors contains every product of their features (Zadeh et al. 2017)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mer_bench.fusion.utterance import Encoders
 
 
 def outer_product(vectors: Sequence[Tensor]) -> Tensor:
-    """The outer product of [1; h] over modalities: M tensors [utterance, dim] -> [utterance, product of (dim + 1)].
+    """Outer product of [1; h] over modalities: M tensors [utterance, dim] -> [utterance, product of (dim + 1)].
 
-    Flattened with the first modality slowest. Thanks to the leading ones it holds all lower orders beside the highest:
-    a constant, each modality alone, each pair, and so on.
+    The index of the first modality varies slowest. Due to the leading ones the product contains all orders: a constant,
+    each modality alone, each pair, and so on.
     """
     product = vectors[0].new_ones(len(vectors[0]), 1)
     for vector in vectors:
@@ -34,7 +34,7 @@ class TensorFusion(FusionModule):
     .. math:: z = [1; h_{text}] \otimes [1; h_{audio}] \otimes [1; h_{vision}], \quad logits = MLP(z)
 
     Differs from the paper: the utterance vectors come from the encoder that all methods share instead of an LSTM for
-    text and pooled deep networks for the others, and all have one width (the paper: 128 for text, 32 for audio and
+    text and pooled deep networks for the others, and all have the same width (the paper: 128 for text, 32 for audio and
     vision), so that the input of the MLP has 33^3 = 35,937 numbers instead of 140,481. The MLP is the paper's.
     A missing modality has h = 0, so only the products that leave it out remain.
 
@@ -43,8 +43,8 @@ class TensorFusion(FusionModule):
         num_classes: Number of emotions.
         hidden: Width of the utterance vectors; the first layer of the MLP grows with its M-th power.
         post_fusion: Widths of the MLP's hidden layers.
-        dropout: Of the encoders.
-        post_fusion_dropout: Of the outer product.
+        dropout: Dropout probability of the encoders.
+        post_fusion_dropout: Dropout probability of the outer product.
     """
 
     title = "TFN"

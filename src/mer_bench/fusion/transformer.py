@@ -1,4 +1,4 @@
-"""The pre-LayerNorm transformer of MulT, CFN-SR and their kin."""
+"""Attention and the pre-LayerNorm transformer of MulT, CFN-SR and related methods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mer_bench.fusion.layers import CheapDropout, last_token, perceptron, sinuso
 
 
 class Attention(nn.Module):
-    """Multi-head scaled dot-product attention (Vaswani et al. 2017) whose queries may attend nothing at all.
+    """Multi-head scaled dot-product attention (Vaswani et al. 2017); a query may have no source to attend to.
 
     Shapes:
         query [batch, target, dim], source [batch, source, dim], allowed [batch or 1, target or 1, source]
@@ -31,7 +31,7 @@ class Attention(nn.Module):
             nn.init.zeros_(projection.bias)
 
     def forward(self, query: Tensor, source: Tensor, allowed: Tensor) -> Tensor:
-        """Attend from ``query`` to the ``allowed`` places of ``source``."""
+        """Attend from ``query`` to the ``allowed`` positions of ``source``."""
         q, k, v = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection, x in ((self.query, query), (self.key, source), (self.value, source))
@@ -39,9 +39,9 @@ class Attention(nn.Module):
         some = allowed.any(-1, keepdim=True)
         mask = (allowed | ~some)[:, None]
         if self.dropout.draws(q):
-            # as torch does it here, but for the masks
-            barred = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
-            heads = self.dropout(((q * q.shape[-1] ** -0.5) @ k.mT + barred).softmax(-1)) @ v
+            # the same as torch's attention except for the dropout masks
+            bias = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
+            heads = self.dropout(((q * q.shape[-1] ** -0.5) @ k.mT + bias).softmax(-1)) @ v
         else:
             heads = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, dropout_p=self.dropout.p if self.training else 0.0
@@ -50,7 +50,10 @@ class Attention(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Pre-LayerNorm transformer layer; with a source it is MulT's cross-modal layer (Tsai et al. 2019, section 3.2)."""
+    """Pre-LayerNorm transformer layer; with a source it is MulT's cross-modal layer (Tsai et al. 2019, section 3.2).
+
+    ``dropout`` applies to the residual branches and, unless they are given, to attention weights and after the ReLU.
+    """
 
     def __init__(
         self,
@@ -79,7 +82,7 @@ class TransformerLayer(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """The pre-LayerNorm encoder of MulT and CFN-SR: scaled input, sinusoidal positions, optional causal mask.
+    """Pre-LayerNorm transformer encoder of MulT and CFN-SR: scaled input, sinusoidal positions, optional causal mask.
 
     With ``source`` every layer attends from the target sequence to the source's (positions added to both).
 
@@ -120,7 +123,7 @@ class TransformerEncoder(nn.Module):
         return PaddedSequence(self.norm(x) * target.mask[..., None], target.mask)
 
     def last(self, sequence: PaddedSequence) -> Tensor:
-        """The last token of a sequence that is encoded from itself, for which the last layer computes it alone.
+        """The last token of a sequence that is encoded from itself; the last layer computes no other token.
 
         [batch, time, dim] -> [batch, dim]; zero for an empty sequence.
         """
@@ -129,15 +132,17 @@ class TransformerEncoder(nn.Module):
         *before, final = self.layers
         for layer in before:
             x = layer(x, None, allowed)
-        token = final(last_token(x, sequence.mask)[:, None], x, sequence.mask[:, None])  # it sees the whole sequence
+        token = final(
+            last_token(x, sequence.mask)[:, None], x, sequence.mask[:, None]
+        )  # the last token may attend to all of them
         return self.norm(token[:, 0]) * sequence.mask.any(1, keepdim=True)
 
     def _allowed(self, target: Tensor, source: Tensor) -> Tensor:
-        """What each step of the target may attend, from both masks: [batch, target or 1, source]."""
+        """Source steps that each target step may attend to, from both masks: [batch, target or 1, source]."""
         allowed = source[:, None]
         if not self.causal:
             return allowed
-        # step t of the target sees its past; of a source of another length, as far ahead as the lengths differ
+        # Step t of the target may attend up to step t of the source, plus the difference of the two lengths.
         ahead = (source.sum(1) - target.sum(1)).abs()
         step = torch.arange(max(target.shape[1], source.shape[1]), device=target.device)
         return allowed & (step[: source.shape[1]] <= step[: target.shape[1], None] + ahead[:, None, None])

@@ -1,4 +1,4 @@
-"""One modality alone, through the shared utterance encoder: what fusion must beat."""
+"""Single modality: the shared utterance encoder and a linear classifier, the score that fusion must exceed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Unimodal(FusionModule):
         dims: Width of the one modality.
         num_classes: Number of emotions.
         hidden: Width of the utterance vector.
-        dropout: Of the encoder.
+        dropout: Dropout probability of the encoder.
     """
 
     title = "Single modality"

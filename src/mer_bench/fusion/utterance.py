@@ -1,4 +1,4 @@
-"""The shared unimodal encoders: one vector an utterance from its features, and tokens beside it."""
+"""The unimodal encoders that methods share: one vector per utterance from its features, and tokens beside it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from mer_bench.fusion.layers import (
     sinusoidal_positions,
 )
 
-BLOCK = 512  #: columns that are summed at once: thousands, in double precision, would not stay in a cache
+BLOCK = 512  #: columns that are summed at once; thousands of them in double precision would not fit into a cache
 
 
 class Standardization(nn.Module):
-    """Subtract the mean and divide by the deviation of all training rows seen so far, capped at six deviations.
+    """Subtract the mean and divide by the deviation of all training rows seen so far; clip at six deviations.
 
-    Unlike batch normalisation it never lets a row depend on its batch-mates, and it takes a batch of one.
+    Unlike batch normalisation, a row does not depend on the other rows of its batch, and a batch may hold one row.
 
     Shapes:
-        values [row, dim] or only its first columns where the others are zero, real [row] (rows that count)
+        values [row, dim], or its first columns only if all others are zero; real [row], the rows that count
         -> [row, dim].
     """
 
@@ -40,13 +40,13 @@ class Standardization(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.looks = True  #: whether :meth:`known` looks for zeros
+        self.looks = True  #: whether :meth:`known` leaves out columns of zeros
         self.register_buffer("count", torch.zeros((), dtype=torch.double))
         self.register_buffer("total", torch.zeros(dim, dtype=torch.double))
         self.register_buffer("squares", torch.zeros(dim, dtype=torch.double))
 
     def forward(self, values: Tensor, real: Tensor) -> Tensor:
-        """Learn from the rows (in training), then standardise them."""
+        """Update the statistics (in training only), then standardise the rows."""
         dim, width = len(self.total), self._edge(values.shape[1])
         values = _widen(values, width)
         if self.training:
@@ -56,12 +56,12 @@ class Standardization(nn.Module):
             sums = (real.sum(), _widen(torch.cat(total), dim), _widen(torch.cat(squares), dim))
             for seen, more in zip((self.count, self.total, self.squares), sums, strict=True):
                 if torch.distributed.is_available() and torch.distributed.is_initialized():
-                    torch.distributed.all_reduce(more)  # the rows of all devices
+                    torch.distributed.all_reduce(more)  # sums over the rows of all devices
                 seen.add_(more)
         count = self.count.clamp(min=1)
         mean = self.total / count
         deviation = (self.squares / count - mean.square()).clamp(min=0).sqrt()
-        scale = torch.where(deviation > 1e-4, deviation, 1)  # a constant, and whatever came before any training row
+        scale = torch.where(deviation > 1e-4, deviation, 1)  # 1 for constant columns, and before the first training row
         mean, scale = mean.to(values.dtype), scale.to(values.dtype)
         given = (values - mean[:width]).div_(scale[:width]).clamp_(-6, 6)
         if width == dim:
@@ -70,16 +70,16 @@ class Standardization(nn.Module):
         return torch.cat([given, others.expand(len(values), -1)], 1)
 
     def known(self, width: int) -> int:
-        """How many columns of what becomes of ``width`` columns can be other than zero.
+        """Number of leading columns that may differ from zero after standardising inputs of ``width`` columns.
 
-        Elsewhere than on a CPU all of them: to look would cost more than it saves.
+        On devices other than a CPU it is all columns, since checking them would cost more than it saves.
         """
         edge = self._edge(width)
         looks = self.looks and self.total.device.type == "cpu" and not torch.compiler.is_compiling()
         return edge if looks and not self.total[edge:].any() else len(self.total)
 
     def _edge(self, width: int) -> int:
-        """Columns up to the end of a block: to the last bit, how columns are summed depends on how many there are."""
+        """Round ``width`` up to whole blocks, because the rounding of a sum depends on the number of columns."""
         dim = len(self.total)
         edge = -(-width // BLOCK) * BLOCK
         return edge if edge <= dim - BLOCK else dim
@@ -87,7 +87,7 @@ class Standardization(nn.Module):
 
 @contextmanager
 def every_column(method: nn.Module) -> Iterator[None]:
-    """Within it ``method`` multiplies columns of zeros too, as it does on a GPU."""
+    """Context in which ``method`` also multiplies columns of zeros, as it does on a GPU."""
     standardizations = [module for module in method.modules() if isinstance(module, Standardization)]
     for module in standardizations:
         module.looks = False
@@ -99,17 +99,17 @@ def every_column(method: nn.Module) -> Iterator[None]:
 
 
 def _widen(values: Tensor, width: int) -> Tensor:
-    """[..., dim] -> [..., width], with zeros at the end."""
+    """Pad with columns of zeros: [..., dim] -> [..., width]."""
     return values if values.shape[-1] == width else F.pad(values, (0, width - values.shape[-1]))
 
 
 class UtteranceEncoder(nn.Module):
-    """One vector an utterance from its feature sequence: the encoder of every method whose paper leaves it open.
+    """One vector per utterance from its sequence of features: the encoder of all methods that do not need another one.
 
-    A linear layer on what can be said of a sequence of any length: the mean of each feature, its deviation, its change
-    from frame to frame and its course, standardised. Small corpora repay this: on the validation folds of RAVDESS two
-    convolutions over the frames beside it, with statistics of their own, cost two points. Methods that read tokens take
-    :class:`TokenEncoder`.
+    A linear layer reads standardised statistics of the sequence: the mean of each feature, its deviation, its change
+    from frame to frame and its course over time. This suits small corpora: on the validation folds of RAVDESS, adding
+    two convolutions over the frames and statistics of their outputs lowered the score by two points. Methods that read
+    tokens use :class:`TokenEncoder`.
 
     Shapes:
         sequence [utterance, time, dim] -> vector [utterance, hidden]; zero for a missing modality.
@@ -127,10 +127,10 @@ class UtteranceEncoder(nn.Module):
         return self.activate(self.describe(sequence), sequence.mask)
 
     def describe(self, sequence: PaddedSequence) -> Tensor:
-        """The sequence's statistics, mapped to [utterance, hidden]."""
+        """Linear layer on the standardised statistics of the sequence: [utterance, hidden]."""
         values, mask = sequence.values, sequence.mask
         statistics, centred = centre(values, mask)
-        if values.shape[1] > 1:  # of one frame all that follows is zero
+        if values.shape[1] > 1:  # for a single frame, all further statistics are zero
             spread, course = masked_deviation(centred, mask), masked_course(centred, mask)
             statistics = torch.cat([statistics, spread, masked_change(values, mask), course], -1)
         standard = self.standardize(statistics, mask.any(1))
@@ -139,15 +139,15 @@ class UtteranceEncoder(nn.Module):
         return F.linear(standard, self.statistics.weight[:, :known], self.statistics.bias)
 
     def activate(self, vector: Tensor, mask: Tensor) -> Tensor:
-        """Normalise, bend, drop out; zero where the sequence is empty."""
+        """Normalise, apply the activation and dropout; zero where the sequence is empty."""
         return self.dropout(F.gelu(self.norm(vector))) * mask.any(1, keepdim=True)
 
 
 class TokenEncoder(UtteranceEncoder):
-    """Tokens as well: two strided temporal convolutions, a quarter as many tokens as frames.
+    """Utterance encoder with tokens: two strided temporal convolutions give a quarter as many tokens as frames.
 
-    ``pool`` adds the mean and the deviation of the tokens, which a method may have reweighted, to the statistics of the
-    sequence that the utterance vector of all other methods has: a table compares what fusion makes of the tokens.
+    A method may change the tokens before ``pool`` adds their mean and deviation to the statistics of the sequence.
+    Since all methods have those statistics, a table compares the methods' fusion and not their encoders.
 
     Shapes:
         sequence [utterance, time, dim] -> tokens [utterance, ceil(time / 4), hidden] -> vector [utterance, hidden].
@@ -155,7 +155,9 @@ class TokenEncoder(UtteranceEncoder):
 
     def __init__(self, dim: int, hidden: int, *, kernel: int = 3, stride: int = 2, dropout: float = 0.15) -> None:
         super().__init__(dim, hidden, dropout=dropout)
-        self.input_dropout = nn.Dropout1d(dropout)  # drops a feature from all frames: neighbours in time are redundant
+        self.input_dropout = nn.Dropout1d(
+            dropout
+        )  # drops a feature from all frames, since neighbouring frames are alike
         self.convolutions = nn.ModuleList(
             TemporalConvolution(width, hidden, kernel=kernel, stride=stride, bias=True) for width in (dim, hidden)
         )
@@ -174,15 +176,15 @@ class TokenEncoder(UtteranceEncoder):
         return x
 
     def pool(self, sequence: PaddedSequence, tokens: PaddedSequence) -> Tensor:
-        """The input and its tokens -> [utterance, hidden]."""
+        """The utterance vector [utterance, hidden] from the input and its tokens."""
         values, mask = tokens.values, tokens.mask
-        # a mean each, for the gradients: through one for both they would round otherwise
+        # The mean is computed twice; with a single one, gradients would be summed and rounded in another order.
         movement = [masked_mean(values, mask), masked_deviation(centre(values, mask)[1], mask)]
         return self.activate(self.describe(sequence) + self.movement(torch.cat(movement, -1)), sequence.mask)
 
 
 class Encoders(nn.ModuleDict):
-    """One :class:`UtteranceEncoder` for each modality: every modality's utterance vectors.
+    """One :class:`UtteranceEncoder` per modality.
 
     Shapes:
         batch -> [modality, utterance, hidden], in the order of ``dims``; zero for a missing modality.
@@ -196,23 +198,23 @@ class Encoders(nn.ModuleDict):
         return torch.stack([encode(batch.features[name]) for name, encode in self.items()])
 
     def joined(self, batch: Batch) -> Tensor:
-        """The vectors side by side: [utterance, modalities * hidden]."""
+        """Concatenated vectors: [utterance, modalities * hidden]."""
         return torch.cat(list(self(batch)), -1)
 
 
 def token_encoders(dims: Mapping[str, int], hidden: int, *, dropout: float) -> nn.ModuleDict:
-    """One :class:`TokenEncoder` for each modality."""
+    """One :class:`TokenEncoder` per modality."""
     return nn.ModuleDict({name: TokenEncoder(dim, hidden, dropout=dropout) for name, dim in dims.items()})
 
 
 def tokens_with_summary(encoder: nn.Module, sequence: PaddedSequence) -> PaddedSequence:
-    """What a transformer reads of a modality: first the utterance's vector, then its tokens with their positions.
+    """Input of a transformer: a modality's utterance vector, followed by its tokens with their positions.
 
-    From a TokenEncoder: [utterance, time, dim] -> [utterance, 1 + ceil(time / 4), hidden]; nothing is real where
-    the modality is missing.
+    With a :class:`TokenEncoder`, [utterance, time, dim] -> [utterance, 1 + ceil(time / 4), hidden]; the mask is False
+    everywhere for a missing modality.
     """
     tokens = encoder.tokens(sequence)
     _, time, dim = tokens.values.shape
-    placed = tokens.values + sinusoidal_positions(time, dim, tokens.values.device)
-    values = torch.cat([encoder.pool(sequence, tokens)[:, None], placed], 1)
+    positioned = tokens.values + sinusoidal_positions(time, dim, tokens.values.device)
+    values = torch.cat([encoder.pool(sequence, tokens)[:, None], positioned], 1)
     return PaddedSequence(values, torch.cat([tokens.mask.any(1, keepdim=True), tokens.mask], 1))
