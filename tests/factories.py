@@ -1,15 +1,19 @@
-"""Random batches for tests, and the same batch seen otherwise: padded further, or some of its groups alone."""
+"""What tests share: random batches, the same batch with more padding or one group alone, comparisons and references."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
+
+if TYPE_CHECKING:
+    from mer_bench.fusion.transformer import Attention
 
 DIMS = {"text": 6, "audio": 5, "vision": 4}
 
@@ -28,12 +32,12 @@ def random_batch(
 
     Args:
         dims: Width of each modality.
-        num_classes: Labels go round these.
-        dialogues: Turns of each dialogue; in utterance context only their sum matters.
+        num_classes: Number of classes; the labels repeat 0, 1, ... in turn.
+        dialogues: Number of turns of each dialogue; in utterance context only their sum matters.
         context: "dialogue", or "utterance": then the grid is one column, each utterance on its own.
-        times: Fewest and most frames of a sequence.
-        missing: modality -> utterances that lack it.
-        seed: Of the features, lengths and speakers.
+        times: Least and largest number of frames of a sequence.
+        missing: Modality -> utterances that lack it.
+        seed: Seed of the features, lengths and speakers.
     """
     draw = torch.Generator().manual_seed(seed)
     rows = sum(dialogues)
@@ -54,12 +58,50 @@ def random_batch(
 
 
 def pad(batch: Batch, *, frames: int = 3, turns: int = 0) -> Batch:
-    """The same utterances with more padding, in every modality by another amount."""
+    """The same utterances with more padding, by one frame more in each further modality."""
     features = {
         name: PaddedSequence(F.pad(s.values, (0, 0, 0, frames + extra)), F.pad(s.mask, (0, frames + extra)))
         for extra, (name, s) in enumerate(batch.features.items())
     }
     return replace(batch, features=features, grid=F.pad(batch.grid, (0, turns), value=-1))
+
+
+def sequence(lengths: Sequence[int], dim: int) -> PaddedSequence:
+    """Random sequences of the given lengths."""
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return PaddedSequence(torch.randn(*mask.shape, dim) * mask[..., None], mask)
+
+
+def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """A module whose parameters have shapes but no memory."""
+    with torch.device("meta"):
+        return build()
+
+
+def assert_close(actual: Tensor, expected: Tensor, *, rtol: float = 1e-4, atol: float = 1e-5) -> None:
+    """Assert that two tensors are equal except for rounding in single precision."""
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
+
+
+def assert_same_gradients(actual: Tensor, expected: Tensor, inputs: Sequence[Tensor]) -> None:
+    """Assert that two tensors have the same gradients of a random sum with respect to ``inputs``."""
+    direction = torch.randn_like(expected)
+    ours, theirs = (torch.autograd.grad((output * direction).sum(), inputs) for output in (actual, expected))
+    for one, other in zip(ours, theirs, strict=True):
+        assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def naive_attention(attention: Attention, queries: Tensor, source: Tensor) -> Tensor:
+    """Multi-head attention of one sequence [time, dim] to another one, one query and one head at a time."""
+    rows = []
+    for query in attention.query(queries):
+        heads = []
+        for part in torch.arange(source.shape[1]).chunk(attention.heads):
+            keys, values = attention.key(source)[:, part], attention.value(source)[:, part]
+            scores = torch.stack([query[part] @ key / len(part) ** 0.5 for key in keys])
+            heads.append(sum(weight * value for weight, value in zip(scores.softmax(0), values, strict=True)))
+        rows.append(attention.output(torch.cat(heads)))
+    return torch.stack(rows)
 
 
 def tensors(batch: Batch) -> list[Tensor]:

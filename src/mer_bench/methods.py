@@ -1,7 +1,7 @@
-"""What each built-in fusion method is, readable without torch: its name, its paper and what it takes.
+"""Facts about the built-in fusion methods, available without torch: names, papers, modalities and sizes.
 
-The facts stand in ``methods.json`` beside this file. ``make methods`` writes it from the classes in
-:mod:`mer_bench.fusion`, and a test holds it against them.
+They are read from ``methods.json`` beside this file. ``make methods`` writes it from the classes in
+:mod:`mer_bench.fusion`, and a test compares it with them.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ FILE = Path(__file__).with_name("methods.json")
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """One method.
+    """Facts about one method.
 
     Attributes:
-        title: What its paper calls it, such as ``CFN-SR``.
+        title: Name in its paper, such as ``CFN-SR``.
         track: "utterance", or "dialogue" for a method that reads whole dialogues.
-        version: Of its code; records of other versions are not compared with it.
-        modalities: How many modalities it takes, and which it cannot do without.
+        version: Version of its code; records of other versions are not compared with it.
+        modalities: How many modalities it accepts, and which ones it requires.
         kind: "baseline", "reimplemented" or "reconstruction" (the paper does not determine the method).
         paper: Address of the paper; empty for a baseline without one.
-        idea: One sentence.
-        parameters: Trainable parameters with default options on audio of 40 columns, vision of 140, and 8 classes.
+        idea: The title and its idea in one sentence, the first line of its module.
+        parameters: Number of trainable parameters with default options for audio of width 40, vision of width 140 and
+            8 classes.
     """
 
     title: str
@@ -42,12 +43,12 @@ class MethodFacts:
 
 @cache
 def method_facts() -> Mapping[str, MethodFacts]:
-    """The facts of every built-in method by the name that suites use, in the order of ``METHODS``."""
+    """Facts about every built-in method by its name in suites, in the order of ``METHODS``."""
     content = json.loads(FILE.read_text(encoding="utf-8"))
     return {name: MethodFacts(**facts) for name, facts in content.items()}
 
 
 def title(method: str) -> str:
-    """What the paper calls a method; the name itself where the method is not one of ours."""
+    """Name of a method in its paper; the given name for a method that is not built in."""
     facts = method_facts().get(method)
     return facts.title if facts else method

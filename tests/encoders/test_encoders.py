@@ -1,4 +1,4 @@
-"""Encoders trained end to end: the published sizes and names, clips on their own, pixels from the store to a record."""
+"""Encoders trained end to end: published sizes and names, properties of clips, pixels from the store to a record."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from factories import on_meta
 from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
@@ -31,16 +32,10 @@ from mer_bench.training.run import run
 from mer_bench.training.suite import one_run, read_suite, stand_in
 from mer_bench.utterances import COLUMNS, write_table
 
-SIDE = 33  #: the smallest
+SIDE = 33  #: the smallest side that it accepts
 DIM = 3 * SIDE * SIDE
 PIXELS = {"audio": 13, "vision": 3 * 224 * 224}
 SUITE = Path(__file__).parents[2] / "benchmarks" / "ravdess_end_to_end.toml"
-
-
-def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
-    """A module whose parameters have shapes but no memory."""
-    with torch.device("meta"):
-        return build()
 
 
 def sequence(lengths: Sequence[int], dim: int, *, seed: int = 0) -> PaddedSequence:
@@ -51,7 +46,7 @@ def sequence(lengths: Sequence[int], dim: int, *, seed: int = 0) -> PaddedSequen
 
 
 def clips(lengths: Mapping[str, Sequence[int]], num_classes: int = 3) -> Batch:
-    """A batch of MFCCs and pixels, each clip with noise of its own."""
+    """A batch of MFCCs and pixels, each clip with its own noise."""
     audio, vision = sequence(lengths["audio"], 13), sequence(lengths["vision"], DIM)
     audio = PaddedSequence((audio.values / 127 - 1) * audio.mask[..., None], audio.mask)
     count = torch.arange(len(audio.mask))
@@ -61,7 +56,7 @@ def clips(lengths: Mapping[str, Sequence[int]], num_classes: int = 3) -> Batch:
 
 
 def encoder_of(name: str, **options: Any) -> Any:
-    """A small encoder with running statistics that are not the first ones."""
+    """A small encoder with running statistics other than the initial ones."""
     torch.manual_seed(1)
     encoder = ENCODERS[name](DIM, frames=3) if name == "resnext3d" else ENCODERS[name](13, frames=40)
     for module in encoder.modules():
@@ -239,7 +234,7 @@ def test_a_batch_of_one_trains(name: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
 
 
-def test_frames_are_taken_evenly_and_a_short_clip_repeats_them() -> None:
+def test_frames_are_evenly_spaced_and_a_short_clip_repeats_them() -> None:
     encoder = encoder_of("resnext3d")
     x = sequence([3], DIM)
     expected = encode(encoder, x)[1]
@@ -251,7 +246,7 @@ def test_frames_are_taken_evenly_and_a_short_clip_repeats_them() -> None:
     torch.testing.assert_close(encode(encoder, one)[1], encode(encoder, still)[1])
 
 
-def test_mfccs_are_cut_or_filled_up_with_zeros() -> None:
+def test_mfccs_are_cut_or_padded_with_zeros() -> None:
     encoder = encoder_of("mfcc_cnn")
     x = sequence([60], 13)
     cut = PaddedSequence(x.values[:, :40], x.mask[:, :40])
@@ -273,7 +268,7 @@ def test_pixels_are_normalised_with_the_statistics_of_imagenet() -> None:
         torch.testing.assert_close(plane, torch.full_like(plane, value))
 
 
-def test_a_clip_is_flipped_and_cut_as_a_whole_by_the_global_generator() -> None:
+def test_a_clip_is_flipped_and_cropped_as_a_whole_by_the_global_generator() -> None:
     ramp = torch.arange(40.0).expand(64, 3, 2, 40, 40)  # brighter to the right
     torch.manual_seed(3)
     moved = flip_and_crop(ramp)
@@ -307,11 +302,11 @@ def test_only_training_moves_the_pixels() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ResNeXt3D(140), "140 values a frame are no square RGB pixels"),
-        (lambda: ResNeXt3D(3 * 40 * 41), "no square RGB pixels"),
-        (lambda: ResNeXt3D(3 * 32 * 32), "side 33 or more, not 30 of side 32"),
-        (lambda: ResNeXt3D(DIM, frames=0), "a frame or more"),
-        (lambda: MFCCCNN(frames=19), "at least 20 frames a clip, not 19"),
+        (lambda: ResNeXt3D(140), "140 values per frame are not square RGB pixels"),
+        (lambda: ResNeXt3D(3 * 40 * 41), "not square RGB pixels"),
+        (lambda: ResNeXt3D(3 * 32 * 32), "at least side 33, not 30 of side 32"),
+        (lambda: ResNeXt3D(DIM, frames=0), "at least 1 frame"),
+        (lambda: MFCCCNN(frames=19), "at least 20 frames per clip, not 19"),
     ],
 )
 def test_sizes_that_an_encoder_cannot_work_on_are_a_misuse(build: Callable[[], nn.Module], message: str) -> None:
@@ -323,7 +318,7 @@ def test_sizes_that_an_encoder_cannot_work_on_are_a_misuse(build: Callable[[], n
 
 
 def authors(state: Mapping[str, Tensor], head: str, *, parallel: bool = False) -> dict[str, Tensor]:
-    """The state dict as the authors' files have it: no counters of batches, a head, and DataParallel's prefix."""
+    """The state dict in the authors' files: a classifier, no counters of batches, and perhaps DataParallel's prefix."""
     state = {k: v for k, v in state.items() if "num_batches_tracked" not in k}
     state |= {f"{head}.weight": torch.zeros(8, 5), f"{head}.bias": torch.zeros(8)}
     return {f"module.{key}": value for key, value in state.items()} if parallel else state
@@ -445,7 +440,7 @@ def test_logits_are_a_clips_own_and_finite_where_modalities_are_missing(network:
         assert float((changed - found).abs().max()) > 1e-4
 
 
-def test_the_whole_network_learns_two_clips_by_heart() -> None:
+def test_the_whole_network_overfits_two_clips() -> None:
     torch.manual_seed(0)
     network = CFNSR({"audio": 13, "vision": DIM}, 3, encoders="paper").train()
     batch = clips({"audio": [212, 200], "vision": [4, 30]})
@@ -459,7 +454,9 @@ def test_the_whole_network_learns_two_clips_by_heart() -> None:
         losses.append(loss.item())
         if len(losses) == 1:
             untouched = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
-            assert [n for n in untouched if not n.endswith(("key.bias", "score.bias"))] == []  # idle in a softmax
+            assert [
+                n for n in untouched if not n.endswith(("key.bias", "score.bias"))
+            ] == []  # without effect in a softmax
         optimizer.step()
     assert losses[-1] < 0.25 * losses[0]
     assert logits.argmax(1).tolist() == batch.label.tolist()
@@ -469,10 +466,10 @@ def test_the_whole_network_learns_two_clips_by_heart() -> None:
     ("dims", "options", "message"),
     [
         ({"audio": 13, "vision": DIM}, {"encoders": "papre"}, "unknown encoders 'papre': did you mean 'paper'"),
-        ({"audio": 13, "text": 5}, {"encoders": "paper"}, "for audio that guides vision, not audio in text and audio"),
+        ({"audio": 13, "text": 5}, {"encoders": "paper"}, "given text and audio with guide audio"),
         ({"audio": 13, "vision": DIM}, {"encoders": "paper", "guide": "vision"}, "audio that guides vision"),
-        ({"audio": 13, "vision": 140}, {"encoders": "paper"}, "140 values a frame are no square RGB"),
-        ({"audio": 13, "vision": DIM}, {"weights": {"audio": "some.pth"}}, 'weights are for encoders = "paper"'),
+        ({"audio": 13, "vision": 140}, {"encoders": "paper"}, "140 values per frame are not square RGB"),
+        ({"audio": 13, "vision": DIM}, {"weights": {"audio": "some.pth"}}, 'option weights needs encoders = "paper"'),
         ({"audio": 13, "vision": DIM}, {"encoders": "paper", "weights": {"text": "x"}}, "unknown modality of weights"),
         ({"audio": 13, "vision": DIM}, {"encoders": "paper", "weights": {"audio": "x"}}, "cannot read checkpoint x"),
     ],
@@ -490,7 +487,7 @@ def test_options_that_do_not_go_together_are_a_misuse(
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RAVDESS with a take each of four actors: one tests, one validates, two train."""
+    """RAVDESS with one take of four actors: one for testing, one for validation, two for training."""
     folder = tmp_path_factory.mktemp("data")
     rows = [
         dict.fromkeys(COLUMNS, "") | {"id": actor, "dialogue": actor, "turn": 0, "speaker": actor, "emotion": emotion}
@@ -507,6 +504,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 FEATURES = {"audio": "mfcc13", "vision": "frames"}
+DATA = "--data RAVDESS --data.label_set eight --data.protocol folds6"
 
 
 def test_pixels_reach_the_batch_untouched_and_features_standardised(root: Path) -> None:
@@ -539,11 +537,9 @@ def test_nothing_reads_all_pixels(root: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def spec_of(root: Path, method: str = "cfn_sr", **changes: Any) -> Any:
-    usual: dict[str, Any] = {
-        "features": FEATURES, "label_set": None, "protocol": None, "fold": 1, "seed": 0,
-        "options": {"encoders": "paper"} if method == "cfn_sr" else {},
-        "training": {"epochs": 1, "batch_size": 2},
-    }  # fmt: skip
+    options = {"encoders": "paper"} if method == "cfn_sr" else {}
+    usual: dict[str, Any] = {"label_set": None, "protocol": None, "fold": 1, "seed": 0, "options": options}
+    usual |= {"features": FEATURES, "training": {"epochs": 1, "batch_size": 2}}
     return one_run(root, "ravdess", method, **{**usual, **changes})
 
 
@@ -564,21 +560,20 @@ def test_a_method_that_reads_features_refuses_pixels(root: Path, method: str, op
         spec_of(root, method, options=options)
 
 
-@pytest.mark.filterwarnings("ignore")  # Lightning's own, of a Trainer that the user sets up
+@pytest.mark.filterwarnings("ignore")  # Lightning's warnings about a Trainer that the user configures
 def test_fit_refuses_pixels_to_a_method_that_reads_features(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("jsonargparse")
-    data = ["--data", "RAVDESS", "--data.root", str(root), "--data.features", json.dumps(FEATURES)]
-    corpus = ["--data.label_set", "eight", "--data.protocol", "folds6"]
-    monkeypatch.setattr("sys.argv", ["mer-bench", "fit", *data, *corpus, "--model", "EarlyConcat"])
+    data = [*DATA.split(), "--data.root", str(root), "--data.features", json.dumps(FEATURES)]
+    monkeypatch.setattr("sys.argv", ["mer-bench", "fit", *data, "--model", "EarlyConcat"])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
     assert "'frames' holds pixels, which 'early_concat'" in capsys.readouterr().err
 
 
-def test_what_reads_nothing_takes_pixels_too(root: Path) -> None:
+def test_a_method_that_reads_no_features_accepts_pixels(root: Path) -> None:
     record = run(spec_of(root, "majority"), root, logger="none")
     assert record is not None
     assert (record.parameters, record.encoder_parameters) == (0, 0)
@@ -586,9 +581,8 @@ def test_what_reads_nothing_takes_pixels_too(root: Path) -> None:
 
 def test_the_suite_trains_the_whole_network_as_the_authors_do() -> None:
     suite = read_suite(SUITE)
-    assert [row.options for row in suite.rows if row.method == "cfn_sr"] == [
-        {"encoders": "paper"}, {"encoders": "paper", "cross_modal": False}
-    ]  # fmt: skip
+    paper = {"encoders": "paper"}
+    assert [row.options for row in suite.rows if row.method == "cfn_sr"] == [paper, paper | {"cross_modal": False}]
     for row in suite.rows:
         assert row.features == FEATURES
         training = row.training
@@ -597,16 +591,14 @@ def test_the_suite_trains_the_whole_network_as_the_authors_do() -> None:
     assert [row.options for row in stand_in(suite).rows] == [{}, {}, {"cross_modal": False}]
 
 
-@pytest.mark.filterwarnings("ignore")  # Lightning's own, of a Trainer that the user sets up
+@pytest.mark.filterwarnings("ignore")  # Lightning's warnings about a Trainer that the user configures
 def test_fit_trains_the_whole_network(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("jsonargparse")
     from mer_bench.training.fit import main
 
-    arguments = [
-        "fit", "--data", "RAVDESS", "--data.label_set", "eight", "--data.protocol", "folds6", "--data.root", str(root),
-        "--data.features", json.dumps(FEATURES), "--model", "CFNSR", "--model.encoders", "paper",
-        "--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false",
-    ]  # fmt: skip
+    trainer = ("fast_dev_run=true", "accelerator=cpu", "enable_progress_bar=false")
+    arguments = ["fit", *DATA.split(), "--data.root", str(root), "--data.features", json.dumps(FEATURES)]
+    arguments += ["--model", "CFNSR", "--model.encoders", "paper", *(f"--trainer.{option}" for option in trainer)]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["mer-bench", *arguments])
     main(arguments)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from factories import DIMS, random_batch
+from factories import DIMS, assert_close, naive_attention, random_batch, sequence
 from torch import Tensor, nn
 
 from mer_bench.batch import PaddedSequence
@@ -24,21 +24,6 @@ from mer_bench.fusion.transformer import TransformerLayer
 from mer_bench.fusion.utterance import tokens_with_summary
 
 PAIR = {"audio": 5, "vision": 4}
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
-def sequence(lengths: list[int], dim: int) -> PaddedSequence:
-    """Random tokens; the padding is zero."""
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return PaddedSequence(torch.randn(*mask.shape, dim) * mask[..., None], mask)
-
-
-def assert_close(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 # Cross-attention
@@ -63,7 +48,7 @@ def test_attention_fusion_scales_by_the_map_of_torch(heads: int, scale: bool) ->
     assert_close(fusion(target, [source]).values, target.values * weight[..., None])
 
 
-def test_attention_fusion_averages_over_the_sources_that_are_there() -> None:
+def test_attention_fusion_averages_over_the_sources_that_are_present() -> None:
     target, one, other = sequence([4, 4, 4], 6), sequence([3, 2, 0], 6), sequence([5, 0, 0], 6)
     fusion = AttentionFusion(2, 6, 1, scale=False)
     alone = []
@@ -112,27 +97,27 @@ def transformer(fusion_layer: int) -> BottleneckTransformer:
     return BottleneckTransformer(2, 8, heads=2, layers=4, fusion_layer=fusion_layer, bottlenecks=2, dropout=0).eval()
 
 
-@pytest.mark.parametrize(("fusion_layer", "hears"), [(0, True), (2, True), (3, False), (4, False)])
-def test_modalities_hear_of_each_other_one_layer_after_the_fusion_layer(fusion_layer: int, hears: bool) -> None:
+@pytest.mark.parametrize(("fusion_layer", "receives"), [(0, True), (2, True), (3, False), (4, False)])
+def test_modalities_exchange_information_one_layer_after_the_fusion_layer(fusion_layer: int, receives: bool) -> None:
     model = transformer(fusion_layer)
     own, other, changed = sequence([4, 2], 8), sequence([3, 5], 8), sequence([3, 5], 8)
     before, after = model([own, other]), model([own, changed])
-    assert torch.equal(before[0], after[0]) != hears
+    assert torch.equal(before[0], after[0]) != receives
     assert not torch.allclose(before[1], after[1])
 
 
-def test_modalities_hear_of_each_other_through_the_bottlenecks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modalities_exchange_information_through_the_bottlenecks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model = transformer(1)
     own, other, changed = sequence([4, 2], 8), sequence([3, 5], 8), sequence([3, 5], 8)
     assert not torch.allclose(model([own, other])[0], model([own, changed])[0])
     monkeypatch.setattr(model, "exchange", lambda copies, present: torch.zeros_like(copies[0]))
     assert torch.equal(model([own, other])[0], model([own, changed])[0])
-    monkeypatch.setattr(model, "exchange", lambda copies, present: copies[0])  # one way: the second hears the first
+    monkeypatch.setattr(model, "exchange", lambda copies, present: copies[0])  # from the first to the second
     assert torch.equal(model([own, other])[0], model([own, changed])[0])
     assert not torch.allclose(model([own, other])[1], model([changed, other])[1])
 
 
-def test_bottlenecks_are_averaged_over_the_modalities_that_are_there() -> None:
+def test_bottlenecks_are_averaged_over_the_modalities_that_are_present() -> None:
     copies = torch.randn(3, 3, 2, 8)
     present = torch.tensor([[True, True, False], [True, False, False], [True, True, False]])
     found = transformer(0).exchange(copies, present)
@@ -149,7 +134,7 @@ def test_the_last_layer_s_first_tokens_alone_are_those_of_the_whole_layer() -> N
         assert_close(first, whole[:, 0])
 
 
-def test_one_layer_without_bottlenecks_is_one_transformer_layer_a_modality() -> None:
+def test_one_layer_without_bottlenecks_is_one_transformer_layer_per_modality() -> None:
     model = BottleneckTransformer(2, 8, heads=2, layers=1, fusion_layer=1, bottlenecks=2, dropout=0.0).eval()
     inputs = [sequence([4, 2], 8), sequence([3, 5], 8)]
     for index, one in enumerate(inputs):
@@ -157,7 +142,7 @@ def test_one_layer_without_bottlenecks_is_one_transformer_layer_a_modality() -> 
         assert_close(model(inputs)[index], model.norms[index](expected[:, 0]))
 
 
-def test_bottleneck_logits_are_the_mean_over_the_modalities_that_are_there() -> None:
+def test_bottleneck_logits_are_the_mean_over_the_modalities_that_are_present() -> None:
     batch = random_batch(context="utterance", missing={"text": [0, 3], "audio": [3], "vision": [3]})
     model = Bottleneck(DIMS, 4, hidden=8, layers=2, fusion_layer=2).eval()
     sequences = [tokens_with_summary(encoder, batch.features[name]) for name, encoder in model.encoders.items()]
@@ -171,19 +156,8 @@ def test_bottleneck_logits_are_the_mean_over_the_modalities_that_are_there() -> 
 
 
 def naive_layer(layer: TransformerLayer, x: Tensor, source: Tensor) -> Tensor:
-    """One utterance, one query at a time; every token of the source is real."""
-    attention, rows = layer.attention, []
-    keys = layer.attention_norm(source)
-    for query in layer.attention_norm(x):
-        parts = []
-        for head in range(attention.heads):
-            width = x.shape[1] // attention.heads
-            own = slice(head * width, (head + 1) * width)
-            q = attention.query(query)[own]
-            scores = torch.stack([(q * attention.key(key)[own]).sum() / math.sqrt(width) for key in keys])
-            parts.append(sum(w * attention.value(key)[own] for w, key in zip(scores.softmax(0), keys, strict=True)))
-        rows.append(attention.output(torch.cat(parts)))
-    x = x + torch.stack(rows)
+    """One utterance; every token of the source is real."""
+    x = x + naive_attention(layer.attention, layer.attention_norm(x), layer.attention_norm(source))
     return x + layer.ffn(layer.ffn_norm(x))
 
 
@@ -304,10 +278,10 @@ def test_log_likelihood_is_that_of_torch() -> None:
     assert_close(bound.log_likelihood(x, y), expected)
 
 
-def test_class_entropy_is_that_of_one_gaussian_a_class() -> None:
+def test_class_entropy_is_that_of_one_gaussian_per_class() -> None:
     y, label = torch.randn(9, 3), torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 3])
     members = nn.functional.one_hot(label, 5).T.bool()
-    members[3, 8] = False  # not there, and class 2 has but one sample
+    members[3, 8] = False  # absent; class 2 has only one sample
     expected = 0.0
     for rows, share in ((slice(0, 3), 3 / 8), (slice(3, 7), 4 / 8)):
         deviation = (y[rows].var(0, correction=0) + FLOOR).sqrt()
@@ -321,7 +295,7 @@ def test_the_bound_with_the_true_q_is_the_mutual_information_of_gaussians() -> N
     y = x + 0.5 * noise
     bound = InformationBound(2)
     with torch.no_grad():
-        for layer, shift in ((bound.mean[0], 10.0), (bound.mean[2], -10.0)):  # x + 10 passes the ReLU as it is
+        for layer, shift in ((bound.mean[0], 10.0), (bound.mean[2], -10.0)):  # the ReLU does not change x + 10
             nn.init.eye_(layer.weight)
             layer.bias.fill_(shift)
         nn.init.zeros_(bound.variance[2].weight)
@@ -426,7 +400,7 @@ def test_reinforcement_unit_is_its_formula_over_real_tokens(gate: bool) -> None:
         assert not found.values[row, ~target.mask[row]].any()
 
 
-def test_the_hub_of_pmr_carries_what_modalities_hear_of_each_other() -> None:
+def test_modalities_exchange_information_through_the_hub_of_pmr() -> None:
     model = PMR(PAIR, 4, dim=10, heads=2, layers=2).eval()
     own, other, changed = sequence([4, 2], 10), sequence([3, 5], 10), sequence([3, 5], 10)
     layer = model.layers[0]

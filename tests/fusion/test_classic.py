@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from factories import DIMS, random_batch
+from factories import DIMS, assert_close, random_batch, sequence
 from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
@@ -21,20 +22,18 @@ from mer_bench.fusion.compact_bilinear import CountSketch
 from mer_bench.fusion.gated import GatedUnit
 from mer_bench.fusion.graph_mfn import DynamicFusionGraph
 from mer_bench.fusion.layers import resample
+from mer_bench.fusion.low_rank import LowRankFusion
 from mer_bench.fusion.mctn import Translator
 from mer_bench.fusion.mfn import GatedMemory
 from mer_bench.fusion.mmtm import TransferModule
 from mer_bench.fusion.msaf import SplitAttention
+from mer_bench.fusion.tensor_fusion import outer_product
 
 CLASSES = 4
+assert_close = partial(assert_close, atol=1e-6)
 Naive = Callable[[FusionModule, Batch, int], Tensor]
 #: Utterance 3 lacks everything, 1 has vision alone, 0 lacks text.
 MISSING = {"text": [0, 1, 3], "audio": [1, 3], "vision": [3]}
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 def build(name: str, subset: tuple[str, ...] = MODALITIES, **options: Any) -> FusionModule:
@@ -45,17 +44,13 @@ def present(batch: Batch, row: int) -> list[int]:
     return [i for i, m in enumerate(MODALITIES) if batch.features[m].mask[row].any()] or [0, 1, 2]
 
 
-def assert_close(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
-
-
-# The linear floor
+# Linear baseline
 
 
 def test_linear_is_a_regression_on_each_features_mean_and_log_deviation() -> None:
     batch = random_batch(context="utterance", missing=MISSING)
     module = build("linear").train()
-    module(batch)  # learns the scales: of all rows that have the modality, utterance by utterance
+    module(batch)  # learns the statistics of all rows that have the modality
     found = module.eval()(batch).detach().numpy()
     blocks = []
     for name in MODALITIES:
@@ -77,15 +72,16 @@ def test_linear_is_a_regression_on_each_features_mean_and_log_deviation() -> Non
 # Late fusion
 
 
-@pytest.mark.parametrize("name", ["late_product", "multiplicative"])
-def test_late_product_is_the_normalised_product_of_the_present_modalities_probabilities(name: str) -> None:
+@pytest.mark.parametrize("name", ["late_average", "late_product", "multiplicative"])
+def test_late_fusion_averages_or_multiplies_the_probabilities_of_present_modalities(name: str) -> None:
     batch = random_batch(context="utterance", missing=MISSING)
     module = build(name)
     found = module(batch).detach().exp().numpy()
     exponential = np.exp(module.unimodal_logits(batch).detach().numpy())
     for row in range(len(batch)):
         chosen = exponential[present(batch, row), row]
-        joint = np.prod(chosen / chosen.sum(1, keepdims=True), 0)
+        chosen = chosen / chosen.sum(1, keepdims=True)
+        joint = chosen.mean(0) if name == "late_average" else np.prod(chosen, 0)
         np.testing.assert_allclose(found[row], joint / joint.sum(), rtol=1e-5)
 
 
@@ -94,7 +90,7 @@ def test_multiplicative_loss_is_that_of_the_paper(beta: float) -> None:
     batch = random_batch(context="utterance", missing=MISSING)
     module = build("multiplicative", beta=beta)
     exponential = np.exp(5 * module.unimodal_logits(batch).detach().numpy().astype(np.float64))
-    for name in MODALITIES:  # surer of themselves than at the start
+    for name in MODALITIES:  # more confident than initially
         with torch.no_grad():
             module.heads[name].weight.mul_(5)
             module.heads[name].bias.mul_(5)
@@ -120,6 +116,40 @@ def test_multiplicative_survives_a_modality_that_is_certain() -> None:
     assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+# Tensor fusion and its low-rank form
+
+
+def test_outer_product_is_that_of_numpy() -> None:
+    vectors = [torch.randn(7, dim) for dim in (2, 3, 4)]
+    a, b, c = (np.concatenate([np.ones((7, 1)), vector.numpy()], 1) for vector in vectors)
+    expected = np.stack([np.multiply.outer(np.multiply.outer(a[i], b[i]), c[i]).ravel() for i in range(7)])
+    np.testing.assert_allclose(outer_product(vectors).numpy(), expected, rtol=1e-6)
+
+
+def test_low_rank_is_a_linear_map_of_the_outer_product() -> None:
+    fusion = LowRankFusion(3, 4, 5, rank=3)
+    nn.init.normal_(fusion.factors)
+    nn.init.normal_(fusion.rank_weights)
+    vectors = [torch.randn(7, 4) for _ in range(3)]
+    a, b, c = fusion.factors
+    weight = torch.einsum("r,rio,rjo,rko->oijk", fusion.rank_weights, a, b, c).flatten(1)
+    assert_close(fusion(vectors), outer_product(vectors) @ weight.T + fusion.bias, atol=1e-4)
+
+
+def test_low_rank_of_full_rank_reaches_every_linear_map_of_the_outer_product() -> None:
+    size, out = 3, 5  # size = dim + 1; the map's tensor is sum over i, j of unit_i x unit_j x weight[:, i, j]
+    weight = torch.randn(out, size, size, size)
+    units = torch.eye(size)
+    fusion = LowRankFusion(3, size - 1, out, rank=size * size)
+    with torch.no_grad():
+        fusion.rank_weights.fill_(1)
+        fusion.factors[0] = units.repeat_interleave(size, 0)[..., None]
+        fusion.factors[1] = units.repeat(size, 1)[..., None]
+        fusion.factors[2] = weight.permute(1, 2, 3, 0).flatten(0, 1)
+    vectors = [torch.randn(7, size - 1) for _ in range(3)]
+    assert_close(fusion(vectors), outer_product(vectors) @ weight.flatten(1).T, atol=1e-5)
 
 
 # Gated multimodal unit
@@ -314,16 +344,12 @@ def test_the_fusion_graph_has_an_efficacy_for_every_edge(modalities: int, effica
 
 def tokens(widths: tuple[int, ...]) -> list[PaddedSequence]:
     """Sequences of unequal length and width; utterance 2 lacks the last of them, utterance 3 all."""
-    sequences = []
-    for position, width in enumerate(widths):
-        length = torch.tensor([5 - position, 2, 0 if position == len(widths) - 1 else 3, 0])
-        mask = torch.arange(6 - position) < length[:, None]
-        sequences.append(PaddedSequence(torch.randn(4, 6 - position, width) * mask[..., None], mask))
-    return sequences
+    last = len(widths) - 1
+    return [sequence([5 - index, 2, 0 if index == last else 3, 0], width) for index, width in enumerate(widths)]
 
 
-def real_mean(sequence: PaddedSequence, row: int) -> np.ndarray:
-    values = sequence.values[row][sequence.mask[row]].numpy()
+def real_mean(tokens: PaddedSequence, row: int) -> np.ndarray:
+    values = tokens.values[row][tokens.mask[row]].numpy()
     return values.mean(0) if len(values) else np.zeros(values.shape[1])
 
 
@@ -391,7 +417,7 @@ def test_split_attention_drops_whole_blocks_and_scales_the_others_up_once() -> N
 
 
 @pytest.mark.parametrize(("name", "average"), [("mmtm", True), ("msaf", False)])
-def test_streams_are_averaged_or_added_over_the_modalities_that_are_there(name: str, average: bool) -> None:
+def test_streams_are_averaged_or_added_over_the_modalities_that_are_present(name: str, average: bool) -> None:
     batch = random_batch(context="utterance", missing=MISSING)
     module = build(name)
     each = module.streams(batch.features)

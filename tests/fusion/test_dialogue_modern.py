@@ -1,4 +1,4 @@
-"""SDT, M3Net and GraphSmile: naive loops over nodes, edges and pairs of turns, closed forms, equivariance."""
+"""SDT, M3Net, GraphSmile and Sync-TVA: naive loops over nodes, edges and pairs of turns, closed forms, equivariance."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import DIMS, random_batch
+from factories import DIMS, assert_close, assert_same_gradients, naive_attention, pad, random_batch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import PaddedSequence
 from mer_bench.datasets.iemocap import IEMOCAP
 from mer_bench.datasets.meld import MELD
+from mer_bench.errors import Misuse
 from mer_bench.features import MODALITIES
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
@@ -30,18 +31,15 @@ from mer_bench.fusion.graph_smile import (
 )
 from mer_bench.fusion.m3net import FrequencyFilter, Hypergraph, graph
 from mer_bench.fusion.sdt import Interaction
+from mer_bench.fusion.sync_tva import FUSIONS, GraphAttention
 
 SMALL: dict[str, dict[str, Any]] = {
     "sdt": {"hidden": 16, "heads": 2},
     "m3net": {"hidden": 16, "turns": 3},
+    "sync_tva": {"hidden": 16, "window_past": 2, "window_future": 1},
     "graph_smile": {"hidden": 16, "layers": 2, "window_past": 2, "window_future": 1, "shift_window": 2},
 }
 GAPS = {"text": [3, 6], "audio": [0, 3], "vision": [1, 2, 3]}
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 def build(name: str, subset: Sequence[str] = MODALITIES, num_classes: int = 4, **options: Any) -> FusionModule:
@@ -58,44 +56,7 @@ def disturb(module: nn.Module) -> None:
         nn.init.normal_(parameter, std=0.7)
 
 
-def rearranged(batch: Batch, order: Sequence[int]) -> tuple[Batch, Tensor]:
-    """The batch with its dialogues in another order, and the positions that its utterances had."""
-    grid = batch.grid[list(order)]
-    rows = grid[grid >= 0]
-    dialogue, turn = (grid >= 0).nonzero(as_tuple=True)
-    moved = torch.full_like(grid, -1)
-    moved[dialogue, turn] = torch.arange(len(rows))
-    features = {m: PaddedSequence(s.values[rows], s.mask[rows]) for m, s in batch.features.items()}
-    fields = (batch.label[rows], batch.speaker[rows], dialogue, turn, batch.index[rows], moved)
-    return Batch(features, *fields), rows
-
-
-def assert_close(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
-
-
-def assert_same_gradients(actual: Tensor, expected: Tensor, inputs: Sequence[Tensor]) -> None:
-    direction = torch.randn_like(expected)
-    ours = torch.autograd.grad((actual * direction).sum(), inputs)
-    theirs = torch.autograd.grad((expected * direction).sum(), inputs)
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
-
-
-# All three
-
-
-@pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("subset", [MODALITIES, ("text", "vision"), ("audio", "vision")])
-def test_order_of_the_dialogues_is_no_matter(name: str, subset: tuple[str, ...]) -> None:
-    missing = {m: GAPS[m] for m in subset}
-    batch = random_batch({m: DIMS[m] for m in subset}, dialogues=(4, 6, 1), missing=missing)
-    module = build(name, subset)
-    moved, rows = rearranged(batch, (2, 0, 1))
-    assert rows.tolist() != list(range(11))
-    assert_close(module(moved), module(batch)[rows])
-    for key, loss in module.losses(batch).items():
-        assert_close(module.losses(moved)[key], loss)
+# Several methods
 
 
 @pytest.mark.parametrize(("name", "table"), [("sdt", "network.speakers"), ("m3net", "speakers")])
@@ -111,15 +72,6 @@ def test_speakers_are_names_for_rows_of_an_embedding(name: str, table: str) -> N
     with torch.no_grad():
         weight[name_of] = weight[:3].clone()
     assert_close(module(renamed), expected)
-
-
-@pytest.mark.parametrize("name", ["sdt", "m3net"])
-def test_speakers_beyond_the_embedding_share_its_last_row(name: str) -> None:
-    batch = random_batch(dialogues=(5, 4))
-    module = build(name, speakers=3)
-    many = replace(batch, speaker=torch.tensor([0, 1, 7, 40, 2, 0, 1, 1, 3]))
-    few = replace(batch, speaker=many.speaker.clamp(max=2))
-    assert_close(module(many), module(few))
 
 
 @pytest.mark.parametrize(("name", "subset"), [("graph_smile", MODALITIES), ("m3net", ("audio", "vision"))])
@@ -144,23 +96,11 @@ def test_losses_encode_the_batch_once(name: str) -> None:
 
 
 def naive_interaction(layer: Interaction, target: Tensor, source: Tensor, present: Tensor) -> Tensor:
-    """Loops over turns and heads of one dialogue; present [turn] of the source."""
-    attention, rows = layer.attention, []
-    for x in target:
-        heads = []
-        places = [j for j in range(len(source)) if present[j]]
-        for head in range(attention.heads):
-            part = slice(head * len(x) // attention.heads, (head + 1) * len(x) // attention.heads)
-            query = attention.query(x)[part]
-            scores = [query @ attention.key(source[j])[part] / math.sqrt(len(query)) for j in places]
-            weights = torch.stack(scores).softmax(0) if places else []
-            heads.append(sum((w * attention.value(source[j])[part] for w, j in zip(weights, places, strict=True)),
-                             torch.zeros_like(query)))  # fmt: skip
-        y = x + (attention.output(torch.cat(heads)) if places else 0)
-        norm, up, gelu, _, down, _ = layer.ffn
-        z = y + down(gelu(up(norm(y))))
-        rows.append(z * torch.sigmoid(layer.gate(z)))
-    return torch.stack(rows)
+    """One dialogue; present [turn] of the source."""
+    y = target + (naive_attention(layer.attention, target, source[present]) if present.any() else 0)
+    norm, up, gelu, _, down, _ = layer.ffn
+    z = y + down(gelu(up(norm(y))))
+    return z * torch.sigmoid(layer.gate(z))
 
 
 def test_interaction_is_the_naive_loop() -> None:
@@ -397,7 +337,7 @@ def test_propagation_is_the_naive_loop(past: int, future: int, pairs: int) -> No
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_odd_layers_bring_the_other_modality_and_even_ones_the_own(depth: int) -> None:
+def test_odd_layers_read_the_other_modality_and_even_layers_the_own(depth: int) -> None:
     layer = PairwisePropagation(1, 4, depth, past=9, future=9, dropout=0.0)
     for readout in layer.readouts[:-1]:
         for parameter in readout.parameters():
@@ -487,3 +427,96 @@ def test_graph_smile_propagates_every_pair_of_modalities() -> None:
     module = build("graph_smile")
     assert module.pairs.tolist() == [list(pair) for pair in combinations(range(3), 2)]
     assert build("graph_smile", ("audio", "vision")).pairs.tolist() == [[0, 1]]
+
+
+# Sync-TVA
+
+GRAPHS = ("pairwise", "same_utterance", "full", "joint", "within", "none")
+
+
+def naive_graph_attention(layer: GraphAttention, x: Tensor, present: Tensor) -> Tensor:
+    """GATv2 as its formula reads: loops over graphs, dialogues, nodes, neighbours and heads."""
+    graphs, sides, count, turns, dim = x.shape
+    result = torch.empty_like(x)
+    for g in range(graphs):
+        for d in range(count):
+            for s in range(sides):
+                for i in range(turns):
+                    heads: list[list[Tensor]] = [[] for _ in range(layer.heads)]
+                    values: list[Tensor] = []
+                    for t in range(sides):
+                        for j in range(turns):
+                            far = (layer.past is not None and j < i - layer.past) or (
+                                layer.future is not None and j > i + layer.future
+                            )
+                            if far or not present[g, t, d, j]:
+                                continue
+                            key = x[g, t, d, j] @ layer.key[g]
+                            edge = layer.edge[g, layer.types[0 if i == j else 1, s, t]]
+                            z = nn.functional.leaky_relu(x[g, s, d, i] @ layer.query[g] + key + edge, 0.2)
+                            for head, part in enumerate(z.chunk(layer.heads)):
+                                heads[head].append(part @ layer.score[g, head])
+                            values.append(key)
+                    heard = torch.zeros(dim)
+                    if values:
+                        parts = torch.stack(values).chunk(layer.heads, 1)
+                        scored = zip(heads, parts, strict=True)
+                        heard = torch.cat([torch.stack(scores).softmax(0) @ part for scores, part in scored])
+                    result[g, s, d, i] = layer.norm(x[g, s, d, i] + heard)
+    return result
+
+
+@pytest.mark.parametrize("sides", [1, 2, 3])
+@pytest.mark.parametrize("window", [(2, 1), (0, 0), (9, 9), (None, None)])
+def test_graph_attention_is_the_naive_loop(window: tuple[int | None, int | None], sides: int) -> None:
+    layer = GraphAttention(2, sides, 8, heads=2, past=window[0], future=window[1], dropout=0.0)
+    nn.init.normal_(layer.edge)
+    x = torch.randn(2, sides, 2, 5, 8, requires_grad=True)
+    present = torch.rand(2, sides, 2, 5) < 0.7
+    present[:, :, 1, :3] = False  # nodes whose window may be empty
+    actual, expected = layer(x, present), naive_graph_attention(layer, x, present)
+    assert_close(actual, expected)
+    assert_same_gradients(actual, expected, [x, *layer.parameters()])
+
+
+def test_graph_attention_knows_six_edge_types() -> None:
+    layer = GraphAttention(1, 2, 8, heads=2, past=1, future=1, dropout=0.0)
+    assert len(layer.types.unique()) == layer.edge.shape[1] == 6
+    assert torch.equal(layer.types[0].diagonal(), layer.types[1].diagonal())
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_sync_tva_variants_are_independent_of_padding(graph: str, fusion: str) -> None:
+    model = build("sync_tva", graph=graph, fusion=fusion, enhancement=graph != "joint")
+    batch = random_batch(dialogues=(3, 6), missing={"text": [0, 4], "audio": [0, 7], "vision": [0, 2, 7]})
+    assert_close(model(pad(batch, frames=4, turns=4)), model(batch))
+
+
+@pytest.mark.parametrize(
+    ("graph", "receives"), [("pairwise", (True, True)), ("same_utterance", (True, False)), ("within", (False, True))]
+)
+def test_sync_tva_graphs_carry_what_their_edges_say(graph: str, receives: tuple[bool, bool]) -> None:
+    """Whether turn 1 of the first modality receives from turn 1 of the second, and from turn 2 of the first."""
+    model = build("sync_tva", graph=graph)
+    h, present = torch.randn(3, 1, 4, 16), torch.ones(3, 1, 4, dtype=torch.bool)
+    before = model._messages(h, present)
+    for index, received in zip(((1, 0, 1), (0, 0, 2)), receives, strict=True):
+        other = h.clone()
+        other[index] += 1
+        assert torch.equal(model._messages(other, present)[0, 0, 1], before[0, 0, 1]) != received
+
+
+def test_sync_tva_gives_rare_emotions_larger_weights() -> None:
+    model = build("sync_tva")
+    model.class_counts.copy_(torch.tensor([100.0, 25.0, 4.0, 0.0]))
+    batch = random_batch(dialogues=(5, 6))
+    weight = torch.tensor([0.1, 0.2, 0.5, 1.0]) / 0.45
+    expected = nn.functional.cross_entropy(model(batch), batch.label, weight)
+    assert math.isclose(float(model.losses(batch)["cross_entropy"].detach()), float(expected.detach()), rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("option", [{"graph": "pairwize"}, {"fusion": "concatenate"}])
+def test_sync_tva_names_the_nearest_variant(option: dict[str, str]) -> None:
+    with pytest.raises(Misuse, match="did you mean"):
+        build("sync_tva", **option)

@@ -1,4 +1,4 @@
-"""The shared layers against plain loops, and what each promises about padding, the future and empty sequences."""
+"""The shared layers against plain loops, and their treatment of padding, the future and empty sequences."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
-from factories import pad, random_batch
+from factories import assert_close, pad, random_batch, sequence
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.fft import dct
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from mer_bench.batch import PaddedSequence, gather
+from mer_bench.batch import PaddedSequence
 from mer_bench.fusion.guided import SelfSelection
 from mer_bench.fusion.layers import (
+    BidirectionalRNN,
     CheapDropout,
     TemporalConvolution,
     centre,
@@ -39,25 +41,18 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 
 @st.composite
 def masked(draw: st.DrawFn) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Values [batch, time, dim] and a mask [batch, time] with holes anywhere; garbage where it is False."""
+    """Values [batch, time, dim] and a mask [batch, time] with holes anywhere; arbitrary values where it is False."""
     shape = draw(st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 3)))
     values = draw(hnp.arrays(np.float64, shape, elements=st.floats(-100, 100)))
     return values, draw(hnp.arrays(np.bool_, shape[:2]))
 
 
 def centred(values: Array, mask: npt.NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
-    """What the statistics about the mean are given."""
+    """Input of the statistics around the mean."""
     real = torch.from_numpy(mask)
-    mean, about_it = centre(torch.from_numpy(values), real)
+    mean, centred_values = centre(torch.from_numpy(values), real)
     assert torch.equal(mean, masked_mean(torch.from_numpy(values), real))
-    return about_it, real
-
-
-def sequence(lengths: list[int], dim: int, seed: int = 0) -> PaddedSequence:
-    """Random sequences of the given lengths, as the feature store hands them out."""
-    offsets = np.cumsum([0, *lengths])
-    values = torch.randn(int(offsets[-1]), dim, generator=torch.Generator().manual_seed(seed))
-    return gather(values, offsets, np.arange(len(lengths)))
+    return centred_values, real
 
 
 def one(batch: PaddedSequence, row: int) -> PaddedSequence:
@@ -71,10 +66,6 @@ def longer(batch: PaddedSequence, frames: int) -> PaddedSequence:
 
 
 each_encoder = pytest.mark.parametrize("kind", [UtteranceEncoder, TokenEncoder])
-
-
-def assert_close(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @given(masked())
@@ -147,14 +138,9 @@ def test_reductions_have_finite_gradients_where_nothing_is_real_or_nothing_varie
 
 
 def test_last_token_is_the_last_real_one() -> None:
-    batch = sequence([3, 0, 1, 5], 2)
-    found = last_token(batch.values, batch.mask)
+    values, mask = torch.randn(4, 5, 2), sequence([3, 0, 1, 5], 2).mask  # values other than zero in the padding
     for row, length in enumerate([3, 0, 1, 5]):
-        assert torch.equal(found[row], batch.values[row, length - 1] if length else torch.zeros(2))
-
-
-def test_last_token_of_an_empty_sequence_is_zero_whatever_stands_there() -> None:
-    assert not last_token(torch.ones(2, 3, 4), torch.zeros(2, 3, dtype=torch.bool)).any()
+        assert torch.equal(last_token(values, mask)[row], values[row, length - 1] if length else torch.zeros(2))
 
 
 @pytest.mark.parametrize("dim", [1, 2, 7, 8])
@@ -165,6 +151,20 @@ def test_positions_are_sines_and_cosines(dim: int) -> None:
         for i in range(dim):
             angle = t / 10_000 ** ((i - i % 2) / dim)
             assert float(found[t, i]) == pytest.approx(math.cos(angle) if i % 2 else math.sin(angle), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_bidirectional_rnn_is_that_on_packed_sequences(kind: type[nn.LSTM] | type[nn.GRU]) -> None:
+    ours, reference = BidirectionalRNN(kind, 5, 4, layers=2), kind(5, 4, 2, batch_first=True, bidirectional=True)
+    state = {}
+    for layer, (ahead, back) in enumerate(zip(ours.ahead, ours.back, strict=True)):
+        state |= {f"{name[:-1]}{layer}": value for name, value in ahead.state_dict().items()}
+        state |= {f"{name[:-1]}{layer}_reverse": value for name, value in back.state_dict().items()}
+    reference.load_state_dict(state)
+    values, length = torch.randn(3, 6, 5), torch.tensor([4, 6, 1])
+    packed = pack_padded_sequence(values, length, batch_first=True, enforce_sorted=False)
+    expected, _ = pad_packed_sequence(reference(packed)[0], batch_first=True)
+    torch.testing.assert_close(ours(values, torch.arange(6) < length[:, None]), expected)
 
 
 @pytest.mark.parametrize("time", [1, 2, 3, 4, 7, 8, 9])
@@ -208,7 +208,7 @@ def test_an_encoder_makes_a_missing_modality_zero_and_no_other(kind: type[Uttera
 
 
 @each_encoder
-def test_an_encoder_sees_order_in_time(kind: type[UtteranceEncoder]) -> None:
+def test_an_encoder_depends_on_order_in_time(kind: type[UtteranceEncoder]) -> None:
     encode = kind(3, 8).eval()
     batch = sequence([8], 3)
     reversed_in_time = PaddedSequence(batch.values.flip(1), batch.mask)
@@ -225,7 +225,7 @@ def test_standardization_is_that_of_all_training_rows_and_of_no_other() -> None:
     expected = (rows - rows[:6].mean(0)) / rows[:6].std(0, correction=0).where(torch.tensor([True, True, False]), 1)
     assert_close(standardize(rows, real), expected.clamp(-6, 6))
     standardize(1e3 * rows, real)
-    assert_close(standardize(rows, real), expected.clamp(-6, 6))  # evaluation has taught it nothing
+    assert_close(standardize(rows, real), expected.clamp(-6, 6))  # evaluation does not change the statistics
 
 
 @pytest.mark.parametrize("width", [512, 1023, 1024, 1537])
@@ -241,7 +241,7 @@ def test_standardization_of_many_columns_is_bit_for_bit_that_of_all_at_once(widt
 
 @pytest.mark.parametrize("width", [3, 90, 300])
 def test_one_frame_is_encoded_bit_for_bit_as_among_longer_sequences(width: int) -> None:
-    """What is zero for one frame is not computed; in a corpus of longer sequences it is not zero once standardised."""
+    """Zero statistics of one frame are not computed; standardised by longer sequences, they are not zero."""
     longer = PaddedSequence(torch.randn(20, 5, width), torch.arange(5) < torch.randint(1, 6, (20, 1)))
     frame = torch.randn(9, 1, width)
     real = torch.arange(9)[:, None] > 0
@@ -274,11 +274,11 @@ def test_columns_that_are_zero_do_not_enter_the_product_and_others_do(width: int
     known = encode.standardize.known(width)
     assert width <= known < 7 * width or known == 7 * width < 1024
     assert_close(encode.describe(frame), expected())
-    with every_column(encode):  # as operations are counted
+    with every_column(encode):  # as when operations are counted
         assert encode.standardize.known(width) == 7 * width
         assert_close(encode.describe(frame), expected())
     assert encode.standardize.known(width) == known
-    encode.train()(sequence([5, 2, 7, 3], width))  # from here on the others have a mean
+    encode.train()(sequence([5, 2, 7, 3], width))  # now the other columns have a mean
     encode.eval()
     assert encode.standardize.known(width) == 7 * width
     assert_close(encode.describe(frame), expected())
@@ -294,7 +294,7 @@ def encoder(*, causal: bool, layers: int = 2) -> TransformerEncoder:
 
 
 @pytest.mark.parametrize("token", range(1, 6))
-def test_a_causal_encoder_never_sees_the_future(token: int) -> None:
+def test_a_causal_encoder_never_reads_the_future(token: int) -> None:
     encode, batch = encoder(causal=True), sequence([6], 8)
     changed = batch.values.clone()
     changed[:, token] += 1 + torch.randn(8)
@@ -304,7 +304,7 @@ def test_a_causal_encoder_never_sees_the_future(token: int) -> None:
     assert ((before[:, token:] - after[:, token:]).abs() > 1e-6).any(-1).all()
 
 
-def test_an_encoder_that_is_not_causal_sees_the_future() -> None:
+def test_an_encoder_that_is_not_causal_reads_the_future() -> None:
     encode, batch = encoder(causal=False), sequence([6], 8)
     changed = batch.values.clone()
     changed[:, 5] += 1 + torch.randn(8)
@@ -324,15 +324,15 @@ def test_transformer_depends_neither_on_padding_nor_on_neighbours(causal: bool) 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_cross_attention_depends_neither_on_padding_nor_on_neighbours(causal: bool) -> None:
-    encode, target, source = encoder(causal=causal), sequence([4, 7, 1], 8), sequence([5, 2, 3], 8, seed=1)
+    encode, target, source = encoder(causal=causal), sequence([4, 7, 1], 8), sequence([5, 2, 3], 8)
     found = encode(target, source).values
     assert_close(encode(longer(target, 2), longer(source, 3)).values[:, :7], found)
     for row in range(3):
         assert_close(encode(one(target, row), one(source, row)).values[0], found[row][target.mask[row]])
 
 
-def test_causal_cross_attention_sees_as_far_ahead_as_the_lengths_differ() -> None:
-    encode, target, source = encoder(causal=True), sequence([3], 8), sequence([5], 8, seed=1)
+def test_causal_cross_attention_reads_as_far_ahead_as_the_lengths_differ() -> None:
+    encode, target, source = encoder(causal=True), sequence([3], 8), sequence([5], 8)
     for token in range(5):
         changed = source.values.clone()
         changed[:, token] += 1 + torch.randn(8)
@@ -344,7 +344,7 @@ def test_causal_cross_attention_sees_as_far_ahead_as_the_lengths_differ() -> Non
 @pytest.mark.parametrize("causal", [False, True])
 def test_cross_attention_to_an_empty_source_is_finite(causal: bool) -> None:
     encode = encoder(causal=causal)
-    found = encode(sequence([4, 0, 3], 8), sequence([0, 3, 2], 8, seed=1)).values
+    found = encode(sequence([4, 0, 3], 8), sequence([0, 3, 2], 8)).values
     found.sum().backward()
     assert found.isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in encode.parameters())
@@ -433,7 +433,7 @@ def test_the_last_token_alone_is_that_of_the_whole_sequence(causal: bool, layers
     assert not encode.last(batch)[3].any()
 
 
-def test_attention_names_a_width_that_heads_do_not_divide() -> None:
+def test_attention_refuses_a_width_that_heads_do_not_divide() -> None:
     with pytest.raises(ValueError, match="30 is not divisible by 4"):
         Attention(30, 4)
 

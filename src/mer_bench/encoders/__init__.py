@@ -1,9 +1,9 @@
 """Unimodal encoders that papers train together with their fusion, on the recording itself: pixels and MFCCs.
 
 ``ENCODERS[name](dim)`` constructs one for a feature set of width ``dim``. All of them have the methods ``tokens`` and
-``pool``, like the shared :class:`~mer_bench.fusion.utterance.TokenEncoder`, and read clips of any length; a missing clip
-becomes zeros. In training, batch normalisation makes a clip depend on the others of its batch, as in the papers; in
-evaluation it does not.
+``pool``, like the shared :class:`~mer_bench.fusion.utterance.TokenEncoder`, and read clips of any length; a missing
+clip becomes zeros. In training, batch normalisation makes a clip depend on the others of its batch, as in the papers;
+in evaluation it does not.
 """
 
 from __future__ import annotations

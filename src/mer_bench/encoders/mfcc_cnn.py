@@ -32,9 +32,7 @@ class MFCCCNN(nn.Module):
     def __init__(self, dim: int = 13, *, frames: int = 212) -> None:
         super().__init__()
         if frames < 20:
-            raise Misuse(
-                f"the MFCC CNN needs at least 20 frames per clip, not {frames}: pooling reduces their number to an eighth"
-            )
+            raise Misuse(f"the MFCC CNN needs at least 20 frames per clip, not {frames}: pooling leaves one in eight")
         self.frames = frames
         self.steps = (frames - 4) // 8
         self.pooled = self.steps * self.width  #: width of the vector
@@ -44,7 +42,7 @@ class MFCCCNN(nn.Module):
         self.token_dropout, self.vector_dropout = nn.Dropout(0.2), nn.Dropout(0.4)
 
     def forward(self, mfcc: Tensor) -> Tensor:
-        """[clip, dim, frames] -> [clip, 64, (frames - 4) // 8]; normalisation follows the ReLU, as in the authors' code."""
+        """[clip, dim, frames] -> [clip, 64, (frames - 4) // 8]; the ReLU precedes normalisation, as in their code."""
         x = self.bn1(F.relu(self.conv1(mfcc)))
         x = F.relu(self.conv2(x))
         x = x[..., : 8 * self.steps].reshape(*x.shape[:2], self.steps, 8).amax(-1)

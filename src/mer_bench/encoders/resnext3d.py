@@ -1,4 +1,4 @@
-"""3D ResNeXt-50: 50 layers of grouped 3D convolutions over the frames of a clip (Hara et al. 2018, arXiv 1711.09577)."""
+"""3D ResNeXt-50: 50 layers of grouped 3D convolutions over a clip's frames (Hara et al. 2018, arXiv 1711.09577)."""
 
 from __future__ import annotations
 

@@ -37,14 +37,7 @@ class SideBySide(nn.Module):
 class BottleneckTransformer(nn.Module):
     """One transformer per modality; from ``fusion_layer`` on all of them read and write the same bottleneck tokens.
 
-    Args:
-        modalities: Number of sequences.
-        dim: Width of the tokens.
-        heads: Number of heads of each attention.
-        layers: Number of layers of each transformer.
-        fusion_layer: Number of layers before the bottlenecks appear; ``layers`` for none at all.
-        bottlenecks: Number of shared tokens.
-        dropout: Dropout probability of residual branches and feed-forward blocks.
+    Arguments are those of :class:`Bottleneck`; if ``fusion_layer`` is ``layers``, there are no bottleneck tokens.
 
     Shapes:
         sequences x [utterance, time, dim] -> [modality, utterance, dim], the output at each sequence's first token.

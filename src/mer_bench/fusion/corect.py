@@ -33,13 +33,7 @@ class RelationalTemporalGraph(nn.Module):
     modalities has one relation. A relational convolution, which averages over each relation, is followed by a graph
     transformer on all edges, a LayerNorm and a leaky ReLU.
 
-    Args:
-        modalities: Number of modalities.
-        dim: Width of the input nodes, and of the output per head.
-        heads: Number of heads of the graph transformer.
-        past: Number of earlier turns in the window.
-        future: Number of later turns in the window.
-        edges: "all", or only "temporal" (within modalities) or "multimodal" ones (those of an utterance).
+    The output has width ``dim`` per head. The other arguments are those of :class:`CORECT`.
 
     Shapes:
         x [dialogue, modality, turn, dim], present [dialogue, modality, turn]

@@ -21,12 +21,6 @@ class AttentionFusion(nn.Module):
 
     See :class:`CrossAttention`.
 
-    Args:
-        sources: Number of other modalities.
-        dim: Width of the tokens.
-        heads: Number of attention maps, which are averaged.
-        scale: Whether the weights average to one.
-
     Shapes:
         target [utterance, time, dim], sources x [utterance, other time, dim] -> [utterance, time, dim].
     """

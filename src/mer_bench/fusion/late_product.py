@@ -17,13 +17,7 @@ class LateProduct(LateAverage):
 
     The product assumes that the modalities' errors are independent, so that a confident modality outweighs uncertain
     ones. Training is the same as for the average, each classifier by its own cross-entropy (inferred: the paper does
-    not say how it was trained), so that the two methods differ in the rule only.
-
-    Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
-        hidden: Width of the utterance vectors.
-        dropout: Dropout probability of the encoders.
+    not say how it was trained), so that the two methods differ in the rule only. Options are those of late_average.
     """
 
     title = "Late product"

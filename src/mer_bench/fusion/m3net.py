@@ -26,11 +26,8 @@ class Hypergraph(nn.Module):
     to the weights of the two edges; all weights are exponentials of parameters that are initially zero, so that the
     weights of the means are softmaxes. An absent node reads its edges but contributes nothing to them.
 
-    Args:
-        modalities: Number of modalities.
-        dim: Width of the nodes.
-        layers: Number of convolutions; they share the weights of edges and nodes, but not the bias.
-        turns: Number of turns with their own weights; later turns share the last one.
+    The layers share the weights of edges and nodes, but not the bias. Turns after the first ``turns`` share the last
+    weights.
 
     Shapes:
         x [modality, dialogue, turn, dim], present [modality, dialogue, turn] -> as x.

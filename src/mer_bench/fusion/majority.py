@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from mer_bench.batch import Batch
@@ -16,9 +14,6 @@ class Majority(FusionModule):
     title = "Majority class"
     provenance = "baseline"
     unimodal_encoders = ()
-
-    def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
-        super().__init__(dims, num_classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""

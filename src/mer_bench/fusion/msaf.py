@@ -21,12 +21,7 @@ class SplitAttention(nn.Module):
     linear layer computes the scores of every block; a softmax over all blocks gives the weights. Blocks of an absent
     modality have weight zero.
 
-    Args:
-        widths: Channels of each modality, multiples of ``block``.
-        block: Channels of a block.
-        reduction: Factor by which the joint representation is smaller than a block.
-        dropout: Probability that a block is dropped in training.
-        lowest: Least attention weight; the weights are mapped linearly to the range from it to 1.
+    Arguments are those of :class:`MSAF`; the channels of each modality must be a multiple of ``block``.
 
     Shapes:
         modalities x [utterance, time, width] -> the same; lengths and widths may differ between modalities.

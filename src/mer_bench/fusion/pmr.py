@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,8 +9,8 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, TemporalConvolution, masked_mean, sinusoidal_positions
-from mer_bench.fusion.transformer import Attention, ResidualHead
+from mer_bench.fusion.layers import CheapDropout, TemporalConvolution, masked_mean
+from mer_bench.fusion.transformer import Attention, ResidualHead, scaled_with_positions
 
 
 class ReinforcementUnit(nn.Module):
@@ -21,12 +20,6 @@ class ReinforcementUnit(nn.Module):
     normalised inputs,
 
     .. math:: g = \sigma(W [a ; s] + b), \quad y = x + g a + (1 - g) s, \quad x' = y + FFN(LN(y))
-
-    Args:
-        dim: Width of both sequences.
-        heads: Number of heads of both attentions.
-        dropout: Dropout probability of attention weights, residual branches and the feed-forward block.
-        gate: Whether there is a gate; without it a and s are added.
 
     Shapes:
         target [utterance, time, dim], source [utterance, other time, dim] -> [utterance, time, dim].
@@ -166,7 +159,5 @@ class PMR(FusionModule):
 
     def _embed(self, sequence: PaddedSequence) -> PaddedSequence:
         """Scaled, with positions, as in MulT."""
-        _, time, dim = sequence.values.shape
-        positions = sinusoidal_positions(time, dim, sequence.values.device)
-        values = self.embedding_dropout(math.sqrt(dim) * sequence.values + positions)
+        values = self.embedding_dropout(scaled_with_positions(sequence.values))
         return PaddedSequence(values * sequence.mask[..., None], sequence.mask)

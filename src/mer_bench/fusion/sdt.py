@@ -54,15 +54,7 @@ class SDTNetwork(nn.Module):
     79,668,248 parameters for text 1024, audio 1582, vision 342, six classes and two speakers at width 1024. Theirs has
     19,456 more that are never trained: nine LayerNorms of first layers and the speaker embedding of the padding.
 
-    Args:
-        dims: Width of each modality's vectors.
-        num_classes: Number of emotions.
-        hidden: Width throughout.
-        heads: Number of heads of each attention.
-        dropout: Dropout probability of the inputs, the attention weights and the residual branches, and before the
-            students' classifiers.
-        speakers: Size of the speaker embedding.
-        learned_gates: Whether the unimodal-level gates have weights.
+    Arguments are those of :class:`SDT`, except that ``dims`` are the widths of the vectors.
 
     Shapes:
         vectors {modality: [dialogue, turn, dim]}, present {modality: [dialogue, turn]}, speaker [dialogue, turn]

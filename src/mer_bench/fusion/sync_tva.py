@@ -103,11 +103,9 @@ class GraphAttention(nn.Module):
     def window_scores(self, query: Tensor, key: Tensor, past: int, future: int) -> Tensor:
         """Scores [graph, dialogue, head, side, turn, other side, other turn], computed within the window only.
 
-        Args:
-            query: [graph, dialogue, side, other side, turn, dim], edge types included.
-            key: [graph, dialogue, other side, turn, dim].
-            past: Number of earlier turns in the window.
-            future: Number of later turns in the window.
+        Shapes:
+            query, with edge types, [graph, dialogue, side, other side, turn, dim];
+            key [graph, dialogue, other side, turn, dim].
         """
         size, turns = past + 1 + future, key.shape[3]
         windows = F.pad(key, (0, 0, past, future)).unfold(3, size, 1).movedim(-1, -2)  # a view, [..., turn, size, dim]

@@ -81,6 +81,11 @@ class TransformerLayer(nn.Module):
         return x + self.dropout(self.ffn(self.ffn_norm(x)))
 
 
+def scaled_with_positions(values: Tensor) -> Tensor:
+    """Input of MulT's transformers: sqrt(dim) * values + positions, [batch, time, dim] -> the same shape."""
+    return math.sqrt(values.shape[2]) * values + sinusoidal_positions(*values.shape[1:], values.device)
+
+
 class TransformerEncoder(nn.Module):
     """Pre-LayerNorm transformer encoder of MulT and CFN-SR: scaled input, sinusoidal positions, optional causal mask.
 
@@ -103,7 +108,7 @@ class TransformerEncoder(nn.Module):
         embedding_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.dim, self.causal = dim, causal
+        self.causal = causal
         self.embedding_dropout = CheapDropout(embedding_dropout)
         self.layers = nn.ModuleList(
             TransformerLayer(
@@ -148,8 +153,7 @@ class TransformerEncoder(nn.Module):
         return allowed & (step[: source.shape[1]] <= step[: target.shape[1], None] + ahead[:, None, None])
 
     def _embed(self, sequence: PaddedSequence) -> Tensor:
-        positions = sinusoidal_positions(sequence.values.shape[1], self.dim, sequence.values.device)
-        return self.embedding_dropout(math.sqrt(self.dim) * sequence.values + positions)
+        return self.embedding_dropout(scaled_with_positions(sequence.values))
 
 
 class ResidualHead(nn.Module):
