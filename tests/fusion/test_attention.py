@@ -344,10 +344,10 @@ def test_interpolation_is_the_identity_at_its_own_length_and_linear_between() ->
     for row, length in ((0, 5), (1, 3)):
         for steps in (2, 7, 20):
             found = interpolate(whole, steps)[row].numpy()
-            place = (np.arange(steps) + 0.5) * length / steps - 0.5
+            position = (np.arange(steps) + 0.5) * length / steps - 0.5
             for column in range(2):
                 values = whole.values[row, :length, column].numpy()
-                expected = np.interp(place, np.arange(length), values)
+                expected = np.interp(position, np.arange(length), values)
                 np.testing.assert_allclose(found[:, column], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -389,13 +389,13 @@ def test_reinforcement_unit_is_its_formula_over_real_tokens(gate: bool) -> None:
     for row in range(2):
         own, other = target.values[row, target.mask[row]][None], source.values[row, source.mask[row]][None]
         query, everyone = unit.target_norm(own), torch.ones(1, 1, 1, dtype=torch.bool)
-        heard = unit.cross(query, unit.source_norm(other), everyone.expand(1, 1, other.shape[1]))
+        cross = unit.cross(query, unit.source_norm(other), everyone.expand(1, 1, other.shape[1]))
         kept = unit.own(query, query, everyone.expand(1, 1, own.shape[1]))
         if gate:
-            share = torch.sigmoid(unit.gate(torch.cat([heard, kept], -1)))
-            y = own + share * heard + (1 - share) * kept
+            share = torch.sigmoid(unit.gate(torch.cat([cross, kept], -1)))
+            y = own + share * cross + (1 - share) * kept
         else:
-            y = own + heard + kept
+            y = own + cross + kept
         assert_close(found.values[row, target.mask[row]], (y + unit.ffn(unit.ffn_norm(y)))[0])
         assert not found.values[row, ~target.mask[row]].any()
 

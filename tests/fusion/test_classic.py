@@ -207,9 +207,9 @@ def test_sketch_of_the_outer_product_is_the_naive_circular_convolution() -> None
     for row in range(4):
         expected = np.zeros(11)
         for i, j, k in product(range(6), repeat=3):
-            place = int(module.bins[0, i] + module.bins[1, j] + module.bins[2, k]) % 11
+            index = int(module.bins[0, i] + module.bins[1, j] + module.bins[2, k]) % 11
             sign = float(module.signs[0, i] * module.signs[1, j] * module.signs[2, k])
-            expected[place] += sign * float(x[row, 0, i] * x[row, 1, j] * x[row, 2, k])
+            expected[index] += sign * float(x[row, 0, i] * x[row, 1, j] * x[row, 2, k])
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -450,11 +450,11 @@ def test_mctn_translates_there_and_back_as_a_naive_loop_does() -> None:
     for row in (0, 2, 4, 5, 6, 7, 8):  # those with the source
         once = first.encode(module.enter["text"](frames["text"][row, None]))
         seen = module.leave["vision"](naive_decode(first, once[0]))
-        heard = module.leave["audio"](naive_decode(second, second.encode(once)[0]))
+        spoken = module.leave["audio"](naive_decode(second, second.encode(once)[0]))
         said = module.leave["text"](naive_decode(first, first.encode(module.enter["vision"](seen[None]))[0]))
         if row != 2:
             errors["translation_vision"].append(float((seen - frames["vision"][row]).square().mean()))
-            errors["translation_audio"].append(float((heard - frames["audio"][row]).square().mean()))
+            errors["translation_audio"].append(float((spoken - frames["audio"][row]).square().mean()))
         errors["cycle_text"].append(float((said - frames["text"][row]).square().mean()))
     losses = module.losses(batch)
     assert list(losses) == ["cross_entropy", *errors]

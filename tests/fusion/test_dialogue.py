@@ -95,9 +95,9 @@ def test_relational_convolution_is_the_naive_loop() -> None:
         for i in range(6):
             expected = layer.root.weight @ x[d, i] + layer.root.bias
             for r in range(3):
-                heard = [x[d, j] @ layer.relations[r] for j in range(6) if edges[d, r, i, j]]
-                if heard:
-                    expected = expected + torch.stack(heard).mean(0)
+                messages = [x[d, j] @ layer.relations[r] for j in range(6) if edges[d, r, i, j]]
+                if messages:
+                    expected = expected + torch.stack(messages).mean(0)
             assert_close(actual[d, i], expected)
 
 
@@ -113,11 +113,11 @@ def test_graph_transformer_is_the_naive_loop_and_keeps_a_node_without_neighbours
         for i in range(6):
             neighbours = edges[d, i].nonzero().flatten().tolist()
             for head in range(3):
-                heard = torch.zeros(4)
+                messages = torch.zeros(4)
                 if neighbours:
                     scores = torch.stack([query[i, head] @ key[j, head] / 2 for j in neighbours])
-                    heard = scores.softmax(0) @ value[neighbours, head]
-                assert_close(actual[d, i].view(3, 4)[head], layer.root(x[d, i]).view(3, 4)[head] + heard)
+                    messages = scores.softmax(0) @ value[neighbours, head]
+                assert_close(actual[d, i].view(3, 4)[head], layer.root(x[d, i]).view(3, 4)[head] + messages)
 
 
 def test_matching_attention_begins_as_a_scaled_inner_product() -> None:
@@ -153,8 +153,8 @@ def test_dialogue_gcn_is_its_formula(relations: str) -> None:
     first = []
     for i, window_of in enumerate(near):
         weight = dict(zip(window_of, scores[i, window_of].softmax(0), strict=True))
-        heard = [weight[j] * (g[j] @ module.relational.relations[r]) for r, part in parts[i].items() for j in part]
-        first.append(F.relu(module.relational.root(g[i]) + torch.stack(heard).sum(0)))
+        messages = [weight[j] * (g[j] @ module.relational.relations[r]) for r, part in parts[i].items() for j in part]
+        first.append(F.relu(module.relational.root(g[i]) + torch.stack(messages).sum(0)))
     h = torch.stack(first)
     second = [F.relu(module.own(h[i]) + module.neighbours(h[near[i]]).sum(0)) for i in range(7)]
     f = module.norm(torch.cat([g, torch.stack(second)], -1))
@@ -178,8 +178,8 @@ def test_cogmen_is_its_formula(relations: str) -> None:
     )
     layer = module.attentive
     query, key, value, root = (part(local) for part in (layer.query, layer.key, layer.value, layer.root))
-    heard = [(query[i] @ key[near[i]].T / 10**0.5).softmax(0) @ value[near[i]] for i in range(7)]
-    expected = module.head(F.leaky_relu(module.norm(root + torch.stack(heard))))
+    messages = [(query[i] @ key[near[i]].T / 10**0.5).softmax(0) @ value[near[i]] for i in range(7)]
+    expected = module.head(F.leaky_relu(module.norm(root + torch.stack(messages))))
     assert_close(module(batch)[batch.grid[0]], expected)
 
 
@@ -252,8 +252,8 @@ def naive_gcnii(layer: DeepGraphConvolution, h: Tensor, start: Tensor, p: Tensor
     """GCNII on flat nodes, alpha 0.2 and eta 0.5."""
     theta = math.log(0.5 / depth + 1)
     own, first = layer.weight.weight.T.chunk(2)
-    heard = p @ h
-    return F.relu((1 - theta) * (0.8 * heard + 0.2 * start) + theta * (heard @ own + start @ first))
+    messages = p @ h
+    return F.relu((1 - theta) * (0.8 * messages + 0.2 * start) + theta * (messages @ own + start @ first))
 
 
 def test_gcnii_keeps_the_start_and_fades_its_map_with_depth() -> None:

@@ -207,14 +207,14 @@ def test_order_of_the_turns_matters(name: str) -> None:
 def naive_hypergraph(layer: Hypergraph, x: Tensor, present: Tensor) -> Tensor:
     """Loops over layers, dialogues, hyperedges and their members, then over nodes and their two hyperedges."""
     modalities, dialogues, turns, dim = x.shape
-    place = [min(t, len(layer.utterance_edge) - 1) for t in range(turns)]
+    column = [min(t, len(layer.utterance_edge) - 1) for t in range(turns)]
     for bias in layer.bias:
         result = torch.empty_like(x)
         for d in range(dialogues):
 
             def edge(weights: Tensor, members: list[tuple[int, int]], x: Tensor = x, d: int = d) -> Tensor:
                 members = [(m, t) for m, t in members if present[m, d, t]]
-                weight = [weights[m, place[t]].exp() for m, t in members]
+                weight = [weights[m, column[t]].exp() for m, t in members]
                 total = sum((w * x[m, d, t] for w, (m, t) in zip(weight, members, strict=True)), torch.zeros(dim))
                 return total / sum(weight) if members else total
 
@@ -222,7 +222,7 @@ def naive_hypergraph(layer: Hypergraph, x: Tensor, present: Tensor) -> Tensor:
             of_utterance = [edge(layer.in_utterance, [(m, t) for m in range(modalities)]) for t in range(turns)]
             for m in range(modalities):
                 for t in range(turns):
-                    one, other = layer.modality_edge[m].exp(), layer.utterance_edge[place[t]].exp()
+                    one, other = layer.modality_edge[m].exp(), layer.utterance_edge[column[t]].exp()
                     mixed = (one * of_modality[m] + other * of_utterance[t]) / (one + other)
                     result[m, d, t] = nn.functional.leaky_relu(mixed + bias)
         x = result
@@ -231,7 +231,7 @@ def naive_hypergraph(layer: Hypergraph, x: Tensor, present: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("modalities", [2, 3])
 def test_hypergraph_is_the_naive_loop(modalities: int) -> None:
-    layer = Hypergraph(modalities, 4, 3, turns=3)  # places 3 and 4 share the last weights
+    layer = Hypergraph(modalities, 4, 3, turns=3)  # turns 3 and 4 share the last weights
     disturb(layer)
     x = torch.randn(modalities, 3, 5, 4, requires_grad=True)
     present = torch.rand(modalities, 3, 5) < 0.7
@@ -314,11 +314,11 @@ def naive_propagation(layer: PairwisePropagation, x: Tensor, present: Tensor, fu
                 degree[s, i] = degree.get((s, i), 0) + w
             nodes = x[p, :, d]
             for convolution, readout in zip(layer.convolutions, layer.readouts, strict=True):
-                heard = torch.zeros_like(nodes)
+                messages = torch.zeros_like(nodes)
                 for (s, i, j), w in weight.items():
                     scale = torch.as_tensor(degree[s, i] * degree.get((1 - s, j), 1.0)).sqrt()
-                    heard[s, i] = heard[s, i] + w / scale * nodes[1 - s, j]
-                nodes = heard @ convolution.weight[p] + convolution.bias[p]
+                    messages[s, i] = messages[s, i] + w / scale * nodes[1 - s, j]
+                nodes = messages @ convolution.weight[p] + convolution.bias[p]
                 total[p, :, d] = total[p, :, d] + nn.functional.leaky_relu(nodes @ readout.weight[p] + readout.bias[p])
     return total
 
@@ -457,12 +457,12 @@ def naive_graph_attention(layer: GraphAttention, x: Tensor, present: Tensor) -> 
                             for head, part in enumerate(z.chunk(layer.heads)):
                                 heads[head].append(part @ layer.score[g, head])
                             values.append(key)
-                    heard = torch.zeros(dim)
+                    messages = torch.zeros(dim)
                     if values:
                         parts = torch.stack(values).chunk(layer.heads, 1)
                         scored = zip(heads, parts, strict=True)
-                        heard = torch.cat([torch.stack(scores).softmax(0) @ part for scores, part in scored])
-                    result[g, s, d, i] = layer.norm(x[g, s, d, i] + heard)
+                        messages = torch.cat([torch.stack(scores).softmax(0) @ part for scores, part in scored])
+                    result[g, s, d, i] = layer.norm(x[g, s, d, i] + messages)
     return result
 
 

@@ -83,7 +83,8 @@ class TransformerLayer(nn.Module):
 
 def scaled_with_positions(values: Tensor) -> Tensor:
     """Input of MulT's transformers: sqrt(dim) * values + positions, [batch, time, dim] -> the same shape."""
-    return math.sqrt(values.shape[2]) * values + sinusoidal_positions(*values.shape[1:], values.device)
+    _, time, dim = values.shape
+    return math.sqrt(dim) * values + sinusoidal_positions(time, dim, values.device)
 
 
 class TransformerEncoder(nn.Module):
