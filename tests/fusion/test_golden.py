@@ -13,7 +13,7 @@ STORED = json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def check(name: str, version: int, found: list[float]) -> None:
-    """The tolerance is three times what processors round differently, and far below the effect of another formula."""
+    """The tolerance is three times the rounding differences of processors, far below the effect of another formula."""
     assert version == STORED[name]["version"], (
         f"{name} has version {version}, but its stored numbers do not: run make golden"
     )
@@ -32,7 +32,7 @@ def test_numbers_change_with_the_version_alone(name: str) -> None:
     check(name, METHODS[name].version, numbers(name))
 
 
-def test_a_change_of_numbers_and_a_change_of_version_are_told_apart() -> None:
+def test_a_change_of_numbers_and_a_change_of_version_are_distinguished() -> None:
     stored = STORED["late_average"]
     with pytest.raises(AssertionError, match="late_average: its numbers changed without a bump of its revision"):
         check("late_average", stored["version"], [1.01 * value for value in stored["values"]])
