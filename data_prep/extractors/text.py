@@ -9,16 +9,7 @@ from typing import Any
 
 import click
 
-from data_prep.cli import (
-    FILE,
-    Command,
-    choice_option,
-    download_option,
-    encoder_option,
-    force_option,
-    strict_option,
-    table_option,
-)
+from data_prep import cli
 from data_prep.corpora.base import Clip, Unreadable
 from data_prep.extract import EMPTY, Extractor, FloatArray, Recipe, extract
 from data_prep.extractors.glove import RULE, WordVectors, encode_words
@@ -157,11 +148,11 @@ def extract_text(
     return extract(corpus, extractor, clips, strict=strict, force=force)
 
 
-@click.command("text", cls=Command)
-@table_option
-@encoder_option
-@click.option("--glove", type=FILE, help="File of word vectors such as glove.6B.300d.txt, used instead of an encoder.")
-@choice_option("--pooling", list(SUFFIX), help="The sequence of token states, or their mean.")
+@click.command("text", cls=cli.Command)
+@cli.table_option
+@cli.encoder_option
+@click.option("--glove", type=cli.FILE, help="File of word vectors (glove.6B.300d.txt), used instead of an encoder.")
+@cli.choice_option("--pooling", list(SUFFIX), help="The sequence of token states, or their mean.")
 @click.option(
     "--max-length",
     type=click.IntRange(min=3),
@@ -169,9 +160,9 @@ def extract_text(
     show_default=True,
     help="Maximum number of tokens; an encoder truncates longer texts.",
 )
-@download_option
-@strict_option
-@force_option
+@cli.download_option
+@cli.strict_option
+@cli.force_option
 def text_command(table: Path, **options: Any) -> None:
     """Add text features to a prepared corpus: hidden states of a frozen encoder, or word vectors."""
     extract_text(table, **options)

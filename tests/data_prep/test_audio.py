@@ -1,4 +1,4 @@
-"""Audio extractors on sound that the tests synthesise, in every container, sound and damaged."""
+"""Audio extractors on synthetic sound, in all containers, intact and damaged."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_what_is_too_long_is_no_utterance_and_is_not_read_whole(
 @pytest.mark.parametrize(("rate", "coefficients"), [(16_000, 40), (44_100, 13)])
 def test_both_mfcc_backends_agree(scale: float, rate: int, coefficients: int) -> None:
     rng = np.random.default_rng(0)
-    envelope = np.concatenate([np.zeros(4000), np.ones(8000), np.full(5000, 1e-5)])  # more than the 80 dB of the floor
+    envelope = np.concatenate([np.zeros(4000), np.ones(8000), np.full(5000, 1e-5)])  # below the lower bound of 80 dB
     samples = (scale * envelope * rng.normal(size=len(envelope))).astype(np.float32)
     mine, reference = (mfcc.mfcc_function(b, rate, coefficients)(samples) for b in ("torchaudio", "librosa"))
     assert mine.shape == (1 + len(samples) // 512, coefficients)
@@ -247,9 +247,6 @@ def test_log_mel_spectrum_equals_librosas(mels: int) -> None:
     assert found[-1].max() == pytest.approx(np.log(1e-10))  # silence
 
 
-# --- openSMILE --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("level", "frames", "dim"), [("functionals", 1, 88), ("lld", 96, 25)])
 def test_egemaps(tmp_path: Path, level: str, frames: int, dim: int) -> None:
     pytest.importorskip("opensmile")
@@ -295,7 +292,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def save_model(folder: Path, family: str, norm: str) -> Path:
-    """A random speech model of three narrow layers, with the real stack of convolutions."""
+    """Save a random speech model of three narrow layers with the original convolutions."""
     transformers = pytest.importorskip("transformers")
     import torch
 
@@ -306,7 +303,7 @@ def save_model(folder: Path, family: str, norm: str) -> Path:
     )
     torch.manual_seed(0)
     network = getattr(transformers, f"{family}Model")(config)
-    with torch.no_grad():  # as initialised, biases are zero and what is done to padding would not show
+    with torch.no_grad():  # with the initial biases of zero, errors in the treatment of padding would not show
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     network.save_pretrained(folder / f"Tiny-{family}")
@@ -329,7 +326,7 @@ def test_speech_features_do_not_depend_on_the_company(model: Path) -> None:
     assert [frames.shape for frames in together] == [(24, 16), (62, 16), (1, 16), (38, 16)]
     for mine, alone in zip(together, [encode([clip])[0] for clip in sounds()], strict=True):
         np.testing.assert_allclose(mine, alone, atol=2e-5)
-    assert np.std(np.concatenate(together)) > 0.1  # the tolerance means something
+    assert np.std(np.concatenate(together)) > 0.1  # so that the tolerance is meaningful
 
 
 def test_layers_are_those_of_the_model(model: Path) -> None:

@@ -1,4 +1,4 @@
-"""The corpora as they are distributed: archives unpacked safely and once, official folders, defects reported."""
+"""The corpora as they are distributed: safe unpacking of archives, official folders, and reports of defects."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def tracking(seed: int = 0, note: bytes = b"") -> bytes:
 
 
 def tree(folder: Path) -> dict[str, int]:
-    """Every file below a folder but the marks, with the time of its last change."""
+    """Every file below a folder except the markers, with the time of its last change."""
     files = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith(".done"))
     return {p.relative_to(folder).as_posix(): p.stat().st_mtime_ns for p in files}
 
@@ -96,7 +96,7 @@ def test_no_member_escapes_its_folder(name: str, hostile: Callable[[str], bytes]
         ("a.tar.gz", hostile_tar("pipe", tarfile.FIFOTYPE), "device"),
         ("a.tar.gz", hostile_tar("disk", tarfile.BLKTYPE), "device"),
     ],
-    ids=["zip", "symbolic", "hard", "pipe", "block"],  # the bytes of an archive have its time in them
+    ids=["zip", "symbolic", "hard", "pipe", "block"],  # the bytes of an archive contain the time
 )
 def test_links_and_devices_are_refused(name: str, content: bytes, kind: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
@@ -212,7 +212,7 @@ def test_archives_go_elsewhere_if_asked(archive: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def zenodo(tmp_path: Path) -> Path:
-    """Four takes of two actors as Zenodo has them, two without video, one without landmarks."""
+    """Four takes of two actors in Zenodo's archives, two without video, one without landmarks."""
     raw = tmp_path / "zenodo"
     sound = {f"Actor_{take[-2:]}/03-{take}.wav": wav(i) for i, take in enumerate(TAKES)}
     sound |= {f"__MACOSX/Actor_01/._03-{TAKES[0]}.wav": b"x"}
@@ -298,7 +298,7 @@ def split_csv(split: str, repeat: bool = False) -> bytes:
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-    """MELD.Raw.tar.gz with a tarball for each split in it, clips that are no video, and what else lies in them."""
+    """MELD.Raw.tar.gz with a tarball per split, clips that are not videos, and other files."""
     raw = tmp_path / "meld"
     raw.mkdir()
     outer: Files = {}
@@ -317,7 +317,7 @@ def official(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No text encoder: its tests are elsewhere."""
+    """Replace the text encoder, which has its own tests."""
     monkeypatch.setattr("data_prep.prepare.common.extract_text", lambda *_, **__: None)
 
 

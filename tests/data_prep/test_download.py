@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine: resumed, checked, and every failure one sentence."""
+"""Downloads from a local server: they are resumed and checked, and every failure gives one sentence."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def md5(content: bytes) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files``; breaks off after the bytes in ``cuts``, one of them an answer; notes what it was asked."""
+    """Serves ``files``, records the requests, and ends each answer after the next number of bytes in ``cuts``."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.cuts: list[int] = []
         self.ranges = True
-        self.shift = 0  # of where a range starts
+        self.shift = 0  # added to the start of a range
         self.asked: list[tuple[str, str]] = []
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{name}"
 
     def handle_error(self, *_: object) -> None:
-        """A client that hangs up is no news."""
+        """Ignore clients that close the connection."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -129,7 +129,7 @@ def test_next_run_goes_on_where_a_kill_left_off(server: Server, remote: download
     (tmp_path / "a.bin.part").write_bytes(CONTENT[:400_000])
     assert fetch(remote, tmp_path).read_bytes() == CONTENT
     assert server.asked == [("a.bin", "bytes=400000-")]
-    (tmp_path / "a.bin").rename(tmp_path / "a.bin.part")  # killed before it got its name
+    (tmp_path / "a.bin").rename(tmp_path / "a.bin.part")  # as after a kill before the file was renamed
     assert fetch(remote, tmp_path).read_bytes() == CONTENT
     assert len(server.asked) == 1
 
@@ -210,7 +210,7 @@ def refused(*arguments: Any, answer: str = "") -> str:
 
 @pytest.fixture
 def zenodo(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """Zenodo's answers for the two records of RAVDESS, songs and all, with tiny zips."""
+    """Zenodo's answers for the two records of RAVDESS, including songs, with tiny zips."""
     wav, mark = "Actor_01/03-01-01-01-01-01-01.wav", "01-01-01-01-01-01-01.csv"
     records = {
         1188976: {

@@ -1,4 +1,4 @@
-"""The extraction engine: streams in order, survives bad clips, crashes and kills, and never computes twice."""
+"""The extraction engine: keeps the order, survives bad clips, crashes and kills, and computes nothing twice."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RECIPE = Recipe("counts", "audio", "counting")
 
 
 def decode(clip: Clip) -> Any:
-    """The text says what happens to a clip; else it is the number of its frames."""
+    """Behave as the text of the clip says; otherwise return arrays that contain the number of the clip."""
     match clip.text:
         case "bad":
             raise ValueError(f"{clip.path} is not what it says")
@@ -115,7 +115,7 @@ def test_a_killed_extraction_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert not (folder / "counts").exists()
     half = folder / ".counts.partial"
     with (half / "lines").open("a") as file:
-        file.write('["u4", 2')  # what a kill in the middle of a write leaves
+        file.write('["u4", 2')  # as after a kill during a write
     with (half / "values").open("ab") as file:
         file.write(b"\x00" * 13)
     seen: list[str] = []

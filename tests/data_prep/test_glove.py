@@ -1,4 +1,4 @@
-"""Word vectors: read as a stream, checked line by line, and only for the words that a corpus uses."""
+"""Word vectors: read line by line, checked, and stored only for the words of a corpus."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_word_is_looked_up_as_written_and_then_in_lower_case(file: Path, capsy
     vectors = WordVectors(file, texts)
     first, second, third, fourth = encode_words(texts, vectors, pooling="tokens")
     np.testing.assert_allclose(first, [[0, 1, 0], [0, 0, 1], [-1, 1e-3, 0], [0.5] * 3])
-    np.testing.assert_array_equal(second, [[9] * 3, [9] * 3, [1, 0, 0]])  # "DO" is neither Do nor do: lower case
+    np.testing.assert_array_equal(second, [[9] * 3, [9] * 3, [1, 0, 0]])  # "DO" has the vector of "do"
     assert isinstance(third, Unreadable)
     np.testing.assert_array_equal(fourth, [[2, 2, 2]])
     (mean, *_) = encode_words(texts, vectors, pooling="mean")

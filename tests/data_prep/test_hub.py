@@ -1,4 +1,4 @@
-"""Frozen models: known by their weights, loaded whole or not at all."""
+"""Frozen models: identified by their weights, and refused if the checkpoint is incomplete."""
 
 from __future__ import annotations
 

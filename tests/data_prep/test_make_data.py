@@ -1,7 +1,7 @@
-"""From a release to a batch: generated films and sounds in each corpus's official layout, through what make data calls.
+"""From a release to a batch: generated videos and sounds in the official layout of each corpus, through ``make data``.
 
-Each utterance has a tone of its own, higher than the one before, and a picture in which its place, its time and its
-speaker show; so that a wrong row, span or half of the picture would be seen in the features.
+The tone of each utterance is higher than that of the one before, and its picture depends on its position, its time and
+its speaker, so that a wrong row, span or half of the picture would change the features.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def first_batch(corpus: str, data: Path, split: str, features: dict[str, str], *
 
 
 def lengths(folder: Path) -> dict[str, int]:
-    """Frames of each utterance in a feature set that holds what its hashes say."""
+    """Number of frames of each utterance in a feature set, whose hashes are checked."""
     verify_features(folder)
     ids = pd.read_csv(folder.parent / "utterances.csv")["id"]
     return dict(zip(ids, np.diff(open_features(folder).offsets).tolist(), strict=True))
@@ -59,12 +59,12 @@ def reasons(folder: Path, file: str = MISSING) -> dict[str, str]:
 
 
 def loudest(folder: Path) -> list[int]:
-    """The mel band that is loudest in each utterance that has sound."""
+    """The loudest mel band of each utterance with sound."""
     return [int(spectrum.mean(axis=0).argmax()) for spectrum in sequences(folder) if len(spectrum)]
 
 
 def hertz(n: int) -> float:
-    """The tone of utterance ``n``."""
+    """Frequency of the tone of utterance ``n``."""
     return 300.0 * 1.5**n
 
 
@@ -73,7 +73,7 @@ def wall(colour: tuple[int, int, int], width: int = 160, height: int = 120) -> P
 
 
 def portrait(colour: tuple[int, int, int], x: float = 80) -> Picture:
-    """A drawn face before a wall of that colour."""
+    """A drawn face in front of a wall of the given colour."""
     picture = wall(colour)
     draw_face(picture, x, 62, 36)
     return picture
@@ -81,19 +81,19 @@ def portrait(colour: tuple[int, int, int], x: float = 80) -> Picture:
 
 @pytest.fixture
 def glove(tmp_path: Path) -> Path:
-    """Vectors of a single word: a text has as many tokens as it has of that."""
+    """Vectors of a single word: the number of tokens of a text is the number of its occurrences."""
     path = tmp_path / "words.txt"
     path.write_text("word 1 2 3\n", encoding="utf-8")
     return path
 
 
-#: of folds6, fold 1: an actor of the test, two of training, one of validation, two of training
+#: parts in folds6, fold 1: test, train, train, validation, train, train
 WHOLE, FILM, BROKEN, QUIET, MUTE, DEAF = (f"01-0{e}-01-01-01-0{a}" for e, a in zip("134567", "123458", strict=True))
 
 
 @pytest.fixture
 def zenodo(tmp_path: Path) -> Path:
-    """Six takes of six actors, four of them with something amiss, in the folders of the unpacked zips."""
+    """Six takes of six actors, four of them with a defect, in the folders of the unpacked zips."""
     raw = tmp_path / "raw"
     for n, take in enumerate((WHOLE, FILM, BROKEN, QUIET, MUTE, DEAF)):
         actor = f"Actor_{take[-2:]}"
@@ -126,7 +126,7 @@ def test_ravdess_from_films_and_sounds_to_a_batch(zenodo: Path, tmp_path: Path) 
         "vision frames --frames 2 --side 32 --faces detect --name found --workers 0"
     )
     result = prepare("ravdess", zenodo, data, features)
-    assert result.exit_code == 1, result.output  # --strict; the rest was made all the same
+    assert result.exit_code == 1, result.output  # because of --strict; the other sets are computed nevertheless
     assert "error: logmel40 is stored, but lacks utterances" in result.output
     assert "6 of RAVDESS's 1,440 speech takes" in result.output
     assert "nothing of actor 06, 07, 09" in result.output
@@ -135,7 +135,7 @@ def test_ravdess_from_films_and_sounds_to_a_batch(zenodo: Path, tmp_path: Path) 
     assert {take for take, frames in heard.items() if not frames} == {BROKEN, MUTE}
     assert heard[WHOLE] == heard[DEAF] == 51
     assert reasons(corpus / "logmel40") == {
-        BROKEN: "the file holds no samples",  # its wav, which the table prefers, has no length
+        BROKEN: "the file holds no samples",  # the wav, which the table prefers, is empty
         MUTE: "it has no audio track",
     }
     bands = loudest(corpus / "logmel40")
@@ -172,7 +172,7 @@ def test_ravdess_from_films_and_sounds_to_a_batch(zenodo: Path, tmp_path: Path) 
 SPLITS = ("train", "validation", "test")
 DIALOGUES = ("Ses01F_impro01", "Ses01M_impro01", "Ses05F_impro01")  #: one per split
 LEFT, RIGHT = (230, 150, 150), (150, 150, 230)  #: the walls behind the two speakers
-COMES_LATE = 90  #: what is added to green in the second half of a dialogue
+COMES_LATE = 90  #: added to the green channel in the second half of a dialogue
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_iemocap_from_films_and_sounds_to_a_batch(usc: Path, tmp_path: Path, glo
     assert [len(pictures) for pictures in frames] == [2, 2, 0, 0, 2, 2]
     assert "no video track" in reasons(corpus / "frames")[ids[2]]
     assert REMARKS not in {path.name for path in (corpus / "frames").iterdir()}, "a face was found in each"
-    for first in (0, 4):  # in Ses..F_ she wears the markers, on the left; he speaks second
+    for first in (0, 4):  # in Ses..F_ the woman wears the markers and is on the left; the man speaks second
         hers, his = (frames[first + n].reshape(2, 3, -1).mean(axis=(0, 2)) for n in (0, 1))
         assert hers[0] > hers[2] + 15
         assert his[2] > his[0] + 15
@@ -232,7 +232,7 @@ def test_iemocap_from_films_and_sounds_to_a_batch(usc: Path, tmp_path: Path, glo
 
 @pytest.fixture
 def umich(tmp_path: Path) -> Path:
-    """Two utterances a split in the official folders; a clip cut off, one missing, a CSV in cp1252."""
+    """Two utterances per split in the official folders; one clip truncated, one missing, a CSV in cp1252."""
     raw, n = tmp_path / "MELD.Raw", 0
     for split, folder, _ in meld.SPLITS.values():
         rows = []

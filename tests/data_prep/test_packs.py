@@ -1,4 +1,4 @@
-"""The papers' feature packs: a pickle that would run anything is refused; what is known lands on the right ids."""
+"""Feature packs of papers: a pickle that would run code is refused; known packs are matched with the right ids."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mer_bench.utterances import write_table
 
 
 class Payload:
-    """What a malicious pickle is made of: a call of ``function`` while it is read."""
+    """An object whose pickle calls ``function`` when it is loaded."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments
@@ -78,10 +78,10 @@ def test_malicious_pickle_runs_nothing_and_names_what_it_called(name: str, proto
     path.write_bytes(content)
     with pytest.raises(Misuse, match=r"is refused: its pickle calls for .*nothing of it was run") as caught:
         read_pickle(path)
-    assert culprit in str(caught.value) or protocol < 4  # which write Python 2's names of modules
+    assert culprit in str(caught.value) or protocol < 4  # older protocols write the module names of Python 2
     assert culprit.rpartition(".")[2] in str(caught.value) or (name, protocol) == ("pandas", 0)
     assert not marker(tmp_path).exists()
-    if name in ("os.system", "eval", "exec", "nested", "in an object array"):  # the payloads are real
+    if name in ("os.system", "eval", "exec", "nested", "in an object array"):  # check that the payloads work
         pickle.loads(content)
         assert marker(tmp_path).exists()
 
@@ -134,12 +134,13 @@ def test_data_come_back_as_they_were(protocol: int, numpy_1: bool, tmp_path: Pat
     for name, value in VALUES.items():
         content = pickle.dumps(value, protocol)
         if numpy_1:
-            if protocol < 4:  # later ones count the letters of a name
+            if protocol < 4:  # newer protocols store the length of a name
                 content = content.replace(b"numpy._core", b"numpy.core")
             else:
                 content = content.replace(b"\x8c\x16numpy._core.multiarray", b"\x8c\x15numpy.core.multiarray")
                 content = content.replace(b"\x8c\x13numpy._core.numeric", b"\x8c\x12numpy.core.numeric")
-                content = content.replace(content[2:11], b"", 1) if content[2:3] == b"\x95" else content  # no frames
+                if content[2:3] == b"\x95":  # the header of a frame
+                    content = content.replace(content[2:11], b"", 1)
             assert b"_core" not in content
         path = tmp_path / f"{name}.pkl"
         path.write_bytes(content)
@@ -191,7 +192,7 @@ def test_python_2_pickles_are_read(tmp_path: Path) -> None:
 
 
 def forged(shape: Any, dtype: Any, data: Any, state: Any = None) -> bytes:
-    """An array whose parts do not fit, as only a hand-made pickle has it."""
+    """The pickle of an array with inconsistent parts."""
 
     class Forged:
         def __reduce__(self) -> Any:
@@ -201,7 +202,7 @@ def forged(shape: Any, dtype: Any, data: Any, state: Any = None) -> bytes:
 
 
 class Flags:
-    """A dtype of objects that claims to be plain memory: numpy would follow the bytes as pointers."""
+    """A dtype of objects that is declared as plain memory: numpy would use the bytes as pointers."""
 
     def __reduce__(self) -> Any:
         return np.dtype, ("O8", False, True), (3, "|", None, None, None, 8, 8, 0)
@@ -266,7 +267,7 @@ def vector(row: int, dim: int, shift: float = 0) -> np.ndarray:
 
 
 def iemocap_pack(*, layers: int = 1, ids: bool = True, sentiments: bool = False) -> list[Any]:
-    """A pack of the seven utterances; the vectors of row i are all i, plus a tenth for each further layer."""
+    """A pack of seven utterances; the vectors of row i contain i, plus a tenth for each further layer."""
     rows: dict[str, list[int]] = {}
     for i in IN_PACK:
         rows.setdefault(SPEECH[i][0], []).append(i)
@@ -349,7 +350,7 @@ def refused(table: Path, source: Path) -> str:
 
 
 def by_id(table: Path, name: str) -> dict[str, float]:
-    """The first value of each utterance that the set has; the packs of these tests say their row with it."""
+    """The first value of each utterance in the set, which in these packs is the number of its row."""
     features = open_features(table / name)
     ids = pd.read_csv(table / "utterances.csv")["id"]
     found = zip(ids, features.offsets[:-1], features.offsets[1:], strict=True)
@@ -412,7 +413,7 @@ def test_sentence_that_cannot_be_told_apart_is_left_out(sessions: Path, tmp_path
     pack = iemocap_pack(layers=4, ids=False)
     rows = pack[0]["Ses01F_impro01"]
     for field in pack[:-3]:
-        field["Ses01F_impro02"] = field["Ses01F_impro01"] * 3  # enough others, so that one in twenty may be lost
+        field["Ses01F_impro02"] = field["Ses01F_impro01"] * 3  # enough others, so that one of twenty may be omitted
     assert rows == ["F", "M", "M", "F"]
     extra = table[table["dialogue"] == "Ses01F_impro01"]
     copies = [extra.assign(id=extra["id"].str.replace("01_", f"02_{k}"), dialogue="Ses01F_impro02") for k in range(3)]

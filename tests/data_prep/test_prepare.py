@@ -1,4 +1,4 @@
-"""Corpus preparation on small trees generated in the official formats; no corpus, weights or network needed."""
+"""Preparation of small corpora generated in the official formats; needs no corpus, weights or network."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from mer_bench.utterances import read_table
 pytest.importorskip("soundfile")
 pytest.importorskip("librosa")
 
+SOUND = tone(0.4, 16_000)
 ACTOR_01 = [take for take in ravdess.all_takes() if take.endswith("-01")]
 
 
@@ -43,7 +44,7 @@ def actor(tmp_path: Path) -> Path:
     raw = tmp_path / "raw"
     a, b, c, d = ACTOR_01[:4]
     for folder in ("Actor_01", "copy/of/Actor_01"):  # some downloads contain everything twice
-        save_wav(raw / folder / f"03-{a}.wav", tone(0.4, 16_000))
+        save_wav(raw / folder / f"03-{a}.wav", SOUND)
     for name in (f"01-{a}.mp4", f"01-{b}.mp4", f"02-{b}.mp4", f"03-{d}.wav", f"02-{ACTOR_01[4]}.mp4"):
         (raw / "Actor_01" / name).write_bytes(b"no media")
     (raw / "Actor_01" / "03-02-01-01-01-01-01-01.wav").write_bytes(b"a song")
@@ -83,9 +84,7 @@ def test_ravdess_runs_whole_and_then_skips(actor: Path, tmp_path: Path) -> None:
     assert verify_features(corpus / "mfcc").frame_rate == 31.25
     assert run(*command).output.count("already done") == 2
 
-    save_wav(
-        actor / "Actor_01" / f"03-{ACTOR_01[3]}.wav", tone(0.4, 16_000)
-    )  # the download is repaired: audio is due again
+    save_wav(actor / "Actor_01" / f"03-{ACTOR_01[3]}.wav", SOUND)  # a repaired file: audio is computed again
     third = run(*command).output
     assert third.count("already done") == 0  # the clip's duration changes the table
     assert lengths(corpus / "mfcc") == [13, 0, 0, 13, 0]
@@ -103,7 +102,7 @@ def test_damaged_feature_set_is_made_again(actor: Path, tmp_path: Path) -> None:
 
 def test_incomplete_or_foreign_ravdess_is_one_sentence(actor: Path, tmp_path: Path) -> None:
     assert "actor 01 lacks 55 of 60, nothing of actor 02, 03" in refused("ravdess", "--raw", actor, "--out", tmp_path)
-    save_wav(actor / "03-01-01-02-01-01-01.wav", tone(0.4, 16_000))  # neutral has no strong intensity
+    save_wav(actor / "03-01-01-02-01-01-01.wav", SOUND)  # neutral has no strong intensity
     assert "'01-01-02-01-01-01', which is not one of" in refused("ravdess", "--raw", actor, "--partial")
     (tmp_path / "empty").mkdir()
     assert "no RAVDESS speech file" in refused("ravdess", "--raw", tmp_path / "empty", "--partial")
@@ -201,7 +200,7 @@ def test_iemocap_counts_are_those_of_the_release() -> None:
 
 def test_iemocap_runs_whole(release: Path, tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = iemocap.find_root(release)
-    save_wav(root / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav", tone(0.4, 16_000))
+    save_wav(root / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav", SOUND)
     ids = np.array([row[1] for row in SCRIPT])
     np.savez(release / "audio.npz", ids=ids, gemaps47=np.arange(4 * 47, dtype=np.float32).reshape(4, 47))
     pack = {"dialogues": {"Ses01F_impro01": {"utt": [SCRIPT[2][1], SCRIPT[1][1]], "label": [0, 5]}}}

@@ -1,4 +1,4 @@
-"""Vision: the right frames of a video, the right part of each, and what frozen extractors make of them."""
+"""Vision: the correct frames of a video, the correct part of each, and the features of frozen extractors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def film(path: Path, frames: Sequence[np.ndarray], fps: float = 25.0) -> Path:
 
 
 def numbered(count: int, width: int = 160, height: int = 90) -> list[np.ndarray]:
-    """Frame i shows its number as eight bright or dark stripes."""
+    """Frames that show their numbers as eight bright or dark stripes."""
     frame = np.zeros((height, width, 3), np.uint8)
     return [
         frame + np.repeat(200 * (i >> np.arange(8) & 1).astype(np.uint8), width // 8)[:, None] for i in range(count)
@@ -78,10 +78,10 @@ def test_frames_lie_evenly_over_the_clip(tmp_path: Path, name: str) -> None:
     assert seen(path, count=5) == [6, 18, 30, 42, 54]
     assert seen(path, count=1) == [30]
     assert seen(path, fps=2.5) == [5, 15, 25, 35, 45, 55]
-    assert seen(path, fps=0.01) == [59]  # half its step lies beyond the end
+    assert seen(path, fps=0.01) == [59]  # half of the step is beyond the end
     assert seen(film(tmp_path / f"short-{name}", numbered(3)), count=6) == [0, 0, 1, 1, 2, 2]
     square = Clip("u", film(tmp_path / f"square-{name}", numbered(150, 96, 96)))
-    assert numbers(FrameSampling(count=150, side=96)(square).pixels) == list(range(150))  # in pieces, but all of them
+    assert numbers(FrameSampling(count=150, side=96)(square).pixels) == list(range(150))  # decoded in several parts
 
 
 def test_frames_lie_within_the_utterances_span(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_a_half_is_that_half_at_every_size(tmp_path: Path) -> None:
             assert np.delete(inner, channel).max() < 20
 
 
-#: thirty frames of :func:`numbered`, 64 x 16, MPEG-4 with a key frame every 15, in two ways that OpenCV cannot write:
-#: an AVI with B-frames, whose packets do not tell when they are shown, and an mp4 whose first ten frames were cut off
-#: without encoding it again, so that they are still there but hidden
+#: thirty frames of :func:`numbered`, 64 x 16, MPEG-4 with a key frame every 15, in two forms that OpenCV cannot write:
+#: an AVI with B-frames, whose packets have no presentation times, and an mp4 whose first ten frames were removed
+#: without re-encoding, so that the file still contains them as hidden frames
 B_FRAMES = (
     b"c-rk*Ur19?7(e$;Hq*H+b#!H<QV_#}))<z;bP_D=um3W$z-wJ%s}27mL7^={A1cV2W*QYDW-lRBoAi*2Vm$>GJqSWxupR=b?MX?azH{##o_l?%XU~"
     b"s)clY=E&i%ggedpenb80HRUb_vUiu%gJqm{LFOIs203GIRAF2C;pLdf#~p~+?>!LkLReEAkJvVuI)bt7=BFgQ9o+XG-ytS-OM;XPL6BFEu4dCEPG?"
@@ -141,7 +141,7 @@ def test_frames_are_counted_right_where_decord_miscounts(tmp_path: Path, name: s
     assert not video.ordered
     late = np.array([3, 8, 13, 17, 19])
     assert numbers(read(video, late)) == (late + hidden).tolist()
-    assert numbers(read(replace(video, ordered=True), late)) != (late + hidden).tolist()  # else drop the second decoder
+    assert numbers(read(replace(video, ordered=True), late)) != (late + hidden).tolist(), "decord is wrong"
     assert seen(path, Clip("u", path, start=0.2), fps=5) == [hidden + n for n in range(7, 30 - hidden, 5)]
 
 
@@ -213,7 +213,7 @@ def test_a_span_without_time_says_so(tmp_path: Path) -> None:
         FrameSampling()(Clip("u", tmp_path / "none.mp4"))
 
 
-# --- which file, which half -------------------------------------------------------------------------------------------
+# --- files and halves of the picture ----------------------------------------------------------------------------------
 
 
 def test_each_corpus_has_its_own_clips(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_each_corpus_has_its_own_clips(tmp_path: Path) -> None:
     folder = write_corpus(tmp_path / "meld", ids, media=media, start=["1000", ""], end=["1003", ""])
     for first, second in (vision_clips(folder, raw), audio_clips(folder, raw / "MELD")):
         assert (first.path, first.start, first.end) == (raw / "MELD" / "train_splits" / "dia0_utt0.mp4", 0.0, None)
-        assert (second.path, second.end) == (None, 5.0)  # cut minutes too long
+        assert (second.path, second.end) == (None, 5.0)  # the clip is minutes too long
 
 
 # --- faces ------------------------------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ def test_a_cut_holds_what_is_in_the_box_and_nothing_else() -> None:
     picture[0, 10:30, 40:60] = [250, 120, 10]
     for side in (7, 20, 64):
         assert np.abs(faces.crop(picture, np.array([[40.0, 10, 60, 30]]), side).astype(int) - [250, 120, 10]).max() <= 1
-    assert faces.crop(picture, np.array([[79.8, 49.9, 90, 70]]), 8).shape == (1, 8, 8, 3)  # all but outside
+    assert faces.crop(picture, np.array([[79.8, 49.9, 90, 70]]), 8).shape == (1, 8, 8, 3)  # almost outside
 
 
 # --- the real layout of RAVDESS, with drawn faces ---------------------------------------------------------------------
@@ -294,14 +294,14 @@ COLOUR = (200, 90, 40)
 
 
 def points_around(x: float, y: float, half: float) -> np.ndarray:
-    """68 points on a circle, so that the box is known."""
+    """68 points on a circle, whose bounding box is known."""
     angle = np.linspace(0, 2 * np.pi, 69)[:-1]
     return np.stack([x + half * np.cos(angle), y + half * np.sin(angle)], axis=1)
 
 
 @pytest.fixture
 def ravdess(tmp_path: Path) -> tuple[Path, Path]:
-    """Table and raw folder of four takes: a disc that moves; one whose tracking fails midway; without; truncated."""
+    """Table and raw folder of four takes: complete; tracking fails halfway; no tracking; truncated video."""
     raw = tmp_path / "raw"
     for n, take in enumerate(TAKES):
         pictures, points = [], []
@@ -332,7 +332,7 @@ def test_frames_are_the_faces_that_the_landmarks_tell(ravdess: tuple[Path, Path]
     stored = open_features(folder / "frames")
     assert np.diff(stored.offsets).tolist() == [6, 6, 6, 0]
     images = stored.values[:6].reshape(6, 3, 32, 32)
-    inner = images[:, :, 8:-3, 3:-3].astype(int)  # the square is moved up a little, to show the hair
+    inner = images[:, :, 8:-3, 3:-3].astype(int)  # the square is moved up, to include the hair
     assert np.abs(inner - np.array(COLOUR)[:, None, None]).max() < 25  # RGB, not BGR; the same in every frame
     assert pd.read_csv(folder / "frames" / MISSING)["reason"].str.contains("truncated").tolist() == [True]
     remarks = pd.read_csv(folder / "frames" / REMARKS)
@@ -350,7 +350,7 @@ def test_frames_are_the_faces_that_the_landmarks_tell(ravdess: tuple[Path, Path]
     sampling = FrameSampling(count=6, side=32, face="landmarks", margin=0, raw=raw)
     faces._tracked.cache_clear()
     pixels = sampling(Clip(TAKES[0], raw / "Actor_01" / f"01-{TAKES[0]}.mp4")).pixels
-    assert np.abs(pixels.transpose(0, 3, 1, 2).astype(int) - images).mean() < 3  # the packed points are rounded
+    assert np.abs(pixels.transpose(0, 3, 1, 2).astype(int) - images).mean() < 3  # the points in the npz are rounded
 
 
 def packed(raw: Path) -> Path:
@@ -367,7 +367,7 @@ def test_cfn_sr_cuts_the_bare_box_out_of_the_shrunk_frame(ravdess: tuple[Path, P
     edge = np.abs(images.astype(int) - np.array(COLOUR)[:, None, None]).mean(axis=(0, 1))
     assert edge[4:-4, 4:-4].max() < 25  # nothing but the box, stretched to a square
     lost = open_features(folder / "frames-cfn_sr").values[4 + 3].reshape(3, 64, 64)
-    assert lost[:, :8].max() < 60  # no points in that frame: the whole picture
+    assert lost[:, :8].max() < 60  # without points, the whole picture is used
     assert run("frames", *options, "--faces", "detect").exit_code == 2
 
 
@@ -409,7 +409,7 @@ def crops() -> list[vision.Crops]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders with small random models: a ResNet, a ViT without pooler, CLIP, and a text model."""
+    """Folders of small random models: a ResNet, a ViT without pooler, CLIP, and a text model."""
     pytest.importorskip("PIL")
     from data_prep.extractors.torchaudio_cpu import load
 
@@ -551,7 +551,7 @@ def test_every_extractor_has_a_command_that_explains_itself() -> None:
 
 
 def columns(rows: int, **other: Any) -> dict[str, Any]:
-    """Column k of the groups that are read by default holds k + row / 100."""
+    """Column k of the groups that are read by default contains k + row / 100."""
     names = [name for group in ("au", "pose", "gaze") for name in COLUMNS[group]]
     return {name: k + np.arange(rows) / 100 for k, name in enumerate(names)} | other
 
@@ -607,7 +607,7 @@ def test_odd_openface_files(tmp_path: Path) -> None:
     assert run("openface", "--table", folder, "--raw", raw, "--workers", 0).exit_code == 0
     stored = open_features(folder / "openface")
     assert np.diff(stored.offsets).tolist() == [2, 2, 2, 2, 0, 0, 0]
-    assert np.allclose(stored.values[:, 0], [0, 0.01, 7, 7, 0.01, 0.02, 0, 0.01])  # of two faces the surest
+    assert np.allclose(stored.values[:, 0], [0, 0.01, 7, 7, 0.01, 0.02, 0, 0.01])  # the face with more confidence
     reasons = pd.read_csv(folder / "openface" / MISSING)["reason"]
     for reason, part in zip(reasons, ("AU28_c", "not from OpenFace", "not a CSV"), strict=True):
         assert part in reason
