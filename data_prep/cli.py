@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from data_prep.extract import Incomplete
 from mer_bench.errors import Misuse
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Command(click.Command):
@@ -30,12 +32,12 @@ class Command(click.Command):
         ctx.exit(2)
 
 
-def choice_option(flag: str, choices: Sequence[str], help: str) -> Any:
+def choice_option(flag: str, choices: Sequence[str], help: str) -> Callable[[F], F]:
     """An option with fixed choices, of which the first is the default."""
     return click.option(flag, type=click.Choice(choices), default=choices[0], show_default=True, help=help)
 
 
-def run_options(command: Any) -> Any:
+def run_options(command: F) -> F:
     """Add the options of :func:`data_prep.extract.extract`: ``--workers``, ``--strict`` and ``--force``."""
     return workers_option(strict_option(force_option(command)))
 

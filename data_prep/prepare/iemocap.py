@@ -53,8 +53,8 @@ def prepare(
         click.echo("community labels: skipped, there is no iemocap6_dialogues.json (--community PATH)")
     gemaps = gemaps or find_gemaps(raw)
     if gemaps:
-        facts = {"modality": "audio", "extractor": "gemaps47", "key": "gemaps47"}
-        import_features(corpus, gemaps, name="gemaps", force=force, **facts)
+        key = "gemaps47"
+        import_features(corpus, gemaps, name="gemaps", modality="audio", extractor=key, key=key, force=force)
     else:
         click.echo("gemaps: skipped, there is no npz with ids and gemaps47 (--gemaps PATH)")
     report_media(table, root)

@@ -135,7 +135,7 @@ def test_a_bad_file_has_a_clear_reason(tmp_path: Path, kind: str, reason: str) -
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.avi"])
-def test_what_is_too_long_is_no_utterance_and_is_not_read_whole(
+def test_a_file_that_is_too_long_is_not_read_completely(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(media, "MAX_SECONDS", 1.0)
@@ -179,7 +179,7 @@ def test_unknown_names_list_the_choices(tmp_path: Path) -> None:
         egemaps.egemaps({}, level="functional")
 
 
-def test_the_recipe_that_recorded_results_hang_on() -> None:
+def test_the_recipe_of_the_recorded_results() -> None:
     recipe = asdict(AUDIO["mfcc"]({"source": "c11d040fe127fc0d"}).recipe)
     settings = recipe.pop("settings")
     assert settings == {
@@ -320,7 +320,7 @@ def sounds() -> list[np.ndarray]:
     return [(a * rng.normal(size=n)).astype(np.float32) for n, a in ((8000, 1), (20_017, 0.1), (400, 1), (12_345, 3))]
 
 
-def test_speech_features_do_not_depend_on_the_company(model: Path) -> None:
+def test_speech_features_do_not_depend_on_the_batch(model: Path) -> None:
     encode = partial(speech.encode_speech, frozen=frozen(model), layer=3)
     together = encode(sounds())
     assert [frames.shape for frames in together] == [(24, 16), (62, 16), (1, 16), (38, 16)]
@@ -369,14 +369,14 @@ def test_a_clip_shorter_than_a_frame_is_missing(small: Path) -> None:
     assert np.isfinite(sound).all()
 
 
-def test_batches_hold_no_more_than_they_may() -> None:
+def test_batches_have_at_most_the_given_size() -> None:
     lengths = [5, 40, 7, 6, 100, 8]
     groups = speech.batches(lengths, 24)
     assert groups == [[4], [1], [5, 2, 3], [0]]
     assert speech.batches(lengths, 0) == [[4], [1], [5], [2], [3], [0]]
 
 
-def test_what_no_speech_model_is_or_has_is_one_sentence(small: Path, tmp_path: Path) -> None:
+def test_unsupported_speech_models_and_layers_are_one_sentence(small: Path, tmp_path: Path) -> None:
     make = AUDIO["speech"]
     assert [speech.layer_number(layer, 3) for layer in ("last", "0", "3", "mean")] == [3, 0, 3, None]
     for layer in ("4", "-1", "first"):
@@ -448,7 +448,7 @@ def test_every_extractor_reads_every_kind_of_file(name: str, corpus: tuple[Path,
     assert "lacks utterances: see" in strict.output
 
 
-def test_speech_sets_say_what_they_are(corpus: tuple[Path, Path], small: Path) -> None:
+def test_speech_sets_record_model_and_layer(corpus: tuple[Path, Path], small: Path) -> None:
     table, raw = corpus
     base = ("audio", "speech", "--table", table, "--raw", raw, "--model", small, "--workers", 0)
     for options, name, layer, rate in (

@@ -111,10 +111,8 @@ CLUTTER = {"__MACOSX/Actor_01/._0.wav": b"x", "Actor_01/._0.wav": b"x", "Actor_0
 
 @pytest.fixture(params=["zip", "tar.gz"])
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    path = tmp_path / "raw" / f"a.{request.param}"
-    path.parent.mkdir()
-    path.write_bytes((zipped if request.param == "zip" else tarred)(FILES | CLUTTER))
-    return path
+    name, content = f"a.{request.param}", (zipped if request.param == "zip" else tarred)(FILES | CLUTTER)
+    return write_files(tmp_path / "raw", {name: content}) / name
 
 
 def content_of(folder: Path) -> Files:
@@ -130,7 +128,7 @@ def test_archive_is_unpacked_once_without_clutter(archive: Path) -> None:
     assert tree(raw) == before
 
 
-def test_kill_leaves_whole_files_and_the_next_run_goes_on(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_leaves_complete_files_and_the_next_run_continues(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw, written = archive.parent, []
     write = archives.write_member
 
@@ -155,17 +153,14 @@ def test_kill_leaves_whole_files_and_the_next_run_goes_on(archive: Path, monkeyp
 
 def test_file_of_another_size_is_written_again(archive: Path) -> None:
     raw = archive.parent
-    (raw / "unpacked" / "Actor_01").mkdir(parents=True)
-    (raw / "unpacked" / "Actor_01" / "3.wav").write_bytes(b"cut")
+    write_files(raw / "unpacked", {"Actor_01/3.wav": b"cut"})
     archives.unpack_all(raw, ANY)
     assert content_of(raw / "unpacked") == FILES
 
 
-def test_archive_that_somebody_unpacked_by_hand_is_left(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_manually_unpacked_archive_is_not_unpacked_again(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = archive.parent
-    (raw / "by hand" / "Actor_01").mkdir(parents=True)
-    for name, content in FILES.items():
-        (raw / "by hand" / name).write_bytes(content)
+    write_files(raw / "by hand", FILES)
     archives.unpack_all(raw, ANY)
     assert tree(raw / "unpacked") == {}
     assert "0 files unpacked" in capsys.readouterr().out
@@ -199,7 +194,7 @@ def test_damaged_member_is_not_kept(tmp_path: Path) -> None:
     assert tree(tmp_path / "out") == {}
 
 
-def test_archives_go_elsewhere_if_asked(archive: Path, tmp_path: Path) -> None:
+def test_archives_are_unpacked_elsewhere_on_request(archive: Path, tmp_path: Path) -> None:
     raw, out = archive.parent, tmp_path / "elsewhere"
     before = tree(raw)
     assert archives.unpack_all(raw, ANY, out) == out
@@ -262,14 +257,14 @@ def test_every_layout_of_ravdess_gives_the_same_features(zenodo: Path, tmp_path:
         assert a.spec.values_sha256 == b.spec.values_sha256
 
 
-def test_ravdess_zips_are_unpacked_elsewhere_if_asked(zenodo: Path, tmp_path: Path) -> None:
+def test_ravdess_zips_are_unpacked_elsewhere_on_request(zenodo: Path, tmp_path: Path) -> None:
     before = tree(zenodo)
     works("ravdess", "--raw", zenodo, "--unpack", tmp_path / "u", "--out", tmp_path / "data", "--partial")
     assert tree(zenodo) == before
     assert read_table(tmp_path / "data" / "ravdess")["media"][0] == f"Actor_01/03-{TAKES[0]}.wav"
 
 
-def test_copies_and_differing_versions_of_a_take_are_said(zenodo: Path, tmp_path: Path) -> None:
+def test_copies_and_different_versions_of_a_take_are_reported(zenodo: Path, tmp_path: Path) -> None:
     command = ("ravdess", "--raw", zenodo, "--out", tmp_path / "data", "--partial")
     works(*command)
     name = f"03-{TAKES[0]}.wav"
@@ -299,8 +294,6 @@ def split_csv(split: str, repeat: bool = False) -> bytes:
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
     """MELD.Raw.tar.gz with a tarball per split, clips that are not videos, and other files."""
-    raw = tmp_path / "meld"
-    raw.mkdir()
     outer: Files = {}
     for split, folder in FOLDERS.items():
         clips = {f"{folder}/dia0_utt{i}.mp4": f"{split} {i}".encode() for i in range(2)}
@@ -311,8 +304,7 @@ def official(tmp_path: Path) -> Path:
             clips |= {f"{folder}/final_videos_testdia0_utt0.mp4": b"x", f"{folder}/._dia0_utt0.mp4": b"x"}
         outer[f"MELD.Raw/{split}.tar.gz"] = tarred(clips | {f"._{folder}": b"x"})
         outer[f"MELD.Raw/{split}_sent_emo.csv"] = split_csv(split)
-    (raw / "MELD.Raw.tar.gz").write_bytes(tarred(outer))
-    return raw
+    return write_files(tmp_path / "meld", {"MELD.Raw.tar.gz": tarred(outer)})
 
 
 @pytest.fixture
@@ -344,7 +336,7 @@ def test_meld_is_prepared_from_its_tarballs_within_a_tarball(official: Path, tmp
 
 
 @pytest.mark.usefixtures("no_text")
-def test_meld_kill_between_tarballs_goes_on(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_meld_continues_after_a_kill(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unpack = archives.unpack
 
     def killed(archive: Path, *rest: object) -> None:
@@ -364,8 +356,7 @@ def test_meld_kill_between_tarballs_goes_on(official: Path, tmp_path: Path, monk
 
 
 def test_utterance_twice_in_meld_is_named(tmp_path: Path) -> None:
-    for split in FOLDERS:
-        (tmp_path / f"{split}_sent_emo.csv").write_bytes(split_csv(split, repeat=split == "dev"))
+    write_files(tmp_path, {f"{split}_sent_emo.csv": split_csv(split, repeat=split == "dev") for split in FOLDERS})
     message = refused("meld", "--raw", tmp_path, "--partial")
     assert "dev_sent_emo.csv holds 1 utterances more than once (first: dia0_utt1)" in message
 
@@ -381,9 +372,7 @@ def iemocap_release() -> Files:
 @pytest.mark.usefixtures("no_text")
 @pytest.mark.parametrize("name", ["IEMOCAP_full_release.tar.gz", "IEMOCAP_full_release_withoutVideos.zip"])
 def test_iemocap_is_prepared_from_its_archive(name: str, tmp_path: Path) -> None:
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    (raw / name).write_bytes((zipped if name.endswith("zip") else tarred)(iemocap_release()))
+    raw = write_files(tmp_path / "raw", {name: (zipped if name.endswith("zip") else tarred)(iemocap_release())})
     output = works("iemocap", "--raw", raw, "--out", tmp_path / "data", "--partial")
     assert "holds 4 of IEMOCAP's 10,039 utterances" in output
     assert "audio: missing for 2 utterances: the release's file is absent (Ses01F_impro01_F001, Ses01M" in output

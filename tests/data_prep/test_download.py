@@ -106,7 +106,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_file_arrives_and_is_kept(server: Server, remote: download.Remote, tmp_path: Path) -> None:
+def test_file_is_downloaded_only_once(server: Server, remote: download.Remote, tmp_path: Path) -> None:
     path = fetch(remote, tmp_path / "new" / "folder")
     assert path.read_bytes() == CONTENT
     assert names(path.parent) == ["a.bin"]
@@ -115,7 +115,7 @@ def test_file_arrives_and_is_kept(server: Server, remote: download.Remote, tmp_p
     assert len(server.asked) == asked
 
 
-def test_download_goes_on_where_it_broke_off(server: Server, remote: download.Remote, tmp_path: Path) -> None:
+def test_download_continues_after_an_interruption(server: Server, remote: download.Remote, tmp_path: Path) -> None:
     server.cuts = [300_000, 200_000]
     assert fetch(remote, tmp_path).read_bytes() == CONTENT
     starts = [int(asked.strip("bytes=-") or 0) for _, asked in server.asked]
@@ -125,7 +125,7 @@ def test_download_goes_on_where_it_broke_off(server: Server, remote: download.Re
     assert starts[1] + 100_000 < starts[2] <= starts[1] + 200_000
 
 
-def test_next_run_goes_on_where_a_kill_left_off(server: Server, remote: download.Remote, tmp_path: Path) -> None:
+def test_next_run_continues_after_a_kill(server: Server, remote: download.Remote, tmp_path: Path) -> None:
     (tmp_path / "a.bin.part").write_bytes(CONTENT[:400_000])
     assert fetch(remote, tmp_path).read_bytes() == CONTENT
     assert server.asked == [("a.bin", "bytes=400000-")]
@@ -153,7 +153,7 @@ def test_answer_to_another_range_is_not_appended(server: Server, remote: downloa
     assert fetch(remote, tmp_path).read_bytes() == CONTENT
 
 
-def test_file_that_changed_meanwhile_is_not_spliced(server: Server, tmp_path: Path) -> None:
+def test_file_that_changed_in_the_meantime_is_not_mixed(server: Server, tmp_path: Path) -> None:
     remote = download.Remote("a.bin", server.url("a.bin"))
     server.cuts = [300_000] + [0] * 20
     with pytest.raises(Misuse, match="cannot reach"):
@@ -165,12 +165,12 @@ def test_file_that_changed_meanwhile_is_not_spliced(server: Server, tmp_path: Pa
     assert names(tmp_path) == ["a.bin"]
 
 
-def test_part_longer_than_the_file_is_thrown_away(server: Server, remote: download.Remote, tmp_path: Path) -> None:
+def test_part_longer_than_the_file_is_discarded(server: Server, remote: download.Remote, tmp_path: Path) -> None:
     (tmp_path / "a.bin.part").write_bytes(CONTENT + b"more")
     assert fetch(remote, tmp_path).read_bytes() == CONTENT
 
 
-def test_server_that_always_breaks_off_is_given_up(server: Server, remote: download.Remote, tmp_path: Path) -> None:
+def test_server_that_always_fails_is_an_error(server: Server, remote: download.Remote, tmp_path: Path) -> None:
     server.cuts = [0] * 50
     with pytest.raises(Misuse, match=r"cannot reach http.* check the network, then run this again"):
         fetch(remote, tmp_path)
@@ -248,7 +248,7 @@ def test_ravdess_is_fetched_checked_and_unpacked(zenodo: Server, tmp_path: Path)
     assert [name for name, _ in zenodo.asked[asked:]] == ["api/1188976", "api/3255102"]
 
 
-def test_part_of_ravdess_can_be_chosen(zenodo: Server, tmp_path: Path) -> None:
+def test_files_of_ravdess_can_be_selected(zenodo: Server, tmp_path: Path) -> None:
     assert (
         run("ravdess", "--out", tmp_path, "--yes", "--no-unpack", "--only", "Audio*", "--only", "Facial*").exit_code
         == 0
@@ -278,7 +278,7 @@ def test_wrong_published_checksum_stops_the_command(zenodo: Server, tmp_path: Pa
         ),
     ],
 )
-def test_strange_answer_of_zenodo_is_one_sentence(
+def test_unexpected_answer_of_zenodo_is_one_sentence(
     answer: bytes, complaint: str, zenodo: Server, tmp_path: Path
 ) -> None:
     zenodo.files["api/1188976"] = answer
@@ -287,7 +287,7 @@ def test_strange_answer_of_zenodo_is_one_sentence(
     assert "answers 404 Not Found" in refused("ravdess", "--out", tmp_path, "--yes")
 
 
-def test_disk_that_is_too_small_is_said_beforehand(
+def test_full_disk_is_reported_before_the_download(
     zenodo: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
@@ -328,7 +328,7 @@ def test_checksums_of_meld_are_noted_and_checked(umich: Server, tmp_path: Path) 
     assert f"instead of {notes['train_sent_emo.csv']}" in refused(*command)
 
 
-def test_iemocap_says_how_to_ask_for_it() -> None:
+def test_iemocap_prints_how_to_request_it() -> None:
     message = refused("iemocap")
     assert "IEMOCAP cannot be downloaded: request it from USC SAIL" in message
     assert "https://sail.usc.edu/iemocap/" in message

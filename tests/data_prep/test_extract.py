@@ -100,7 +100,7 @@ def test_decoding_runs_only_a_little_ahead() -> None:
     assert started == ["u0"]
 
 
-def test_a_killed_extraction_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_killed_extraction_continues_where_it_stopped(tmp_path: Path) -> None:
     folder, clips = corpus(tmp_path, ["", "bad", *[""] * 6])
     done: list[int] = []
 
@@ -169,7 +169,7 @@ def descendants(pid: int) -> list[int]:
     return [int(child) for child in found.read_text().split()]
 
 
-def test_half_done_work_of_another_recipe_is_dropped(tmp_path: Path) -> None:
+def test_unfinished_work_of_another_recipe_is_discarded(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "half", "float32")
     journal.begin({"layer": 1}, restart=False)
     journal.append([("u0", np.ones((3, 2)), "")])
@@ -179,7 +179,7 @@ def test_half_done_work_of_another_recipe_is_dropped(tmp_path: Path) -> None:
         assert again.frames == kept
 
 
-def test_what_is_done_is_left_alone_until_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_set_is_computed_again_only_if_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, clips = corpus(tmp_path, ["", "bad"])
     spec = extract(folder, Extractor(RECIPE, decode, encode), clips)
     assert extract(folder, Extractor(RECIPE, decode, encode), clips) == spec
@@ -188,7 +188,7 @@ def test_what_is_done_is_left_alone_until_forced(tmp_path: Path, capsys: pytest.
     assert "already done" not in capsys.readouterr().out
 
 
-def test_strict_complains_each_time_and_stores_all_the_same(tmp_path: Path) -> None:
+def test_strict_raises_each_time_but_stores_the_set(tmp_path: Path) -> None:
     folder, clips = corpus(tmp_path, ["", "bad"])
     for _ in range(2):
         with pytest.raises(Incomplete, match=MISSING):
@@ -198,7 +198,7 @@ def test_strict_complains_each_time_and_stores_all_the_same(tmp_path: Path) -> N
     extract(folder, Extractor(RECIPE, decode, encode), clips, strict=True)
 
 
-def test_one_clip_that_cannot_be_encoded_takes_no_other_along(tmp_path: Path) -> None:
+def test_one_clip_that_cannot_be_encoded_does_not_affect_others(tmp_path: Path) -> None:
     def picky(items: list[Any]) -> Sequence[Any]:
         if any(item[0, 0] == 1 for item in items):
             raise RuntimeError("a kernel is longer than the clip")
@@ -214,7 +214,7 @@ def test_one_clip_that_cannot_be_encoded_takes_no_other_along(tmp_path: Path) ->
     ]
 
 
-def test_a_corpus_of_which_nothing_can_be_read_is_one_sentence(tmp_path: Path) -> None:
+def test_a_corpus_without_readable_clips_is_one_sentence(tmp_path: Path) -> None:
     folder, clips = corpus(tmp_path, ["absent", "absent"])
     with pytest.raises(Misuse, match="none of 2 utterances could be read: the file is absent"):
         extract(folder, Extractor(RECIPE, decode, encode), clips)

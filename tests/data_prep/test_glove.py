@@ -57,7 +57,7 @@ def test_a_word_is_looked_up_as_written_and_then_in_lower_case(file: Path, capsy
     assert vectors.parameters() == 24
 
 
-def test_only_what_is_used_is_kept_and_word2vecs_header_is_passed_over(file: Path) -> None:
+def test_only_used_vectors_are_stored_and_word2vecs_header_is_skipped(file: Path) -> None:
     found, size = read_vectors(file, {"the", "go", "absent", ". ."})
     assert (sorted(found), size) == ([". .", "go", "the"], 24)
     np.testing.assert_array_equal(found[". ."], [7, 7, 7])
@@ -86,7 +86,7 @@ def test_a_malformed_line_is_named_by_its_number(file: Path, line: str, complain
         read_vectors(file, {"the", "used"})
 
 
-def test_files_that_hold_no_word_vectors_are_refused(file: Path) -> None:
+def test_files_without_word_vectors_are_refused(file: Path) -> None:
     with pytest.raises(Misuse, match="for 8 words, but for none that the transcripts use"):
         read_vectors(file, {"absent"})
     file.write_bytes(b"PK\x03\x04 not unpacked")

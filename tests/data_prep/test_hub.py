@@ -23,7 +23,7 @@ def frozen(name: str | Path, **options: object) -> FrozenModel:
     return FrozenModel(str(name), processor="AutoTokenizer", **options)  # type: ignore[arg-type]
 
 
-def test_a_model_is_known_by_its_weights_and_never_by_its_path(folder: Path, tmp_path: Path) -> None:
+def test_a_model_is_identified_by_its_weights_and_not_by_its_path(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere" / "Tiny"
     shutil.copytree(folder, copy)
     assert frozen(folder).revision == frozen(copy).revision
@@ -36,7 +36,7 @@ def test_a_model_is_known_by_its_weights_and_never_by_its_path(folder: Path, tmp
     assert frozen(folder).parameters() == sum(p.numel() for p in frozen(folder).model.parameters()) > 0
 
 
-def test_weights_saved_in_half_precision_are_run_in_single(folder: Path, tmp_path: Path) -> None:
+def test_weights_in_half_precision_are_used_in_single_precision(folder: Path, tmp_path: Path) -> None:
     import torch
 
     frozen(folder).model.half().save_pretrained(tmp_path)
@@ -44,7 +44,7 @@ def test_weights_saved_in_half_precision_are_run_in_single(folder: Path, tmp_pat
     assert not frozen(tmp_path).model.training
 
 
-def test_a_model_in_the_hubs_cache_is_known_by_its_commit(
+def test_a_model_in_the_hubs_cache_is_identified_by_its_commit(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
@@ -59,9 +59,7 @@ def test_a_model_in_the_hubs_cache_is_known_by_its_commit(
     assert model.parameters() == frozen(folder).parameters()
 
 
-def test_a_checkpoint_of_another_architecture_is_refused_and_one_without_what_nobody_reads_is_not(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_missing_parameters_are_refused_unless_they_are_unused(folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     state = load_file(folder / "model.safetensors")
@@ -75,7 +73,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_and_one_without_what_no
             _ = frozen(tmp_path).model
 
 
-def test_a_model_that_cannot_be_had_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+def test_an_absent_or_damaged_model_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(Misuse, match=r"'nobody/none' is not on this machine: pass --download.* --local-dir FOLDER"):
         _ = frozen("nobody/none").model
     with pytest.raises(Misuse, match="holds no model"):

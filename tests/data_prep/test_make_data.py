@@ -297,7 +297,7 @@ def test_meld_from_films_and_sounds_to_a_batch(umich: Path, tmp_path: Path, glov
         ("text --glove 'words.txt", "No closing quotation"),
     ],
 )
-def test_a_slip_in_what_is_asked_for_shows_before_any_work(tmp_path: Path, features: str, complaint: str) -> None:
+def test_wrong_features_are_refused_before_any_work(tmp_path: Path, features: str, complaint: str) -> None:
     result = prepare("meld", tmp_path, tmp_path / "data", features)
     assert result.exit_code == 2
     assert complaint in " ".join(result.output.split()).replace("│ ", "")

@@ -86,7 +86,7 @@ def test_malicious_pickle_runs_nothing_and_names_what_it_called(name: str, proto
         assert marker(tmp_path).exists()
 
 
-def test_a_dotted_name_reaches_nothing(tmp_path: Path) -> None:
+def test_dotted_names_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "pack.pkl"
     for module, name in (("numpy", "ndarray.__class__"), ("builtins", "dict.__class__"), ("numpy", "core.os.system")):
         names = b"".join(b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name))
@@ -398,7 +398,7 @@ def test_four_layers_of_text_become_four_sets(sessions: Path, tmp_path: Path, se
     assert by_id(sessions, "p-audio") == by_id(sessions, "p-vision") == EXPECTED
 
 
-def test_cosmic_pack_without_ids_is_placed_by_who_says_what(sessions: Path, tmp_path: Path) -> None:
+def test_cosmic_pack_without_ids_is_matched_by_speaker_and_sentence(sessions: Path, tmp_path: Path) -> None:
     source = write(tmp_path, iemocap_pack(layers=4, ids=False))
     output = imported(sessions, source, "--name", "cosmic")
     assert "COSMIC, IEMOCAP: 7 of 7 utterances found in the table" in output
@@ -406,7 +406,7 @@ def test_cosmic_pack_without_ids_is_placed_by_who_says_what(sessions: Path, tmp_
     assert by_id(sessions, "cosmic-text4") == shifted(EXPECTED, 0.3)
 
 
-def test_sentence_that_cannot_be_told_apart_is_left_out(sessions: Path, tmp_path: Path) -> None:
+def test_ambiguous_sentence_is_omitted(sessions: Path, tmp_path: Path) -> None:
     table = pd.read_csv(sessions / "utterances.csv", keep_default_na=False)
     table.loc[table["id"] == "Ses05M_script01_1b_F003", "emotion"] = "hap"  # "Fine.", happy, twice
     write_table(sessions, table)
@@ -450,7 +450,7 @@ def test_meld_packs(layout: str, layers: int, sets: list[str], by_number: bool, 
     assert "test: 2 of split test" in output
 
 
-def test_labels_that_differ_are_counted_and_the_tables_kept(friends: Path, tmp_path: Path) -> None:
+def test_different_labels_are_counted_and_those_of_the_table_used(friends: Path, tmp_path: Path) -> None:
     pack = meld_pack()
     pack[2][1432][0] = 9
     pack[2][0][0] = 0
@@ -460,7 +460,7 @@ def test_labels_that_differ_are_counted_and_the_tables_kept(friends: Path, tmp_p
     )
 
 
-def test_dialogue_of_another_length_is_left_out(friends: Path, tmp_path: Path) -> None:
+def test_dialogue_of_another_length_is_omitted(friends: Path, tmp_path: Path) -> None:
     table = pd.read_csv(friends / "utterances.csv", keep_default_na=False)
     more = [
         {**table.iloc[0].to_dict(), "id": f"test_dia{d}_utt0", "dialogue": f"test_dia{d}", "split": "test"}
@@ -518,7 +518,7 @@ def test_unknown_pack_says_what_was_found_and_what_expected(
     assert "or a dictionary over train, valid and test" in message
 
 
-def test_pack_with_a_hole_is_one_sentence(sessions: Path, tmp_path: Path) -> None:
+def test_incomplete_pack_is_one_sentence(sessions: Path, tmp_path: Path) -> None:
     pack = iemocap_pack()
     del pack[0]["Ses01F_impro01"]
     assert "but is incomplete: KeyError('Ses01F_impro01')" in refused(sessions, write(tmp_path, pack))
@@ -579,7 +579,7 @@ def test_unaligned_mmsa_pack_loses_its_padding(friends: Path, tmp_path: Path, st
 
 
 @pytest.mark.parametrize("stated", [True, False], ids=["mask", "zeros"])
-def test_aligned_pack_keeps_its_modalities_in_step(friends: Path, tmp_path: Path, stated: bool) -> None:
+def test_aligned_pack_stays_aligned(friends: Path, tmp_path: Path, stated: bool) -> None:
     output = imported(friends, write(tmp_path, mmsa_pack(aligned=True, stated=stated)), "--name", "m")
     assert "MMSA or MulT, aligned: 7 of 7" in output
     for name in ("m-text", "m-audio", "m-vision"):

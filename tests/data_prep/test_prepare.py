@@ -53,7 +53,7 @@ def actor(tmp_path: Path) -> Path:
     return raw
 
 
-def test_ravdess_table_has_one_row_a_take(actor: Path) -> None:
+def test_ravdess_table_has_one_row_per_take(actor: Path) -> None:
     table = ravdess.utterances(actor, partial=True).set_index("id")
     assert table.index.tolist() == ACTOR_01[:5]
     assert table["media"].tolist() == [
@@ -70,7 +70,7 @@ def test_ravdess_table_has_one_row_a_take(actor: Path) -> None:
     assert table["end"].isna().tolist() == [False, True, True, True, True]
 
 
-def test_ravdess_runs_whole_and_then_skips(actor: Path, tmp_path: Path) -> None:
+def test_ravdess_is_prepared_and_then_skipped(actor: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "data" / "ravdess"
     command = ("ravdess", "--raw", actor, "--out", tmp_path / "data", "--partial")
     first = works(*command)
@@ -91,7 +91,7 @@ def test_ravdess_runs_whole_and_then_skips(actor: Path, tmp_path: Path) -> None:
     assert run(*command, "--force").output.count("already done") == 0
 
 
-def test_damaged_feature_set_is_made_again(actor: Path, tmp_path: Path) -> None:
+def test_damaged_feature_set_is_computed_again(actor: Path, tmp_path: Path) -> None:
     command = ("ravdess", "--raw", actor, "--out", tmp_path / "data", "--partial")
     run(*command)
     values = tmp_path / "data" / "ravdess" / "mfcc" / "values.npy"
@@ -100,7 +100,7 @@ def test_damaged_feature_set_is_made_again(actor: Path, tmp_path: Path) -> None:
     verify_features(values.parent)
 
 
-def test_incomplete_or_foreign_ravdess_is_one_sentence(actor: Path, tmp_path: Path) -> None:
+def test_incomplete_or_unknown_ravdess_is_one_sentence(actor: Path, tmp_path: Path) -> None:
     assert "actor 01 lacks 55 of 60, nothing of actor 02, 03" in refused("ravdess", "--raw", actor, "--out", tmp_path)
     save_wav(actor / "03-01-01-02-01-01-01.wav", SOUND)  # neutral has no strong intensity
     assert "'01-01-02-01-01-01', which is not one of" in refused("ravdess", "--raw", actor, "--partial")
@@ -123,7 +123,7 @@ def test_landmarks_from_csv_equal_those_from_npz(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[0], found[1])
 
 
-def test_landmarks_know_neither_place_nor_size() -> None:
+def test_landmarks_do_not_depend_on_position_and_size() -> None:
     xy = np.random.default_rng(0).uniform(100, 600, (20, 68, 2))
     plain = landmarks.normalise(xy)
     np.testing.assert_allclose(landmarks.normalise(xy * 2.5 + [40.0, -30.0]), plain, atol=1e-5)
@@ -134,15 +134,15 @@ def test_landmarks_know_neither_place_nor_size() -> None:
     np.testing.assert_allclose(left[:, 1], right[:, 1], atol=1e-5)  # the eyes are level
 
 
-def test_head_movement_stands_in_the_last_columns_and_nowhere_else() -> None:
+def test_head_movement_is_in_the_last_columns_only() -> None:
     face = np.random.default_rng(0).uniform(-50, 50, (68, 2))
     face[36:42], face[42:48] = (-40, 0), (40, 0)
     angle, size = np.array([0.0, 0.2, -0.1]), np.array([1.0, 1.0, 1.5])
-    place = np.array([[300.0, 200.0], [340.0, 200.0], [300.0, 120.0]])
+    position = np.array([[300.0, 200.0], [340.0, 200.0], [300.0, 120.0]])
     turn = np.moveaxis(np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]), 2, 0)
-    found = landmarks.normalise(np.einsum("tij,pj->tpi", turn, face) * size[:, None, None] + place[:, None])
+    found = landmarks.normalise(np.einsum("tij,pj->tpi", turn, face) * size[:, None, None] + position[:, None])
     np.testing.assert_allclose(found[:, :136], np.outer(size, face.ravel() / 80), atol=1e-5)
-    np.testing.assert_allclose(found[:, 136:138], (place - [300, 200]) / 80, atol=1e-5)
+    np.testing.assert_allclose(found[:, 136:138], (position - [300, 200]) / 80, atol=1e-5)
     np.testing.assert_allclose(found[:, 138:], np.stack([size, angle], 1), atol=1e-5)
 
 
@@ -198,7 +198,7 @@ def test_iemocap_counts_are_those_of_the_release() -> None:
     assert sum(iemocap.COUNTS[code] for code in iemocap.COMMUNITY) == 7380
 
 
-def test_iemocap_runs_whole(release: Path, tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_iemocap_is_prepared(release: Path, tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = iemocap.find_root(release)
     save_wav(root / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav", SOUND)
     ids = np.array([row[1] for row in SCRIPT])
@@ -260,7 +260,7 @@ def test_meld_table_and_sentiment(friends: Path, capsys: pytest.CaptureFixture[s
     assert "encoding repaired in 3 fields; times: 3 unreadable" in capsys.readouterr().out
 
 
-def test_meld_runs_whole(friends: Path, tmp_path: Path, encoder: Path) -> None:
+def test_meld_is_prepared(friends: Path, tmp_path: Path, encoder: Path) -> None:
     output = works("meld", "--raw", friends, "--out", tmp_path, "--partial", "--encoder", encoder)
     assert "train_dia125_utt3" in output  # the known defects are printed
     assert lengths(tmp_path / "meld" / "tiny")[:3] == [1, 1, 0]

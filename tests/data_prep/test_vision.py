@@ -134,7 +134,9 @@ CUT = (
 
 
 @pytest.mark.parametrize(("name", "packed", "hidden"), [("a.avi", B_FRAMES, 0), ("a.mp4", CUT, 10)])
-def test_frames_are_counted_right_where_decord_miscounts(tmp_path: Path, name: str, packed: bytes, hidden: int) -> None:
+def test_frames_have_the_right_numbers_if_decord_is_wrong(
+    tmp_path: Path, name: str, packed: bytes, hidden: int
+) -> None:
     path = tmp_path / name
     path.write_bytes(zlib.decompress(base64.b85decode(packed)))
     video = probe(path)
@@ -200,7 +202,7 @@ def test_a_video_that_cannot_be_decoded_says_why_and_leaves_nothing_open(
     assert handles() <= before
 
 
-def test_a_span_without_time_says_so(tmp_path: Path) -> None:
+def test_an_empty_span_is_unreadable(tmp_path: Path) -> None:
     path = film(tmp_path / "a.avi", numbered(25))
     for start, end, reason in (
         (2.0, 3.0, "its video ends at 1.00 s"),
@@ -262,7 +264,7 @@ def test_the_detector_finds_a_face_and_nothing_where_there_is_none() -> None:
         assert 100 < boxes[row, 2] - boxes[row, 0] < 150
 
 
-def test_boxes_are_held_where_there_is_none_and_a_wrong_one_is_dropped() -> None:
+def test_missing_boxes_are_filled_and_a_wrong_one_is_removed() -> None:
     box = np.array([10.0, 10.0, 30.0, 30.0])
     boxes = np.full((9, 4), np.nan)
     boxes[[1, 2, 3, 6]] = [box, box + 200, box + 1, box + 2]
@@ -280,7 +282,7 @@ def test_squares_lie_in_the_picture_around_the_box() -> None:
     assert faces.squares(boxes[:1], 100, 60, 0.0, 0.1).tolist() == [[40, 37, 60, 57]]
 
 
-def test_a_cut_holds_what_is_in_the_box_and_nothing_else() -> None:
+def test_a_crop_contains_only_the_box() -> None:
     picture = np.zeros((1, 50, 80, 3), np.uint8)
     picture[0, 10:30, 40:60] = [250, 120, 10]
     for side in (7, 20, 64):
@@ -319,7 +321,7 @@ def ravdess(tmp_path: Path) -> tuple[Path, Path]:
     return write_corpus(tmp_path / "data" / "ravdess", TAKES), raw
 
 
-def test_frames_are_the_faces_that_the_landmarks_tell(ravdess: tuple[Path, Path]) -> None:
+def test_frames_are_cropped_by_the_landmarks(ravdess: tuple[Path, Path]) -> None:
     folder, raw = ravdess
     sheet = folder.parent / "sheet.png"
     command = ("frames", "--table", folder, "--raw", raw, "--frames", 6, "--side", 32, "--margin", 0, "--workers")
@@ -359,7 +361,7 @@ def packed(raw: Path) -> Path:
     return raw / "points.npz"
 
 
-def test_cfn_sr_cuts_the_bare_box_out_of_the_shrunk_frame(ravdess: tuple[Path, Path]) -> None:
+def test_cfn_sr_crops_the_box_of_the_reduced_frame(ravdess: tuple[Path, Path]) -> None:
     folder, raw = ravdess
     options = ("--table", folder, "--raw", raw, "--frames", 4, "--side", 64, "--crop", "cfn_sr", "--workers", 0)
     assert run("frames", *options).exit_code == 0
@@ -371,7 +373,7 @@ def test_cfn_sr_cuts_the_bare_box_out_of_the_shrunk_frame(ravdess: tuple[Path, P
     assert run("frames", *options, "--faces", "detect").exit_code == 2
 
 
-def test_landmarks_are_asked_for_where_there_are_none(tmp_path: Path) -> None:
+def test_landmarks_without_files_are_refused(tmp_path: Path) -> None:
     film(tmp_path / "raw" / "a.avi", numbered(5))
     folder = write_corpus(tmp_path / "own", ["a"], media="a.avi")
     result = run("frames", "--table", folder, "--raw", tmp_path / "raw", "--faces", "landmarks")
@@ -578,7 +580,7 @@ def test_openface_columns_are_read_in_order_and_gaps_filled(tmp_path: Path) -> N
     assert np.allclose(stored.values[4:], [[41.01, 42.01], [41.03, 42.03]])
 
 
-def test_openface_landmarks_know_neither_place_nor_size(tmp_path: Path) -> None:
+def test_openface_landmarks_do_not_depend_on_position_and_size(tmp_path: Path) -> None:
     raw, face = tmp_path / "raw", np.random.default_rng(0).normal(size=(5, 68, 2))
     track(raw / "a.csv", face)
     track(raw / "b.csv", 3 * face + 50)
