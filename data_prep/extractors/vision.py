@@ -394,10 +394,15 @@ SAMPLING_OPTIONS = (
     cli.raw_option,
     click.option("--frames", "count", type=click.IntRange(1), default=30, show_default=True, help="Number of frames."),
     click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Frames per second, instead of --frames."),
-    click.option("--faces", "face", type=click.Choice(FACES), help="How to find the face [default: as available]."),
+    click.option(
+        "--faces",
+        "face",
+        type=click.Choice(FACES),
+        help="How the face is located [default: landmarks if the corpus has them, otherwise detect].",
+    ),
     cli.choice_option("--crop", CROPS, help="cfn_sr: as in CFN-SR, from whole frames that are reduced first."),
     click.option("--margin", type=click.FloatRange(min=0), help="Fraction of the face's box added on each side."),
-    cli.choice_option("--marked-side", ("left", "right"), help="Half of IEMOCAP's picture with the marked actor."),
+    cli.choice_option("--marked-side", ("left", "right"), help="IEMOCAP: side of the actor with markers."),
     click.option("--name", help="Name of the feature set [default: that of the extractor]."),
     click.option("--contact-sheet", "sheet", type=cli.NEW_FILE, help="Draw the crops of a dozen clips into this file."),
     cli.run_options,
@@ -411,7 +416,9 @@ def sampling_options(command: Any) -> Any:
     return command
 
 
-side_option = click.option("--side", type=click.IntRange(16), default=224, show_default=True, help="Size in pixels.")
+side_option = click.option(
+    "--side", type=click.IntRange(16), default=224, show_default=True, help="Width and height in pixels."
+)
 
 
 @click.command("frames", cls=cli.Command)
@@ -436,7 +443,7 @@ def image_command(model: str, layer: int | None, pooling: str, download: bool, *
 @click.command("clip3d", cls=cli.Command)
 @click.option("--checkpoint", type=cli.FILE, required=True, help="Weights.")
 @click.option("--tokens", is_flag=True, help="Store the 2 x 7 x 7 positions instead of their mean.")
-@click.option("--stem-relu/--no-stem-relu", default=True, show_default=True, help="CFN-SR's own code lacks it.")
+@click.option("--stem-relu/--no-stem-relu", default=True, show_default=True, help="First ReLU, absent in CFN-SR.")
 @sampling_options
 @side_option
 def clip3d_command(checkpoint: Path, tokens: bool, stem_relu: bool, **options: Any) -> None:
