@@ -232,7 +232,7 @@ def test_the_list_of_methods_needs_no_torch() -> None:
 
 def test_one_method_is_described_with_paper_and_options(call: Call) -> None:
     said = call("list", "methods", "cfn_sr").out
-    assert said.startswith("CFN-SR (cfn_sr): ")
+    assert said.startswith("cfn_sr: CFN-SR: ")
     assert "https://arxiv.org/abs/2111.02172" in said
     assert "  hidden = 64\n" in said
     assert "26,301,417 parameters" in said  # of its docstring

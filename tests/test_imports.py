@@ -88,7 +88,7 @@ RULES = {
     # `mer_bench.training.bench` ends with the leaderboard
     "mer_bench.training": ("mer_bench.encoders", "mer_bench.datasets", "mer_bench.fusion", "mer_bench.report"),
     "mer_bench.report": (),
-    "data_prep.corpora": ("data_prep.cli", "data_prep.extract"),
+    "data_prep.corpora": ("data_prep.cli",),
     "data_prep.extractors": ("data_prep.cli", "data_prep.extract", "data_prep.corpora", "mer_bench.encoders"),
     "data_prep.imports": ("data_prep.cli", "data_prep.extract", "data_prep.corpora"),
     "data_prep.prepare": (

@@ -18,7 +18,7 @@ import pytest
 
 from data_prep.extract import Clip
 from data_prep.extractors import vision
-from data_prep.extractors.vision import Look
+from data_prep.extractors.vision import FrameSampling
 
 pytest.importorskip("pytest_benchmark")
 cv2 = pytest.importorskip("cv2")
@@ -67,7 +67,7 @@ def test_the_decoder_alone(benchmark: Any, clips: list[Clip], width: int, height
     ("face", "crop"), [("none", "square"), ("landmarks", "square"), ("landmarks", "cfn_sr"), ("detect", "square")]
 )
 def test_frames(benchmark: Any, clips: list[Clip], face: str, crop: str) -> None:
-    compare(benchmark, clips, vision.frames(look(clips, face, crop)), rounds=1 if face == "detect" else 3)
+    compare(benchmark, clips, vision.frames(sampling(clips, face, crop)), rounds=1 if face == "detect" else 3)
 
 
 def test_a_resnet50(benchmark: Any, clips: list[Clip], tmp_path: Path) -> None:
@@ -78,11 +78,11 @@ def test_a_resnet50(benchmark: Any, clips: list[Clip], tmp_path: Path) -> None:
 
     ResNetModel(ResNetConfig()).save_pretrained(tmp_path)
     ConvNextImageProcessor(size={"shortest_edge": 224}).save_pretrained(tmp_path)
-    compare(benchmark, clips, vision.image(look(clips, "landmarks"), model=str(tmp_path)), rounds=1)
+    compare(benchmark, clips, vision.image(sampling(clips, "landmarks"), model=str(tmp_path)), rounds=1)
 
 
-def look(clips: list[Clip], face: str, crop: str = "square") -> Look:
-    return Look(count=SEEN, face=face, crop=crop, raw=clips[0].media.parent)
+def sampling(clips: list[Clip], face: str, crop: str = "square") -> FrameSampling:
+    return FrameSampling(count=SEEN, face=face, crop=crop, raw=clips[0].media.parent)
 
 
 def compare(benchmark: Any, clips: list[Clip], extractor: Any, rounds: int) -> None:

@@ -52,7 +52,7 @@ def method_details(name: str) -> tuple[dict[str, Any], str]:
         raise unknown("method", name, METHODS)
     facts, method = describe_method(name), METHODS[name]
     docstring, options = inspect.getdoc(method) or "", options_of(method)
-    lines = [f"{facts.title} ({name}): {facts.idea}.", ""]
+    lines = [f"{name}: {facts.idea}.", ""]
     lines += [f"{key.capitalize():<12}{value}" for key, value in asdict(facts).items() if key not in ("title", "idea")]
     lines += [
         "",
