@@ -1,1 +1,1 @@
-"""Records -> tables and pages. Nothing in it needs torch."""
+"""Tables and pages from records. Nothing in this package needs torch, except the tables of simulated corpora."""

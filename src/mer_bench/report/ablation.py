@@ -1,7 +1,7 @@
-"""Which options take a part out of a method: those rows are compared with the whole method and never ranked.
+"""The options that take a part out of a method; such rows are compared with the whole method and never ranked.
 
-The cells are those of the papers' own ablations as far as the public material tells them, and the other directions in
-which modalities can guide each other.
+They are the ablations of the papers, as far as public material describes them, and the other directions in which one
+modality can guide another.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CELLS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def split(method: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What is changed of a method, "" if nothing, and the options of the whole method that it is compared with."""
+    """Split the options of a row into the part that is changed, "" if none, and the options of the whole method."""
     found = {
         name: changes for name, changes in CELLS.get(method, {}).items() if changes.items() <= dict(options).items()
     }

@@ -1,4 +1,4 @@
-"""Methods over several tables: Friedman's test."""
+"""Comparison of methods over several tables with Friedman's test."""
 
 from __future__ import annotations
 
@@ -8,30 +8,37 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mer_bench.metrics import SCORES
-from mer_bench.report.rows import Row
+from mer_bench.report.rows import ResultRow
 from mer_bench.report.statistics import Friedman, friedman
 from mer_bench.report.tables import Table
 
 
 @dataclass(frozen=True)
 class Across:
-    """The methods that all tables of a track rank, over those tables; no ``test`` on fewer than three of either."""
+    """The methods that all tables of a track rank.
+
+    Attributes:
+        track: "utterance" or "dialogue".
+        simulated: Whether the tables are of simulated corpora.
+        tables: The tables.
+        methods: Code names, best mean rank first where there is a test, else by name.
+        test: Friedman's test; None for fewer than three tables or methods.
+    """
 
     track: str
     simulated: bool
     tables: tuple[Table, ...]
-    methods: tuple[str, ...]  #: best mean rank first where there is a test, else by name
+    methods: tuple[str, ...]
     test: Friedman | None
 
 
 def across(found: Sequence[Table]) -> list[Across]:
-    """Each track over its tables that rank at least three methods; simulated corpora never beside real ones.
+    """Compare the methods of each track over its tables that rank at least three methods.
 
-    A method is represented by the row that reads all of the table's modalities; of several, never chosen by their
-    scores, the one with most seeds, then the first by label.
+    Simulated corpora are never mixed with real ones. The row of a method is the one that reads all modalities of the
+    table; of several such rows, the one with most seeds, then the first by label, so that none is chosen by its score.
     """
-    groups: dict[tuple[bool, str], list[tuple[Table, dict[str, Row]]]] = defaultdict(list)
+    groups: dict[tuple[bool, str], list[tuple[Table, dict[str, ResultRow]]]] = defaultdict(list)
     for table in found:
         rows = [row for row in table.rows if row.ranked and len(row.modalities) == len(table.features)]
         rows.sort(key=lambda row: (-row.complete, row.label, repr(row.training)))
@@ -41,12 +48,12 @@ def across(found: Sequence[Table]) -> list[Across]:
     return [_across(track, simulated, group) for (simulated, track), group in sorted(groups.items(), reverse=True)]
 
 
-def _across(track: str, simulated: bool, group: Sequence[tuple[Table, Mapping[str, Row]]]) -> Across:
+def _across(track: str, simulated: bool, group: Sequence[tuple[Table, Mapping[str, ResultRow]]]) -> Across:
     methods = sorted(set.intersection(*(set(rows) for _, rows in group)))
     tables = tuple(table for table, _ in group)
     if min(len(methods), len(tables)) < 3:
         return Across(track, simulated, tables, tuple(methods), None)
-    scores = np.array([[SCORES["weighted_f1"](rows[name].pooled).mean() for name in methods] for _, rows in group])
+    scores = np.array([[rows[name].weighted_f1 for name in methods] for _, rows in group])
     test = friedman(scores)
     ranks, names = zip(*sorted(zip(test.ranks, methods, strict=True)), strict=True)
     return Across(track, simulated, tables, names, replace(test, ranks=ranks))

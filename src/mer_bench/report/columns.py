@@ -1,245 +1,371 @@
-"""The columns of the tables."""
+"""The columns of all tables, each defined once: its heading, its value for a row and its explanation.
+
+Pages print them: :mod:`mer_bench.report.leaderboard` as Markdown, :mod:`mer_bench.report.page` as HTML and
+:func:`print_table` as Markdown, CSV or LaTeX.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING
 
+from mer_bench.errors import unknown
 from mer_bench.metrics import SCORES, f1
-from mer_bench.report.formatting import between, effect, p_value, percent, points, spread
-from mer_bench.report.rows import MARKS, Cost, Habit, Row
-from mer_bench.report.statistics import LEVEL, Difference
-from mer_bench.report.tables import Table
+from mer_bench.report.formatting import between, csv_table, effect, latex, markdown, p_value, percent, points, spread
+from mer_bench.report.rows import ORDER, Cost, ResultRow, TestSelection, options_text
+from mer_bench.report.statistics import LEVEL
+from mer_bench.report.tables import Table, attained
 
-if TYPE_CHECKING:
-    pass
-
-DRAWN = 25  #: points below the best interval's end that the drawn intervals may reach
-
-
+DRAWN = 25  #: points below the upper end of the best row's interval down to which intervals are drawn
 NAMES = {"weighted_f1": "Weighted F1", "accuracy": "Accuracy", "macro_f1": "Macro F1", "uar": "UAR"}
 
 
 @dataclass(frozen=True)
 class Bar:
-    """An interval drawn in a cell; places are percentages of the cell's width."""
+    """An interval drawn in a cell; positions are percentages of the width of the drawing.
+
+    Attributes:
+        low: Lower end.
+        high: Upper end.
+        score: The score, a dot.
+        best: The score of the best row, a line through all rows.
+        filled: Whether the dot is filled: the best row, or one tied with it.
+    """
 
     low: float
     high: float
     score: float
-    best: float  #: the best row's score, a line through all rows
+    best: float
     filled: bool
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a column says of a row: its text, what it sorts by (None = unknown, always last), what hovering adds."""
+    """The value of a column for a row.
+
+    Attributes:
+        text: The value as Markdown and LaTeX print it.
+        value: Number or text that CSV contains and the HTML page sorts by; None if it is not known.
+        more: Name -> further values that CSV contains.
+        brief: What the HTML page shows instead of ``text``.
+        small: What the HTML page shows beside it in small type.
+        tip: What the HTML page shows on hover.
+        bar: Drawing of an interval.
+    """
 
     text: str
     value: float | str | None = None
+    more: Mapping[str, float | str] = field(default_factory=dict)
+    brief: str = ""
     small: str = ""
     tip: str = ""
     bar: Bar | None = None
 
 
 UNKNOWN = Cell("–")
+Value = Callable[[Table, ResultRow], Cell]
+
+#: Kinds of tables: the ranking, the table of a group of columns beside it, and the ranking of the HTML page
+RANKING, GROUP, PAGE = "ranking", "group", "page"
+SCORE, TEST_SELECTION, RETENTION, COST = "Scores", "Best test epoch", "Retained", "Cost"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of every table that has something to say in it."""
+    """A column of every table in which at least one row has a value.
+
+    Attributes:
+        name: Heading.
+        explanation: What it means, for readers of the HTML page.
+        cell: Its value for a row of a table.
+        group: Heading over it and its neighbours.
+        shown: Kinds of tables that have it.
+        align: ``>`` (numbers) or ``<`` (text).
+        falling: Whether the first press on its heading sorts from the largest value.
+    """
 
     name: str
-    help: str
-    cell: Callable[[Table, Row], Cell]
-    group: str = ""  #: the heading over it and its neighbours
-    kind: str = "number"  #: numbers stand right
-    falling: bool = True  #: the first press sorts from the largest value
+    explanation: str
+    cell: Value
+    group: str = ""
+    shown: tuple[str, ...] = (RANKING, PAGE)
+    align: str = ">"
+    falling: bool = True
 
 
-def _rank(table: Table, row: Row) -> Cell:
-    if not row.ranked:
-        return UNKNOWN
-    return Cell(str(table.ranks[row]), table.ranks[row])
+def _rank(table: Table, row: ResultRow) -> Cell:
+    return Cell(str(table.ranks[row]), table.ranks[row]) if row.ranked else Cell("–", tip="Not ranked")
 
 
-def _method(table: Table, row: Row) -> Cell:
+def _method(table: Table, row: ResultRow) -> Cell:
     scores = 100 * f1(row.pooled).mean(0)
-    lines = [
-        f"{name}  {score:.1f}" for name, score, n in zip(table.first.classes, scores, table.support, strict=True) if n
-    ]
-    mark = MARKS.get(row.records[0].provenance, "")
-    options = row.label.removeprefix(row.method).removesuffix(mark).strip()
-    return Cell(row.method + mark, row.label.lower(), options, "\n".join(["F1 by class", *lines]))
+    by_class = [f"{table.first.classes[index]}  {scores[index]:.1f}" for index in table.support]
+    code = "" if row.title == row.method else row.method
+    return Cell(
+        row.name_with_code,
+        row.name,
+        {"code name": row.method},
+        brief=row.title + row.mark,
+        small=f"{code}{options_text(row.spec)}".strip(),
+        tip="\n".join(["F1 by class", *by_class]),
+    )
 
 
-def _reads(table: Table, row: Row) -> Cell:
+def _modalities(table: Table, row: ResultRow) -> Cell:
     return Cell(row.reads, row.reads)
 
 
-def _score(name: str, *, deviates: bool = False) -> Callable[[Table, Row], Cell]:
-    def cell(table: Table, row: Row) -> Cell:
+def _score(name: str) -> Value:
+    def cell(table: Table, row: ResultRow) -> Cell:
         values = 100 * SCORES[name](row.pooled)
-        deviation = f"± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
-        seeds = [f"seed {seed}  {value:.2f}" for seed, value in zip(table.complete_seeds(row), values, strict=False)]
-        tip = "\n".join([f"{NAMES[name]} {values.mean():.2f} {deviation}".rstrip(), *seeds])
-        return Cell(f"{values.mean():.2f}", float(values.mean()), deviation if deviates else "", tip)
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+        known = "" if deviation is None else f"± {deviation:.2f}"
+        seeds = [f"seed {seed}  {value:.2f}" for seed, value in zip(row.complete_seeds, values, strict=False)]
+        return Cell(
+            row.score(name),
+            float(values.mean()),
+            {} if deviation is None else {"standard deviation": deviation},
+            brief=f"{values.mean():.2f}",
+            small=known if name == "weighted_f1" else "",
+            tip="\n".join([f"{NAMES[name]} {values.mean():.2f} {known}".rstrip(), *seeds]),
+        )
 
     return cell
 
 
-def _interval(table: Table, row: Row) -> Cell:
+def _interval(table: Table, row: ResultRow) -> Cell:
     if row not in table.evidence:
         return UNKNOWN
     low, high = table.evidence[row].interval
+    text, more = between(low, high), {"upper end": 100 * high}
     best = next((each for other, each in table.evidence.items() if other.ranked), table.evidence[row])
-    bottom = best.interval[1] - DRAWN / 100  # a row far below would squeeze the rest
+    bottom = best.interval[1] - DRAWN / 100  # a row far below would leave no width for the others
     if low < bottom:
-        return Cell(between(low, high), low)
+        return Cell(text, 100 * low, more)
     drawn = [bound for each in table.evidence.values() for bound in each.interval if each.interval[0] >= bottom]
 
-    def place(at: float) -> float:
+    def position(at: float) -> float:
         return round(100 * (at - min(drawn)) / max(max(drawn) - min(drawn), 1e-9), 2)
 
-    score = place(table.evidence[row].score)
-    bar = Bar(place(low), place(high), score, place(best.score), filled=row.ranked and table.tied(row))
-    return Cell(between(low, high), low, bar=bar)
+    score, line = position(table.evidence[row].score), position(best.score)
+    bar = Bar(position(low), position(high), score, line, filled=row.ranked and table.tied(row))
+    return Cell(text, 100 * low, more, bar=bar)
 
 
-def _behind(table: Table, row: Row) -> Cell:
+def _behind(table: Table, row: ResultRow) -> Cell:
     if row not in table.behind:
-        return Cell("best", 0.0) if row.ranked and row in table.evidence else UNKNOWN
+        if row.ranked and row in table.evidence:
+            return Cell("–", 0.0, brief="best")
+        return Cell("–", tip="Not compared") if table.evidence else UNKNOWN
     found, p = table.behind[row]
-    tip = f"{signed(found)}\nHolm-corrected {p_value(p)}"
-    return Cell(points(found.effect), found.effect, "≈ tied" if table.tied(row) else "", tip)
+    more = {"lower end": 100 * found.low, "upper end": 100 * found.high, "p": p}
+    tip = f"{effect(found, '+').replace('-', '−')}\nHolm-corrected {p_value(p)}"
+    tied = table.tied(row)
+    text = effect(found) + " ≈" * tied
+    return Cell(text, 100 * found.effect, more, points(found.effect), "≈ tied" if tied else "", tip)
 
 
-def _attained(table: Table, row: Row) -> Cell:
-    share = table.share(row)
-    return UNKNOWN if share is None else Cell(percent(share), share)
+def _attained(table: Table, row: ResultRow) -> Cell:
+    share = attained(table, row)
+    return UNKNOWN if share is None else Cell(percent(share), 100 * share)
 
 
-def _inflated(table: Table, row: Row) -> Cell:
-    if row not in table.literature:
-        return UNKNOWN
-    found = table.literature[row]
-    tip = f"Weighted F1 {spread(found.best)} at the best test epoch\ninstead of {spread(found.honest)}"
-    return Cell(worth(found), found.worth, tip=tip)
+def _test_selection(text: Callable[[TestSelection], str], value: Callable[[TestSelection], float]) -> Value:
+    def cell(table: Table, row: ResultRow) -> Cell:
+        found = row.test_selection
+        if found is None:
+            return UNKNOWN
+        tip = f"Weighted F1 {spread(found.best)} at the best test epoch\ninstead of {spread(found.honest)}"
+        return Cell(text(found), value(found), brief=text(found).replace("-", "−"), tip=tip)
+
+    return cell
 
 
-def _kept(kind: str, level: str, *others: str) -> Callable[[Table, Row], Cell]:
-    """The share that is kept at a level; hovering adds all levels of the kind, and of the ``others``."""
+def _undisturbed(table: Table, row: ResultRow) -> Cell:
+    found = row.retention
+    return Cell(spread(found.undisturbed), 100 * float(found.undisturbed.mean())) if found else UNKNOWN
 
-    def cell(table: Table, row: Row) -> Cell:
-        share = table.robustness[row].shares.get((kind, level)) if row in table.robustness else None
+
+def _retained(kind: str, level: str, *others: str) -> Value:
+    """Share that remains at a level of a disturbance; hovering shows all levels of the kind and of the ``others``."""
+
+    def cell(table: Table, row: ResultRow) -> Cell:
+        share = row.retention.shares.get((kind, level)) if row.retention else None
         if share is None:
             return UNKNOWN
-        told = (f"{term} {text}" for each, term, text in disturbances(table, row) if each.startswith((kind, *others)))
-        return Cell(percent(share), share, tip="\n".join(["Weighted F1 kept", *told]))
+        shares = (f"{term} {text}" for each, term, text in disturbances(row) if each.startswith((kind, *others)))
+        return Cell(percent(share), 100 * share, tip="\n".join(["Weighted F1 retained", *shares]))
 
     return cell
 
 
-def _timed(text: Callable[[Cost], str], value: Callable[[Cost], float]) -> Callable[[Table, Row], Cell]:
-    """Something of what a row costs; hovering adds the device and its threads."""
+def _cost(write: str, value: Callable[[Cost], float]) -> Value:
+    """A number from the cost of a forward pass, in the format ``write``."""
 
-    def cell(table: Table, row: Row) -> Cell:
-        if row not in table.efficiency:
+    def cell(table: Table, row: ResultRow) -> Cell:
+        cost = row.cost
+        if cost is None:
             return UNKNOWN
-        cost = table.efficiency[row]
-        return Cell(text(cost), value(cost), tip=f"on {devices(cost)}")
+        return Cell(format(value(cost), write), value(cost), tip=f"on {' and '.join(sorted(cost.devices))}")
 
     return cell
 
 
-def _parameters(table: Table, row: Row) -> Cell:
-    return Cell(short(row.parameters), row.parameters, tip=f"{row.parameters:,} trainable parameters")
+def _number(
+    write: str, value: Callable[[ResultRow], float | None], tip: Callable[[ResultRow], str] | None = None
+) -> Value:
+    """A number of a row in the format ``write``."""
+
+    def cell(table: Table, row: ResultRow) -> Cell:
+        number = value(row)
+        return UNKNOWN if number is None else Cell(format(number, write), number, tip=tip(row) if tip else "")
+
+    return cell
 
 
-def _fusion(table: Table, row: Row) -> Cell:
-    count = row.fusion_parameters
-    return UNKNOWN if count is None else Cell(short(count), count, tip=f"{count:,} outside the unimodal encoders")
-
-
-def _flops(table: Table, row: Row) -> Cell:
-    return Cell(short(row.flops), row.flops, tip=f"{row.flops:,.0f} for an utterance") if row.flops else UNKNOWN
-
-
-def _seconds(table: Table, row: Row) -> Cell:
-    seconds = [record.seconds for record in row.records]
-    tip = f"{len(seconds)} trainings, {sum(seconds):,.0f} s in all\non {trained_on(row)}"
-    return Cell(f"{row.seconds:,.1f}", row.seconds, tip=tip)
-
-
-def _memory(table: Table, row: Row) -> Cell:
-    return UNKNOWN if row.memory is None else Cell(f"{row.memory:,.0f}", row.memory, tip=f"on {trained_on(row)}")
-
-
-def _seeds(table: Table, row: Row) -> Cell:
-    return Cell(table.seeds(row), row.complete + len(row.partial) / 1000)
-
-
-SCORE, HABIT, KEPT, COST = "Scores", "Best test epoch", "Kept", "Cost"
-
-
-COLUMNS = (
-    Column("Rank", "By weighted F1. What fusion must beat (one modality of several, majority, linear) has none, nor "
-           "has a row without a complete seed.", _rank, falling=False),
-    Column("Method", "With the options that are not its defaults. † reconstruction: the paper does not determine the "
-           "method. ° baseline.", _method, kind="text", falling=False),
-    Column("Reads", "Its modalities.", _reads, kind="text", falling=False),
-    Column(NAMES["weighted_f1"], "F1 averaged over classes, each weighted by its utterances: the primary score. Mean ± "
-           "standard deviation (n - 1) over seeds.", _score("weighted_f1", deviates=True), SCORE),
-    Column("95 % interval", f"Of weighted F1; drawn for rows within {DRAWN} points of the best. The line is the best "
-           "row's score, a filled dot the best row or one tied with it.", _interval, SCORE),
-    Column("Behind best", "Points of weighted F1 behind the best row. ≈ tied: not shown to be behind it "
-           f"(Holm-corrected p of {1 - LEVEL:.2f} or more).", _behind, SCORE, falling=False),
-    Column(NAMES["accuracy"], "Share of utterances that are right.", _score("accuracy"), SCORE),
-    Column(NAMES["macro_f1"], "F1 averaged over classes, all alike.", _score("macro_f1"), SCORE),
-    Column(NAMES["uar"], "Unweighted average recall.", _score("uar"), SCORE),
-    Column("Attained", "Share of what the modalities allow that the row gains over the largest class; of simulated "
-           "corpora alone.", _attained, SCORE),
-    Column("Inflated by", "Points of weighted F1 that choosing the epoch on the test set, as many papers do, would "
-           "have added. Optimistic, never ranked.", _inflated, HABIT),
-    Column("Half missing", "Share of the weighted F1 that is kept, without retraining, where each modality of each "
-           "utterance is missing at random at a rate of 0.5, but never all.", _kept("missing", "0.5", "only"), KEPT),
-    Column("Noise 0 dB", "Share of the weighted F1 that is kept, without retraining, under Gaussian noise as strong as "
-           "the standardised features themselves.", _kept("noise", "0"), KEPT),
-    Column("Parameters", "Trainable, unimodal encoders included.", _parameters, COST, falling=False),
-    Column("Fusion", "Trainable parameters outside the unimodal encoders.", _fusion, COST, falling=False),
-    Column("FLOPs", "Of the forward pass of one utterance, as torch counts them.", _flops, COST, falling=False),
-    Column("Latency, ms", "Of the forward pass of one utterance, or of one dialogue where the method reads dialogues; "
-           "median, without extractors.", _timed(lambda cost: f"{cost.latency:,.2f}", lambda cost: cost.latency), COST,
-           falling=False),
-    Column("Utterances / s", "Throughput of the forward pass on 32 utterances, or as few whole dialogues as hold them; "
-           "median, without extractors.", _timed(lambda cost: f"{cost.throughput:,.0f}", lambda cost: cost.throughput),
-           COST),
-    Column("Memory, MiB", "Peak of one training, median.", _memory, COST, falling=False),
-    Column("Seconds", "Of one training, median; comparable only on one device.", _seconds, COST, falling=False),
-    Column("Seeds", "Complete seeds, of those that other rows have.", _seeds),
-)  # fmt: skip
-
-
-def columns(table: Table) -> list[Column]:
-    """The columns in which a table has anything to say."""
-    return [column for column in COLUMNS if any(column.cell(table, row) != UNKNOWN for row in table.rows)]
-
-
-def groups(shown: Sequence[Column]) -> list[tuple[str, int]]:
-    """The headings over neighbouring columns, and over how many each stands."""
-    return [(name, len(list(members))) for name, members in groupby(shown, lambda column: column.group)]
-
-
-def trained_on(row: Row) -> str:
-    """The devices of a row's trainings."""
+def trained_on(row: ResultRow) -> str:
+    """The devices on which a row was trained."""
     return ", ".join(sorted({record.device for record in row.records}))
 
 
-def disturbances(table: Table, row: Row) -> Iterator[tuple[str, str, str]]:
-    """Each kind of disturbance, its name, and the share of the weighted F1 that a row keeps at each of its levels."""
-    shares = table.robustness[row].shares if row in table.robustness else {}
+def _trainings(row: ResultRow) -> str:
+    seconds = [record.seconds for record in row.records]
+    return f"{len(seconds)} trainings, {sum(seconds):,.0f} s in all\non {trained_on(row)}"
+
+
+def _seeds(table: Table, row: ResultRow) -> Cell:
+    return Cell(seeds(table, row), row.complete, {"incomplete": len(row.partial)})
+
+
+def seeds(table: Table, row: ResultRow) -> str:
+    """How many seeds a row has, and what is missing."""
+    wanted = max(other.complete + len(other.partial) for other in (*table.rows, *table.ablations))
+    text = f"{row.complete}" if row.complete == wanted else f"{row.complete}/{wanted} seeds"
+    if not row.partial:
+        return text
+    folds = ", ".join(f"{count}/{row.folds}" for count in row.partial)
+    return f"{text} ({folds} folds of {'another' if len(row.partial) == 1 else 'others'})"
+
+
+RETRAINED = "Share of the weighted F1 that remains, without retraining,"
+MISSING = f"{RETRAINED} where each modality of each utterance is missing at random at a rate of {{}}, but never all."
+NOISE = f"{RETRAINED} with Gaussian noise on all standardised features at a signal-to-noise ratio of {{}} dB."
+COLUMNS = (
+    Column("Rank", "Position by weighted F1. The rows that fusion has to beat (one modality of several, the majority "
+           "class, the linear model) have no rank, nor has a row without a complete seed.", _rank, falling=False),
+    Column("Method", "Name in its paper, and in small type its code name with the options that are not its defaults. "
+           "† reconstruction: the paper does not determine the method. ° baseline.", _method, align="<", falling=False),
+    Column("Modalities", "Modalities that the row reads.", _modalities, align="<", falling=False),
+    Column(NAMES["weighted_f1"], "F1 averaged over classes, each weighted by its number of utterances: the primary "
+           "score. Mean ± standard deviation (n - 1) over seeds.", _score("weighted_f1"), SCORE),
+    Column("95 % interval", f"Interval of weighted F1; drawn for rows within {DRAWN} points of the best. The line is "
+           "the score of the best row; a filled dot is the best row, or one tied with it.", _interval, SCORE),
+    Column("Behind the best", "Points of weighted F1 behind the best row. ≈ tied: not shown to be behind it "
+           f"(Holm-corrected p of {1 - LEVEL:.2f} or more).", _behind, SCORE, falling=False),
+    Column(NAMES["accuracy"], "Share of utterances that are classified correctly.", _score("accuracy"), SCORE),
+    Column(NAMES["macro_f1"], "F1 averaged over classes with equal weights.", _score("macro_f1"), SCORE),
+    Column(NAMES["uar"], "Unweighted average recall.", _score("uar"), SCORE),
+    Column("Attained", "Share of what the modalities allow that the row gains over the majority class; only known for "
+           "simulated corpora.", _attained, SCORE),
+    Column("Weighted F1", "Weighted F1 at the epoch that was chosen on validation.",
+           _test_selection(lambda found: spread(found.honest), lambda found: 100 * float(found.honest.mean())),
+           TEST_SELECTION, (GROUP,)),
+    Column("With the best test epoch", "Weighted F1 at the epoch that is best on the test set.",
+           _test_selection(lambda found: spread(found.best), lambda found: 100 * float(found.best.mean())),
+           TEST_SELECTION, (GROUP,)),
+    Column("Inflated by", "Points of weighted F1 that choosing the epoch on the test set, as many papers do, would "
+           "have added. Optimistic, never ranked.",
+           _test_selection(lambda found: f"{found.inflation:+.2f}", lambda found: found.inflation),
+           TEST_SELECTION, (GROUP, PAGE)),
+    Column("Weighted F1", "Weighted F1 without a disturbance.", _undisturbed, RETENTION, (GROUP,)),
+    *(Column(f"Only {name}", f"{RETRAINED} with {name} as the only modality.", _retained("only", name), RETENTION,
+             (GROUP,)) for name in ORDER),
+    *(Column(f"Missing {rate}", MISSING.format(rate), _retained("missing", rate, "only"), RETENTION,
+             (GROUP, PAGE) if rate == "0.5" else (GROUP,)) for rate in ("0.3", "0.5", "0.7")),
+    *(Column(f"Noise {level} dB", NOISE.format(level), _retained("noise", level), RETENTION,
+             (GROUP, PAGE) if level == "0" else (GROUP,)) for level in ("10", "0")),
+    Column("Parameters", "Trainable parameters, unimodal encoders included.", _number(",", lambda row: row.parameters),
+           COST, (RANKING, GROUP, PAGE), falling=False),
+    Column("Fusion", "Trainable parameters outside the unimodal encoders.",
+           _number(",", lambda row: row.fusion_parameters), COST, (RANKING, GROUP, PAGE), falling=False),
+    Column("Extractors", "Frozen parameters of the feature extractors.", _cost(",", lambda cost: cost.extractors), COST,
+           (GROUP,), falling=False),
+    Column("MFLOPs", "Millions of floating-point operations for the forward pass of one utterance, as torch counts "
+           "them.", _number(",.2f", lambda row: row.flops / 1e6), COST, (GROUP, PAGE), falling=False),
+    Column("Latency, ms", "Time of the forward pass for one utterance, or for one dialogue where the method reads "
+           "dialogues; median, without extractors.", _cost(",.2f", lambda cost: cost.latency), COST, (GROUP, PAGE),
+           falling=False),
+    Column("Utterances / s", "Throughput of the forward pass on 32 utterances, or on the fewest whole dialogues that "
+           "have as many; median, without extractors.", _cost(",.0f", lambda cost: cost.throughput), COST,
+           (GROUP, PAGE)),
+    Column("Training, s", "Seconds for one training, median; comparable only on the same device.",
+           _number(",.0f", lambda row: row.seconds, _trainings), COST, (GROUP, PAGE), falling=False),
+    Column("Memory, MiB", "Peak memory of one training, median.",
+           _number(",.0f", lambda row: row.memory, lambda row: f"on {trained_on(row)}"), COST, (GROUP, PAGE),
+           falling=False),
+    Column("Seeds", "Complete seeds, out of those that other rows have.", _seeds, align="<"),
+)  # fmt: skip
+NAMED = {column.name: column for column in COLUMNS if RANKING in column.shown}  #: the columns of a ranking by heading
+
+
+def columns(table: Table, shown: str = RANKING, group: str = "") -> list[Column]:
+    """The columns of a kind of table in which at least one row has a value.
+
+    Args:
+        table: The table.
+        shown: The kind: :data:`RANKING`, :data:`PAGE`, or :data:`GROUP` with the name of the ``group``.
+        group: Name of the group, whose columns follow the method and its modalities.
+    """
+    kept = [c for c in COLUMNS if shown in c.shown and (shown != GROUP or c.group == group)]
+    found = [column for column in kept if any(column.cell(table, row) != UNKNOWN for row in table.rows)]
+    return [NAMED["Method"], NAMED["Modalities"], *found] if shown == GROUP else found
+
+
+def groups(shown: Sequence[Column]) -> list[tuple[str, int]]:
+    """The headings over neighbouring columns, and over how many columns each stands."""
+    return [(name, len(list(members))) for name, members in groupby(shown, lambda column: column.group)]
+
+
+def lines(
+    table: Table, shown: Sequence[Column], rows: Sequence[ResultRow], marks: Mapping[ResultRow, str] | None = None
+) -> list[list[str]]:
+    """Headings of the columns, then the text of each row; ``marks`` follow the method."""
+    after = {(row, "Method"): mark for row, mark in (marks or {}).items()}
+    body = [[column.cell(table, row).text + after.get((row, column.name), "") for column in shown] for row in rows]
+    return [[column.name for column in shown], *body]
+
+
+def print_table(table: Table, format: str = "markdown") -> str:
+    """The ranking of a table as ``markdown``, ``csv`` (numbers as numbers, unknown ones empty) or ``latex``.
+
+    Raises:
+        Misuse: the format is another one.
+    """
+    if format not in ("markdown", "csv", "latex"):
+        raise unknown("format", format, ("markdown", "csv", "latex"))
+    shown = columns(table)
+    if format != "csv":
+        write = markdown if format == "markdown" else latex
+        return write(lines(table, shown, table.rows), "".join(column.align for column in shown))
+    cells = {column.name: [column.cell(table, row) for row in table.rows] for column in shown}
+    written: dict[str, list[str]] = {}
+    for name, found in cells.items():
+        written[name] = [_csv(cell.value) for cell in found]
+        for more in dict.fromkeys(key for cell in found for key in cell.more):
+            written[f"{name}, {more}"] = [_csv(cell.more.get(more)) for cell in found]
+    return csv_table([list(written), *zip(*written.values(), strict=True)])
+
+
+def _csv(value: float | str | None) -> str:
+    if value is None:
+        return ""
+    return str(round(value, 4) if isinstance(value, float) else value)
+
+
+def disturbances(row: ResultRow) -> Iterator[tuple[str, str, str]]:
+    """Each kind of disturbance, its name, and the share of the weighted F1 that remains at each of its levels."""
+    shares = row.retention.shares if row.retention else {}
     for kind, members in groupby(shares.items(), lambda item: item[0][0]):
         name, _, modality = kind.partition(" ")
         term = {"only": "with only", "missing": "at missing rate", "noise": "under noise"}.get(name, name)
@@ -247,26 +373,3 @@ def disturbances(table: Table, row: Row) -> Iterator[tuple[str, str, str]]:
         pairs = (f"{level.replace('+', ' + ')}{unit}: {percent(share)}" for (_, level), share in members)
         text = ", ".join(pair.replace(" ", "\N{NO-BREAK SPACE}") for pair in pairs)
         yield kind, f"{term} on {modality}" if modality else term, text
-
-
-def devices(cost: Cost) -> str:
-    """What a forward pass was timed on."""
-    return " and ".join(sorted(cost.devices))
-
-
-def signed(found: Difference) -> str:
-    """A difference with its interval, in points."""
-    return effect(found, "+").replace("-", "−")
-
-
-def worth(habit: Habit) -> str:
-    """What the habit of the best test epoch adds, in points."""
-    return f"{habit.worth:+.2f}".replace("-", "−")
-
-
-def short(count: float) -> str:
-    """A large number with three digits and its prefix: 1.30 M."""
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if count >= 0.9995 * size:
-            return f"{count / size:.3g}{unit}"
-    return f"{count:.0f}"

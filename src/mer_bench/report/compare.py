@@ -1,4 +1,4 @@
-"""Two methods side by side: paired test, gain by class, and the utterances on which they part. Never needs torch."""
+"""Two methods side by side: paired test, gain by class, and the utterances on which they differ. Needs no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mer_bench.errors import Misuse, unknown
 from mer_bench.metrics import f1
 from mer_bench.records import RunRecord
 from mer_bench.report.formatting import between, markdown, p_value, points, probability
-from mer_bench.report.rows import MARKS, Row
+from mer_bench.report.rows import ResultRow
 from mer_bench.report.statistics import Difference, difference, holm, significant
 from mer_bench.report.tables import Table, tables
 from mer_bench.utterances import FILE, read_table
@@ -21,38 +21,51 @@ from mer_bench.utterances import FILE, read_table
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A row of each of two methods in one table; no ``difference`` where one of them lacks a complete seed."""
+    """A row of each of two methods in one table.
+
+    Attributes:
+        table: The table.
+        first: Row of the first method.
+        second: Row of the second method.
+        difference: Weighted F1 of the first minus that of the second; None where one lacks a complete seed.
+    """
 
     table: Table
-    first: Row
-    second: Row
-    difference: Difference | None  #: first less second
+    first: ResultRow
+    second: ResultRow
+    difference: Difference | None
 
     @property
-    def labels(self) -> list[str]:
-        """The rows as the leaderboard has them, with what they read where that differs."""
-        return self._apart(self.first.label, self.second.label)
+    def names(self) -> list[str]:
+        """Names of the rows with their code names, and with their modalities where these differ."""
+        return self._with_modalities(self.first.name_with_code, self.second.name_with_code)
 
     @property
-    def methods(self) -> list[str]:
-        """The rows' methods, with what they read where that differs."""
-        return self._apart(self.first.method, self.second.method)
+    def titles(self) -> list[str]:
+        """The methods as their papers call them, and what else tells the rows apart."""
+        if (self.first.title, self.first.modalities) == (self.second.title, self.second.modalities):
+            return [self.first.name, self.second.name]
+        return self._with_modalities(self.first.title, self.second.title)
 
-    def _apart(self, first: str, second: str) -> list[str]:
+    def _with_modalities(self, first: str, second: str) -> list[str]:
         if self.first.modalities == self.second.modalities:
             return [first, second]
         return [f"{first} on {self.first.reads}", f"{second} on {self.second.reads}"]
 
 
 def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str | None = None) -> list[Comparison]:
-    """Every table in which both have a row.
+    """Compare two methods in every table in which both have a row.
 
-    Either is a method, or a row as the leaderboard labels it, ablations included; ``/MODALITIES`` after it, as in
-    ``unimodal/audio`` or ``cfn_sr/audio+vision``, says what the row reads. Of several rows those that read most
-    modalities count, of these the best.
+    Args:
+        records: All runs.
+        first: Code name of a method, with its options in brackets to choose a certain row or ablation. After it,
+            ``/MODALITIES`` as in ``unimodal/audio`` or ``cfn_sr/audio+vision`` chooses by modalities. Of several rows
+            those that read most modalities are taken, and of these the best.
+        second: The other one, likewise.
+        dataset: Only tables of this corpus.
 
     Raises:
-        Misuse: there is none, or nothing is recorded of a method.
+        Misuse: no table has both, or there is no record of a method.
     """
     all_tables = tables(records)
     methods = sorted({record.spec.method for record in records})
@@ -63,32 +76,32 @@ def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str 
     found = [one for table in chosen if (one := _compare(table, first, second))]
     if not found:
         where = f" of {dataset}" if dataset else ""
-        raise Misuse(f"no table{where} holds both {first!r} and {second!r}: they were not run on the same features")
+        raise Misuse(f"no table{where} has both {first!r} and {second!r}: they were not run on the same features")
     return found
 
 
 def _compare(table: Table, first: str, second: str) -> Comparison | None:
-    """The two in one table; None unless it has both."""
+    """Comparison of both rows in one table; None unless it has both."""
     one, other = _row(table, first), _row(table, second)
     if not (one and other):
         return None
-    known = table.evidence | table.ablated
+    known = table.evidence | table.ablation_evidence
     both = one in known and other in known and one is not other
     return Comparison(table, one, other, difference(known[one], known[other]) if both else None)
 
 
-def _row(table: Table, name: str) -> Row | None:
-    """The row whose label, without its mark, is ``name``, else that of the method of that name."""
+def _row(table: Table, name: str) -> ResultRow | None:
+    """The row whose label without its mark is ``name``, else a row of the method of that name."""
     rows = sorted((*table.rows, *table.ablations), key=lambda row: -len(row.modalities))
 
-    def called(row: Row, label: str) -> bool:
+    def has_name(row: ResultRow, label: str) -> bool:
         return name in (label, f"{label}/{'+'.join(row.modalities)}")
 
-    labelled = (row for row in rows if called(row, row.label.rstrip("".join(MARKS.values()))))
-    return next(labelled, None) or next((row for row in rows if called(row, row.method)), None)
+    labelled = (row for row in rows if has_name(row, row.label.removesuffix(row.mark)))
+    return next(labelled, None) or next((row for row in rows if has_name(row, row.method)), None)
 
 
-#: What the papers say, or take for granted -> the two methods that it sets against each other.
+#: Claims or assumptions of the papers, each with the two methods that it compares
 CLAIMS = (
     ("Simple fusion beats the best single modality", "early_concat", "unimodal"),
     ("Concatenation in context beats text in context", "bc_lstm", "bc_lstm/text"),
@@ -101,30 +114,33 @@ CLAIMS = (
 
 
 def claims(records: Sequence[RunRecord]) -> str:
-    """Each of :data:`CLAIMS` on every real corpus that can tell, as a Markdown table; Holm-corrected over its rows."""
+    """Test of each of :data:`CLAIMS` on every real corpus that has both methods, as a Markdown table.
+
+    The p-values are Holm-corrected over the rows of the table.
+    """
     real = [table for table in tables(records) if not table.first.simulated]
     found = [(text, one) for text, first, second in CLAIMS for table in real if (one := _compare(table, first, second))]
     tested = [(text, one, one.difference) for text, one in found if one.difference]
     corrected = holm([each.p for *_, each in tested])
-    lines = [
-        (text, one.table.first.spec.dataset, ", ".join(sorted(name for _, name, _ in one.table.features)),
-         points(each.effect, "+"), between(each.low, each.high, "+"), probability(p),
-         "not shown" if not significant(p) else "holds" if each.effect > 0 else "the reverse holds")
-        for (text, one, each), p in zip(tested, corrected, strict=True)
-    ]  # fmt: skip
+    lines = []
+    for (text, one, each), p in zip(tested, corrected, strict=True):
+        features = ", ".join(sorted(name for _, name, _ in one.table.features))
+        verdict = "not shown" if not significant(p) else "holds" if each.effect > 0 else "the reverse holds"
+        numbers = (points(each.effect, "+"), between(each.low, each.high, "+"), probability(p))
+        lines.append((text, one.table.first.spec.dataset, features, *numbers, verdict))
     return markdown([("Claim", "Corpus", "Features", "Points", "95 % interval", "p", "Here"), *lines], "<<<>>><")
 
 
 def describe(found: Comparison, root: Path, show: int) -> str:
-    """A comparison as text; utterances with their ids where the corpus is prepared below ``root``.
+    """A comparison as Markdown, with utterances where the corpus is prepared below ``root``.
 
     Args:
-        found: What to describe.
+        found: The comparison.
         root: Folder of the prepared corpora.
-        show: How many utterances to list, drawn at random.
+        show: How many of the utterances on which the methods differ to list, drawn at random.
     """
     first, second, classes = found.first, found.second, found.table.first.classes
-    parts = [f"{found.table.title}: {' against '.join(found.labels)}\n"]
+    parts = [f"{found.table.title}: {' against '.join(found.names)}\n"]
     if found.difference:
         d = found.difference
         parts.append(
@@ -133,37 +149,37 @@ def describe(found: Comparison, root: Path, show: int) -> str:
             "corrected for other comparisons)\n"
         )
     else:
-        parts.append("no test: a method lacks a complete seed\n")
+        parts.append("There is no test, because one of the methods lacks a complete seed.\n")
     scores = [100 * f1(row.pooled).mean(0) for row in (first, second)]
     lines = [(name, f"{a:.1f}", f"{b:.1f}", f"{a - b:+.1f}") for name, a, b in zip(classes, *scores, strict=True)]
-    parts.append(markdown([("F1", *found.methods, "gain"), *lines], "<>>>"))
+    parts.append(markdown([("F1", *found.titles, "gain"), *lines], "<>>>"))
     parts.append(_disagreements(found, root, show))
     return "\n".join(parts)
 
 
 def _disagreements(found: Comparison, root: Path, show: int) -> str:
-    """How often the usual predictions over seeds differ, and on which utterances."""
-    mine, yours = _usual_predictions(found.first), _usual_predictions(found.second)
-    shared = sorted(mine.keys() & yours.keys())
-    differ = [row for row in shared if mine[row] != yours[row]]
-    text = f"they differ on {len(differ):,} of {len(shared):,} utterances (the usual prediction over seeds)\n"
+    """How often the most frequent predictions over seeds differ, and on which utterances."""
+    mine, theirs = _majority_predictions(found.first), _majority_predictions(found.second)
+    shared = sorted(mine.keys() & theirs.keys())
+    differ = [row for row in shared if mine[row] != theirs[row]]
+    text = f"they differ on {len(differ):,} of {len(shared):,} utterances (the most frequent prediction over seeds)\n"
     folder = root / found.table.first.spec.dataset
     if not differ or not show or not (folder / FILE).is_file():
         return text
     table, classes = read_table(folder), found.table.first.classes
     if shared[-1] >= len(table):
-        return f"{text}{folder / FILE} is not the table that the runs were made on: no utterance is shown\n"
+        return f"{text}{folder / FILE} is not the table that the runs were made on, so no utterance is shown\n"
     chosen = np.random.default_rng(0).permutation(differ)[:show]
     lines = [
-        (table["id"][row], table["emotion"][row], classes[mine[row]], classes[yours[row]], table["text"][row][:60])
+        (table["id"][row], table["emotion"][row], classes[mine[row]], classes[theirs[row]], table["text"][row][:60])
         for row in sorted(int(row) for row in chosen)
     ]
-    head = ("utterance", "emotion", *found.methods, "text")
+    head = ("utterance", "emotion", *found.titles, "text")
     return f"{text}\n{markdown([head, *lines], '<<<<<')}"
 
 
-def _usual_predictions(row: Row) -> dict[int, int]:
-    """Table row -> the class that most seeds predict there; of equals, the one of the lowest seed."""
+def _majority_predictions(row: ResultRow) -> dict[int, int]:
+    """Table row -> the class that most seeds predict there; of equally frequent ones, that of the lowest seed."""
     votes: dict[int, list[int]] = defaultdict(list)
     for record in sorted(row.records, key=lambda record: record.spec.seed):
         for index, predicted in zip(record.test_index, record.test_predictions, strict=True):

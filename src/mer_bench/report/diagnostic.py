@@ -1,6 +1,6 @@
-"""What each method attains of each kind of information, and what its parts add, from diagnostic records.
+"""The diagnostic corpora: what each method attains of each kind of information, and what its parts add.
 
-Needs numpy, never torch. docs/simulated.md shows both tables; :mod:`mer_bench.report.plots` draws the first.
+docs/simulated.md shows both tables; :mod:`mer_bench.report.plots` draws the first. Needs numpy, but not torch.
 """
 
 from __future__ import annotations
@@ -12,45 +12,52 @@ from typing import Any
 import numpy as np
 
 from mer_bench.report.formatting import between, markdown, points, probability
-from mer_bench.report.rows import REFERENCES, Row
+from mer_bench.report.rows import REFERENCES, ResultRow
 from mer_bench.report.statistics import difference, holm, resample
-from mer_bench.report.tables import Table
+from mer_bench.report.tables import Table, attained
 
-PROTOCOL = "independent"  #: the diagnostic corpora have it and no other corpus
+PROTOCOL = "independent"  #: protocol of the diagnostic corpora and of no other corpus
 PREFIX = "simulated-"
-#: In this order; other corpora of the protocol follow by name.
+#: Order of the corpora; others of the protocol follow by name
 CORPORA = (
     "redundant", "unique-text", "unique-audio", "unique-vision", "synergy", "mixed", "unreliable", "context",
     "irrelevant",
 )  # fmt: skip
-NOTHING = "Nothing is recorded yet: `make bench DATASET=diagnostic`.\n"
+NOTHING = "There are no records yet: `make bench DATASET=diagnostic` makes them.\n"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A method on the diagnostic corpora: corpus -> share of what its track allows there (see ``Table.share``)."""
+    """A method on the diagnostic corpora.
 
-    label: str
-    method: str
+    Attributes:
+        row: One of its rows, for its names.
+        track: "utterance" or "dialogue".
+        only: Its modalities in brackets, if it does not read all of the corpora's.
+        shares: Corpus -> share of what its track allows there; see :func:`mer_bench.report.tables.attained`.
+    """
+
+    row: ResultRow
     track: str
-    shares: Mapping[str, float]
+    only: str
+    shares: dict[str, float]
 
     @property
     def mean(self) -> float:
-        """Over the corpora on which it was run."""
+        """Mean share over the corpora on which the method was run."""
         return float(np.mean(list(self.shares.values())))
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A method's row with these options and the fewest others, on ``modalities`` (none given: the table's)."""
+    """The row of a method with these options and the fewest others, on ``modalities`` (by default all of the table)."""
 
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
     modalities: tuple[str, ...] = ()
 
-    def find(self, table: Table) -> Row | None:
-        """The row in a table, if it has one with a complete seed and its clusters."""
+    def find(self, table: Table) -> ResultRow | None:
+        """The row in a table; None if it has none with a complete seed and its counts by cluster."""
         wanted = self.modalities or tuple(sorted(name for name, _, _ in table.features))
         rows = [
             row
@@ -65,7 +72,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Question:
-    """What ``part`` adds: ``whole`` less ``without``, on every corpus that has both rows."""
+    """What ``part`` adds: ``whole`` minus ``without``, on every corpus that has both rows."""
 
     part: str
     whole: Variant
@@ -73,9 +80,9 @@ class Question:
 
 
 CFN_SR, TACFN, SYNC_TVA = Variant("cfn_sr"), Variant("tacfn"), Variant("sync_tva")
-#: Sync-TVA with nothing beside its graph that could carry context or join modalities before the classifier.
+#: Sync-TVA without any other part that could carry context or join modalities before the classifier
 BARE, TWO = {"enhancement": False, "fusion": "concat"}, ("audio", "vision")
-ALONE = {"window_past": 0, "window_future": 0}  #: self-loops are the only edges
+ALONE = {"window_past": 0, "window_future": 0}  #: the only edges are self-loops
 QUESTIONS = (
     Question("CFN-SR, all of it, over concatenation", CFN_SR, Variant("early_concat")),
     Question("CFN-SR's cross-modal blocks", CFN_SR, Variant("cfn_sr", {"cross_modal": False})),
@@ -97,39 +104,39 @@ QUESTIONS = (
 
 
 def collect(found: Sequence[Table]) -> list[Line]:
-    """The lines of the diagnostic tables: by track, best mean first; of rows of one method, those on most corpora.
+    """The methods on the diagnostic tables by track, best mean first.
 
-    Methods on one modality read utterances, so they stand in that track alone.
+    Of several rows of a method, those on most corpora are taken. Methods on one modality read utterances, so they are
+    in that track alone.
     """
-    shares: dict[tuple[str, str, str], dict[str, float]] = {}
+    lines: dict[tuple[str, str], Line] = {}
     for table in _diagnostic(found):
         for row in table.rows:
-            share = table.share(row)
+            share = attained(table, row)
             if share is not None and row.method != "majority":
-                alone = f" ({' + '.join(row.modalities)})" if len(row.modalities) < len(table.features) else ""
+                only = f" ({' + '.join(row.modalities)})" if len(row.modalities) < len(table.features) else ""
                 track = "utterance" if row.method in REFERENCES else table.track
-                line = shares.setdefault((track, row.method, row.label + alone), {})
-                line.setdefault(_corpus(table), share)  # of rows that differ in training alone, the best
+                line = lines.setdefault((track, row.label + only), Line(row, track, only, {}))
+                line.shares.setdefault(_corpus(table), share)  # the best of several rows that differ in training alone
     most: dict[str, int] = {}
-    for (_, method, _), line in shares.items():
-        most[method] = max(most.get(method, 0), len(line))
-    lines = [
-        Line(label, method, track, line) for (track, method, label), line in shares.items() if len(line) == most[method]
-    ]
-    return sorted(lines, key=lambda line: (line.track != "utterance", -len(line.shares), -line.mean, line.label))
+    for line in lines.values():
+        most[line.row.method] = max(most.get(line.row.method, 0), len(line.shares))
+    chosen = [line for line in lines.values() if len(line.shares) == most[line.row.method]]
+    chosen.sort(key=lambda line: (-len(line.shares), -line.mean, line.row.label + line.only))
+    return sorted(chosen, key=lambda line: line.track != "utterance")
 
 
 def shares(found: Sequence[Table]) -> str:
-    """What each method attains of each corpus, as a Markdown table."""
+    """What each method attains on each corpus in percent, as a Markdown table."""
     lines = collect(found)
     if not lines:
         return NOTHING
     corpora = corpora_of(lines)
-    body = [
-        (line.label, line.track, *(f"{100 * line.shares[c]:z.0f}" if c in line.shares else "–" for c in corpora),
-         f"{100 * line.mean:z.0f}" if len(line.shares) == len(corpora) else "–")
-        for line in lines
-    ]  # fmt: skip
+    body = []
+    for line in lines:
+        cells = (f"{100 * line.shares[name]:z.0f}" if name in line.shares else "–" for name in corpora)
+        mean = f"{100 * line.mean:z.0f}" if len(line.shares) == len(corpora) else "–"
+        body.append((line.row.name_with_code + line.only, line.track, *cells, mean))
     return markdown([("Method", "Track", *corpora, "mean"), *body], "<<" + ">" * (len(corpora) + 1))
 
 
@@ -139,7 +146,7 @@ def answers(found: Sequence[Table]) -> str:
     Intervals are 95 % bootstrap intervals over dialogues and seeds; p-values are Holm-corrected over the corpora of a
     part.
     """
-    body = []
+    body: list[tuple[str, ...]] = []
     for question in QUESTIONS:
         tested = []
         for table in sorted(_diagnostic(found), key=lambda table: _rank(_corpus(table))):
@@ -148,12 +155,11 @@ def answers(found: Sequence[Table]) -> str:
                 gain = difference(resample(whole.counts, stream=0), resample(without.counts, stream=1))
                 tested.append((table, whole, without, gain))
         corrected = holm([each.p for *_, each in tested])
-        body += [
-            (question.part, _corpus(table), whole.score("weighted_f1"), without.score("weighted_f1"),
-             points(each.effect, "+"), between(each.low, each.high, "+"), probability(p),
-             f"{whole.parameters - without.parameters:+,}")
-            for (table, whole, without, each), p in zip(tested, corrected, strict=True)
-        ]  # fmt: skip
+        for (table, whole, without, each), p in zip(tested, corrected, strict=True):
+            scores = (whole.score("weighted_f1"), without.score("weighted_f1"))
+            numbers = (points(each.effect, "+"), between(each.low, each.high, "+"), probability(p))
+            parameters = f"{whole.parameters - without.parameters:+,}"
+            body.append((question.part, _corpus(table), *scores, *numbers, parameters))
     head = ("Part", "Corpus", "With", "Without", "Adds", "95 % interval", "p", "Parameters")
     return markdown([head, *body], "<<>>>>>>") if body else NOTHING
 
@@ -176,5 +182,5 @@ def _rank(corpus: str) -> tuple[int, str]:
 
 
 def corpora_of(lines: Sequence[Line]) -> list[str]:
-    """The corpora that any line tells of, in their order."""
+    """The corpora of all lines, in their order."""
     return sorted({corpus for line in lines for corpus in line.shares}, key=_rank)

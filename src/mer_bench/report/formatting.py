@@ -1,7 +1,10 @@
-"""How numbers and tables are written, in the leaderboard, on the pages, in pictures and on the terminal."""
+"""How numbers and tables are written, in all pages, plots and on the terminal."""
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,12 +34,12 @@ def effect(found: Difference, sign: str = "") -> str:
 
 
 def probability(p: float) -> str:
-    """A p-value in a column of them."""
+    """A p-value as a number; small ones are never written as zero."""
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def p_value(p: float) -> str:
-    """A p-value in words."""
+    """A p-value in a sentence: ``p = 0.012`` or ``p < 0.001``."""
     written = probability(p)
     return f"p {written}" if written.startswith("<") else f"p = {written}"
 
@@ -47,7 +50,7 @@ def percent(share: float | None) -> str:
 
 
 def value(setting: object) -> str:
-    """An option's value, numbers without needless digits."""
+    """The value of an option; numbers without trailing zeros."""
     return f"{setting:g}" if isinstance(setting, int | float) else str(setting)
 
 
@@ -57,13 +60,45 @@ def settings(named: Mapping[str, object]) -> str:
 
 
 def pad(rows: Sequence[Sequence[str]], align: str) -> list[list[str]]:
-    """Cells padded to their column's width; ``align`` has a ``<`` or a ``>`` for each column."""
+    """Cells padded to the width of their column; ``align`` has ``<`` (left) or ``>`` (right) per column."""
     columns = [(side, max(map(len, cells))) for side, cells in zip(align, zip(*rows, strict=True), strict=True)]
     return [[f"{cell:{side}{width}}" for cell, (side, width) in zip(row, columns, strict=True)] for row in rows]
 
 
 def markdown(rows: Sequence[Sequence[str]], align: str) -> str:
-    """A table whose first row is the header; it reads well raw, too."""
+    """A Markdown table whose first row is the header; columns are aligned in the source too."""
     head, *body = pad([[cell.replace("|", "\\|") for cell in row] for row in rows], align)
     rule = [f"{':' if side == '>' else '-':->{len(cell)}}" for cell, side in zip(head, align, strict=True)]
     return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *body))
+
+
+def csv_table(rows: Sequence[Sequence[str]]) -> str:
+    """Comma-separated values; the first row is the header."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+#: what LaTeX prints otherwise, or not at all -> how it is written
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "±": r"$\pm$", "≈": r"$\approx$", "°": r"$^\circ$", "†": r"$\dagger$", "–": "--",
+}  # fmt: skip
+
+
+def latex(rows: Sequence[Sequence[str]], align: str) -> str:
+    """A LaTeX ``tabular`` whose first row is the header; needs the package booktabs.
+
+    Special characters are escaped. Markdown's backticks become typewriter text, asterisks around a cell italics.
+    """
+    head, *body = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
+    columns = align.translate({ord("<"): "l", ord(">"): "r"})
+    start, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+    return "\n".join([start, r"\toprule", head, r"\midrule", *body, r"\bottomrule", end]) + "\n"
+
+
+def _latex(cell: str) -> str:
+    text = "".join(LATEX.get(character, character) for character in cell)
+    text = re.sub(r"`([^`]*)`", r"\\texttt{\1}", text)
+    return re.sub(r"^\*(.*)\*$", r"\\textit{\1}", text)

@@ -9,7 +9,7 @@
     return node;
   };
 
-  // Theme: the system's until the reader chooses.
+  // Theme: that of the system until the reader chooses one.
   const root = document.documentElement, theme = document.getElementById("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
   const stored = (value) => {
@@ -18,33 +18,33 @@
       return localStorage.getItem("theme");
     } catch { return null; } // a browser may forbid storage to files
   };
-  const dress = (name) => {
+  const apply = (name) => {
     root.dataset.theme = name;
     theme.setAttribute("aria-pressed", name === "dark");
   };
-  dress(stored() || (system.matches ? "dark" : "light"));
-  system.addEventListener("change", () => stored() || dress(system.matches ? "dark" : "light"));
+  apply(stored() || (system.matches ? "dark" : "light"));
+  system.addEventListener("change", () => stored() || apply(system.matches ? "dark" : "light"));
   theme.addEventListener("click", () => {
-    dress(root.dataset.theme === "dark" ? "light" : "dark");
+    apply(root.dataset.theme === "dark" ? "light" : "dark");
     stored(root.dataset.theme);
   });
 
   // Sorting: unknown values stay last, equal ones keep the order of the leaderboard.
   const sort = (button) => {
-    const heading = button.parentElement, table = button.closest("table"), place = heading.cellIndex;
+    const heading = button.parentElement, table = button.closest("table"), position = heading.cellIndex;
     const before = heading.getAttribute("aria-sort");
     const falling = before ? before === "ascending" : button.dataset.falling === "true";
     all("[aria-sort]", table).forEach((other) => other.removeAttribute("aria-sort"));
     heading.setAttribute("aria-sort", falling ? "descending" : "ascending");
     const numeric = heading.classList.contains("number");
-    const keyed = [...table.tBodies].map((body) => ({ body, value: body.rows[0].cells[place].dataset.value }));
+    const keyed = [...table.tBodies].map((body) => ({ body, value: body.rows[0].cells[position].dataset.value }));
     keyed.sort((a, b) => {
       if (a.value === undefined || b.value === undefined) {
         const known = (a.value === undefined) - (b.value === undefined);
-        return known || a.body.dataset.place - b.body.dataset.place;
+        return known || a.body.dataset.position - b.body.dataset.position;
       }
-      const order = numeric ? a.value - b.value : a.value.localeCompare(b.value, "en");
-      return (falling ? -order : order) || a.body.dataset.place - b.body.dataset.place;
+      const order = numeric ? a.value - b.value : a.value.localeCompare(b.value, "en", { numeric: true });
+      return (falling ? -order : order) || a.body.dataset.position - b.body.dataset.position;
     });
     table.append(...keyed.map((each) => each.body));
   };
@@ -95,7 +95,7 @@
   // Two methods side by side.
   const data = JSON.parse(document.getElementById("data").textContent);
   const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(1);
-  const quantity = (p) => (p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`);
+  const written = (p) => (p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`);
   const difference = ({ pairs, names }, a, b) => {
     if (a === b) return null;
     const [i, j] = a < b ? [a, b] : [b, a];
@@ -110,7 +110,7 @@
     if (!found) return `${scores}. No test: a row lacks a complete seed, or its scores by dialogue or actor.`;
     const [effect, low, high, p] = found;
     const said = p >= 0.05 ? "no difference is shown" : effect > 0 ? "A is ahead" : "B is ahead";
-    return `${scores}: ${signed(effect)} points, 95 % interval ${signed(low)} to ${signed(high)}, ${quantity(p)}: ${said}.`;
+    return `${scores}: ${signed(effect)} points, 95 % interval ${signed(low)} to ${signed(high)}, ${written(p)}: ${said}.`;
   };
   const bar = (gain, widest) => {
     const width = (50 * Math.abs(gain)) / widest;
@@ -121,7 +121,7 @@
   const compare = (panel) => {
     const table = data[panel.closest("article").id];
     const [a, b] = ["A", "B"].map((side) => Number(panel.querySelector(`[data-side="${side}"]`).value));
-    const gains = table.classes.map((_, place) => table.f1[a][place] - table.f1[b][place]);
+    const gains = table.classes.map((_, index) => table.f1[a][index] - table.f1[b][index]);
     const widest = Math.max(5, ...gains.map(Math.abs));
     const head = ["Class", "Utterances", "F1 of A", "F1 of B", "Gain of A over B", ""];
     const result = [make("p", { class: "verdict" }, verdict(table, a, b))];
@@ -130,13 +130,13 @@
         make("p", {}, "Paired bootstrap on the same test utterances; the p-value is not corrected for other comparisons."),
         make("div", { class: "scroll" }, make("table", { class: "gains" },
           make("thead", {}, make("tr", {}, ...head.map((name) => make("th", { scope: "col" }, name)))),
-          make("tbody", {}, ...table.classes.map((name, place) => make("tr", {},
-            make("th", { scope: "row" }, name), make("td", {}, table.support[place].toLocaleString("en")),
-            make("td", {}, table.f1[a][place].toFixed(1)), make("td", {}, table.f1[b][place].toFixed(1)),
-            make("td", {}, signed(gains[place])), make("td", {}, bar(gains[place], widest))))))));
+          make("tbody", {}, ...table.classes.map((name, index) => make("tr", {},
+            make("th", { scope: "row" }, name), make("td", {}, table.support[index].toLocaleString("en")),
+            make("td", {}, table.f1[a][index].toFixed(1)), make("td", {}, table.f1[b][index].toFixed(1)),
+            make("td", {}, signed(gains[index])), make("td", {}, bar(gains[index], widest))))))));
       if (table.methods[a] !== table.methods[b]) {
         const line = `mer-bench compare ${table.methods[a]} ${table.methods[b]} --dataset ${table.dataset}`;
-        result.push(make("p", {}, "The utterances on which they part: "), make("pre", { tabindex: "0" }, line));
+        result.push(make("p", {}, "Command that lists the utterances on which they differ: "), make("pre", { tabindex: "0" }, line));
       }
     }
     panel.querySelector(".result").replaceChildren(...result);
@@ -151,7 +151,7 @@
     });
   }
 
-  // Hover values: also on keyboard focus; Escape takes them away.
+  // Details on hover and on keyboard focus; Escape hides them.
   const tip = document.getElementById("tip");
   const hide = () => { tip.hidden = true; };
   const show = (event) => {

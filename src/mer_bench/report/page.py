@@ -1,20 +1,17 @@
-"""Records -> one HTML page that needs nothing else: tables to sort and filter, pictures, provenance, pairs of methods.
+"""One self-contained HTML page of all records: tables to sort and filter, plots, provenance, comparison of methods.
 
-A pure function of the records and the suites, so equal records give equal bytes. Needs numpy, jinja2 and matplotlib,
-never torch. ``page.html`` is the template, ``page.css`` its looks, ``page.js`` what moves. A column is a line in
-:data:`COLUMNS`.
+A pure function of the records and the suites, so equal records give equal bytes. ``page.html`` is the template,
+``page.css`` its style and ``page.js`` its script; :mod:`mer_bench.report.columns` has the columns. Needs numpy, jinja2
+and matplotlib, but not torch.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,17 +20,15 @@ from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1, precision, recall
 from mer_bench.records import RunRecord
 from mer_bench.report import plots
-from mer_bench.report.columns import COLUMNS, columns, devices, disturbances, groups, signed, trained_on, worth
-from mer_bench.report.formatting import settings, spread
-from mer_bench.report.leaderboard import SIMULATED, ablation_lines, facts
+from mer_bench.report.columns import COLUMNS, PAGE, columns, disturbances, groups, trained_on
+from mer_bench.report.formatting import effect, settings, spread
+from mer_bench.report.leaderboard import NO_RECORDS, SIMULATED, ablation_lines, facts
+from mer_bench.report.pairs import pairs
+from mer_bench.report.pictures import draw
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.reproduce import commands, read_recipes
-from mer_bench.report.rows import Row, in_order
-from mer_bench.report.statistics import difference
-from mer_bench.report.tables import Table, tables
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
+from mer_bench.report.rows import ResultRow, modality_order
+from mer_bench.report.tables import Table, best_single, gain, tables
 
 HERE = Path(__file__).parent
 
@@ -78,14 +73,15 @@ def page(
         ],
         numbered=numbered,
         records=len(records),
+        no_records=NO_RECORDS,
         published=by_corpus(load_published() if published is None else published),
         published_preface=PUBLISHED.replace("*", "").replace("\n", " ").strip(),
         modalities=sorted({row.reads for _, table in numbered for row in table.rows}),
         pairs={f"t{number}": pairs(table) for number, table in numbered},
         pictures=pictures,
         across=across,
-        all_columns=COLUMNS,
-        columns=columns,
+        all_columns=[column for column in COLUMNS if PAGE in column.shown],
+        columns=lambda table: columns(table, PAGE),
         groups=groups,
         headline=headline,
         facts=facts,
@@ -109,78 +105,44 @@ def write(records: Sequence[RunRecord], target: Path, *, results: Path, suites: 
     write_atomic(target, page(records, results=results, suites=suites))
 
 
-# What the page says of a table
-
-
 def headline(table: Table) -> dict[str, str]:
-    """The best method, how many are tied with it, the best single modality, and what fusion gains over it."""
-    best, single = table.best, table.single
+    """The best method, how many are tied with it, the best single modality, and the gain of fusion over it."""
+    best, single, found = table.best, best_single(table), gain(table)
     tied = sum(table.tied(row) for row in table.behind)
     return {
-        "best": f"{best.label}, {_mean(best)}" if best else "–",
+        "best": f"{best.name}, {100 * best.weighted_f1:.2f}" if best else "–",
         "tied": f"{tied} of {len(table.behind)}" if table.behind else "–",
-        "single": f"{single.modalities[0]}, {_mean(single)}" if single else "–",
-        "gain": signed(table.gain[2]) if table.gain else "–",
+        "single": f"{single.modalities[0]}, {100 * single.weighted_f1:.2f}" if single else "–",
+        "gain": effect(found[2], "+").replace("-", "−") if found else "–",
     }
 
 
-def pairs(table: Table) -> dict[str, Any]:
-    """What the compare view needs: F1 by class of each row, and the paired difference of each two rows.
-
-    Differences are [effect, low, high, p] in points, the row less every later one, in the order of the rows; None where
-    one of the two has no complete seed.
-    """
-    present = table.present
-    known = [table.evidence.get(row) for row in table.rows]
-    found = []
-    for place, a in enumerate(known):
-        for b in known[place + 1 :]:
-            one = difference(a, b) if a and b and np.array_equal(a.support, b.support) else None
-            found.append(one and [round(100 * part, 3) for part in (one.effect, one.low, one.high)] + [round(one.p, 4)])
-    return {
-        "classes": [table.first.classes[index] for index in present],
-        "support": [int(table.support[index]) for index in present],
-        "f1": [[round(100 * float(score), 2) for score in f1(row.pooled).mean(0)[present]] for row in table.rows],
-        "scores": [_mean(row) for row in table.rows],
-        "names": [f"{row.label} ({row.reads})" for row in table.rows],
-        "methods": [row.method for row in table.rows],
-        "dataset": table.first.spec.dataset,
-        "pairs": found,
-    }
-
-
-# What the page says of a row
-
-
-def by_class(table: Table, row: Row) -> list[tuple[str, str, str, str, str]]:
-    """Class, utterances, precision, recall and F1, means over seeds."""
+def by_class(table: Table, row: ResultRow) -> list[tuple[str, ...]]:
+    """Class, utterances, precision, recall and F1, each the mean over seeds."""
     scores = [100 * score(row.pooled).mean(0) for score in (precision, recall, f1)]
     return [
-        (name, f"{count:,}", f"{a:.1f}", f"{b:.1f}", f"{c:.1f}")
-        for name, count, a, b, c in zip(table.first.classes, table.support, *scores, strict=True)
-        if count
+        (table.first.classes[index], f"{count:,}", *(f"{score[index]:.1f}" for score in scores))
+        for index, count in table.support.items()
     ]
 
 
-def by_seed(table: Table, row: Row) -> list[tuple[str, ...]]:
-    """Every score of every complete seed; of an incomplete row one line, of what exists."""
-    seeds: Sequence[object] = list(table.complete_seeds(row)) or ["incomplete"]
-    values = [100 * score(row.pooled) for score in SCORES.values()]
-    return [(str(seed), *(f"{value[place]:.2f}" for value in values)) for place, seed in enumerate(seeds)]
+def by_seed(row: ResultRow) -> list[tuple[str, ...]]:
+    """Every score of every complete seed; one line, over all runs, for a row without a complete seed."""
+    seeds = map(str, row.complete_seeds or ["incomplete"])
+    values = np.stack([100 * score(row.pooled) for score in SCORES.values()], axis=1)
+    return [(seed, *(f"{score:.2f}" for score in scores)) for seed, scores in zip(seeds, values, strict=True)]
 
 
-def provenance(row: Row) -> Iterator[tuple[str, str]]:
-    """How a row's records came about."""
+def provenance(row: ResultRow) -> Iterator[tuple[str, str]]:
+    """How the records of a row were made."""
     first = row.records[0]
     spec = first.spec
     yield "Method", f"{spec.method}, version {spec.version}, {first.provenance}, {first.context} context"
     yield "Options", ", ".join(f"{name} = {value}" for name, value in sorted(spec.options.items())) or "the defaults"
     yield "Training", settings(asdict(row.training))
-    for modality in in_order(spec.features):
-        yield (
-            f"Features, {modality}",
-            f"{spec.features[modality]}, sha256 {spec.features_sha256.get(modality, 'unknown')}",
-        )
+    for modality in sorted(spec.features, key=modality_order):
+        digest = spec.features_sha256.get(modality, "unknown")
+        yield f"Features, {modality}", f"{spec.features[modality]}, sha256 {digest}"
     software = {", ".join(f"{name} {version}" for name, version in sorted(r.versions.items())) for r in row.records}
     yield "Software", "; ".join(sorted(software - {""})) or "not recorded"
     yield "Device", trained_on(row)
@@ -188,56 +150,17 @@ def provenance(row: Row) -> Iterator[tuple[str, str]]:
     yield "Cost", f"{sum(r.seconds for r in row.records):,.0f} s for {len(row.records)} trainings{memory}"
 
 
-def measured(table: Table, row: Row) -> Iterator[tuple[str, str]]:
+def measured(row: ResultRow) -> Iterator[tuple[str, str]]:
     """What was measured of a row beside its score."""
-    if row in table.literature:
-        habit = table.literature[row]
-        yield "Best test epoch", f"{spread(habit.best)} instead of {spread(habit.honest)}, inflated by {worth(habit)}"
-    for _, term, text in disturbances(table, row):
-        yield f"Kept {term}", text
-    if row in table.efficiency:
-        cost = table.efficiency[row]
+    if found := row.test_selection:
+        inflation = f"{found.inflation:+.2f}".replace("-", "−")
+        yield "Best test epoch", f"{spread(found.best)} instead of {spread(found.honest)}, inflated by {inflation}"
+    for _, term, text in disturbances(row):
+        yield f"Retained {term}", text
+    if cost := row.cost:
         one = "dialogue" if row.records[0].context == "dialogue" else "utterance"
         yield (
             "Forward pass",
-            f"{cost.latency:,.2f} ms for one {one}, {cost.throughput:,.0f} utterances a second in batches of 32, "
-            f"without the extractors' {cost.extractors:,} parameters; on {devices(cost)}",
+            f"{cost.latency:,.2f} ms for one {one}, {cost.throughput:,.0f} utterances per second in batches of 32, "
+            f"without the {cost.extractors:,} parameters of the extractors; on {' and '.join(sorted(cost.devices))}",
         )
-
-
-# Pictures
-
-
-def draw(found: Sequence[Table]) -> tuple[dict[str, list[tuple[str, Markup]]], list[tuple[str, Markup]]]:
-    """The pictures of every table by its slug, and those that belong to no single table; each with its caption."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = {path.stem: path for path in plots.draw(found, Path(folder))}
-        drawn = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
-    placed: dict[str, list[tuple[str, Markup]]] = {}
-    for name in (plots.slug(table) for table in found):
-        placed[name] = []
-        for kind, picture in plots.PLOTS.items():
-            if f"{name}-{kind}" in drawn:
-                caption = (picture.__doc__ or kind).splitlines()[0]
-                placed[name].append((caption, inline(drawn.pop(f"{name}-{kind}"), f"{name}-{kind}", caption)))
-    return placed, [(name, inline(svg, name, name)) for name, svg in sorted(drawn.items())]
-
-
-def inline(svg: str, name: str, caption: str) -> Markup:
-    """An SVG file as an element of the page: its ids made unique, without header, comments, metadata and styles."""
-    from markupsafe import Markup, escape
-
-    svg = re.sub(
-        r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL
-    )
-    prefix = hashlib.sha256(name.encode()).hexdigest()[:8]
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>p{prefix}-", svg)
-    svg = re.sub(r"\n\s*", "\n", svg)
-    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1))
-
-
-# Typography
-
-
-def _mean(row: Row) -> str:
-    return f"{100 * SCORES['weighted_f1'](row.pooled).mean():.2f}"

@@ -1,7 +1,7 @@
-"""Pictures of the leaderboard's tables, from the records alone. SVG of equal records has equal bytes.
+"""Plots of the tables of the leaderboard, from the records alone. Equal records give equal SVG files.
 
-Each function draws one table, or one track's tables, into one figure; :func:`write` draws all of them. Everything is
-legible in grey: order, position and numbers carry the meaning, colour only repeats it.
+Each function draws one table, or all tables of one track, into one figure; :func:`write` draws all of them. Plots are
+legible without colour: order, position and numbers carry the meaning. Needs matplotlib, but not torch.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
-from mer_bench.metrics import f1, weighted_f1
+from mer_bench.methods import title
+from mer_bench.metrics import f1
 from mer_bench.records import RunRecord
 from mer_bench.report.across import Across, across
 from mer_bench.report.diagnostic import collect, concerns, corpora_of
 from mer_bench.report.formatting import p_value
-from mer_bench.report.rows import Row
+from mer_bench.report.rows import ResultRow
 from mer_bench.report.tables import Table, tables
 
 if TYPE_CHECKING:
@@ -33,22 +34,22 @@ INK, FAINT, MARK = "#1b1b1b", "#8a8a8a", "#1f5a8c"
 
 
 def ranking(table: Table) -> Figure | None:
-    """Weighted F1 of every row with its 95 % interval; a filled dot is the best row or tied with it."""
+    """Weighted F1 of every row with its 95 % interval; a filled dot is the best row, or one tied with it."""
     rows = list(table.evidence)
     if not rows:
         return None
     figure, axes = _figure(8, 1.1 + 0.2 * len(rows))
     bounds = {row: [100 * bound for bound in table.evidence[row].interval] for row in rows}
     left = min((low for row, (low, _) in bounds.items() if row.method != "majority"), default=0)
-    for place, (row, (low, high)) in enumerate(bounds.items()):
+    for position, (row, (low, high)) in enumerate(bounds.items()):
         tied = row.ranked and table.tied(row)
         colour = MARK if row.ranked else FAINT
-        axes.plot([low, high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
+        axes.plot([low, high], [position, position], color=colour, linewidth=1.6, solid_capstyle="butt")
         score = 100 * table.evidence[row].score
-        inside = score >= left  # the majority class is far below all else
-        axes.plot(score if inside else left, place, "o" if inside else "<", markersize=6 if inside else 5,
+        inside = score >= left  # the majority class is far below all others
+        axes.plot(score if inside else left, position, "o" if inside else "<", markersize=6 if inside else 5,
                   color=colour, markerfacecolor=colour if tied else "white", clip_on=False)  # fmt: skip
-        axes.text(1.01, place, f"{score:.1f}", transform=axes.get_yaxis_transform(), va="center", color=INK)
+        axes.text(1.01, position, f"{score:.1f}", transform=axes.get_yaxis_transform(), va="center", color=INK)
     _list(axes, _names(rows))
     axes.set_xlim(left=left)
     axes.set_xlabel("weighted F1 with 95 % interval; filled: the best, or tied with it; grey: not ranked")
@@ -62,8 +63,8 @@ def per_class(table: Table) -> Figure | None:
     rows = [row for row in table.rows if row.complete and row.method != "majority"]
     if not rows:
         return None
-    values = np.array([100 * f1(row.pooled).mean(0)[table.present] for row in rows])
-    columns = [f"{table.first.classes[index]}\n{table.support[index]:,}" for index in table.present]
+    values = np.array([100 * f1(row.pooled).mean(0)[list(table.support)] for row in rows])
+    columns = [f"{table.first.classes[index]}\n{count:,}" for index, count in table.support.items()]
     figure, axes = _figure(3.2 + 0.72 * len(columns), 1.2 + 0.24 * len(rows))
     _heat(axes, values, columns, _names(rows), top=max(1.0, float(values.max())))
     axes.set_title(f"F1 by class, {_title(table)}", loc="left", fontsize=10)
@@ -71,37 +72,37 @@ def per_class(table: Table) -> Figure | None:
 
 
 def confusion(table: Table) -> Figure | None:
-    """Where the utterances of each class go under the best row: percentages of the class, summed over seeds."""
+    """Predictions of the best row for the utterances of each class, in percent of the class, summed over seeds."""
     best = table.best
     if best is None:
         return None
-    counts = best.pooled.sum(0)[np.ix_(table.present, table.present)]
+    counts = best.pooled.sum(0)[np.ix_(list(table.support), list(table.support))]
     values = 100 * counts / counts.sum(1, keepdims=True)
-    names = [table.first.classes[index] for index in table.present]
+    names = [table.first.classes[index] for index in table.support]
     figure, axes = _figure(2.6 + 0.66 * len(names), 1.8 + 0.42 * len(names))
     _heat(axes, values, names, names, top=100)
     axes.set_ylabel("true")
     axes.set_xlabel("predicted, % of the true class")
-    axes.set_title(f"{best.method}, {_title(table)}", loc="left", fontsize=10)
+    axes.set_title(f"{best.title}, {_title(table)}", loc="left", fontsize=10)
     return figure
 
 
 def frontier(table: Table) -> Figure | None:
-    """Weighted F1 against trainable parameters; the line joins the rows that no smaller one beats."""
+    """Weighted F1 against trainable parameters; the line joins the rows that are better than all smaller ones."""
     return _frontier(table, "trainable parameters, encoders included", lambda row: row.parameters)
 
 
 def operations(table: Table) -> Figure | None:
-    """Weighted F1 against operations an utterance; the line joins the rows that no cheaper one beats."""
-    name = "floating-point operations an utterance, encoders included, extractors not"
+    """Weighted F1 against operations per utterance; the line joins the rows that are better than all cheaper ones."""
+    name = "floating-point operations per utterance, encoders included, extractors not"
     return _frontier(table, name, lambda row: row.flops)
 
 
-def _frontier(table: Table, name: str, cost: Callable[[Row], float]) -> Figure | None:
+def _frontier(table: Table, name: str, cost: Callable[[ResultRow], float]) -> Figure | None:
     rows = [row for row in table.rows if row.ranked and cost(row) > 0]
     if len(rows) < 3:
         return None
-    points = {row: (cost(row), 100 * float(weighted_f1(row.pooled).mean())) for row in rows}
+    points = {row: (cost(row), 100 * row.weighted_f1) for row in rows}
     best, edge = -1.0, {}
     for row, (price, score) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1])):
         if score > best:
@@ -116,25 +117,27 @@ def _frontier(table: Table, name: str, cost: Callable[[Row], float]) -> Figure |
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_title(_title(table), loc="left", fontsize=10)
-    _label(figure, axes, {row.method: point for row, point in (edge | points).items()}, list(edge.values()))
+    labelled = edge | points
+    names = _names(list(labelled), reads=False)
+    _label(figure, axes, dict(zip(names, labelled.values(), strict=True)), list(edge.values()))
     return figure
 
 
 def learning(table: Table) -> Figure | None:
-    """Validation weighted F1 by epoch, mean over seeds and folds, of the best rows."""
-    rows = [row for row in table.rows if row.ranked and all(_is_validated(record) for record in row.records)]
+    """Validation weighted F1 of the best rows by epoch, mean over seeds and folds."""
+    rows = [row for row in table.rows if row.ranked and all(_is_validated(record) for record in row.records)][:LABELLED]
     if not rows:
         return None
     figure, axes = _figure(8, 4.5)
     later = []
-    for place, row in enumerate(rows[:LABELLED]):
+    for position, (row, name) in enumerate(zip(rows, _names(rows, reads=False), strict=True)):
         curves = [[100 * entry["val/weighted_f1"] for entry in record.curve] for record in row.records]
         length = min(map(len, curves))
         mean = np.mean([curve[:length] for curve in curves], 0)
         later += list(mean[length // 8 :])
-        axes.plot(range(1, length + 1), mean, label=row.method, **_style(place))
-    spread = max(later) - min(later)
-    axes.set_ylim(min(later) - 0.05 * spread - 0.1, max(later) + 0.05 * spread + 0.1)  # the first epochs fall below
+        axes.plot(range(1, length + 1), mean, label=name, **_style(position))
+    spread = max(later) - min(later)  # the first epochs are below the axes
+    axes.set_ylim(min(later) - 0.05 * spread - 0.1, max(later) + 0.05 * spread + 0.1)
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation weighted F1, mean over seeds and folds")
@@ -146,16 +149,18 @@ def learning(table: Table) -> Figure | None:
 
 def literature(table: Table) -> Figure | None:
     """What choosing the epoch on the test set would add to each row: an optimistic score beside the honest one."""
-    found = {row: habit for row, habit in table.literature.items() if row.method != "majority"}
+    measured = [row for row in table.rows if row.method != "majority"]
+    found = {row: row.test_selection for row in measured if row.test_selection}
     if not found:
         return None
     figure, axes = _figure(8, 1.1 + 0.2 * len(found))
-    for place, each in enumerate(found.values()):
-        honest, habit = (100 * scores.mean() for scores in (each.honest, each.best))
-        axes.plot([honest, habit], [place, place], color=MARK, linewidth=1.6)
-        axes.plot(honest, place, "o", markersize=6, color=MARK)
-        axes.plot(habit, place, "D", markersize=5, color=MARK, markerfacecolor="white")
-        axes.text(1.01, place, f"{each.worth:+.1f}", transform=axes.get_yaxis_transform(), va="center", color=INK)
+    for position, each in enumerate(found.values()):
+        honest, best = (100 * scores.mean() for scores in (each.honest, each.best))
+        axes.plot([honest, best], [position, position], color=MARK, linewidth=1.6)
+        axes.plot(honest, position, "o", markersize=6, color=MARK)
+        axes.plot(best, position, "D", markersize=5, color=MARK, markerfacecolor="white")
+        inflation = f"{each.inflation:+.1f}"
+        axes.text(1.01, position, inflation, transform=axes.get_yaxis_transform(), va="center", color=INK)
     _list(axes, _names(list(found)))
     axes.set_xlabel("weighted F1; dot: epoch chosen on validation; diamond: best test epoch, optimistic; right: points")
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
@@ -164,56 +169,57 @@ def literature(table: Table) -> Figure | None:
 
 
 def robustness(table: Table) -> Figure | None:
-    """The share of its weighted F1 that each row keeps as modalities go missing or noise is added, unretrained."""
+    """Share of the weighted F1 that remains with missing modalities or added noise, without retraining."""
     kinds = {"missing": "rate at which each modality is missing", "noise": "signal to noise, dB"}
-    kept: dict[str, dict[Row, dict[str, float]]] = {kind: {} for kind in kinds}
-    for row, found in table.robustness.items():
-        for (kind, level), share in found.shares.items() if row.ranked else ():
-            if kind in kept:
-                kept[kind].setdefault(row, {})[level] = 100 * share
-    kept = {kind: curves for kind, curves in kept.items() if curves}
-    if not kept:
+    retained: dict[str, dict[ResultRow, dict[str, float]]] = {kind: {} for kind in kinds}
+    for row in table.ranks:
+        for (kind, level), share in row.retention.shares.items() if row.retention else ():
+            if kind in retained:
+                retained[kind].setdefault(row, {})[level] = 100 * share
+    retained = {kind: curves for kind, curves in retained.items() if curves}
+    if not retained:
         return None
-    figure, panels = _panels(4.6 * len(kept) + 0.6, 4.5, len(kept))
-    for axes, (kind, curves) in zip(panels, kept.items(), strict=True):
+    figure, panels = _panels(4.6 * len(retained) + 0.6, 4.5, len(retained))
+    for axes, (kind, curves) in zip(panels, retained.items(), strict=True):
         levels = sorted({level for curve in curves.values() for level in curve}, key=float, reverse=kind == "noise")
         ticks = ["none", *levels]
-        for place, (row, curve) in reversed(list(enumerate(curves.items()))):
+        names = _names(list(curves), reads=False)
+        for position, (name, curve) in reversed(list(enumerate(zip(names, curves.values(), strict=True)))):
             shown = [level for level in levels if level in curve]
             values = [100, *(curve[level] for level in shown)]
-            named = _style(place) | {"label": row.method}
-            style = named if place < LABELLED else {"color": "#cccccc", "linewidth": 0.8}
-            axes.plot([0, *(ticks.index(level) for level in shown)], values, zorder=3 - place / 100, **style)
+            named = _style(position) | {"label": name}
+            style = named if position < LABELLED else {"color": "#cccccc", "linewidth": 0.8}
+            axes.plot([0, *(ticks.index(level) for level in shown)], values, zorder=3 - position / 100, **style)
         axes.set_xticks(range(len(ticks)), ticks)
         axes.set_xlabel(kinds[kind])
         axes.grid(color="#dddddd", linewidth=0.6)
     _legend(panels[-1], *panels[0].get_legend_handles_labels())
-    panels[0].set_ylabel("weighted F1 kept, %")
+    panels[0].set_ylabel("weighted F1 retained, %")
     panels[0].set_title(f"{_title(table)}\nthe best rows by name, the others grey", loc="left", fontsize=10)
     return figure
 
 
 def critical_difference(found: Across) -> Figure | None:
-    """Mean rank of each method over the tables of a track; a bar joins those not further apart than the difference."""
+    """Mean rank of each method over the tables of a track; a bar joins those that are not shown to differ."""
     test = found.test
     if test is None:
         return None
     groups: list[tuple[int, int]] = []
-    for first, rank in enumerate(test.ranks):  # each longest run of methods that are near enough
-        last = max(place for place, other in enumerate(test.ranks) if other - rank <= test.critical)
+    for first, rank in enumerate(test.ranks):  # each maximal run of methods within the critical difference
+        last = max(position for position, other in enumerate(test.ranks) if other - rank <= test.critical)
         if last > first and (not groups or last > groups[-1][1]):
             groups.append((first, last))
     figure, axes = _figure(8, 1.9 + 0.24 * len(found.methods))
     axes.plot(test.ranks, range(len(found.methods)), "o", color=MARK, markersize=6, clip_on=False)
-    for place, rank in enumerate(test.ranks):
-        axes.plot([1, rank], [place, place], color="#dddddd", linewidth=0.6, zorder=0)
+    for position, rank in enumerate(test.ranks):
+        axes.plot([1, rank], [position, position], color="#dddddd", linewidth=0.6, zorder=0)
     edge = len(found.methods)
     for column, (first, last) in enumerate(groups, 1):
         x = edge + 0.25 * column * edge / 10
         axes.plot([x, x], [first - 0.25, last + 0.25], color=INK, linewidth=3, solid_capstyle="butt", clip_on=False)
     axes.plot([1, 1 + test.critical], [-1.5, -1.5], "|-", color=INK, clip_on=False)
     axes.text(1, -1.3, f"critical difference {test.critical:.2f} (Nemenyi, 5 %)", color=INK, va="top")
-    _list(axes, [f"{name}  {rank:.2f}" for name, rank in zip(found.methods, test.ranks, strict=True)])
+    _list(axes, [f"{title(name)}  {rank:.2f}" for name, rank in zip(found.methods, test.ranks, strict=True)])
     axes.set_ylim(edge - 0.4, -1.8)
     axes.set_xlim(0.9, edge + 0.25 * (len(groups) + 1) * edge / 10)
     axes.set_xticks([tick for tick in axes.get_xticks() if 1 <= tick <= edge])
@@ -227,19 +233,20 @@ def critical_difference(found: Across) -> Figure | None:
 
 
 def diagnostic(found: Sequence[Table]) -> Figure | None:
-    """Method x kind of information: percentages of the attainable; nothing without diagnostic records."""
+    """Attained share by method and kind of information in percent; None without diagnostic records."""
     lines = collect(found)
     if not lines:
         return None
     corpora = corpora_of(lines)
     values = np.array([[100 * line.shares.get(corpus, np.nan) for corpus in corpora] for line in lines])
+    names = [line.row.name + line.only for line in lines]
     figure, axes = _figure(3.4 + 0.72 * len(corpora), 1.4 + 0.24 * len(lines))
-    _heat(axes, values, [corpus.replace("-", "\n") for corpus in corpora], [line.label for line in lines], top=100)
+    _heat(axes, values, [corpus.replace("-", "\n") for corpus in corpora], names, top=100)
     axes.tick_params(labeltop=True, labelbottom=False)
-    change = [place for place, (one, other) in enumerate(pairwise(lines), 1) if one.track != other.track]
-    for place in change:
-        axes.axhline(place - 0.5, color=INK, linewidth=1.5)
-    below = "\nbelow the line: methods that read dialogues, of what these allow" if change else ""
+    change = [position for position, (one, other) in enumerate(pairwise(lines), 1) if one.track != other.track]
+    for position in change:
+        axes.axhline(position - 0.5, color=INK, linewidth=1.5)
+    below = "\nbelow the line: methods that read dialogues, of what dialogues allow" if change else ""
     axes.set_xlabel(f"% of the attainable accuracy above chance{below}")
     return figure
 
@@ -254,7 +261,7 @@ PLOTS: dict[str, Callable[[Table], Figure | None]] = {
     "literature": literature,
     "robustness": robustness,
 }
-LABELLED = 8  #: rows that are told apart in a picture of curves
+LABELLED = 8  #: number of rows that have a name in a plot of curves
 
 
 def write(records: Sequence[RunRecord], folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
@@ -263,9 +270,9 @@ def write(records: Sequence[RunRecord], folder: Path, formats: Sequence[str] = (
 
 
 def draw(found: Sequence[Table], folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
-    """Draw every picture into ``folder``; returns the files, and removes those of tables that are gone.
+    """Draw every plot into ``folder``; returns the files, and removes those of tables that no longer exist.
 
-    Every table has its own, but those of the diagnostic corpora one together.
+    Every table has its own plots, except that the diagnostic corpora share one.
 
     Raises:
         Misuse: matplotlib is not installed.
@@ -273,7 +280,7 @@ def draw(found: Sequence[Table], folder: Path, formats: Sequence[str] = ("svg",)
     try:
         import matplotlib
     except ModuleNotFoundError as error:
-        raise Misuse("pictures need matplotlib: pip install 'mer-bench[report]'") from error
+        raise Misuse("plots need matplotlib: pip install 'mer-bench[report]'") from error
     matplotlib.use("agg")
     settings: Any = {"svg.hashsalt": "mer_bench", "svg.fonttype": "none", "font.size": 8, "axes.spines.top": False,
                 "axes.spines.right": False, "axes.edgecolor": FAINT}  # fmt: skip
@@ -295,7 +302,7 @@ def draw(found: Sequence[Table], folder: Path, formats: Sequence[str] = ("svg",)
 
 
 def slug(table: Table) -> str:
-    """A table's name in file names."""
+    """Name of a table in file names."""
     spec = table.first.spec
     sets = sorted(name for _, name, _ in table.features)
     return "-".join([spec.dataset, spec.label_set, spec.protocol, table.track, *sets])
@@ -323,19 +330,20 @@ def _panels(width: float, height: float, count: int) -> tuple[Figure, list[Axes]
 
 
 def _list(axes: Axes, names: Sequence[str]) -> None:
-    """One row a name, the first on top."""
+    """One row per name, the first on top."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
 
-def _style(place: int) -> dict[str, Any]:
-    """A line that differs from its neighbours without colour: dashes go by four, grey and width by two."""
-    return {"linestyle": ("-", "--", "-.", ":")[place % 4], "color": MARK if place < 4 else "#777777", "linewidth": 1.5}
+def _style(position: int) -> dict[str, Any]:
+    """A line style that differs from its neighbours without colour: dashes repeat after four lines."""
+    dashes = ("-", "--", "-.", ":")[position % 4]
+    return {"linestyle": dashes, "color": MARK if position < 4 else "#777777", "linewidth": 1.5}
 
 
 def _legend(axes: Axes, lines: Sequence[Any], names: Sequence[str]) -> None:
-    """Names of lines, to the right of the axes, the best on top."""
+    """Names of the lines to the right of the axes, the best on top."""
     order = sorted(range(len(lines)), key=lambda index: -lines[index].get_zorder())
     axes.legend([lines[i] for i in order], [names[i] for i in order], frameon=False, loc="center left",
                 bbox_to_anchor=(1, 0.5), handlelength=3.2)  # fmt: skip
@@ -344,13 +352,13 @@ def _legend(axes: Axes, lines: Sequence[Any], names: Sequence[str]) -> None:
 def _label(
     figure: Figure, axes: Axes, points: Mapping[str, tuple[float, float]], line: Sequence[tuple[float, float]]
 ) -> None:
-    """Names beside their points, clear of all points, the ``line`` and earlier names; a tie to those that stand off."""
+    """Names beside their points, clear of points, the ``line`` and each other; a distant name has a line to its point."""
     from matplotlib.transforms import Bbox
 
-    figure.draw_without_rendering()  # lays out the axes, which names inside them no longer change
+    figure.draw_without_rendering()  # lays out the axes; names inside them do not change the layout
     scale = figure.dpi / 72  # pixels of a point
     frame = axes.get_window_extent()
-    angles = sorted(np.arange(24) * np.pi / 12, key=lambda angle: -np.cos(angle - 0.3))  # to the right at best
+    angles = sorted(np.arange(24) * np.pi / 12, key=lambda angle: -np.cos(angle - 0.3))  # preferably to the right
     steps = np.arange(0, 1, 0.02)
     along = [a + (b - a) * step for a, b in pairwise(axes.transData.transform(line)) for step in steps]
     dots = [*axes.transData.transform(list(points.values())), *along]
@@ -379,7 +387,7 @@ def _label(
 def _heat(
     axes: Axes, values: npt.NDArray[np.float64], columns: Sequence[str], rows: Sequence[str], *, top: float
 ) -> None:
-    """Numbers on shades of blue from 0 to ``top``; a dash where there is none."""
+    """Numbers on shades of blue from 0 to ``top``; a dash where a number is missing."""
     axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         shade = "white" if value > 0.6 * top else INK
@@ -393,12 +401,12 @@ def _heat(
         side.set_visible(False)
 
 
-def _names(rows: Sequence[Row]) -> list[str]:
-    """Methods, with what they read if that is one modality, and with their options where two were else alike."""
-    reads = [f" ({row.modalities[0]})" if len(row.modalities) == 1 else "" for row in rows]
-    short = [row.method + one for row, one in zip(rows, reads, strict=True)]
+def _names(rows: Sequence[ResultRow], *, reads: bool = True) -> list[str]:
+    """Titles, with the modality of rows on one modality, and with options where two would otherwise be equal."""
+    alone = [f" ({row.modalities[0]})" if reads and len(row.modalities) == 1 else "" for row in rows]
+    short = [row.title + one for row, one in zip(rows, alone, strict=True)]
     return [
-        row.label + one if short.count(name) > 1 else name for row, one, name in zip(rows, reads, short, strict=True)
+        row.name + one if short.count(name) > 1 else name for row, one, name in zip(rows, alone, short, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the protocols train, select and test on, in one sentence each."""
+"""The utterances on which each protocol trains, selects and tests, in one sentence each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which utterances a protocol trains, selects and tests on."""
+    """A protocol.
 
-    folds: int  #: test folds of the real corpus
+    Attributes:
+        folds: Number of test folds of the real corpus.
+        text: The utterances on which it trains, selects and tests.
+        clusters: The clusters of test utterances that the bootstrap resamples.
+    """
+
+    folds: int
     text: str
-    clusters: str = "dialogues"  #: what its test utterances are resampled by
+    clusters: str = "dialogues"
 
 
 PROTOCOLS = {

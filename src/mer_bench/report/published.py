@@ -1,4 +1,7 @@
-"""Numbers that papers print, quoted with source and trust."""
+"""Numbers that papers print, quoted from ``published.toml`` with their source and how far it was checked.
+
+The leaderboard and the HTML page show them beside the tables, but never rank them.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,26 @@ from pathlib import Path
 
 PUBLISHED = """\
 Numbers as their authors or others print them, in alphabetical order and **never ranked**: protocols, features and
-selection differ from each other and from the tables above. Trust: *certain* = read at its source; *high*, *good* =
-transcribed by others, not read at the source.
+selection differ from each other and from the tables above. Trust: *certain* = read in the source itself; *high*,
+*good* = transcribed by others, not read in the source.
 """
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number that somebody printed; ``value`` keeps the printed digits."""
+    """A published number.
+
+    Attributes:
+        method: Method as the source names it.
+        dataset: Corpus.
+        protocol: Protocol as published.
+        metric: Name of the score.
+        value: The number with its printed digits.
+        source: Where it is printed.
+        trust: "certain", "high" or "good"; see :data:`PUBLISHED`.
+        params: Number of parameters as printed.
+        note: Remark for a footnote.
+    """
 
     method: str
     dataset: str
@@ -32,13 +47,13 @@ class Published:
 
 
 def load_published() -> list[Published]:
-    """The published numbers that come with the package."""
+    """Read the published numbers that come with the package."""
     text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
     return [Published(**entry) for entry in tomllib.loads(text, parse_float=Decimal)["published"]]
 
 
 def by_corpus(published: Iterable[Published]) -> dict[str, list[Published]]:
-    """Quoted numbers of each corpus, in alphabetical order."""
+    """The published numbers by corpus, in alphabetical order."""
     found: dict[str, list[Published]] = defaultdict(list)
     for one in sorted(published, key=lambda one: (one.method.lower(), one.protocol, one.metric, one.source, one.value)):
         found[one.dataset].append(one)

@@ -1,8 +1,8 @@
-"""The generated parts of the pages: ``python -m mer_bench.readme`` rewrites what stands between their marks.
+"""The generated parts of README.md and docs/simulated.md, which ``python -m mer_bench.report.readme`` rewrites.
 
-``<!-- KIND -->`` or ``<!-- KIND: ARGUMENT -->`` ... ``<!-- end -->`` holds what :data:`BLOCKS` has for the kind. In
-README.md these are the table of methods, heads of the leaderboard's tables and the papers' claims tested, in
-docs/simulated.md what is known of the corpora and what the methods attain on them.
+A part stands between ``<!-- KIND -->`` or ``<!-- KIND: ARGUMENT -->`` and ``<!-- end -->``; :data:`BLOCKS` has a
+function per kind. In README.md these are the table of methods, the first rows of tables of the leaderboard and the
+tests of the papers' claims; in docs/simulated.md the facts about the corpora and what the methods attain on them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mer_bench.report.tables import tables
 PAGES = (Path("README.md"), Path("docs/findings.md"), Path("docs/simulated.md"))
 MARKED = re.compile(r"(<!-- (\w+)(?:: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
-#: kind -> what stands there, from all records and the mark's argument
+#: kind -> function of all records and the argument that gives the text between the marks
 BLOCKS: Mapping[str, Callable[[Sequence[RunRecord], str], str]] = {
     "methods": lambda records, argument: methods(),
     "table": excerpt,
@@ -36,7 +36,7 @@ BLOCKS: Mapping[str, Callable[[Sequence[RunRecord], str], str]] = {
 
 
 def fill(text: str, records: Sequence[RunRecord], kinds: Collection[str] = BLOCKS) -> str:
-    """``text`` with every marked part of these kinds made anew."""
+    """``text`` with every marked part of these kinds generated again."""
 
     def block(found: re.Match[str]) -> str:
         mark, kind, argument, end = found.groups()
@@ -46,7 +46,7 @@ def fill(text: str, records: Sequence[RunRecord], kinds: Collection[str] = BLOCK
 
 
 def methods() -> str:
-    """Every method in a line, with what its paper calls it and its name in suites."""
+    """One line per method, with its name in the paper and its code name, as a Markdown table."""
     lines, links = [], []
     for name, facts in method_facts().items():
         shown = f"[{facts.title}]" if facts.paper else facts.title
@@ -59,7 +59,7 @@ def methods() -> str:
 
 
 def main() -> None:
-    """Rewrite the pages of the working directory."""
+    """Rewrite the pages in the working directory."""
     records, _ = load_records(Path("benchmarks/results"))
     for page in PAGES:
         write_atomic(page, fill(page.read_text(encoding="utf-8"), records))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mer_bench.records import RunRecord
-from mer_bench.report.rows import Row
+from mer_bench.report.rows import ResultRow
 from mer_bench.suites import Suite, SuiteRow, read_suite_file
 
 AGAIN = "build/again"  #: where the commands of the page write, so that they train anew beside the committed records
@@ -25,7 +25,7 @@ def read_recipes(folder: Path) -> list[Recipe]:
     return [(suite, row) for suite in suites for row in suite.rows]
 
 
-def commands(row: Row, recipes: Sequence[Recipe], results: Path) -> Iterator[tuple[str, str]]:
+def commands(row: ResultRow, recipes: Sequence[Recipe], results: Path) -> Iterator[tuple[str, str]]:
     """Command lines that train a row again: all of it where a suite holds it, and one of its trainings."""
     first = min(row.records, key=lambda record: (record.spec.seed, record.spec.fold))
     suite = next((suite for suite, of in recipes if all(_gives(suite, of, record) for record in row.records)), None)

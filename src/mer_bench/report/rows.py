@@ -1,7 +1,9 @@
-"""A row of a table: the runs of one method, and what is measured of them."""
+"""One row of a table: the runs of one method with the same options and training, and what was measured of them."""
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,177 +11,298 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from mer_bench.methods import title
 from mer_bench.metrics import SCORES
-from mer_bench.records import RunRecord, Training
+from mer_bench.records import RunRecord, RunSpec, Training
 from mer_bench.report.formatting import spread
-from mer_bench.report.statistics import Floats
+from mer_bench.report.statistics import Counts, Floats
 
-REFERENCES = ("majority", "unimodal", "linear")  #: in every table that their features fit, whatever its track
-
-
-ORDER = ("text", "audio", "vision")  #: of modalities in a label
-
-
-MARKS = {"baseline": " °", "reconstruction": " †"}
+REFERENCES = ("majority", "unimodal", "linear")  #: in every table that holds their features, whatever its track
+ORDER = ("text", "audio", "vision")  #: order of the modalities in labels
+MARKS = {"baseline": " °", "reconstruction": " †"}  #: provenance -> its mark in labels
 
 
-@dataclass(frozen=True, eq=False)
-class Row:
-    """A method as one table ranks it.
-
-    Attributes:
-        label: Method, with the options that are not its defaults and the mark of its provenance.
-        modalities: What it reads.
-        alone: Whether that is one modality of several that the table has: what fusion must beat.
-        pooled: One confusion matrix for each complete seed [seed, class, class], summed over folds; where no seed is
-            complete, a single one [1, class, class] of whatever exists.
-        complete: Number of complete seeds.
-        partial: Folds present of each incomplete seed.
-        counts: The complete seeds' matrices by cluster of test utterances [seed, cluster, class, class]; None if a
-            record does not have them, or no seed is complete.
-        records: The runs behind it.
-    """
-
-    method: str
-    label: str
-    modalities: tuple[str, ...]
-    alone: bool
-    training: Training
-    parameters: int
-    encoder_parameters: int | None
-    pooled: npt.NDArray[np.int64]
-    complete: int
-    partial: tuple[int, ...]
-    counts: npt.NDArray[np.int64] | None = None
-    records: tuple[RunRecord, ...] = ()
-
-    @property
-    def reads(self) -> str:
-        """Its modalities in words."""
-        return " + ".join(self.modalities) or "none"
-
-    @property
-    def options(self) -> Mapping[str, object]:
-        """Of the method, as far as they differ from its defaults."""
-        return self.records[0].spec.options
-
-    @cached_property
-    def order(self) -> tuple[bool, float, str, tuple[str, ...], str]:
-        """Complete rows first, best first, then by name."""
-        primary = float(SCORES["weighted_f1"](self.pooled).mean())
-        return not self.complete, -primary, self.label, self.modalities, repr(self.training)
-
-    @property
-    def fusion_parameters(self) -> int | None:
-        """What is left of the parameters without the unimodal encoders; None where those were not counted apart."""
-        return None if self.encoder_parameters is None else self.parameters - self.encoder_parameters
-
-    @property
-    def flops(self) -> float:
-        """Of an utterance's forward pass, median over its runs."""
-        return float(np.median([record.flops_per_utterance for record in self.records]))
-
-    @property
-    def seconds(self) -> float:
-        """Of a training, median over its runs."""
-        return float(np.median([record.seconds for record in self.records]))
-
-    @property
-    def memory(self) -> float | None:
-        """Peak of a training in MiB, median over its runs that know theirs; None where none does."""
-        known = [record.peak_memory_mib for record in self.records if record.peak_memory_mib is not None]
-        return float(np.median(known)) if known else None
-
-    @property
-    def ranked(self) -> bool:
-        """Whether the row competes."""
-        return self.complete > 0 and not self.alone and self.method not in REFERENCES
-
-    def score(self, name: str) -> str:
-        """A score as the tables print it."""
-        text = spread(SCORES[name](self.pooled))
-        return text if self.complete else f"*{text}*"
-
-
-@dataclass(frozen=True, eq=False)
-class Habit:
-    """What choosing the epoch on the test set would have been worth; weighted F1 of each seed."""
+@dataclass(frozen=True)
+class TestSelection:
+    """Weighted F1 [seed] with the epoch chosen on validation, and with the epoch that is best on the test set."""
 
     honest: Floats
-    best: Floats  #: at the best test epoch
+    best: Floats
 
     @property
-    def worth(self) -> float:
-        """In points."""
+    def inflation(self) -> float:
+        """What choosing the epoch on the test set adds to the mean, in points."""
         return float(100 * (self.best.mean() - self.honest.mean()))
 
 
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """What is left of the weighted F1 under disturbances, without retraining; :mod:`mer_bench.training.measures`."""
+@dataclass(frozen=True)
+class Retention:
+    """Weighted F1 under disturbances without retraining; see :mod:`mer_bench.training.measures`.
 
-    whole: Floats  #: of each seed, undisturbed
-    shares: Mapping[tuple[str, str], float]  #: (kind, level) -> share that is kept, of what all of its runs have
+    Attributes:
+        undisturbed: Weighted F1 [seed] without a disturbance.
+        shares: (kind, level) of each disturbance that every run has -> share of the weighted F1 that remains.
+    """
+
+    undisturbed: Floats
+    shares: Mapping[tuple[str, str], float]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a forward pass without extractors takes; medians over the runs that were timed."""
+    """Cost of a forward pass without the feature extractors; medians over the runs that were timed.
 
-    extractors: int  #: their frozen parameters
-    latency: float  #: milliseconds, of one utterance or dialogue
-    throughput: float  #: utterances a second
-    devices: frozenset[str]  #: with their threads
+    Attributes:
+        extractors: Frozen parameters of the feature extractors.
+        latency: Milliseconds for one utterance or dialogue.
+        throughput: Utterances per second.
+        devices: Each device with its number of threads, as text.
+    """
+
+    extractors: int
+    latency: float
+    throughput: float
+    devices: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class ResultRow:
+    """The runs of one method with the same modalities, options and training.
+
+    Attributes:
+        records: The runs.
+        folds: How many folds make a seed complete.
+        alone: Whether it reads one modality of a table that has several; fusion has to beat such rows.
+    """
+
+    records: tuple[RunRecord, ...]
+    folds: int
+    alone: bool
+
+    @property
+    def spec(self) -> RunSpec:
+        """Spec of one of the runs: method, features, options and training are the same for all."""
+        return self.records[-1].spec
+
+    @property
+    def method(self) -> str:
+        """Code name of the method."""
+        return self.spec.method
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """Options of the method that differ from its defaults."""
+        return self.spec.options
+
+    @property
+    def training(self) -> Training:
+        """Training options."""
+        return self.spec.training
+
+    @property
+    def title(self) -> str:
+        """The method as its paper calls it."""
+        return title(self.method)
+
+    @property
+    def mark(self) -> str:
+        """Mark of the method's provenance."""
+        return MARKS.get(self.records[-1].provenance, "")
+
+    @property
+    def details(self) -> str:
+        """Options and :attr:`mark`, as they follow the name in labels."""
+        return options_text(self.spec) + self.mark
+
+    @property
+    def label(self) -> str:
+        """Code name with :attr:`details`: what identifies the row on the command line and sorts equal scores."""
+        return self.method + self.details
+
+    @property
+    def name(self) -> str:
+        """Title with :attr:`details`, for readers."""
+        return self.title + self.details
+
+    @property
+    def name_with_code(self) -> str:
+        """:attr:`name` with the code name in backticks, where that differs from the title."""
+        return title_with_code(self.method) + self.details
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that the row reads, in the usual order; the majority class reads none."""
+        return modalities(self.spec)
+
+    @property
+    def reads(self) -> str:
+        """Modalities as text."""
+        return " + ".join(self.modalities) or "none"
+
+    @cached_property
+    def seeds(self) -> dict[int, list[RunRecord]]:
+        """Seed -> its records, one per fold, both ascending; of several records of a fold the last counts."""
+        found: dict[int, dict[int, RunRecord]] = defaultdict(dict)
+        for record in self.records:
+            found[record.spec.seed][record.spec.fold] = record
+        return {seed: [folds[fold] for fold in sorted(folds)] for seed, folds in sorted(found.items())}
+
+    @property
+    def complete_seeds(self) -> dict[int, list[RunRecord]]:
+        """The seeds that have all folds."""
+        return {seed: found for seed, found in self.seeds.items() if len(found) == self.folds}
+
+    @property
+    def complete(self) -> int:
+        """Number of complete seeds."""
+        return len(self.complete_seeds)
+
+    @property
+    def partial(self) -> list[int]:
+        """Number of folds of each incomplete seed, in falling order."""
+        return sorted((len(found) for found in self.seeds.values() if len(found) < self.folds), reverse=True)
+
+    @cached_property
+    def pooled(self) -> Counts:
+        """Confusion matrix of each complete seed [seed, class, class], summed over its folds.
+
+        Where no seed is complete, one matrix [1, class, class], summed over all records.
+        """
+        groups = list(self.complete_seeds.values()) or [[each for found in self.seeds.values() for each in found]]
+        return np.stack([np.sum([np.array(each.test_confusion, np.int64) for each in group], 0) for group in groups])
+
+    @cached_property
+    def counts(self) -> Counts | None:
+        """Confusion matrices of the complete seeds by cluster of test utterances [seed, cluster, class, class].
+
+        None where no seed is complete, or a record does not have its clusters.
+        """
+        found = [record.test_by_cluster for folds in self.complete_seeds.values() for record in folds]
+        if not found or any(each is None for each in found):
+            return None
+        clusters = np.concatenate([np.array(each, np.int64) for each in found])
+        return clusters.reshape(self.complete, -1, *clusters.shape[1:])
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the row has a rank: it has a complete seed and is not one of those that fusion has to beat."""
+        return self.complete > 0 and not self.alone and self.method not in REFERENCES
+
+    @cached_property
+    def weighted_f1(self) -> float:
+        """Weighted F1, mean over seeds."""
+        return float(SCORES["weighted_f1"](self.pooled).mean())
+
+    @property
+    def order(self) -> tuple[bool, float, str, tuple[str, ...], str]:
+        """Sorting key: complete rows first, best score first, then by label."""
+        return not self.complete, -self.weighted_f1, self.label, self.modalities, repr(self.training)
+
+    def score(self, name: str) -> str:
+        """A score as tables print it; in asterisks where no seed is complete."""
+        text = spread(SCORES[name](self.pooled))
+        return text if self.complete else f"*{text}*"
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters."""
+        return self.records[-1].parameters
+
+    @property
+    def fusion_parameters(self) -> int | None:
+        """Trainable parameters outside the unimodal encoders; None where those were not counted."""
+        encoders = self.records[-1].encoder_parameters
+        return None if encoders is None else self.parameters - encoders
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations for the forward pass of one utterance, median over the runs."""
+        return float(np.median([record.flops_per_utterance for record in self.records]))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds for one training, median over the runs."""
+        return float(np.median([record.seconds for record in self.records]))
+
+    @property
+    def memory(self) -> float | None:
+        """Peak memory of one training in MiB, median over the runs that measured it; None where none did."""
+        known = [record.peak_memory_mib for record in self.records if record.peak_memory_mib is not None]
+        return float(np.median(known)) if known else None
+
+    @cached_property
+    def test_selection(self) -> TestSelection | None:
+        """What choosing the epoch on the test set adds; None where it was not measured. It never ranks."""
+        seeds = self._measured("literature")
+        if not seeds:
+            return None
+        best = _weighted_f1([_best_test_epoch(record) for record in folds] for folds in seeds)
+        return TestSelection(_weighted_f1([record.test_confusion for record in folds] for folds in seeds), best)
+
+    @cached_property
+    def retention(self) -> Retention | None:
+        """Scores under disturbances; None where they were not measured, and for the majority class."""
+        seeds = self._measured("robustness")
+        if not seeds or not self.modalities:
+            return None
+        undisturbed = _weighted_f1([record.test_confusion for record in folds] for folds in seeds)
+        disturbed = [[record.robustness or {} for record in folds] for folds in seeds]
+        shares = {}
+        for kind, level in [(kind, level) for kind, levels in disturbed[0][0].items() for level in levels]:
+            if undisturbed.mean() and all(level in each.get(kind, {}) for folds in disturbed for each in folds):
+                score = _weighted_f1([each[kind][level] for each in folds] for folds in disturbed)
+                shares[kind, level] = float(score.mean() / undisturbed.mean())
+        return Retention(undisturbed, shares)
+
+    @cached_property
+    def cost(self) -> Cost | None:
+        """Cost of a forward pass; None where it was not timed."""
+        timed = [record.efficiency for record in self.records if record.efficiency is not None]
+        if not timed:
+            return None
+        features = self.records[0].features.values() if self.modalities else ()
+        return Cost(
+            extractors=sum(facts.get("parameters", 0) for facts in features),
+            latency=float(np.median([1000 * each["latency_seconds"] for each in timed])),
+            throughput=float(np.median([each["throughput_utterances"] / each["throughput_seconds"] for each in timed])),
+            devices=frozenset(f"{t['device']} ({t['threads']} thread{'s' * (t['threads'] > 1)})" for t in timed),
+        )
+
+    def _measured(self, measure: str) -> list[list[RunRecord]]:
+        """The records of each complete seed that has the measure in every fold."""
+        return [
+            folds
+            for folds in self.complete_seeds.values()
+            if all(getattr(record, measure) is not None for record in folds)
+        ]
+
+
+def title_with_code(method: str) -> str:
+    """Title of a method, and its code name in backticks where that differs."""
+    return method if title(method) == method else f"{title(method)} `{method}`"
+
+
+def options_text(spec: RunSpec) -> str:
+    """Options as they follow a method's name: ``" (dropout=0.5, hidden=128)"``."""
+    pairs = ", ".join(f"{name}={json.dumps(value)}" for name, value in sorted(spec.options.items()))
+    return f" ({pairs})" if pairs else ""
+
+
+def modalities(spec: RunSpec) -> tuple[str, ...]:
+    """Modalities that a run reads, in the usual order; the majority class reads none."""
+    return () if spec.method == "majority" else tuple(sorted(spec.features, key=modality_order))
+
+
+def modality_order(modality: str) -> tuple[int, str]:
+    """Sorting key of a modality: the known ones first, in their usual order."""
+    return ORDER.index(modality) if modality in ORDER else len(ORDER), modality
 
 
 def _weighted_f1(seeds: Iterable[Sequence[npt.ArrayLike]]) -> Floats:
-    """Of each seed, from one confusion matrix a fold; these are summed first."""
+    """Weighted F1 [seed] of the confusion matrices of each fold, which are summed first."""
     return SCORES["weighted_f1"](np.stack([np.sum([np.asarray(each) for each in folds], 0) for folds in seeds]))
 
 
-def _habit(seeds: Sequence[Sequence[RunRecord]]) -> Habit:
-    return Habit(
-        honest=_weighted_f1([record.test_confusion for record in folds] for folds in seeds),
-        best=_weighted_f1([_best_test_epoch(record) for record in folds] for folds in seeds),
-    )
-
-
 def _best_test_epoch(record: RunRecord) -> npt.NDArray[np.int64]:
-    """Confusion matrix of the epoch that is best on the test set."""
     epochs = np.array(record.literature, np.int64)
     return epochs[np.argmax(SCORES["weighted_f1"](epochs))]
-
-
-def _kept(seeds: Sequence[Sequence[RunRecord]]) -> Kept:
-    whole = _weighted_f1([record.test_confusion for record in folds] for folds in seeds)
-    left = [[record.robustness or {} for record in folds] for folds in seeds]
-    shares = {}
-    for kind, level in [(kind, level) for kind, levels in left[0][0].items() for level in levels]:
-        if whole.mean() and all(level in found.get(kind, {}) for folds in left for found in folds):
-            score = _weighted_f1([found[kind][level] for found in folds] for folds in left)
-            shares[kind, level] = float(score.mean() / whole.mean())
-    return Kept(whole, shares)
-
-
-def _cost(row: Row) -> Cost | None:
-    timed = [record.efficiency for record in row.records if record.efficiency is not None]
-    if not timed:
-        return None
-    features = row.records[0].features.values() if row.modalities else ()
-    return Cost(
-        extractors=sum(facts.get("parameters", 0) for facts in features),
-        latency=float(np.median([1000 * each["latency_seconds"] for each in timed])),
-        throughput=float(np.median([each["throughput_utterances"] / each["throughput_seconds"] for each in timed])),
-        devices=frozenset(
-            f"{each['device']} ({each['threads']} thread{'s' * (each['threads'] > 1)})" for each in timed
-        ),
-    )
-
-
-def in_order(modalities: Iterable[str]) -> list[str]:
-    """Modalities as labels name them."""
-    return sorted(modalities, key=_place)
-
-
-def _place(modality: str) -> tuple[int, str]:
-    return ORDER.index(modality) if modality in ORDER else len(ORDER), modality

@@ -1,4 +1,4 @@
-"""What is known of every simulated corpus, as Markdown tables for docs/simulated.md: information and best scores."""
+"""Information and best possible scores of every simulated corpus, as Markdown tables for docs/simulated.md."""
 
 from __future__ import annotations
 
@@ -8,40 +8,24 @@ from mer_bench.report.formatting import markdown
 
 
 def presets() -> str:
-    """What is known of every preset as two Markdown tables: information and best possible scores."""
-    bits, scores = [], []
+    """Two Markdown tables of every preset: its information, and its best possible scores."""
+    parts = ("Redundant", "Unique 1st", "Unique 2nd", "Synergy")
+    bits: list[tuple[str, ...]] = [("Corpus", "Bits", "By way of showing", "Decomposition of", *parts)]
+    scores: list[tuple[str, ...]] = [("Corpus", "Labels", "Text", "Audio", "Vision", "All", "All, dialogue")]
     for name, dials in PRESETS.items():
         known = truth(dials)
         whole = "+".join(dials.modalities)
-        first, second = (dials.modalities[:1], dials.modalities[1:])
-        atoms = known["decomposition"][f"{'+'.join(first)} | {'+'.join(second)}"]
-        bits.append((
-            f"`{name}`",
-            f"{known['information'][whole]:.2f}",
-            ", ".join(f"`{way}` {each:.2f}" for way, each in known["evidence"].items()),
-            f"{first[0]} against {' + '.join(second)}",
-            *(f"{round(each, 2) + 0.0:.2f}" for each in atoms.values()),
-        ))  # fmt: skip
+        first, others = dials.modalities[0], dials.modalities[1:]
+        shares = known["decomposition"][f"{first} | {'+'.join(others)}"].values()
+        evidence = ", ".join(f"`{way}` {each:.2f}" for way, each in known["evidence"].items())
+        numbers = (f"{round(each, 2) + 0.0:.2f}" for each in shares)
+        against = f"{first} against {' + '.join(others)}"
+        bits.append((f"`{name}`", f"{known['information'][whole]:.2f}", evidence, against, *numbers))
         label_set, tracks = next(iter(known["attainable"].items()))
-        alone, context = tracks["utterance"], tracks["dialogue"]
-        one = (alone.get(modality) for modality in ("text", "audio", "vision"))
-        scores.append((
-            f"`{name}`",
-            label_set,
-            *(_score(each) if each else "–" for each in (*one, alone[whole], context[whole])),
-        ))  # fmt: skip
-    head = (
-        "Corpus",
-        "Bits",
-        "By way of showing",
-        "Decomposition of",
-        "Redundant",
-        "Unique 1st",
-        "Unique 2nd",
-        "Synergy",
-    )
-    columns = ("Corpus", "Labels", "Text", "Audio", "Vision", "All", "All, dialogue")
-    return markdown([head, *bits], "<><<>>>>") + "\n" + markdown([columns, *scores], "<<>>>>>")
+        one = [tracks["utterance"].get(modality) for modality in ("text", "audio", "vision")]
+        best = [*one, tracks["utterance"][whole], tracks["dialogue"][whole]]
+        scores.append((f"`{name}`", label_set, *(_score(each) if each else "–" for each in best)))
+    return markdown(bits, "<><<>>>>") + "\n" + markdown(scores, "<<>>>>>")
 
 
 def _score(rates: dict[str, float]) -> str:

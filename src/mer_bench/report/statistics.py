@@ -1,20 +1,20 @@
-"""Which differences are real: intervals and paired tests on confusion matrices. Needs numpy, never torch.
+"""Which differences are real: intervals and paired tests on confusion matrices. Needs numpy, but not torch.
 
-The evidence for a method is an array ``counts`` [seed, cluster, class, class]: what each of its trainings (one seed,
-all folds) made of each cluster of test utterances. Utterances of one dialogue, or of one actor of RAVDESS, are not
-independent, so clusters are what is resampled; trainings differ by their seed, so seeds are resampled as well, crossed
-with the clusters. A method's score is the mean over seeds of the score of its matrices summed over clusters.
+The data of a method are an array ``counts`` [seed, cluster, class, class]: the confusion matrix of each of its
+trainings (one seed, all folds) on each cluster of test utterances. Utterances of one dialogue, or of one actor of
+RAVDESS, are not independent, so whole clusters are resampled. Trainings differ by their seed, so seeds are resampled as
+well, crossed with the clusters. The score of a method is the mean over seeds of the score of its matrices summed over
+clusters.
 
-From n clusters, and likewise seeds, n - 1 are drawn at a time (Rao and Wu, "Resampling inference with complex survey
+From n clusters, and from n seeds, n - 1 are drawn at a time (Rao and Wu, "Resampling inference with complex survey
 data", JASA 83, 1988): drawing n would make the variance too small by the factor (n - 1) / n, which matters for five
-seeds. One seed cannot be resampled; what is said of a method that has but one holds for that training alone.
+seeds. One seed cannot be resampled: the results of a method with only one seed hold for that training alone.
 
-The generator's seed is fixed: equal counts give equal numbers.
+The seed of the random generator is fixed: equal counts give equal numbers.
 """
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,32 +28,47 @@ Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 10_000
-LEVEL = 0.95  #: of every interval; differences count from p < 1 - LEVEL
+LEVEL = 0.95  #: level of every interval; differences are significant for p < 1 - LEVEL
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """A method's score, and what it might have been with other test clusters and other seeds."""
+    """Bootstrap of a method's score.
+
+    Attributes:
+        score: The score.
+        resampled: Its value [resample] on resampled clusters and seeds.
+        support: Test utterances [cluster, class].
+    """
 
     score: float
-    resampled: Floats  #: [resample]
-    support: Counts  #: [cluster, class] utterances
+    resampled: Floats
+    support: Counts
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the score lies with 95 % confidence."""
+        """Interval of the score at :data:`LEVEL`."""
         return _tails(self.resampled)
 
 
 @dataclass(frozen=True)
 class Friedman:
-    """Friedman's test that methods rank alike in every block, and Nemenyi's critical difference of mean ranks."""
+    """Friedman's test that methods rank alike in every block, and Nemenyi's critical difference of mean ranks.
 
-    ranks: tuple[float, ...]  #: mean rank of each method, 1 = best; equal scores share their ranks' mean
-    chi2: float  #: corrected for ties
+    Attributes:
+        ranks: Mean rank of each method, 1 = best; equal scores share the mean of their ranks.
+        chi2: Test statistic, corrected for ties.
+        df: Degrees of freedom.
+        p: p-value.
+        critical: Mean ranks that are further apart differ significantly, at :data:`LEVEL` for all pairs together.
+        blocks: Number of blocks.
+    """
+
+    ranks: tuple[float, ...]
+    chi2: float
     df: int
     p: float
-    critical: float  #: mean ranks that are further apart differ, at :data:`LEVEL` for all pairs at once
+    critical: float
     blocks: int
 
 
@@ -73,24 +88,24 @@ def resample(counts: Counts, score: str = "weighted_f1", *, stream: int = 0, res
     Args:
         counts: [seed, cluster, class, class].
         score: A name in :data:`mer_bench.metrics.SCORES`.
-        stream: Methods that are compared need streams of their own: their seeds are drawn independently. Clusters are
-            drawn alike in all streams, so that a comparison is paired.
-        resamples: How many.
+        stream: Number of an independent random stream for the seeds. Methods that are compared need different ones.
+            Clusters are drawn alike in all streams, so that comparisons are paired.
+        resamples: Number of resamples.
     """
     parts = np.stack(margins(counts)).astype(np.float32)  # [part, class, seed, cluster]
-    # one product; whole numbers are exact in single precision up to 16 million utterances
+    # one matrix product; integers are exact in single precision up to 16 million utterances
     pooled = parts.reshape(-1, counts.shape[1]) @ _draws(counts.shape[1], resamples, -1)
     scores = SCORES_FROM_MARGINS[score](*pooled.astype(np.float64).reshape(*parts.shape[:-1], resamples))
-    weights = _draws(len(counts), resamples, stream)  # and scores: [seed, resample]
+    weights = _draws(len(counts), resamples, stream)  # [seed, resample], as scores
     return Evidence(
         float(SCORES[score](counts.sum(1)).mean()), (scores * weights).sum(0) / weights.sum(0), counts[0].sum(-1)
     )
 
 
 def difference(a: Evidence, b: Evidence) -> Difference:
-    """Method a less method b.
+    """Score of method a minus that of method b, paired.
 
-    The p-value is the share of resamples that deviate from the difference by as much as it does from zero.
+    The p-value is the share of resamples that deviate from the difference by at least as much as it differs from zero.
 
     Raises:
         ValueError: the two were not tested on the same utterances.
@@ -103,27 +118,26 @@ def difference(a: Evidence, b: Evidence) -> Difference:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values of a family of tests, corrected for their number by Holm's step-down method."""
-    if not p_values:
-        return []
-    from statsmodels.stats.multitest import multipletests
+    """The p-values of a family of tests, corrected for their number by Holm's step-down method, in the same order.
 
-    gc.freeze()  # it collects garbage in every call: not among thousands of records
-    try:
-        return [float(p) for p in multipletests(p_values, method="holm")[1]]
-    finally:
-        gc.unfreeze()
+    Source: Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statistics 6, 1979.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for smaller, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, p_values[index] * (len(p_values) - smaller)))
+        corrected[index] = largest
+    return corrected
 
 
 def significant(p: float) -> bool:
-    """Whether a p-value, corrected where it is one of a family, says that there is a difference."""
+    """Whether a p-value, corrected if it is one of a family, shows a difference at :data:`LEVEL`."""
     return p < 1 - LEVEL
 
 
 def friedman(scores: Floats) -> Friedman:
-    """Whether some methods rank higher than others over several blocks (Demsar, JMLR 7, 2006).
+    """Test whether some methods rank higher than others over several blocks (Demsar, JMLR 7, 2006).
 
-    The p-value is that of the chi-square distribution, the usual one; of few blocks it is somewhat too large.
+    The p-value is that of the usual chi-square approximation; with few blocks it is somewhat too large.
 
     Args:
         scores: [block, method], higher is better; blocks are independent of each other.
@@ -137,7 +151,7 @@ def friedman(scores: Floats) -> Friedman:
     if min(blocks, methods) < 3:
         raise ValueError(f"{blocks} blocks and {methods} methods; Friedman's test needs three of each")
     ranks = rankdata(-scores, axis=1).mean(0)
-    equal = (scores == scores[:, :1]).all()  # nothing but ties: the statistic is 0 / 0
+    equal = (scores == scores[:, :1]).all()  # only ties: the statistic is 0 / 0
     chi2, p = (0.0, 1.0) if equal else friedmanchisquare(*scores.T)
     critical = studentized_range.ppf(LEVEL, methods, np.inf) * np.sqrt(methods * (methods + 1) / (12 * blocks))
     return Friedman(tuple(map(float, ranks)), float(chi2), methods - 1, float(p), float(critical), blocks)
@@ -150,7 +164,7 @@ def _tails(values: Floats) -> tuple[float, float]:
 
 @lru_cache(maxsize=16)
 def _draws(n: int, resamples: int, stream: int) -> npt.NDArray[np.float32]:
-    """How often each of n things is drawn [n, resample], n - 1 at a time; streams are independent."""
+    """How often each of n items is drawn [n, resample] in n - 1 draws; streams are independent."""
     if n == 1:
         return np.ones((1, resamples), np.float32)
     generator = np.random.default_rng((n, stream + 1))
