@@ -1,4 +1,4 @@
-"""Ablations: every cell is an option of its method, its suites run it beside the whole, and it is never ranked."""
+"""Ablations: options of their method that the suites run beside the whole method, and that are never ranked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mer_bench.training.build import options_of
 from mer_bench.training.suite import Row, read_suite
 
 SUITES = Path(__file__).parents[2] / "benchmarks"
-#: what would be computed twice: on two modalities one graph holds one pair; a clip of RAVDESS has but one turn
+#: cells that equal others: two modalities make one pair per graph; a clip of RAVDESS has only one turn
 SAME = {
     "ravdess": {"text guides, not audio", "one graph of all modalities", "edges within an utterance only",
                 "edges to all turns"},
@@ -76,12 +76,12 @@ def test_an_ablation_is_compared_with_its_whole_and_never_ranked() -> None:
     (table,) = tables(RECORDS)
     # an ablation of what was not run is a row like any other
     assert [row.label for row in table.rows] == ["cfn_sr (hidden=8)", "tacfn (residual=false)"]
-    same, worse = (next(row for row in table.ablations if row.options.get(switch) is False and row.method == "cfn_sr")
+    same, worse = (next(row for row in table.ablations if row.spec.options.get(switch) is False and row.method == "cfn_sr")
                    for switch in ("cross_modal", "residual"))  # fmt: skip
-    assert table.change[same][0].effect == 0
-    assert table.change[same][1] == 1
-    assert table.change[worse][0].effect < -0.2
-    assert table.change[worse][1] < 0.05
+    assert table.ablation_effects[same][0].effect == 0
+    assert table.ablation_effects[same][1] == 1
+    assert table.ablation_effects[worse][0].effect < -0.2
+    assert table.ablation_effects[worse][1] < 0.05
     page = report.leaderboard(RECORDS, [])
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "without the" in line]
     assert [line[:2] for line in lines] == [
@@ -103,8 +103,8 @@ def test_the_html_report_has_the_same_cells() -> None:
 
     text = re.sub(r"\s+", " ", page(RECORDS, published=[]))
     rows = re.findall(r'<tr class="(whole|part)"><th scope="row">(.*?)</th>(.*?)</tr>', text)
-    assert [row[:2] for row in rows] == [
-        ("whole", "cfn_sr (hidden=8)"), ("part", "without the cross-modal block"), ("part", "without the residual")
+    assert [(kind, name.strip()) for kind, name, _ in rows] == [
+        ("whole", "CFN-SR <code>cfn_sr</code> (hidden=8)"), ("part", "without the cross-modal block"), ("part", "without the residual")
     ]  # fmt: skip
     assert "+0.0 (+0.0 to +0.0) ≈" in rows[1][2]
     assert "what a method loses" not in page(RECORDS[:3], published=[])

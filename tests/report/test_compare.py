@@ -57,7 +57,7 @@ def test_difference_and_gains_stand_in_the_text(tmp_path: Path) -> None:
     text = describe(found, tmp_path, 5)
     assert text.startswith("meld: emotion, official, utterance track: a against b")
     assert "+3.3 points" in text
-    # one utterance all seeds of b get wrong; each of the others only one seed does
+    # all seeds of b are wrong on one utterance; on each of the others only one seed is
     assert "they differ on 1 of 60 utterances" in text
     assert "words" not in text  # no corpus, no utterances
 
@@ -77,13 +77,13 @@ def test_another_table_than_that_of_the_runs_is_not_shown(corpus: Path) -> None:
 def test_without_clusters_there_is_no_test(tmp_path: Path) -> None:
     (found,) = compare([replace(r, test_by_cluster=None) for r in RECORDS], "a", "b")
     assert found.difference is None
-    assert "no test" in describe(found, tmp_path, 5)
+    assert "There is no test" in describe(found, tmp_path, 5)
 
 
 def test_methods_that_cannot_be_compared_are_one_sentence() -> None:
     with pytest.raises(Misuse, match="did you mean 'a'"):
         compare(RECORDS, "aa", "b")
-    with pytest.raises(Misuse, match="no table of iemocap holds both 'a' and 'b'"):
+    with pytest.raises(Misuse, match="no table of iemocap has both 'a' and 'b'"):
         compare(RECORDS, "a", "b", "iemocap")
 
 
@@ -96,7 +96,7 @@ def test_rows_are_found_by_their_label_ablations_included(tmp_path: Path) -> Non
     (found,) = compare(records, "cfn_sr", "cfn_sr (residual=false)")
     assert found.difference is not None
     assert found.difference.effect == pytest.approx(2 / 60, abs=0.003)
-    assert "cfn_sr against cfn_sr (residual=false) †" in describe(found, tmp_path, 0)
+    assert "CFN-SR `cfn_sr` against CFN-SR `cfn_sr` (residual=false) †" in describe(found, tmp_path, 0)
 
 
 def test_a_method_is_the_row_that_reads_most_unless_its_modalities_are_named(tmp_path: Path) -> None:

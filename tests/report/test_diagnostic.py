@@ -18,7 +18,7 @@ from mer_bench.report.formatting import p_value, probability
 from mer_bench.report.tables import tables
 from mer_bench.training.suite import read_suite
 
-#: Of 60 utterances of three equal classes and 0.8 as the best possible accuracy, 20 are chance and 48 all there is.
+#: of 60 utterances of three equal classes, 20 are right by chance and at most 48 (0.8) can be
 BEST = {"utterance": {"text": {"accuracy": 0.8, "weighted_f1": 0.8}}, "dialogue": {"text": {"accuracy": 0.9}}}
 
 
@@ -48,27 +48,27 @@ RECORDS = [
 
 def test_lines_hold_shares_of_what_the_track_allows_best_mean_first() -> None:
     lines = collect(tables(RECORDS))
-    assert [(line.method, line.track) for line in lines] == [
+    assert [(line.row.method, line.track) for line in lines] == [
         ("tensor_fusion", "utterance"), ("late_average", "utterance"), ("unimodal", "utterance"),
         ("sync_tva", "dialogue"),
     ]  # fmt: skip
-    by_name = {line.method: line.shares for line in lines}
+    by_name = {line.row.method: line.shares for line in lines}
     assert by_name["late_average"] == pytest.approx({"redundant": 1.0, "synergy": 0.0})
     assert by_name["tensor_fusion"] == pytest.approx({"redundant": 25 / 28, "synergy": 21 / 28})
     assert by_name["unimodal"]["synergy"] == pytest.approx(-3 / 28)
     assert by_name["sync_tva"] == pytest.approx({"redundant": 34 / 34})  # the dialogue track allows 54
 
 
-def test_of_a_method_only_the_rows_on_most_corpora_stand_in_the_map() -> None:
+def test_of_a_method_only_the_rows_on_most_corpora_are_in_the_table() -> None:
     ablation = run("tensor_fusion", "synergy", 60, options={"hidden": 3})
-    assert collect(tables([*RECORDS, ablation])) == collect(tables(RECORDS))
+    assert shares(tables([*RECORDS, ablation])) == shares(tables(RECORDS))
 
 
 def test_the_table_has_the_corpora_in_their_order_and_a_mean_where_none_is_absent() -> None:
     lines = [re.split(r" *\| *", line)[1:-1] for line in shares(tables(RECORDS)).splitlines()]
     assert lines[0] == ["Method", "Track", "redundant", "synergy", "mean"]
-    assert ["tensor_fusion", "utterance", "89", "75", "82"] in lines
-    assert ["sync_tva (hidden=64) †", "dialogue", "100", "–", "–"] in lines
+    assert ["TFN `tensor_fusion`", "utterance", "89", "75", "82"] in lines
+    assert ["Sync-TVA `sync_tva` (hidden=64) †", "dialogue", "100", "–", "–"] in lines
 
 
 def test_other_corpora_do_not_enter() -> None:
@@ -134,9 +134,9 @@ def test_the_picture_has_every_number_and_equal_records_give_equal_bytes(tmp_pat
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", first)
     cells = [text for text in texts if re.fullmatch(r"[-−]?\d+|–", text)]
     assert cells == ["89", "75", "100", "0", "100", "-11", "100", "–"]
-    assert {"tensor_fusion", "sync_tva (hidden=64) †", "redundant", "synergy"} <= set(texts)
+    assert {"TFN", "Sync-TVA (hidden=64) †", "redundant", "synergy"} <= set(texts)
 
 
-def test_a_small_p_value_is_never_written_as_nought() -> None:
+def test_a_small_p_value_is_never_written_as_zero() -> None:
     written = [(probability(p), p_value(p)) for p in (0.0004, 0.001, 0.0234)]
     assert written == [("< 0.001", "p < 0.001"), ("0.001", "p = 0.001"), ("0.023", "p = 0.023")]

@@ -1,8 +1,10 @@
-"""The leaderboard: what stands in which table, what is scored from what, and bytes that depend on nothing else."""
+"""The leaderboard: which rows a table has, how they are scored, and that equal records give equal bytes."""
 
 from __future__ import annotations
 
+import csv
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,9 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mer_bench.errors import Misuse
 from mer_bench.metrics import SCORES
 from mer_bench.records import RunRecord, RunSpec, Training, load_records, write_record
 from mer_bench.report import leaderboard as report
+from mer_bench.report.columns import print_table
+from mer_bench.report.formatting import latex
 from mer_bench.report.protocols import PROTOCOLS
 from mer_bench.report.tables import tables
 
@@ -82,7 +87,8 @@ def line(page: str, *needles: str) -> str:
 
 
 def cells(text: str) -> list[str]:
-    return [cell.strip() for cell in text.strip("|").split("|")]
+    """Cells of a line; of a method's name and code name the code name alone."""
+    return [re.sub(r"^[^`]+ `(\w+)`", r"\1", cell.strip()) for cell in text.strip("|").split("|")]
 
 
 def score_rows(page: str) -> list[list[str]]:
@@ -255,7 +261,7 @@ def test_simulated_corpora_show_the_share_of_what_is_attainable() -> None:
     page = report.leaderboard(records)
     assert {row[1]: row[7] for row in score_rows(page)} == {"majority": "0 %", "lmf": "67 %", "early_concat": "133 %"}
     assert "text + audio 90.0 (80.0); audio 60.0 (50.0)." in page
-    assert {row[7] for row in score_rows(report.leaderboard(records[1:]))} == {"–"}  # nothing says what chance is
+    assert "| Attained" not in report.leaderboard(records[1:])  # the accuracy of the largest class is not known
     deep = [replace(each, context="dialogue") for each in records[:2]]
     assert [row[7] for row in score_rows(report.leaderboard(deep))] == ["50 %", "0 %"]
     assert "Attained" not in report.leaderboard([make(simulated=True), make()])
@@ -276,7 +282,9 @@ def test_options_and_provenance_stand_in_the_label() -> None:
     records.append(make("mean", provenance="baseline", options={"by": "a|b"}))
     labels = {row[1] for row in score_rows(report.leaderboard(records[:2]))}
     assert labels == {"cfn_sr (k=3, self_attention=false)", "tva †"}
-    assert 'mean (by="a\\|b") °' in report.leaderboard(records)
+    page = report.leaderboard(records)
+    assert 'mean (by="a\\|b") °' in page
+    assert "| CFN-SR `cfn_sr` (k=3, self_attention=false) |" in page
 
 
 def test_only_the_newest_version_of_a_method_counts() -> None:
@@ -303,9 +311,7 @@ def test_scores_by_class_leave_out_classes_without_utterances() -> None:
 def test_notes_name_features_and_counts() -> None:
     page = report.leaderboard(suite())
     digest = SETS["text"].encode().hex()[:12]
-    expected = (
-        f"- Features `minilm` (text): org/minilm, r1, last; 384 wide, 22,713,216 frozen parameters; sha256 `{digest}`."
-    )
+    expected = f"- Features `minilm` (text): org/minilm, r1, last; 384 columns, 22,713,216 frozen parameters; sha256 `{digest}`."
     assert expected in page.splitlines()
     assert "six speaker-independent folds" in page
     assert line(page, "train 900", "tested in all")
@@ -334,29 +340,29 @@ def block(page: str, head: str) -> dict[str, list[str]]:
     return rows
 
 
-def test_the_habit_of_the_best_test_epoch_is_priced_and_never_ranks() -> None:
+def test_choosing_the_epoch_on_the_test_set_is_shown_and_never_ranks() -> None:
     epochs = [_right(12), _right(24), _right(18)]
     plain = [make("a", s, f, protocol="p", hits=h) for s in range(2) for f, h in enumerate((18, 12))]
     plain += [make("b", 0, f, protocol="p", hits=15) for f in range(2)]
-    habit = [replace(record, literature=epochs) for record in plain[:4]]
-    page, honest = report.leaderboard(habit + plain[4:]), report.leaderboard(plain)
+    measured = [replace(record, literature=epochs) for record in plain[:4]]
+    page, honest = report.leaderboard(measured + plain[4:]), report.leaderboard(plain)
     assert score_rows(page) == score_rows(honest)
-    assert "Literature" not in honest
+    assert "| Best test epoch" not in honest
     before, after = (float(100 * SCORES["weighted_f1"](np.array(_right(h)))) for h in (15, 24))
     expected = ["text + audio", f"{before:.2f} ± 0.00", f"{after:.2f} ± 0.00", f"{after - before:+.2f}"]
-    assert block(page, "Literature") == {"a": expected}  # b has not been measured
+    assert block(page, "Best test epoch") == {"a": expected}  # b has not been measured
     assert line(page, "*Optimistic*, never ranked").endswith(f"on average {after - before:.1f}.")
 
 
-def test_the_habit_is_priced_on_the_seeds_that_have_it_in_every_fold() -> None:
+def test_the_best_test_epoch_counts_seeds_that_have_it_in_every_fold() -> None:
     records = [make("a", s, f, protocol="p", hits=15 + s) for s in range(3) for f in range(2)]
     chosen = {(0, 0), (0, 1), (1, 0)}  # one seed wholly, one by half
     records = [replace(r, literature=[_right(21)]) if (r.spec.seed, r.spec.fold) in chosen else r for r in records]
     f1 = [f"{100 * SCORES['weighted_f1'](np.array(_right(hits))):.2f}" for hits in (15, 21)]
-    assert block(report.leaderboard(records), "Literature")["a"][1:3] == f1
+    assert block(report.leaderboard(records), "Best test epoch")["a"][1:3] == f1
 
 
-def test_what_is_kept_without_retraining_is_a_share_of_the_weighted_f1() -> None:
+def test_what_remains_without_retraining_is_a_share_of_the_weighted_f1() -> None:
     half, none = _right(15), _right(0)
     found = {"only": {"audio": none, "text": half}, "missing": {"0.3": half, "0.5": half, "0.7": half},
              "noise": {"20": half, "10": half, "0": none}}  # fmt: skip
@@ -365,14 +371,14 @@ def test_what_is_kept_without_retraining_is_a_share_of_the_weighted_f1() -> None
     records.append(replace(alone, robustness={"noise": {"10": half, "0": half}}))
     records.append(replace(make("majority", hits=30), robustness=found))
     page = report.leaderboard([*records, make("b")])
-    kept = f"{100 * SCORES['weighted_f1'](np.array(half)):.0f} %"
-    rows = block(page, "Kept")
-    head = cells(line(page, "| Kept"))[3:]
+    retained = f"{100 * SCORES['weighted_f1'](np.array(half)):.0f} %"
+    rows = block(page, "Retained")
+    head = cells(line(page, "| Retained"))[3:]
     assert head == ["Only text", "Only audio", "Missing 0.3", "Missing 0.5", "Missing 0.7", "Noise 10 dB", "Noise 0 dB"]
-    assert rows["a"][2:] == [kept, "0 %", kept, kept, kept, kept, "0 %"]
-    assert rows["unimodal"][2:] == ["–"] * 5 + [kept] * 2
+    assert rows["a"][2:] == [retained, "0 %", retained, retained, retained, retained, "0 %"]
+    assert rows["unimodal"][2:] == ["–"] * 5 + [retained] * 2
     assert set(rows) == {"a", "unimodal"}  # the majority class reads nothing that could be missing
-    assert "| Kept" not in report.leaderboard([make("a"), make("b")])
+    assert "| Retained" not in report.leaderboard([make("a"), make("b")])
 
 
 def test_costs_stand_in_a_table_of_their_own_with_the_device() -> None:
@@ -409,8 +415,11 @@ def test_tables_are_aligned_in_raw_form() -> None:
 def test_terminal_table_shows_one_corpus() -> None:
     text = report.main_table(suite(), "simulated_meld")
     assert text.splitlines()[0] == "simulated_meld: emotion, official, utterance track (simulated)"
-    assert text.splitlines()[1].split() == ["method", "modalities", "weighted", "F1", "accuracy", "seeds"]
+    assert text.splitlines()[1].split() == ["method", "name", "modalities", "weighted", "F1", "accuracy", "seeds"]
     assert len(text.splitlines()) == 3
+    assert ["Sync-TVA", "sync_tva", "†"] in [
+        line.split()[:3] for line in report.main_table(suite(), "meld").splitlines()
+    ]
     assert report.main_table([], "meld") == ""
 
 
@@ -479,6 +488,40 @@ def test_importing_the_report_imports_nothing_heavy(heavy: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("format", ["markdown", "csv", "latex"])
+def test_a_table_is_printed_in_every_format(format: str) -> None:
+    best = clustered("mm_dfn", 0, 9, options={"by": "a&b"}, provenance="reconstruction")
+    records = [best, *(clustered("lmf", s, 5, context="dialogue") for s in range(2)), make("majority", hits=3)]
+    (table,) = [table for table in tables([replace(each, context="dialogue") for each in records])]
+    printed, low = print_table(table, format), 100 * table.evidence[table.rows[0]].interval[0]
+    if format == "markdown":
+        assert printed in report.leaderboard([*records[:0], *table.records])
+    elif format == "csv":
+        head, first, *_, last = csv.reader(printed.splitlines())
+        found, majority = dict(zip(head, first, strict=True)), dict(zip(head, last, strict=True))
+        assert found["Method"] == 'MM-DFN (by="a&b") †'
+        assert (found["Method, code name"], found["Parameters"]) == ("mm_dfn", "123456")
+        assert float(found["Weighted F1"]) == pytest.approx(100 * table.rows[0].weighted_f1, abs=1e-4)
+        assert float(found["95 % interval"]) == pytest.approx(low, abs=1e-4)
+        assert found["Weighted F1, standard deviation"] == majority["Rank"] == majority["95 % interval"] == ""
+    else:
+        lines = printed.splitlines()
+        assert lines[:2] == [r"\begin{tabular}{rllrrrrrrrl}", r"\toprule"]
+        assert lines[2].startswith(r"Rank & Method & Modalities & Weighted F1 & 95 \% interval &")
+        assert lines[4].startswith(r'1 & MM-DFN \texttt{mm\_dfn} (by="a\&b") $\dagger$ & text + audio &')
+        assert lines[-3].startswith("-- & Majority class")
+    with pytest.raises(Misuse, match="did you mean 'latex'"):
+        print_table(table, "latx")
+
+
+def test_special_characters_of_latex_are_escaped() -> None:
+    printed = latex([["a\\b", "50 % ± 2"], ["*{x}*", "~^#$_<|>"]], "<>")
+    assert r"a\textbackslash{}b & 50 \% $\pm$ 2 \\" in printed
+    assert (
+        r"\textit{\{x\}} & \textasciitilde{}\textasciicircum{}\#\$\_\textless{}\textbar{}\textgreater{} \\" in printed
+    )
+
+
 # --- evidence ---------------------------------------------------------------------------------------------------------
 
 
@@ -508,13 +551,13 @@ def test_rows_say_how_certain_they_are_and_which_are_tied() -> None:
     assert not single[5].endswith("≈")
     low, high = (float(bound) for bound in single[4].split(" to "))
     assert low < float(single[3].split(" ")[0]) < high
-    assert "over the best single modality, text (unimodal)." in page
+    assert "over the best single modality, text (Single modality)." in page
     assert "bootstrap over dialogues and seeds" in page
 
 
 def test_one_seed_is_said_to_be_one() -> None:
     page = report.leaderboard([clustered(name, 0, hits) for name, hits in (("a", 8), ("b", 3))])
-    assert "no seeds, since there is but one" in page
+    assert "bootstrap over dialogues, but not over seeds, as there is only one" in page
 
 
 def test_folds_bring_their_clusters() -> None:

@@ -19,6 +19,7 @@ from test_page import EVIL, simulated
 
 from mer_bench.records import RunRecord
 from mer_bench.report import page
+from mer_bench.report.pairs import pairs
 from mer_bench.report.tables import tables
 
 pytest.importorskip("jinja2")
@@ -45,8 +46,8 @@ def browser_path() -> str:
 def made() -> list[RunRecord]:
     """Three methods and the majority class on one corpus, its simulated likeness, and another corpus without text."""
     runs = [
-        replace(record(name, seed, wrong), parameters=[5000, 70, 900, 0][place])
-        for place, (name, wrong) in enumerate(WRONG.items())
+        replace(record(name, seed, wrong), parameters=[5000, 70, 900, 0][index])
+        for index, (name, wrong) in enumerate(WRONG.items())
         for seed in range(2)
     ]
     runs[0] = replace(runs[0], device=EVIL)
@@ -98,8 +99,8 @@ def tab(browser: Any, url: str) -> Iterator[Any]:
 def column(tab: Any, table: str, name: str) -> list[str]:
     """What the visible rows of a table say in a column."""
     names = [text.strip() for text in tab.locator(f"{table} .ranking > thead > tr:last-child > th").all_inner_texts()]
-    place = names.index(name) + 1
-    cells = tab.locator(f"{table} .ranking > tbody:not([hidden]) > tr:first-child > :nth-child({place})")
+    position = names.index(name) + 1
+    cells = tab.locator(f"{table} .ranking > tbody:not([hidden]) > tr:first-child > :nth-child({position})")
     return [text.split("\n")[0].strip() for text in cells.all_inner_texts()]
 
 
@@ -114,13 +115,13 @@ def wear(tab: Any, scheme: str) -> None:
 
 
 def test_a_heading_sorts_and_pressing_it_again_turns_the_order(tab: Any) -> None:
-    assert column(tab, "#t1", "Method") == ["a", "b", "zeta", "majority"]
+    assert column(tab, "#t1", "Method") == ["a", "b", "zeta", "Majority class"]
     press = tab.locator("#t1").get_by_role("button", name="Parameters", exact=True)
     press.click()
-    assert column(tab, "#t1", "Parameters") == ["0", "70", "900", "5 k"]
+    assert column(tab, "#t1", "Parameters") == ["0", "70", "900", "5,000"]
     assert (state(tab, "Parameters"), state(tab, "Rank")) == ("ascending", None)
     press.click()
-    assert column(tab, "#t1", "Method") == ["a", "zeta", "b", "majority"]
+    assert column(tab, "#t1", "Method") == ["a", "zeta", "b", "Majority class"]
     assert state(tab, "Parameters") == "descending"
     assert column(tab, "#t2", "Method") == ["a", "zeta"]  # other tables stay as they are
     tab.locator("#t1").get_by_role("button", name="Weighted F1", exact=True).click()
@@ -141,7 +142,7 @@ def test_a_column_under_the_heading_of_a_group_sorts_by_itself(tab: Any) -> None
     for order in (["9.00", "20.00", "–", "–"], ["20.00", "9.00", "–", "–"]):
         press.click()
         assert column(tab, "#t1", "Latency, ms") == order
-    assert column(tab, "#t1", "Method") == ["a", "zeta", "b", "majority"]
+    assert column(tab, "#t1", "Method") == ["a", "zeta", "b", "Majority class"]
     tab.locator("#t1 .ranking > tbody > tr > td", has_text="20.00").first.hover()
     assert tab.get_by_role("tooltip").inner_text() == f"on {EVIL} (2 threads)"
 
@@ -168,9 +169,9 @@ def test_the_keyboard_alone_reaches_skips_sorts_and_opens(tab: Any) -> None:
             break
     assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     tab.keyboard.press("Enter")
-    assert column(tab, "#t1", "Method") == ["a", "b", "majority", "zeta"]
+    assert column(tab, "#t1", "Method") == ["a", "b", "Majority class", "zeta"]
     tab.keyboard.press("Enter")
-    assert column(tab, "#t1", "Method") == ["zeta", "majority", "b", "a"]
+    assert column(tab, "#t1", "Method") == ["zeta", "Majority class", "b", "a"]
     assert state(tab, "Method") == "descending"
     for _ in range(40):
         tab.keyboard.press("Tab")
@@ -193,12 +194,12 @@ def test_filters_leave_the_rows_that_match_and_say_how_many(tab: Any) -> None:
     tab.get_by_role("button", name="Reset", exact=True).click()
     tab.get_by_role("combobox", name="Track", exact=True).select_option("utterance")
     assert count.inner_text() == "8 rows in 2 tables"
-    tab.get_by_role("combobox", name="Reads", exact=True).select_option("none")
-    assert column(tab, "#t1", "Method") == ["majority"]
+    tab.get_by_role("combobox", name="Modalities", exact=True).select_option("none")
+    assert column(tab, "#t1", "Method") == ["Majority class"]
     tab.get_by_role("button", name="Reset", exact=True).click()
     tab.get_by_role("searchbox", name="Method", exact=True).fill("ZETA major")
     assert count.inner_text() == "5 rows in 3 tables"
-    assert column(tab, "#t1", "Method") == ["zeta", "majority"]
+    assert column(tab, "#t1", "Method") == ["zeta", "Majority class"]
     tab.get_by_role("searchbox", name="Method", exact=True).fill("no such thing")
     assert count.inner_text() == "0 rows in 0 tables"
     tab.get_by_role("button", name="Reset the filter").click()
@@ -207,7 +208,7 @@ def test_filters_leave_the_rows_that_match_and_say_how_many(tab: Any) -> None:
 
 def test_two_methods_are_compared_as_the_statistics_say(tab: Any) -> None:
     (table,) = (t for t in tables(made()) if t.first.spec.dataset == "meld")
-    data = page.pairs(table)
+    data = pairs(table)
     panel = tab.locator("#t1 .compare")
     panel.locator("summary").click()
     text = panel.locator(".result").inner_text()
@@ -221,9 +222,9 @@ def test_two_methods_are_compared_as_the_statistics_say(tab: Any) -> None:
     assert f"{-effect:+.1f} points, 95 % interval {-high:+.1f} to {-low:+.1f}".replace("-", "−") in text
     assert "mer-bench compare zeta b --dataset meld" in text
     gains = [row.split("\t") for row in panel.locator("tbody tr").all_inner_texts()]
-    for (name, count, a, b, gain, *_), place in zip(gains, range(3), strict=True):
-        mine, yours = data["f1"][2][place], data["f1"][1][place]
-        assert (name, count) == (table.first.classes[place], "20")
+    for (name, count, a, b, gain, *_), index in zip(gains, range(3), strict=True):
+        mine, yours = data["f1"][2][index], data["f1"][1][index]
+        assert (name, count) == (table.first.classes[index], "20")
         assert (a, b, gain) == (f"{mine:.1f}", f"{yours:.1f}", f"{mine - yours:+.1f}".replace("-", "−"))
     panel.get_by_role("button", name="Swap").click()
     assert f"{effect:+.1f} points".replace("-", "−") in panel.locator(".result").inner_text()

@@ -1,4 +1,4 @@
-"""Pictures: one for each table and kind, the same bytes for the same records, nothing drawn that is not known."""
+"""Plots: one per table and kind, equal bytes for equal records, and nothing is drawn that is not known."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ WRONG = {"a": [7], "b": [7, 20, 40], "c": list(range(0, 60, 4)), "majority": lis
 
 @pytest.fixture(scope="module")
 def records() -> list[RunRecord]:
-    made = [replace(record(name, seed, wrong), parameters=10 ** (3 + place))
-            for place, (name, wrong) in enumerate(WRONG.items()) for seed in range(2)]  # fmt: skip
+    made = [replace(record(name, seed, wrong), parameters=10 ** (3 + index))
+            for index, (name, wrong) in enumerate(WRONG.items()) for seed in range(2)]  # fmt: skip
     return [measured(one) for one in made]
 
 
 def measured(one: RunRecord) -> RunRecord:
-    """With a curve, a best test epoch that is right everywhere, and half of what was right lost without a modality."""
+    """A run with a curve, a best test epoch without errors, and half of its correct predictions lost under disturbances."""
     if one.spec.method == "majority":
         return one
     matrix = np.array(one.test_confusion)
@@ -62,17 +62,22 @@ def test_names_and_numbers_stand_in_the_picture_as_text(records: list[RunRecord]
         assert not re.search(r"<dc:date>|20\d\d-\d\d", svg)
         texts[path.stem.rpartition("-")[2]] = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
     names = [text.removesuffix(" (text)") for text in texts["ranking"]]
-    assert [name for name in names if name in WRONG] == ["a", "b", "c", "majority"]  # best first
-    assert "majority" not in texts["classes"]
+    assert [name for name in names if name in {*WRONG, "Majority class"}] == [
+        "a",
+        "b",
+        "c",
+        "Majority class",
+    ]  # best first
+    assert "Majority class" not in texts["classes"]
     assert {"angry", "happy", "sad", "true"} <= set(texts["confusion"])
     assert "98" in texts["classes"]
     assert {"a", "b", "c"} <= set(texts["frontier"])
     for kind in ("operations", "learning", "literature", "robustness"):
         assert {"a", "b", "c"} <= {text.removesuffix(" (text)") for text in texts[kind]}
-    assert "majority" not in texts["literature"] + texts["robustness"]
+    assert "Majority class" not in texts["literature"] + texts["robustness"]
     gaps = [float(text) for text in texts["literature"] if text.startswith("+")]
     assert gaps == sorted(gaps)  # the best row has least to gain
-    honest = [100 * weighted_f1(np.array(records[2 * place].test_confusion)) for place in range(3)]
+    honest = [100 * weighted_f1(np.array(records[2 * index].test_confusion)) for index in range(3)]
     assert gaps == pytest.approx([100 - score for score in honest], abs=0.06)
     assert {"none", "0.1", "0.5", "20"} <= set(texts["robustness"])
 
@@ -93,10 +98,10 @@ def test_names_beside_points_never_cover_each_other() -> None:
 
 
 def over_tables(scores: dict[str, list[int]], **changes: Any) -> list[RunRecord]:
-    """Methods that make so many errors in table 0, 1, 2 ..."""
+    """Runs of methods with these numbers of errors in table 0, 1, 2 ..."""
     made = [
-        (record(name, 0, list(range(wrong))), f"set{place}")
-        for name, errors in scores.items() for place, wrong in enumerate(errors)
+        (record(name, 0, list(range(wrong))), f"set{index}")
+        for name, errors in scores.items() for index, wrong in enumerate(errors)
     ]  # fmt: skip
     return [
         replace(one, spec=replace(one.spec, features={"text": name}, features_sha256={"text": name}), **changes)
@@ -108,7 +113,7 @@ ERRORS = {"a": [1, 2, 3], "b": [4, 5, 6], "c": [7, 8, 9], "d": [2, 9, 1]}
 
 
 def test_methods_are_ranked_over_the_tables_of_a_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = over_tables({"e": [1]})  # stands in one table alone
+    few = over_tables({"e": [1]})  # is in one table only
     (found,) = across(tables(over_tables(ERRORS) + few))
     assert found.methods == ("a", "d", "b", "c")
     assert found.test is not None

@@ -1,4 +1,4 @@
-"""Intervals cover as often as they say, and equal methods come out different as rarely as they should."""
+"""Intervals cover the truth, and equal methods are found different, as often as their level states."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CLASSES = 4
 
 
 def sizes(clusters: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Utterances of each cluster and class: dialogues of different length and mood."""
+    """Utterances of each cluster and class: dialogues of different lengths and emotions."""
     return generator.poisson(generator.gamma(4, 3, (clusters, CLASSES)))
 
 
 def method(
     utterances: npt.NDArray[np.int64], ease: npt.NDArray[np.float64], seeds: int, generator: np.random.Generator
 ) -> Counts:
-    """Trainings whose accuracy depends on the cluster, on what the method makes of it, and on the seed."""
+    """Trainings whose accuracy depends on the cluster, on the method in that cluster, and on the seed."""
     own = generator.normal(0, 0.3, len(ease))
     recall = 1 / (1 + np.exp(-(ease + own + generator.normal(0, 0.15, (seeds, 1)))))
     hits = generator.binomial(utterances, recall[..., None])  # [seed, cluster, class]
@@ -108,6 +108,14 @@ def test_equal_counts_give_equal_numbers() -> None:
 def test_holm_corrects_step_by_step() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 30])
+def test_holm_s_correction_is_that_of_another_library_ties_included(count: int) -> None:
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    for values in (np.random.default_rng(count).uniform(0, 0.2, (20, count)).round(2), np.full((1, count), 0.02)):
+        for p_values in values.tolist():
+            assert holm(p_values) == multitest.multipletests(p_values, method="holm")[1].tolist()
 
 
 #: AUC of C4.5, with m tuned, with cf tuned, with both tuned on 14 corpora: Demsar (JMLR 7, 2006), table 6, as ranks

@@ -15,21 +15,13 @@ from mer_bench.report.tables import Table
 
 @dataclass(frozen=True)
 class Across:
-    """The methods that all tables of a track rank.
-
-    Attributes:
-        track: "utterance" or "dialogue".
-        simulated: Whether the tables are of simulated corpora.
-        tables: The tables.
-        methods: Code names, best mean rank first where there is a test, else by name.
-        test: Friedman's test; None for fewer than three tables or methods.
-    """
+    """The methods that all tables of a track rank."""
 
     track: str
     simulated: bool
     tables: tuple[Table, ...]
-    methods: tuple[str, ...]
-    test: Friedman | None
+    methods: tuple[str, ...]  #: code names, best mean rank first where there is a test, else by name
+    test: Friedman | None  #: None for fewer than three tables or methods
 
 
 def across(found: Sequence[Table]) -> list[Across]:
@@ -41,7 +33,7 @@ def across(found: Sequence[Table]) -> list[Across]:
     groups: dict[tuple[bool, str], list[tuple[Table, dict[str, ResultRow]]]] = defaultdict(list)
     for table in found:
         rows = [row for row in table.rows if row.ranked and len(row.modalities) == len(table.features)]
-        rows.sort(key=lambda row: (-row.complete, row.label, repr(row.training)))
+        rows.sort(key=lambda row: (-row.complete, row.label, repr(row.spec.training)))
         chosen = {row.method: row for row in reversed(rows)}
         if len(chosen) >= 3:
             groups[table.first.simulated, table.track].append((table, chosen))

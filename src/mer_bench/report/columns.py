@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+import numpy as np
+
 from mer_bench.errors import unknown
 from mer_bench.metrics import SCORES, f1
 from mer_bench.report.formatting import between, csv_table, effect, latex, markdown, p_value, percent, points, spread
@@ -23,43 +25,25 @@ NAMES = {"weighted_f1": "Weighted F1", "accuracy": "Accuracy", "macro_f1": "Macr
 
 @dataclass(frozen=True)
 class Bar:
-    """An interval drawn in a cell; positions are percentages of the width of the drawing.
-
-    Attributes:
-        low: Lower end.
-        high: Upper end.
-        score: The score, a dot.
-        best: The score of the best row, a line through all rows.
-        filled: Whether the dot is filled: the best row, or one tied with it.
-    """
+    """An interval drawn in a cell; positions are percentages of the width of the drawing."""
 
     low: float
     high: float
     score: float
-    best: float
-    filled: bool
+    best: float  #: score of the best row
+    filled: bool  #: whether the row is the best one, or tied with it
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The value of a column for a row.
+    """The value of a column for a row."""
 
-    Attributes:
-        text: The value as Markdown and LaTeX print it.
-        value: Number or text that CSV contains and the HTML page sorts by; None if it is not known.
-        more: Name -> further values that CSV contains.
-        brief: What the HTML page shows instead of ``text``.
-        small: What the HTML page shows beside it in small type.
-        tip: What the HTML page shows on hover.
-        bar: Drawing of an interval.
-    """
-
-    text: str
-    value: float | str | None = None
-    more: Mapping[str, float | str] = field(default_factory=dict)
-    brief: str = ""
-    small: str = ""
-    tip: str = ""
+    text: str  #: the value as Markdown and LaTeX print it
+    value: float | str | None = None  #: number or text that CSV contains and the HTML page sorts by; None = unknown
+    more: Mapping[str, float | str] = field(default_factory=dict)  #: name -> further values that CSV contains
+    brief: str = ""  #: what the HTML page shows instead of ``text``
+    small: str = ""  #: what the HTML page shows beside it in small type
+    tip: str = ""  #: what the HTML page shows on hover
     bar: Bar | None = None
 
 
@@ -73,25 +57,15 @@ SCORE, TEST_SELECTION, RETENTION, COST = "Scores", "Best test epoch", "Retained"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of every table in which at least one row has a value.
+    """A column of every table in which at least one row has a value."""
 
-    Attributes:
-        name: Heading.
-        explanation: What it means, for readers of the HTML page.
-        cell: Its value for a row of a table.
-        group: Heading over it and its neighbours.
-        shown: Kinds of tables that have it.
-        align: ``>`` (numbers) or ``<`` (text).
-        falling: Whether the first press on its heading sorts from the largest value.
-    """
-
-    name: str
-    explanation: str
-    cell: Value
-    group: str = ""
-    shown: tuple[str, ...] = (RANKING, PAGE)
-    align: str = ">"
-    falling: bool = True
+    name: str  #: heading
+    explanation: str  #: for readers of the HTML page
+    cell: Value  #: function that gives the value for a row of a table
+    group: str = ""  #: heading over it and its neighbours
+    shown: tuple[str, ...] = (RANKING, PAGE)  #: kinds of tables that have it
+    align: str = ">"  #: ``>`` for numbers, ``<`` for text
+    falling: bool = True  #: whether the first press on its heading sorts from the largest value
 
 
 def _rank(table: Table, row: ResultRow) -> Cell:
@@ -229,9 +203,10 @@ def trained_on(row: ResultRow) -> str:
     return ", ".join(sorted({record.device for record in row.records}))
 
 
-def _trainings(row: ResultRow) -> str:
+def _seconds(table: Table, row: ResultRow) -> Cell:
     seconds = [record.seconds for record in row.records]
-    return f"{len(seconds)} trainings, {sum(seconds):,.0f} s in all\non {trained_on(row)}"
+    tip = f"{len(seconds)} trainings, {sum(seconds):,.0f} s in all\non {trained_on(row)}"
+    return Cell(f"{np.median(seconds):,.0f}", float(np.median(seconds)), tip=tip)
 
 
 def _seeds(table: Table, row: ResultRow) -> Cell:
@@ -300,7 +275,7 @@ COLUMNS = (
            "have as many; median, without extractors.", _cost(",.0f", lambda cost: cost.throughput), COST,
            (GROUP, PAGE)),
     Column("Training, s", "Seconds for one training, median; comparable only on the same device.",
-           _number(",.0f", lambda row: row.seconds, _trainings), COST, (GROUP, PAGE), falling=False),
+           _seconds, COST, (GROUP, PAGE), falling=False),
     Column("Memory, MiB", "Peak memory of one training, median.",
            _number(",.0f", lambda row: row.memory, lambda row: f"on {trained_on(row)}"), COST, (GROUP, PAGE),
            falling=False),

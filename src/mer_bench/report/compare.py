@@ -21,19 +21,12 @@ from mer_bench.utterances import FILE, read_table
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A row of each of two methods in one table.
-
-    Attributes:
-        table: The table.
-        first: Row of the first method.
-        second: Row of the second method.
-        difference: Weighted F1 of the first minus that of the second; None where one lacks a complete seed.
-    """
+    """A row of each of two methods in one table."""
 
     table: Table
     first: ResultRow
     second: ResultRow
-    difference: Difference | None
+    difference: Difference | None  #: first minus second; None where one of them lacks a complete seed
 
     @property
     def names(self) -> list[str]:

@@ -28,19 +28,12 @@ NOTHING = "There are no records yet: `make bench DATASET=diagnostic` makes them.
 
 @dataclass(frozen=True)
 class Line:
-    """A method on the diagnostic corpora.
+    """A method on the diagnostic corpora."""
 
-    Attributes:
-        row: One of its rows, for its names.
-        track: "utterance" or "dialogue".
-        only: Its modalities in brackets, if it does not read all of the corpora's.
-        shares: Corpus -> share of what its track allows there; see :func:`mer_bench.report.tables.attained`.
-    """
-
-    row: ResultRow
+    row: ResultRow  #: one of its rows, for its names
     track: str
-    only: str
-    shares: dict[str, float]
+    only: str  #: its modalities in brackets, if it does not read all of the corpora's
+    shares: dict[str, float]  #: corpus -> share that it attains; see :func:`mer_bench.report.tables.attained`
 
     @property
     def mean(self) -> float:
@@ -65,9 +58,9 @@ class Variant:
             if row.method == self.method
             and row.counts is not None
             and sorted(row.modalities) == sorted(wanted)
-            and self.options.items() <= row.options.items()
+            and self.options.items() <= row.spec.options.items()
         ]
-        return min(rows, key=lambda row: len(row.options), default=None)
+        return min(rows, key=lambda row: len(row.spec.options), default=None)
 
 
 @dataclass(frozen=True)

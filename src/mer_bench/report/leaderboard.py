@@ -177,7 +177,7 @@ def _headline(chosen: Sequence[tuple[int, Table]]) -> str:
 def _section(number: int, table: Table) -> str:
     """One table, its scores by class, its notes, and what was measured beside the score."""
     usual = _usual_training(table)
-    notes = {row: _difference(row.training, usual) for row in table.rows}
+    notes = {row: _difference(row.spec.training, usual) for row in table.rows}
     footnotes = list(dict.fromkeys(note for note in notes.values() if note))
     marks = {row: _superscript(footnotes, note) for row, note in notes.items()}
     shown = columns(table)
@@ -299,7 +299,7 @@ def facts(table: Table) -> Iterator[str]:
 
 def _usual_training(table: Table) -> Training:
     """The training options of most rows."""
-    counts = Counter(row.training for row in table.rows)
+    counts = Counter(row.spec.training for row in table.rows)
     return min(counts, key=lambda training: (-counts[training], repr(training)))
 
 
@@ -324,7 +324,7 @@ def ablation_lines(table: Table) -> list[tuple[str, ...]]:
     for whole in (row for row in table.rows if row in table.ablations.values()):
         parts = [row for row, of in table.ablations.items() if of is whole]
         for row in (whole, *parts):
-            changed = ablation.split(row.method, row.options)[0]
+            changed = ablation.split(row.method, row.spec.options)[0]
             names = (row.name_with_code, "") if row is whole else ("", changed)
             against = "" if row is whole else _change(table, row)
             numbers = (row.score("weighted_f1"), against, f"{row.parameters:,}", seeds(table, row))

@@ -139,7 +139,7 @@ def provenance(row: ResultRow) -> Iterator[tuple[str, str]]:
     spec = first.spec
     yield "Method", f"{spec.method}, version {spec.version}, {first.provenance}, {first.context} context"
     yield "Options", ", ".join(f"{name} = {value}" for name, value in sorted(spec.options.items())) or "the defaults"
-    yield "Training", settings(asdict(row.training))
+    yield "Training", settings(asdict(row.spec.training))
     for modality in sorted(spec.features, key=modality_order):
         digest = spec.features_sha256.get(modality, "unknown")
         yield f"Features, {modality}", f"{spec.features[modality]}, sha256 {digest}"

@@ -352,7 +352,7 @@ def _legend(axes: Axes, lines: Sequence[Any], names: Sequence[str]) -> None:
 def _label(
     figure: Figure, axes: Axes, points: Mapping[str, tuple[float, float]], line: Sequence[tuple[float, float]]
 ) -> None:
-    """Names beside their points, clear of points, the ``line`` and each other; a distant name has a line to its point."""
+    """Names beside their points, clear of points, ``line`` and each other; a distant name is tied to its point."""
     from matplotlib.transforms import Bbox
 
     figure.draw_without_rendering()  # lays out the axes; names inside them do not change the layout

@@ -7,17 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Protocol:
-    """A protocol.
+    """The utterances on which a protocol trains, selects and tests."""
 
-    Attributes:
-        folds: Number of test folds of the real corpus.
-        text: The utterances on which it trains, selects and tests.
-        clusters: The clusters of test utterances that the bootstrap resamples.
-    """
-
-    folds: int
+    folds: int  #: number of test folds of the real corpus
     text: str
-    clusters: str = "dialogues"
+    clusters: str = "dialogues"  #: clusters of test utterances that the bootstrap resamples
 
 
 PROTOCOLS = {

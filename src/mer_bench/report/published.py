@@ -21,27 +21,15 @@ selection differ from each other and from the tables above. Trust: *certain* = r
 
 @dataclass(frozen=True)
 class Published:
-    """A published number.
-
-    Attributes:
-        method: Method as the source names it.
-        dataset: Corpus.
-        protocol: Protocol as published.
-        metric: Name of the score.
-        value: The number with its printed digits.
-        source: Where it is printed.
-        trust: "certain", "high" or "good"; see :data:`PUBLISHED`.
-        params: Number of parameters as printed.
-        note: Remark for a footnote.
-    """
+    """A published number."""
 
     method: str
     dataset: str
     protocol: str
     metric: str
-    value: Decimal
+    value: Decimal  #: with the digits that are printed
     source: str
-    trust: str
+    trust: str  #: "certain", "high" or "good"; see :data:`PUBLISHED`
     params: str = "–"
     note: str = ""
 

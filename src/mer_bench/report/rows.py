@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mer_bench.methods import title
 from mer_bench.metrics import SCORES
-from mer_bench.records import RunRecord, RunSpec, Training
+from mer_bench.records import RunRecord, RunSpec
 from mer_bench.report.formatting import spread
 from mer_bench.report.statistics import Counts, Floats
 
@@ -37,47 +37,29 @@ class TestSelection:
 
 @dataclass(frozen=True)
 class Retention:
-    """Weighted F1 under disturbances without retraining; see :mod:`mer_bench.training.measures`.
+    """Weighted F1 under disturbances without retraining; see :mod:`mer_bench.training.measures`."""
 
-    Attributes:
-        undisturbed: Weighted F1 [seed] without a disturbance.
-        shares: (kind, level) of each disturbance that every run has -> share of the weighted F1 that remains.
-    """
-
-    undisturbed: Floats
-    shares: Mapping[tuple[str, str], float]
+    undisturbed: Floats  #: weighted F1 [seed] without a disturbance
+    shares: Mapping[tuple[str, str], float]  #: (kind, level) that every run has -> share of weighted F1 that remains
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a forward pass without the feature extractors; medians over the runs that were timed.
+    """Cost of a forward pass without the feature extractors; medians over the runs that were timed."""
 
-    Attributes:
-        extractors: Frozen parameters of the feature extractors.
-        latency: Milliseconds for one utterance or dialogue.
-        throughput: Utterances per second.
-        devices: Each device with its number of threads, as text.
-    """
-
-    extractors: int
-    latency: float
-    throughput: float
-    devices: frozenset[str]
+    extractors: int  #: frozen parameters of the feature extractors
+    latency: float  #: milliseconds for one utterance or dialogue
+    throughput: float  #: utterances per second
+    devices: frozenset[str]  #: each with its number of threads
 
 
 @dataclass(frozen=True, eq=False)
 class ResultRow:
-    """The runs of one method with the same modalities, options and training.
-
-    Attributes:
-        records: The runs.
-        folds: How many folds make a seed complete.
-        alone: Whether it reads one modality of a table that has several; fusion has to beat such rows.
-    """
+    """The runs of one method with the same modalities, options and training."""
 
     records: tuple[RunRecord, ...]
-    folds: int
-    alone: bool
+    folds: int  #: how many folds make a seed complete
+    alone: bool  #: whether it reads one modality of a table that has several; fusion has to beat such rows
 
     @property
     def spec(self) -> RunSpec:
@@ -88,16 +70,6 @@ class ResultRow:
     def method(self) -> str:
         """Code name of the method."""
         return self.spec.method
-
-    @property
-    def options(self) -> Mapping[str, object]:
-        """Options of the method that differ from its defaults."""
-        return self.spec.options
-
-    @property
-    def training(self) -> Training:
-        """Training options."""
-        return self.spec.training
 
     @property
     def title(self) -> str:
@@ -127,7 +99,8 @@ class ResultRow:
     @property
     def name_with_code(self) -> str:
         """:attr:`name` with the code name in backticks, where that differs from the title."""
-        return title_with_code(self.method) + self.details
+        code = "" if self.title == self.method else f" `{self.method}`"
+        return self.title + code + self.details
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -196,7 +169,7 @@ class ResultRow:
     @property
     def order(self) -> tuple[bool, float, str, tuple[str, ...], str]:
         """Sorting key: complete rows first, best score first, then by label."""
-        return not self.complete, -self.weighted_f1, self.label, self.modalities, repr(self.training)
+        return not self.complete, -self.weighted_f1, self.label, self.modalities, repr(self.spec.training)
 
     def score(self, name: str) -> str:
         """A score as tables print it; in asterisks where no seed is complete."""
@@ -218,11 +191,6 @@ class ResultRow:
     def flops(self) -> float:
         """Floating-point operations for the forward pass of one utterance, median over the runs."""
         return float(np.median([record.flops_per_utterance for record in self.records]))
-
-    @property
-    def seconds(self) -> float:
-        """Seconds for one training, median over the runs."""
-        return float(np.median([record.seconds for record in self.records]))
 
     @property
     def memory(self) -> float | None:
@@ -275,11 +243,6 @@ class ResultRow:
             for folds in self.complete_seeds.values()
             if all(getattr(record, measure) is not None for record in folds)
         ]
-
-
-def title_with_code(method: str) -> str:
-    """Title of a method, and its code name in backticks where that differs."""
-    return method if title(method) == method else f"{title(method)} `{method}`"
 
 
 def options_text(spec: RunSpec) -> str:

@@ -33,17 +33,11 @@ LEVEL = 0.95  #: level of every interval; differences are significant for p < 1 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Bootstrap of a method's score.
-
-    Attributes:
-        score: The score.
-        resampled: Its value [resample] on resampled clusters and seeds.
-        support: Test utterances [cluster, class].
-    """
+    """Bootstrap of a method's score."""
 
     score: float
-    resampled: Floats
-    support: Counts
+    resampled: Floats  #: its value [resample] on resampled clusters and seeds
+    support: Counts  #: test utterances [cluster, class]
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -53,22 +47,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Friedman:
-    """Friedman's test that methods rank alike in every block, and Nemenyi's critical difference of mean ranks.
+    """Friedman's test that methods rank alike in every block, and Nemenyi's critical difference of mean ranks."""
 
-    Attributes:
-        ranks: Mean rank of each method, 1 = best; equal scores share the mean of their ranks.
-        chi2: Test statistic, corrected for ties.
-        df: Degrees of freedom.
-        p: p-value.
-        critical: Mean ranks that are further apart differ significantly, at :data:`LEVEL` for all pairs together.
-        blocks: Number of blocks.
-    """
-
-    ranks: tuple[float, ...]
-    chi2: float
-    df: int
+    ranks: tuple[float, ...]  #: mean rank of each method, 1 = best; equal scores share the mean of their ranks
+    chi2: float  #: test statistic, corrected for ties
+    df: int  #: degrees of freedom
     p: float
-    critical: float
+    critical: float  #: mean ranks that are further apart differ, at :data:`LEVEL` for all pairs together
     blocks: int
 
 

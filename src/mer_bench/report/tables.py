@@ -26,21 +26,13 @@ FeatureMap = frozenset[tuple[str, str, str]]  #: (modality, feature set, sha256)
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that may be compared: same corpus, labels, protocol and feature sets, and one track.
-
-    Attributes:
-        features: The feature sets.
-        track: "utterance", or "dialogue" for methods that read whole dialogues.
-        rows: The rows, complete ones first, best score first.
-        records: The runs behind the rows and ablations.
-        ablations: Row of a method without one of its parts -> row of the whole method, which is among ``rows``.
-    """
+    """Rows that may be compared: same corpus, labels, protocol and feature sets, and one track."""
 
     features: FeatureMap
-    track: str
-    rows: Sequence[ResultRow]
+    track: str  #: "utterance", or "dialogue" for methods that read whole dialogues
+    rows: Sequence[ResultRow]  #: complete ones first, best score first
     records: Sequence[RunRecord]
-    ablations: Mapping[ResultRow, ResultRow] = field(default_factory=dict)
+    ablations: Mapping[ResultRow, ResultRow] = field(default_factory=dict)  #: method without a part -> whole method
 
     @property
     def first(self) -> RunRecord:
@@ -205,7 +197,7 @@ def _table(features: FeatureMap, track: str, records: Sequence[RunRecord]) -> Ta
 
 def _whole(row: ResultRow, rows: Sequence[ResultRow]) -> ResultRow | None:
     """The row of the whole method, with all else equal, if ``row`` is an ablation of it."""
-    part, options = ablation.split(row.method, row.options)
-    key = (row.method, options, row.modalities, row.training)
-    found = (r for r in rows if part and (r.method, r.options, r.modalities, r.training) == key)
+    part, options = ablation.split(row.method, row.spec.options)
+    key = (row.method, options, row.modalities, row.spec.training)
+    found = (r for r in rows if part and (r.method, r.spec.options, r.modalities, r.spec.training) == key)
     return next(found, None)
