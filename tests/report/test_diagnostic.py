@@ -53,10 +53,10 @@ def test_lines_hold_shares_of_what_the_track_allows_best_mean_first() -> None:
         ("sync_tva", "dialogue"),
     ]  # fmt: skip
     by_name = {line.row.method: line.shares for line in lines}
-    assert by_name["late_average"] == pytest.approx({"redundant": 1.0, "synergy": 0.0})
-    assert by_name["tensor_fusion"] == pytest.approx({"redundant": 25 / 28, "synergy": 21 / 28})
-    assert by_name["unimodal"]["synergy"] == pytest.approx(-3 / 28)
-    assert by_name["sync_tva"] == pytest.approx({"redundant": 34 / 34})  # the dialogue track allows 54
+    assert by_name["late_average"] == pytest.approx({"redundant": 100, "synergy": 0})
+    assert by_name["tensor_fusion"] == pytest.approx({"redundant": 2500 / 28, "synergy": 2100 / 28})
+    assert by_name["unimodal"]["synergy"] == pytest.approx(-300 / 28)
+    assert by_name["sync_tva"] == pytest.approx({"redundant": 100})  # the dialogue track allows 54
 
 
 def test_of_a_method_only_the_rows_on_most_corpora_are_in_the_table() -> None:

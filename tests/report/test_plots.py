@@ -34,7 +34,7 @@ def records() -> list[RunRecord]:
 
 
 def measured(one: RunRecord) -> RunRecord:
-    """A run with a curve, a best test epoch without errors, and half of its correct predictions lost under disturbances."""
+    """A run with a curve, without errors at its best test epoch, and with half of its hits lost under disturbances."""
     if one.spec.method == "majority":
         return one
     matrix = np.array(one.test_confusion)

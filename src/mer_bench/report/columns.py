@@ -86,10 +86,6 @@ def _method(table: Table, row: ResultRow) -> Cell:
     )
 
 
-def _modalities(table: Table, row: ResultRow) -> Cell:
-    return Cell(row.reads, row.reads)
-
-
 def _score(name: str) -> Value:
     def cell(table: Table, row: ResultRow) -> Cell:
         values = 100 * SCORES[name](row.pooled)
@@ -140,11 +136,6 @@ def _behind(table: Table, row: ResultRow) -> Cell:
     return Cell(text, 100 * found.effect, more, points(found.effect), "≈ tied" if tied else "", tip)
 
 
-def _attained(table: Table, row: ResultRow) -> Cell:
-    share = attained(table, row)
-    return UNKNOWN if share is None else Cell(percent(share), 100 * share)
-
-
 def _test_selection(text: Callable[[TestSelection], str], value: Callable[[TestSelection], float]) -> Value:
     def cell(table: Table, row: ResultRow) -> Cell:
         found = row.test_selection
@@ -154,11 +145,6 @@ def _test_selection(text: Callable[[TestSelection], str], value: Callable[[TestS
         return Cell(text(found), value(found), brief=text(found).replace("-", "−"), tip=tip)
 
     return cell
-
-
-def _undisturbed(table: Table, row: ResultRow) -> Cell:
-    found = row.retention
-    return Cell(spread(found.undisturbed), 100 * float(found.undisturbed.mean())) if found else UNKNOWN
 
 
 def _retained(kind: str, level: str, *others: str) -> Value:
@@ -174,28 +160,30 @@ def _retained(kind: str, level: str, *others: str) -> Value:
     return cell
 
 
-def _cost(write: str, value: Callable[[Cost], float]) -> Value:
-    """A number from the cost of a forward pass, in the format ``write``."""
-
-    def cell(table: Table, row: ResultRow) -> Cell:
-        cost = row.cost
-        if cost is None:
-            return UNKNOWN
-        return Cell(format(value(cost), write), value(cost), tip=f"on {' and '.join(sorted(cost.devices))}")
-
-    return cell
-
-
 def _number(
-    write: str, value: Callable[[ResultRow], float | None], tip: Callable[[ResultRow], str] | None = None
+    write: str, value: Callable[[Table, ResultRow], float | None], tip: Callable[[ResultRow], str] | None = None
 ) -> Value:
-    """A number of a row in the format ``write``."""
+    """A number in the format ``write``; hovering shows ``tip``."""
 
     def cell(table: Table, row: ResultRow) -> Cell:
-        number = value(row)
-        return UNKNOWN if number is None else Cell(format(number, write), number, tip=tip(row) if tip else "")
+        number = value(table, row)
+        return UNKNOWN if number is None else Cell(write.format(number), number, tip=tip(row) if tip else "")
 
     return cell
+
+
+def _cost(write: str, value: Callable[[Cost], float]) -> Value:
+    """A number of the cost of a forward pass; hovering shows the devices."""
+
+    def tip(row: ResultRow) -> str:
+        return f"on {' and '.join(sorted(row.cost.devices))}" if row.cost else ""
+
+    return _number(write, lambda table, row: value(row.cost) if row.cost else None, tip)
+
+
+def _undisturbed(table: Table, row: ResultRow) -> Cell:
+    found = row.retention
+    return Cell(spread(found.undisturbed), 100 * float(found.undisturbed.mean())) if found else UNKNOWN
 
 
 def trained_on(row: ResultRow) -> str:
@@ -210,17 +198,16 @@ def _seconds(table: Table, row: ResultRow) -> Cell:
 
 
 def _seeds(table: Table, row: ResultRow) -> Cell:
-    return Cell(seeds(table, row), row.complete, {"incomplete": len(row.partial)})
+    return Cell(seeds(table, row), row.complete, {"incomplete": len(row.seeds) - row.complete})
 
 
 def seeds(table: Table, row: ResultRow) -> str:
     """How many seeds a row has, and what is missing."""
-    wanted = max(other.complete + len(other.partial) for other in (*table.rows, *table.ablations))
+    wanted = max(len(other.seeds) for other in (*table.rows, *table.ablations))
     text = f"{row.complete}" if row.complete == wanted else f"{row.complete}/{wanted} seeds"
-    if not row.partial:
-        return text
-    folds = ", ".join(f"{count}/{row.folds}" for count in row.partial)
-    return f"{text} ({folds} folds of {'another' if len(row.partial) == 1 else 'others'})"
+    partial = sorted((len(found) for found in row.seeds.values() if len(found) < row.folds), reverse=True)
+    folds = ", ".join(f"{count}/{row.folds}" for count in partial)
+    return f"{text} ({folds} folds of {'another' if len(partial) == 1 else 'others'})" if partial else text
 
 
 RETRAINED = "Share of the weighted F1 that remains, without retraining,"
@@ -231,7 +218,8 @@ COLUMNS = (
            "class, the linear model) have no rank, nor has a row without a complete seed.", _rank, falling=False),
     Column("Method", "Name in its paper, and in small type its code name with the options that are not its defaults. "
            "† reconstruction: the paper does not determine the method. ° baseline.", _method, align="<", falling=False),
-    Column("Modalities", "Modalities that the row reads.", _modalities, align="<", falling=False),
+    Column("Modalities", "Modalities that the row reads.", lambda table, row: Cell(row.reads, row.reads), align="<",
+           falling=False),
     Column(NAMES["weighted_f1"], "F1 averaged over classes, each weighted by its number of utterances: the primary "
            "score. Mean ± standard deviation (n - 1) over seeds.", _score("weighted_f1"), SCORE),
     Column("95 % interval", f"Interval of weighted F1; drawn for rows within {DRAWN} points of the best. The line is "
@@ -242,7 +230,7 @@ COLUMNS = (
     Column(NAMES["macro_f1"], "F1 averaged over classes with equal weights.", _score("macro_f1"), SCORE),
     Column(NAMES["uar"], "Unweighted average recall.", _score("uar"), SCORE),
     Column("Attained", "Share of what the modalities allow that the row gains over the majority class; only known for "
-           "simulated corpora.", _attained, SCORE),
+           "simulated corpora.", _number("{:.0f} %", attained), SCORE),
     Column("Weighted F1", "Weighted F1 at the epoch that was chosen on validation.",
            _test_selection(lambda found: spread(found.honest), lambda found: 100 * float(found.honest.mean())),
            TEST_SELECTION, (GROUP,)),
@@ -260,24 +248,24 @@ COLUMNS = (
              (GROUP, PAGE) if rate == "0.5" else (GROUP,)) for rate in ("0.3", "0.5", "0.7")),
     *(Column(f"Noise {level} dB", NOISE.format(level), _retained("noise", level), RETENTION,
              (GROUP, PAGE) if level == "0" else (GROUP,)) for level in ("10", "0")),
-    Column("Parameters", "Trainable parameters, unimodal encoders included.", _number(",", lambda row: row.parameters),
+    Column("Parameters", "Trainable parameters, unimodal encoders included.", _number("{:,}", lambda _, row: row.parameters),
            COST, (RANKING, GROUP, PAGE), falling=False),
     Column("Fusion", "Trainable parameters outside the unimodal encoders.",
-           _number(",", lambda row: row.fusion_parameters), COST, (RANKING, GROUP, PAGE), falling=False),
-    Column("Extractors", "Frozen parameters of the feature extractors.", _cost(",", lambda cost: cost.extractors), COST,
+           _number("{:,}", lambda _, row: row.fusion_parameters), COST, (RANKING, GROUP, PAGE), falling=False),
+    Column("Extractors", "Frozen parameters of the feature extractors.", _cost("{:,}", lambda cost: cost.extractors), COST,
            (GROUP,), falling=False),
     Column("MFLOPs", "Millions of floating-point operations for the forward pass of one utterance, as torch counts "
-           "them.", _number(",.2f", lambda row: row.flops / 1e6), COST, (GROUP, PAGE), falling=False),
+           "them.", _number("{:,.2f}", lambda _, row: row.flops / 1e6), COST, (GROUP, PAGE), falling=False),
     Column("Latency, ms", "Time of the forward pass for one utterance, or for one dialogue where the method reads "
-           "dialogues; median, without extractors.", _cost(",.2f", lambda cost: cost.latency), COST, (GROUP, PAGE),
+           "dialogues; median, without extractors.", _cost("{:,.2f}", lambda cost: cost.latency), COST, (GROUP, PAGE),
            falling=False),
     Column("Utterances / s", "Throughput of the forward pass on 32 utterances, or on the fewest whole dialogues that "
-           "have as many; median, without extractors.", _cost(",.0f", lambda cost: cost.throughput), COST,
+           "have as many; median, without extractors.", _cost("{:,.0f}", lambda cost: cost.throughput), COST,
            (GROUP, PAGE)),
     Column("Training, s", "Seconds for one training, median; comparable only on the same device.",
            _seconds, COST, (GROUP, PAGE), falling=False),
     Column("Memory, MiB", "Peak memory of one training, median.",
-           _number(",.0f", lambda row: row.memory, lambda row: f"on {trained_on(row)}"), COST, (GROUP, PAGE),
+           _number("{:,.0f}", lambda _, row: row.memory, lambda row: f"on {trained_on(row)}"), COST, (GROUP, PAGE),
            falling=False),
     Column("Seeds", "Complete seeds, out of those that other rows have.", _seeds, align="<"),
 )  # fmt: skip

@@ -33,11 +33,11 @@ class Line:
     row: ResultRow  #: one of its rows, for its names
     track: str
     only: str  #: its modalities in brackets, if it does not read all of the corpora's
-    shares: dict[str, float]  #: corpus -> share that it attains; see :func:`mer_bench.report.tables.attained`
+    shares: dict[str, float]  #: corpus -> percentage that it attains; see :func:`mer_bench.report.tables.attained`
 
     @property
     def mean(self) -> float:
-        """Mean share over the corpora on which the method was run."""
+        """Mean percentage over the corpora on which the method was run."""
         return float(np.mean(list(self.shares.values())))
 
 
@@ -103,7 +103,7 @@ def collect(found: Sequence[Table]) -> list[Line]:
     in that track alone.
     """
     lines: dict[tuple[str, str], Line] = {}
-    for table in _diagnostic(found):
+    for table in filter(concerns, found):
         for row in table.rows:
             share = attained(table, row)
             if share is not None and row.method != "majority":
@@ -127,8 +127,8 @@ def shares(found: Sequence[Table]) -> str:
     corpora = corpora_of(lines)
     body = []
     for line in lines:
-        cells = (f"{100 * line.shares[name]:z.0f}" if name in line.shares else "–" for name in corpora)
-        mean = f"{100 * line.mean:z.0f}" if len(line.shares) == len(corpora) else "–"
+        cells = (f"{line.shares[name]:z.0f}" if name in line.shares else "–" for name in corpora)
+        mean = f"{line.mean:z.0f}" if len(line.shares) == len(corpora) else "–"
         body.append((line.row.name_with_code + line.only, line.track, *cells, mean))
     return markdown([("Method", "Track", *corpora, "mean"), *body], "<<" + ">" * (len(corpora) + 1))
 
@@ -142,7 +142,7 @@ def answers(found: Sequence[Table]) -> str:
     body: list[tuple[str, ...]] = []
     for question in QUESTIONS:
         tested = []
-        for table in sorted(_diagnostic(found), key=lambda table: _rank(_corpus(table))):
+        for table in sorted(filter(concerns, found), key=lambda table: _rank(_corpus(table))):
             whole, without = question.whole.find(table), question.without.find(table)
             if whole and without and whole.counts is not None and without.counts is not None:
                 gain = difference(resample(whole.counts, stream=0), resample(without.counts, stream=1))
@@ -160,10 +160,6 @@ def answers(found: Sequence[Table]) -> str:
 def concerns(table: Table) -> bool:
     """Whether a table is of a diagnostic corpus."""
     return table.first.simulated and table.first.spec.protocol == PROTOCOL
-
-
-def _diagnostic(found: Sequence[Table]) -> list[Table]:
-    return [table for table in found if concerns(table)]
 
 
 def _corpus(table: Table) -> str:

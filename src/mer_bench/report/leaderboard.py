@@ -7,10 +7,9 @@ Needs numpy, but not torch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTI
 from mer_bench.report.formatting import between, effect, markdown, p_value, pad, points, settings, value
 from mer_bench.report.protocols import PROTOCOLS, Protocol
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
-from mer_bench.report.rows import Cost, ResultRow, Retention, TestSelection
+from mer_bench.report.rows import ResultRow
 from mer_bench.report.statistics import RESAMPLES, significant
 from mer_bench.report.tables import Table, best_single, gain, superseded, tables
 
@@ -84,11 +83,10 @@ def main_table(records: Sequence[RunRecord], dataset: str) -> str:
     """The tables of one corpus as aligned plain text, for the terminal."""
     blocks = []
     for table in (table for table in tables(records) if table.first.spec.dataset == dataset):
-        rows = [
-            (row.title, row.label, row.reads, row.score("weighted_f1"), row.score("accuracy"), seeds(table, row))
-            for row in (*table.rows, *table.ablations)
-        ]
-        padded = pad([("method", "name", "modalities", "weighted F1", "accuracy", "seeds"), *rows], "<<<>><")
+        shown = [NAMED[name] for name in ("Modalities", "Weighted F1", "Accuracy", "Seeds")]
+        rows = (*table.rows, *table.ablations)
+        body = [[row.title, row.label, *(column.cell(table, row).text for column in shown)] for row in rows]
+        padded = pad([["method", "name", "modalities", "weighted F1", "accuracy", "seeds"], *body], "<<<>><")
         heading = table.title + (" (simulated)" if table.first.simulated else "")
         blocks.append("\n".join([heading, *("  ".join(row).rstrip() for row in padded)]) + "\n")
     return "\n".join(blocks)
@@ -195,49 +193,42 @@ def _section(number: int, table: Table) -> str:
         markdown([classes, *by_class, total], "<<" + ">" * len(present)),
         markdown(ablations, "<<>>><") if (ablations := ablation_lines(table)) else "",
         _bullets(_notes(table), footnotes),
-        _group(table, TEST_SELECTION, {row: row.test_selection for row in table.rows}, _test_selection_note),
-        _group(table, RETENTION, {row: row.retention for row in table.rows}, _retention_note),
-        _group(table, COST, {row: row.cost for row in table.rows}, _cost_note),
+        *_measured(table),
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _group(table: Table, group: str, measured: Mapping[ResultRow, Any], note: Callable[[Table, list[Any]], str]) -> str:
-    """The columns of a group for the rows for which they were measured, and a note; empty where there are none."""
-    known = {row: found for row, found in measured.items() if found is not None}
-    if not known:
-        return ""
+def _measured(table: Table) -> Iterator[str]:
+    """The columns of each group for the rows for which they were measured, and a note."""
+    selections = {row: row.test_selection for row in table.rows if row.test_selection}
+    if selections:
+        inflation = [found.inflation for found in selections.values()]
+        yield _group(table, TEST_SELECTION, list(selections)) + (
+            "- *Optimistic*, never ranked: the same trainings, each scored at the epoch that is best on the test set, "
+            f"as many papers do. This choice adds {min(inflation):.1f} to {max(inflation):.1f} points, on average "
+            f"{np.mean(inflation):.1f}.\n"
+        )
+    if retained := [row for row in table.rows if row.retention]:
+        yield _group(table, RETENTION, retained) + (
+            "- Share of the weighted F1 that remains on the test set, without retraining: with one modality *only*; "
+            "with each modality of each utterance *missing* at random at that rate, but never all; with Gaussian "
+            "*noise* on all standardised features at that signal-to-noise ratio. The records contain more conditions.\n"
+        )
+    costs = {row: row.cost for row in table.rows if row.cost}
+    if costs:
+        devices = sorted(frozenset[str]().union(*(cost.devices for cost in costs.values())))
+        one = "utterance" if table.track == "utterance" else "dialogue (of one utterance for rows that read these)"
+        yield _group(table, COST, list(costs)) + (
+            f"- Never ranked. Forward pass without extractors: operations per utterance; latency of one {one}; "
+            "throughput on a batch of 32 utterances (or of the fewest whole dialogues that have as many); training "
+            f"time and peak memory of a run (– where it is not known). Medians, on {' and '.join(devices)}.\n"
+        )
+
+
+def _group(table: Table, group: str, rows: Sequence[ResultRow]) -> str:
     shown = columns(table, GROUP, group)
-    head, *body = lines(table, shown, list(known))
-    text = markdown([[group, *head[1:]], *body], "".join(column.align for column in shown))
-    return f"{text}\n{_bullets([note(table, list(known.values()))])}"
-
-
-def _test_selection_note(table: Table, found: list[TestSelection]) -> str:
-    inflation = [each.inflation for each in found]
-    return (
-        "*Optimistic*, never ranked: the same trainings, each scored at the epoch that is best on the test set, as "
-        f"many papers do. This choice adds {min(inflation):.1f} to {max(inflation):.1f} points, on average "
-        f"{np.mean(inflation):.1f}."
-    )
-
-
-def _retention_note(table: Table, found: list[Retention]) -> str:
-    return (
-        "Share of the weighted F1 that remains on the test set, without retraining: with one modality *only*; with "
-        "each modality of each utterance *missing* at random at that rate, but never all; with Gaussian *noise* on all "
-        "standardised features at that signal-to-noise ratio. The records contain more conditions."
-    )
-
-
-def _cost_note(table: Table, found: list[Cost]) -> str:
-    devices = sorted(frozenset[str]().union(*(cost.devices for cost in found)))
-    one = "one utterance" if table.track == "utterance" else "one dialogue (of one utterance for rows that read these)"
-    return (
-        f"Never ranked. Forward pass without extractors: operations per utterance; latency of {one}; throughput on a "
-        "batch of 32 utterances (or of the fewest whole dialogues that have as many); training time and peak memory of "
-        f"a run (– where it is not known). Medians, on {' and '.join(devices)}."
-    )
+    head, *body = lines(table, shown, rows)
+    return markdown([[group, *head[1:]], *body], "".join(column.align for column in shown)) + "\n"
 
 
 def _notes(table: Table) -> Iterator[str]:

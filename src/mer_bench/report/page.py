@@ -82,18 +82,10 @@ def page(
         across=across,
         all_columns=[column for column in COLUMNS if PAGE in column.shown],
         columns=lambda table: columns(table, PAGE),
-        groups=groups,
-        headline=headline,
-        facts=facts,
-        ablations=ablation_lines,
-        classes=by_class,
-        scores=by_seed,
-        measured=measured,
-        provenance=provenance,
         runs=lambda row: sorted(row.records, key=lambda record: (record.spec.seed, record.spec.fold)),
         commands=lambda row: commands(row, recipes, results),
         where=lambda record: record.spec.path(results).as_posix(),
-        slug=plots.slug,
+        **{each.__name__: each for each in FUNCTIONS},
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -164,3 +156,7 @@ def measured(row: ResultRow) -> Iterator[tuple[str, str]]:
             f"{cost.latency:,.2f} ms for one {one}, {cost.throughput:,.0f} utterances per second in batches of 32, "
             f"without the {cost.extractors:,} parameters of the extractors; on {' and '.join(sorted(cost.devices))}",
         )
+
+
+#: functions that the template calls
+FUNCTIONS = (groups, headline, facts, ablation_lines, by_class, by_seed, measured, provenance, plots.slug)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mer_bench import methods
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
-from mer_bench.methods import title
 from mer_bench.metrics import f1
 from mer_bench.records import RunRecord
 from mer_bench.report.across import Across, across
@@ -38,7 +38,7 @@ def ranking(table: Table) -> Figure | None:
     rows = list(table.evidence)
     if not rows:
         return None
-    figure, axes = _figure(8, 1.1 + 0.2 * len(rows))
+    figure, axes = _figure(8, 1.1 + 0.2 * len(rows), _title(table), grid="x")
     bounds = {row: [100 * bound for bound in table.evidence[row].interval] for row in rows}
     left = min((low for row, (low, _) in bounds.items() if row.method != "majority"), default=0)
     for position, (row, (low, high)) in enumerate(bounds.items()):
@@ -53,8 +53,6 @@ def ranking(table: Table) -> Figure | None:
     _list(axes, _names(rows))
     axes.set_xlim(left=left)
     axes.set_xlabel("weighted F1 with 95 % interval; filled: the best, or tied with it; grey: not ranked")
-    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    axes.set_title(_title(table), loc="left", fontsize=10)
     return figure
 
 
@@ -65,9 +63,8 @@ def per_class(table: Table) -> Figure | None:
         return None
     values = np.array([100 * f1(row.pooled).mean(0)[list(table.support)] for row in rows])
     columns = [f"{table.first.classes[index]}\n{count:,}" for index, count in table.support.items()]
-    figure, axes = _figure(3.2 + 0.72 * len(columns), 1.2 + 0.24 * len(rows))
+    figure, axes = _figure(3.2 + 0.72 * len(columns), 1.2 + 0.24 * len(rows), f"F1 by class, {_title(table)}")
     _heat(axes, values, columns, _names(rows), top=max(1.0, float(values.max())))
-    axes.set_title(f"F1 by class, {_title(table)}", loc="left", fontsize=10)
     return figure
 
 
@@ -79,11 +76,10 @@ def confusion(table: Table) -> Figure | None:
     counts = best.pooled.sum(0)[np.ix_(list(table.support), list(table.support))]
     values = 100 * counts / counts.sum(1, keepdims=True)
     names = [table.first.classes[index] for index in table.support]
-    figure, axes = _figure(2.6 + 0.66 * len(names), 1.8 + 0.42 * len(names))
+    figure, axes = _figure(2.6 + 0.66 * len(names), 1.8 + 0.42 * len(names), f"{best.title}, {_title(table)}")
     _heat(axes, values, names, names, top=100)
     axes.set_ylabel("true")
     axes.set_xlabel("predicted, % of the true class")
-    axes.set_title(f"{best.title}, {_title(table)}", loc="left", fontsize=10)
     return figure
 
 
@@ -107,16 +103,13 @@ def _frontier(table: Table, name: str, cost: Callable[[ResultRow], float]) -> Fi
     for row, (price, score) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1])):
         if score > best:
             best, edge[row] = score, (price, score)
-    figure, axes = _figure(8, 5)
+    figure, axes = _figure(8, 5, _title(table), grid="both")
     axes.set_xscale("log")
     for row, point in points.items():
         axes.plot(*point, "o", markersize=5, color=MARK, markerfacecolor=MARK if row in edge else "white")
     axes.plot(*zip(*edge.values(), strict=True), color=MARK, linewidth=1, zorder=0)
     axes.set_xlabel(f"{name}; filled: no cheaper one is better")
     axes.set_ylabel("weighted F1")
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.set_title(_title(table), loc="left", fontsize=10)
     labelled = edge | points
     names = _names(list(labelled), reads=False)
     _label(figure, axes, dict(zip(names, labelled.values(), strict=True)), list(edge.values()))
@@ -125,15 +118,16 @@ def _frontier(table: Table, name: str, cost: Callable[[ResultRow], float]) -> Fi
 
 def learning(table: Table) -> Figure | None:
     """Validation weighted F1 of the best rows by epoch, mean over seeds and folds."""
-    rows = [row for row in table.rows if row.ranked and all(_is_validated(record) for record in row.records)][:LABELLED]
+    curves = {row: [entry for record in row.records for entry in record.curve or [{}]] for row in table.ranks}
+    rows = [row for row, found in curves.items() if all("val/weighted_f1" in entry for entry in found)][:LABELLED]
     if not rows:
         return None
-    figure, axes = _figure(8, 4.5)
+    figure, axes = _figure(8, 4.5, f"The best rows, {_title(table)}", grid="both")
     later = []
     for position, (row, name) in enumerate(zip(rows, _names(rows, reads=False), strict=True)):
-        curves = [[100 * entry["val/weighted_f1"] for entry in record.curve] for record in row.records]
-        length = min(map(len, curves))
-        mean = np.mean([curve[:length] for curve in curves], 0)
+        scores = [[100 * entry["val/weighted_f1"] for entry in record.curve] for record in row.records]
+        length = min(map(len, scores))
+        mean = np.mean([score[:length] for score in scores], 0)
         later += list(mean[length // 8 :])
         axes.plot(range(1, length + 1), mean, label=name, **_style(position))
     spread = max(later) - min(later)  # the first epochs are below the axes
@@ -141,9 +135,7 @@ def learning(table: Table) -> Figure | None:
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation weighted F1, mean over seeds and folds")
-    axes.grid(color="#dddddd", linewidth=0.6)
     _legend(axes, *axes.get_legend_handles_labels())
-    axes.set_title(f"The best rows, {_title(table)}", loc="left", fontsize=10)
     return figure
 
 
@@ -153,7 +145,7 @@ def literature(table: Table) -> Figure | None:
     found = {row: row.test_selection for row in measured if row.test_selection}
     if not found:
         return None
-    figure, axes = _figure(8, 1.1 + 0.2 * len(found))
+    figure, axes = _figure(8, 1.1 + 0.2 * len(found), _title(table), grid="x")
     for position, each in enumerate(found.values()):
         honest, best = (100 * scores.mean() for scores in (each.honest, each.best))
         axes.plot([honest, best], [position, position], color=MARK, linewidth=1.6)
@@ -163,8 +155,6 @@ def literature(table: Table) -> Figure | None:
         axes.text(1.01, position, inflation, transform=axes.get_yaxis_transform(), va="center", color=INK)
     _list(axes, _names(list(found)))
     axes.set_xlabel("weighted F1; dot: epoch chosen on validation; diamond: best test epoch, optimistic; right: points")
-    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    axes.set_title(_title(table), loc="left", fontsize=10)
     return figure
 
 
@@ -179,7 +169,8 @@ def robustness(table: Table) -> Figure | None:
     retained = {kind: curves for kind, curves in retained.items() if curves}
     if not retained:
         return None
-    figure, panels = _panels(4.6 * len(retained) + 0.6, 4.5, len(retained))
+    title = f"{_title(table)}\nthe best rows by name, the others grey"
+    figure, panels = _panels(len(retained), 4.6 * len(retained) + 0.6, 4.5, title, grid="both")
     for axes, (kind, curves) in zip(panels, retained.items(), strict=True):
         levels = sorted({level for curve in curves.values() for level in curve}, key=float, reverse=kind == "noise")
         ticks = ["none", *levels]
@@ -192,10 +183,8 @@ def robustness(table: Table) -> Figure | None:
             axes.plot([0, *(ticks.index(level) for level in shown)], values, zorder=3 - position / 100, **style)
         axes.set_xticks(range(len(ticks)), ticks)
         axes.set_xlabel(kinds[kind])
-        axes.grid(color="#dddddd", linewidth=0.6)
     _legend(panels[-1], *panels[0].get_legend_handles_labels())
     panels[0].set_ylabel("weighted F1 retained, %")
-    panels[0].set_title(f"{_title(table)}\nthe best rows by name, the others grey", loc="left", fontsize=10)
     return figure
 
 
@@ -209,7 +198,9 @@ def critical_difference(found: Across) -> Figure | None:
         last = max(position for position, other in enumerate(test.ranks) if other - rank <= test.critical)
         if last > first and (not groups or last > groups[-1][1]):
             groups.append((first, last))
-    figure, axes = _figure(8, 1.9 + 0.24 * len(found.methods))
+    result = f"Friedman chi² = {test.chi2:.2f}, df = {test.df}, {p_value(test.p)}"
+    title = f"{'simulated, ' * found.simulated}{found.track} track over {test.blocks} tables: {result}"
+    figure, axes = _figure(8, 1.9 + 0.24 * len(found.methods), title)
     axes.plot(test.ranks, range(len(found.methods)), "o", color=MARK, markersize=6, clip_on=False)
     for position, rank in enumerate(test.ranks):
         axes.plot([1, rank], [position, position], color="#dddddd", linewidth=0.6, zorder=0)
@@ -219,16 +210,11 @@ def critical_difference(found: Across) -> Figure | None:
         axes.plot([x, x], [first - 0.25, last + 0.25], color=INK, linewidth=3, solid_capstyle="butt", clip_on=False)
     axes.plot([1, 1 + test.critical], [-1.5, -1.5], "|-", color=INK, clip_on=False)
     axes.text(1, -1.3, f"critical difference {test.critical:.2f} (Nemenyi, 5 %)", color=INK, va="top")
-    _list(axes, [f"{title(name)}  {rank:.2f}" for name, rank in zip(found.methods, test.ranks, strict=True)])
+    _list(axes, [f"{methods.title(name)}  {rank:.2f}" for name, rank in zip(found.methods, test.ranks, strict=True)])
     axes.set_ylim(edge - 0.4, -1.8)
     axes.set_xlim(0.9, edge + 0.25 * (len(groups) + 1) * edge / 10)
     axes.set_xticks([tick for tick in axes.get_xticks() if 1 <= tick <= edge])
     axes.set_xlabel("mean rank, 1 = best; a black bar joins methods that are not shown to differ")
-    axes.set_title(
-        f"{'simulated, ' * found.simulated}{found.track} track over {test.blocks} tables: "
-        f"Friedman chi² = {test.chi2:.2f}, df = {test.df}, {p_value(test.p)}",
-        loc="left", fontsize=10,
-    )  # fmt: skip
     return figure
 
 
@@ -238,9 +224,9 @@ def diagnostic(found: Sequence[Table]) -> Figure | None:
     if not lines:
         return None
     corpora = corpora_of(lines)
-    values = np.array([[100 * line.shares.get(corpus, np.nan) for corpus in corpora] for line in lines])
+    values = np.array([[line.shares.get(corpus, np.nan) for corpus in corpora] for line in lines])
     names = [line.row.name + line.only for line in lines]
-    figure, axes = _figure(3.4 + 0.72 * len(corpora), 1.4 + 0.24 * len(lines))
+    figure, axes = _figure(3.4 + 0.72 * len(corpora), 1.4 + 0.24 * len(lines), "")
     _heat(axes, values, [corpus.replace("-", "\n") for corpus in corpora], names, top=100)
     axes.tick_params(labeltop=True, labelbottom=False)
     change = [position for position, (one, other) in enumerate(pairwise(lines), 1) if one.track != other.track]
@@ -315,18 +301,22 @@ def _save(figure: Any, path: Path) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def _figure(width: float, height: float, title: str, grid: str = "") -> tuple[Figure, Axes]:
+    figure, (axes,) = _panels(1, width, height, title, grid)
+    return figure, axes
+
+
+def _panels(count: int, width: float, height: float, title: str, grid: str = "") -> tuple[Figure, list[Axes]]:
+    """A figure with axes side by side, with grid lines across the axis ``grid`` ("x" or "both") if it is given."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _panels(width: float, height: float, count: int) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
+    panels = list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
+    panels[0].set_title(title, loc="left", fontsize=10)
+    for axes in panels if grid else ():
+        axes.grid(axis=grid, color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure, panels
 
 
 def _list(axes: Axes, names: Sequence[str]) -> None:
@@ -408,10 +398,6 @@ def _names(rows: Sequence[ResultRow], *, reads: bool = True) -> list[str]:
     return [
         row.name + one if short.count(name) > 1 else name for row, one, name in zip(rows, alone, short, strict=True)
     ]
-
-
-def _is_validated(record: RunRecord) -> bool:
-    return bool(record.curve) and all("val/weighted_f1" in entry for entry in record.curve)
 
 
 def _title(table: Table) -> str:

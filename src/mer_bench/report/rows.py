@@ -130,11 +130,6 @@ class ResultRow:
         """Number of complete seeds."""
         return len(self.complete_seeds)
 
-    @property
-    def partial(self) -> list[int]:
-        """Number of folds of each incomplete seed, in falling order."""
-        return sorted((len(found) for found in self.seeds.values() if len(found) < self.folds), reverse=True)
-
     @cached_property
     def pooled(self) -> Counts:
         """Confusion matrix of each complete seed [seed, class, class], summed over its folds.
@@ -165,11 +160,6 @@ class ResultRow:
     def weighted_f1(self) -> float:
         """Weighted F1, mean over seeds."""
         return float(SCORES["weighted_f1"](self.pooled).mean())
-
-    @property
-    def order(self) -> tuple[bool, float, str, tuple[str, ...], str]:
-        """Sorting key: complete rows first, best score first, then by label."""
-        return not self.complete, -self.weighted_f1, self.label, self.modalities, repr(self.spec.training)
 
     def score(self, name: str) -> str:
         """A score as tables print it; in asterisks where no seed is complete."""

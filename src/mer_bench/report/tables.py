@@ -111,17 +111,17 @@ class Table:
 
 
 def attained(table: Table, row: ResultRow) -> float | None:
-    """Share of what all modalities of a simulated corpus allow that a row gains over always saying the largest class.
+    """Percentage of what all modalities of a simulated corpus allow that a row gains over the majority class.
 
-    It is a share of the accuracy: without information no accuracy exceeds that of the largest class, whereas guessing
-    raises weighted F1. None where the best possible accuracy or that of the largest class is not known.
+    It is computed from accuracies: without information none exceeds that of the majority class, whereas guessing raises
+    weighted F1. None where the best possible accuracy or that of the majority class is not known.
     """
     best = table.attainable.get("+".join(name for name, _, _ in table.sets))
     floor = next((other for other in table.rows if other.method == "majority" and other.complete), None)
     if best is None or floor is None or not row.complete:
         return None
     chance, score = (float(SCORES["accuracy"](each.pooled).mean()) for each in (floor, row))
-    return (score - chance) / (best["accuracy"] - chance)
+    return 100 * ((score - chance) / (best["accuracy"] - chance))
 
 
 def best_single(table: Table) -> ResultRow | None:
@@ -189,7 +189,8 @@ def _table(features: FeatureMap, track: str, records: Sequence[RunRecord]) -> Ta
         spec = record.spec
         runs[spec.method, modalities(spec), options_text(spec), astuple(spec.training)].append(record)
     made = [ResultRow(tuple(same), folds, len(same[-1].spec.features) == 1 < len(features)) for same in runs.values()]
-    rows = sorted(made, key=lambda row: row.order)
+    by_name = sorted(made, key=lambda row: (row.label, row.modalities, repr(row.spec.training)))
+    rows = sorted(by_name, key=lambda row: (not row.complete, -row.weighted_f1))
     whole = {row: _whole(row, rows) for row in rows}
     ablations = {row: of for row, of in whole.items() if of}
     return Table(features, track, [row for row in rows if row not in ablations], records, ablations)
