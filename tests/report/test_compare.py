@@ -60,6 +60,9 @@ def test_difference_and_gains_stand_in_the_text(tmp_path: Path) -> None:
     # all seeds of b are wrong on one utterance; on each of the others only one seed is
     assert "they differ on 1 of 60 utterances" in text
     assert "words" not in text  # no corpus, no utterances
+    (found,) = compare([replace(one, test_by_cluster=None) for one in RECORDS], "a", "b")
+    assert found.difference is None
+    assert "There is no test" in describe(found, tmp_path, 5)
 
 
 def test_utterances_are_shown_where_the_corpus_is(corpus: Path) -> None:
@@ -67,17 +70,9 @@ def test_utterances_are_shown_where_the_corpus_is(corpus: Path) -> None:
     text = describe(found, corpus, 5)
     assert "| u40       | happy   | happy | sad | words 40 |" in text
     assert "words" not in describe(found, corpus, 0)
-
-
-def test_another_table_than_that_of_the_runs_is_not_shown(corpus: Path) -> None:
+    # another table than that of the runs is not shown
     (found,) = compare([replace(r, test_index=[i + 1 for i in r.test_index]) for r in RECORDS], "a", "b")
     assert "is not the table that the runs were made on" in describe(found, corpus, 5)
-
-
-def test_without_clusters_there_is_no_test(tmp_path: Path) -> None:
-    (found,) = compare([replace(r, test_by_cluster=None) for r in RECORDS], "a", "b")
-    assert found.difference is None
-    assert "There is no test" in describe(found, tmp_path, 5)
 
 
 def test_methods_that_cannot_be_compared_are_one_sentence() -> None:

@@ -93,10 +93,11 @@ def text() -> str:
     return page.page([*made(), *map(simulated, made())])
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages without pictures, for tests of the rest."""
-    monkeypatch.setattr(page, "draw", lambda found: ({page.plots.slug(table): [] for table in found}, []))
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without plots, for tests that do not need them."""
+    if "text" not in request.fixturenames and "pictures" not in request.node.name:
+        monkeypatch.setattr(page, "draw", lambda found: ({page.plots.slug(table): [] for table in found}, []))
 
 
 def test_every_row_stands_in_its_table_with_the_scores_of_the_leaderboard(text: str) -> None:
@@ -148,7 +149,6 @@ def test_ids_are_unique_and_every_reference_has_its_target(text: str) -> None:
     assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(ids)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_what_records_say_is_text_and_never_markup() -> None:
     records = [
         replace(
@@ -180,7 +180,6 @@ def assert_inert(text: str) -> None:
     assert not [name for _, attributes in reader.elements for name in attributes if name.startswith("on")]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_simulated_corpora_have_a_section_of_their_own_that_says_what_they_are(text: str) -> None:
     real, rest = text.split("<h2>Simulated corpora</h2>")
     assert "never evidence about real corpora" not in real
@@ -288,7 +287,6 @@ def test_every_column_stands_under_the_heading_of_its_group() -> None:
     assert [name for name, width in found for _ in range(width)] == [column.group for column in shown]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_row_tells_what_was_measured_beside_its_score() -> None:
     text = page.page([measured(run) if run.spec.method == "b" else run for run in made()])
     assert text.count("<h4>Beside the score</h4>") == 1
@@ -300,26 +298,19 @@ def test_a_row_tells_what_was_measured_beside_its_score() -> None:
     assert told["Forward pass"].endswith("on Processor X (2 threads)")
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_what_stands_under_a_table_is_what_the_leaderboard_says() -> None:
-    text, (table,) = page.page(made()), tables(made())
-    listed = re.findall(r"<li>(.*?)</li>", text, re.DOTALL)
-    said = [html.unescape(re.sub(r"</?code>", "`", sentence)).strip() for sentence in listed]
-    assert said == list(report.facts(table))
-    assert "<code>minilm</code> (text)" in text
-    assert all(f"- {sentence}\n" in report.leaderboard(made()) for sentence in said)
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_row_tells_its_provenance_and_every_training() -> None:
+def test_notes_are_those_of_the_leaderboard_and_a_row_has_its_provenance_and_every_training() -> None:
     records = [replace(run, versions={"torch": "2.13.0"}, device="some device") for run in made()]
-    found = page.page(records)
+    text, (table,) = page.page(records), tables(records)
+    listed = re.findall(r"<li>(.*?)</li>", text, re.DOTALL)
+    notes = [html.unescape(re.sub(r"</?code>", "`", sentence)).strip() for sentence in listed]
+    assert notes == list(report.facts(table))
+    assert "<code>minilm</code> (text)" in text
+    assert all(f"- {sentence}\n" in report.leaderboard(records) for sentence in notes)
     for run in records:
-        assert f"<code>{run.spec.sha256}</code>" in found
-        assert f"<code>{run.spec.path(Path('benchmarks/results')).as_posix()}</code>" in found
-    assert "torch 2.13.0" in found
-    assert "some device" in found
-    assert "a, version 1, reimplemented, utterance context" in found
+        assert f"<code>{run.spec.sha256}</code>" in text
+        assert f"<code>{run.spec.path(Path('benchmarks/results')).as_posix()}</code>" in text
+    for expected in ("torch 2.13.0", "some device", "a, version 1, reimplemented, utterance context"):
+        assert expected in text
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "benchmarks").glob("*.toml")))
@@ -392,7 +383,6 @@ def test_scores_by_seed_and_class_are_those_of_the_row() -> None:
     assert [line[0] for line in page.by_seed(replace(row, folds=2))] == ["incomplete"]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_without_records_the_page_says_how_to_make_some() -> None:
     found = page.page([])
     assert "There are no records yet" in found

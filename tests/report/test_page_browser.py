@@ -34,12 +34,11 @@ WRONG = {"a": [7], "b": [7, 20, 40], "zeta": list(range(0, 60, 5)), "majority": 
 def browser_path() -> str:
     """The browser, or a skip that says what to do."""
     wanted = os.environ.get("MER_BENCH_BROWSER", "")
-    if wanted not in ("", "required"):
-        return wanted
-    found = next(filter(None, map(shutil.which, NAMES)), None)
+    installed = next(filter(None, map(shutil.which, NAMES)), None)
+    found = installed if wanted in ("", "required") else wanted
     if found is None:
-        say = pytest.fail if wanted else pytest.skip
-        say("no chromium on PATH: install it (apt-get install chromium) or set MER_BENCH_BROWSER to its path")
+        stop = pytest.fail if wanted else pytest.skip
+        stop("no chromium on PATH: install it (apt-get install chromium) or set MER_BENCH_BROWSER to its path")
     return found
 
 
@@ -275,9 +274,7 @@ def test_hovering_and_focus_tell_more_and_escape_takes_it_away(tab: Any) -> None
     assert not tip.is_visible()
     tab.locator("#t1").get_by_role("button", name="UAR", exact=True).focus()
     assert tip.inner_text() == "Unweighted average recall."
-
-
-def test_what_a_record_says_is_shown_and_does_not_run(tab: Any) -> None:
+    # markup in a record is shown as text and does not run
     tab.locator("#t1 .more").first.click()
     assert EVIL in tab.locator("#t1-r1").inner_text()
     assert tab.locator("#t1-r1 script").count() == 0

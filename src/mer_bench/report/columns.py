@@ -248,12 +248,12 @@ COLUMNS = (
              (GROUP, PAGE) if rate == "0.5" else (GROUP,)) for rate in ("0.3", "0.5", "0.7")),
     *(Column(f"Noise {level} dB", NOISE.format(level), _retained("noise", level), RETENTION,
              (GROUP, PAGE) if level == "0" else (GROUP,)) for level in ("10", "0")),
-    Column("Parameters", "Trainable parameters, unimodal encoders included.", _number("{:,}", lambda _, row: row.parameters),
-           COST, (RANKING, GROUP, PAGE), falling=False),
+    Column("Parameters", "Trainable parameters, unimodal encoders included.",
+           _number("{:,}", lambda _, row: row.parameters), COST, (RANKING, GROUP, PAGE), falling=False),
     Column("Fusion", "Trainable parameters outside the unimodal encoders.",
            _number("{:,}", lambda _, row: row.fusion_parameters), COST, (RANKING, GROUP, PAGE), falling=False),
-    Column("Extractors", "Frozen parameters of the feature extractors.", _cost("{:,}", lambda cost: cost.extractors), COST,
-           (GROUP,), falling=False),
+    Column("Extractors", "Frozen parameters of the feature extractors.",
+           _cost("{:,}", lambda cost: cost.extractors), COST, (GROUP,), falling=False),
     Column("MFLOPs", "Millions of floating-point operations for the forward pass of one utterance, as torch counts "
            "them.", _number("{:,.2f}", lambda _, row: row.flops / 1e6), COST, (GROUP, PAGE), falling=False),
     Column("Latency, ms", "Time of the forward pass for one utterance, or for one dialogue where the method reads "
@@ -305,12 +305,11 @@ def print_table(table: Table, format: str = "markdown") -> str:
     Raises:
         Misuse: the format is another one.
     """
-    if format not in ("markdown", "csv", "latex"):
-        raise unknown("format", format, ("markdown", "csv", "latex"))
     shown = columns(table)
-    if format != "csv":
-        write = markdown if format == "markdown" else latex
+    if write := {"markdown": markdown, "latex": latex}.get(format):
         return write(lines(table, shown, table.rows), "".join(column.align for column in shown))
+    if format != "csv":
+        raise unknown("format", format, ("markdown", "csv", "latex"))
     cells = {column.name: [column.cell(table, row) for row in table.rows] for column in shown}
     written: dict[str, list[str]] = {}
     for name, found in cells.items():

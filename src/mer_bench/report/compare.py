@@ -31,19 +31,8 @@ class Comparison:
     @property
     def names(self) -> list[str]:
         """Names of the rows with their code names, and with their modalities where these differ."""
-        return self._with_modalities(self.first.name_with_code, self.second.name_with_code)
-
-    @property
-    def titles(self) -> list[str]:
-        """The methods as their papers call them, and what else tells the rows apart."""
-        if (self.first.title, self.first.modalities) == (self.second.title, self.second.modalities):
-            return [self.first.name, self.second.name]
-        return self._with_modalities(self.first.title, self.second.title)
-
-    def _with_modalities(self, first: str, second: str) -> list[str]:
-        if self.first.modalities == self.second.modalities:
-            return [first, second]
-        return [f"{first} on {self.first.reads}", f"{second} on {self.second.reads}"]
+        same, rows = self.first.modalities == self.second.modalities, (self.first, self.second)
+        return [row.name_with_code if same else f"{row.name_with_code} on {row.reads}" for row in rows]
 
 
 def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str | None = None) -> list[Comparison]:
@@ -145,7 +134,7 @@ def describe(found: Comparison, root: Path, show: int) -> str:
         parts.append("There is no test, because one of the methods lacks a complete seed.\n")
     scores = [100 * f1(row.pooled).mean(0) for row in (first, second)]
     lines = [(name, f"{a:.1f}", f"{b:.1f}", f"{a - b:+.1f}") for name, a, b in zip(classes, *scores, strict=True)]
-    parts.append(markdown([("F1", *found.titles, "gain"), *lines], "<>>>"))
+    parts.append(markdown([("F1", *found.names, "gain"), *lines], "<>>>"))
     parts.append(_disagreements(found, root, show))
     return "\n".join(parts)
 
@@ -167,7 +156,7 @@ def _disagreements(found: Comparison, root: Path, show: int) -> str:
         (table["id"][row], table["emotion"][row], classes[mine[row]], classes[theirs[row]], table["text"][row][:60])
         for row in sorted(int(row) for row in chosen)
     ]
-    head = ("utterance", "emotion", *found.titles, "text")
+    head = ("utterance", "emotion", *found.names, "text")
     return f"{text}\n{markdown([head, *lines], '<<<<<')}"
 
 

@@ -6,10 +6,8 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mer_bench.report.statistics import Difference, Floats
+from mer_bench.report.statistics import Difference, Floats
 
 
 def spread(scores: Floats) -> str:

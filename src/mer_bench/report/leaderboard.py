@@ -135,7 +135,7 @@ def check(records_root: Path, target: Path) -> str | None:
 
 def _over_tables(chosen: Sequence[Table]) -> str:
     """Which methods are better over several tables; empty where no track has two tables."""
-    notes = [f"{part.track.capitalize()} track, {_ranks(part)}" for part in across(chosen) if len(part.tables) > 1]
+    notes = [_ranks(part) for part in across(chosen) if len(part.tables) > 1]
     if not notes:
         return ""
     notes.append(
@@ -148,15 +148,15 @@ def _over_tables(chosen: Sequence[Table]) -> str:
 
 def _ranks(part: Across) -> str:
     """Result of the test over tables, in one or two sentences."""
-    corpora = len({table.first.spec.dataset for table in part.tables})
+    corpora, test = len({table.first.spec.dataset for table in part.tables}), part.test
     over = f"over {len(part.tables)} tables of {f'{corpora} corpora' if corpora > 1 else 'one corpus'}"
-    if part.test is None:
-        return f"{len(part.methods)} methods {over}: a test over tables needs three of each."
-    ranks = ", ".join(f"{title(name)} {rank:.2f}" for name, rank in zip(part.methods, part.test.ranks, strict=True))
+    start = f"{part.track.capitalize()} track, {len(part.methods)} methods {over}:"
+    if test is None:
+        return f"{start} a test over tables needs three of each."
+    ranks = ", ".join(f"{title(name)} {rank:.2f}" for name, rank in zip(part.methods, test.ranks, strict=True))
     return (
-        f"{len(part.methods)} methods {over}: Friedman chi² = {part.test.chi2:.2f}, df = {part.test.df}, "
-        f"{p_value(part.test.p)}; critical difference of mean ranks (Nemenyi, 5 %) {part.test.critical:.2f}. Mean "
-        f"ranks: {ranks}."
+        f"{start} Friedman chi² = {test.chi2:.2f}, df = {test.df}, {p_value(test.p)}; critical difference of mean "
+        f"ranks (Nemenyi, 5 %) {test.critical:.2f}. Mean ranks: {ranks}."
     )
 
 

@@ -39,9 +39,7 @@ def inline(svg: str, name: str, caption: str) -> Markup:
     """An SVG file as an element of the page, with unique ids, without header, comments, metadata and styles."""
     from markupsafe import Markup, escape
 
-    svg = re.sub(
-        r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL
-    )
+    svg = re.sub(r"(?s)<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg[svg.index("<svg") :])
     prefix = hashlib.sha256(name.encode()).hexdigest()[:8]
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>p{prefix}-", svg)
     svg = re.sub(r"\n\s*", "\n", svg)

@@ -151,8 +151,9 @@ def literature(table: Table) -> Figure | None:
         axes.plot([honest, best], [position, position], color=MARK, linewidth=1.6)
         axes.plot(honest, position, "o", markersize=6, color=MARK)
         axes.plot(best, position, "D", markersize=5, color=MARK, markerfacecolor="white")
-        inflation = f"{each.inflation:+.1f}"
-        axes.text(1.01, position, inflation, transform=axes.get_yaxis_transform(), va="center", color=INK)
+        axes.text(
+            1.01, position, f"{each.inflation:+.1f}", transform=axes.get_yaxis_transform(), va="center", color=INK
+        )
     _list(axes, _names(list(found)))
     axes.set_xlabel("weighted F1; dot: epoch chosen on validation; diamond: best test epoch, optimistic; right: points")
     return figure
