@@ -57,8 +57,7 @@ def make(
 
 
 def _right(hits: int) -> list[list[int]]:
-    wrong = 30 - hits
-    return [[hits, wrong, 0], [0, 0, 0], [0, 0, 0]]
+    return [[hits, 30 - hits, 0], [0, 0, 0], [0, 0, 0]]
 
 
 def line(page: str, *needles: str) -> str:

@@ -107,7 +107,7 @@ def _frontier(table: Table, name: str, cost: Callable[[ResultRow], float]) -> Fi
     axes.set_xscale("log")
     for row, point in points.items():
         axes.plot(*point, "o", markersize=5, color=MARK, markerfacecolor=MARK if row in edge else "white")
-    axes.plot(*zip(*edge.values(), strict=True), color=MARK, linewidth=1, zorder=0)
+    axes.plot(*zip(*edge.values(), strict=True), color=MARK, linewidth=1, zorder=1)
     axes.set_xlabel(f"{name}; filled: no cheaper one is better")
     axes.set_ylabel("weighted F1")
     labelled = edge | points
@@ -151,9 +151,8 @@ def literature(table: Table) -> Figure | None:
         axes.plot([honest, best], [position, position], color=MARK, linewidth=1.6)
         axes.plot(honest, position, "o", markersize=6, color=MARK)
         axes.plot(best, position, "D", markersize=5, color=MARK, markerfacecolor="white")
-        axes.text(
-            1.01, position, f"{each.inflation:+.1f}", transform=axes.get_yaxis_transform(), va="center", color=INK
-        )
+        text = f"{each.inflation:+.1f}"
+        axes.text(1.01, position, text, transform=axes.get_yaxis_transform(), va="center", color=INK)
     _list(axes, _names(list(found)))
     axes.set_xlabel("weighted F1; dot: epoch chosen on validation; diamond: best test epoch, optimistic; right: points")
     return figure
