@@ -5,12 +5,13 @@ The leaderboard and the HTML page show them beside the tables, but never rank th
 
 from __future__ import annotations
 
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+
+from mer_bench.files import read_toml
 
 PUBLISHED = """\
 Numbers as their authors or others print them, in alphabetical order and **never ranked**: protocols, features and
@@ -36,8 +37,8 @@ class Published:
 
 def load_published() -> list[Published]:
     """Read the published numbers that come with the package."""
-    text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
-    return [Published(**entry) for entry in tomllib.loads(text, parse_float=Decimal)["published"]]
+    content = read_toml(Path(__file__).with_name("published.toml"), "file", parse_float=Decimal)
+    return [Published(**entry) for entry in content["published"]]
 
 
 def by_corpus(published: Iterable[Published]) -> dict[str, list[Published]]:
