@@ -14,8 +14,9 @@ from mer_bench.records import RunRecord
 from mer_bench.report import ablation
 from mer_bench.report import leaderboard as report
 from mer_bench.report.tables import tables
+from mer_bench.suites import SuiteRow
 from mer_bench.training.build import options_of
-from mer_bench.training.suite import Row, read_suite
+from mer_bench.training.suite import read_suite
 
 SUITES = Path(__file__).parents[2] / "benchmarks"
 #: cells that equal others: two modalities make one pair per graph; a clip of RAVDESS has only one turn
@@ -38,7 +39,7 @@ def test_the_suites_hold_every_cell_once_and_the_whole_method_as_the_corpus_s_su
     usual, suite = read_suite(SUITES / f"{corpus}.toml"), read_suite(SUITES / f"ablation_{corpus}.toml")
     assert set(suite.seeds) <= set(usual.seeds)
 
-    def key(row: Row) -> str:
+    def key(row: SuiteRow) -> str:
         return repr((row.method, row.features, sorted(row.options.items()), row.training))
 
     found: dict[str, list[str]] = {method: [] for method in ablation.CELLS}

@@ -95,7 +95,7 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
     Raises:
         Misuse: a feature set is absent.
     """
-    names = sorted({name for row in suite.rows for name in row.features.values()})
+    names = dict.fromkeys(name for row in suite.rows for name in row.features.values())
     hashes = {(dataset, name): read_spec(root / dataset / name).sha256 for dataset in suite.datasets for name in names}
     return [
         RunSpec(
