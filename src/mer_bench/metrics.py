@@ -45,44 +45,28 @@ def f1(matrix: Array) -> FloatArray:
     return np.moveaxis(_f1(*margins(matrix)), 0, -1)
 
 
-def accuracy(matrix: Array) -> FloatArray:
-    """Share of correct predictions; [..., class, class] -> [...]."""
-    return _accuracy(*margins(matrix))
-
-
-def weighted_f1(matrix: Array) -> FloatArray:
-    """Mean F1 over the classes, weighted by their support; [..., class, class] -> [...]."""
-    return _weighted_f1(*margins(matrix))
-
-
-def macro_f1(matrix: Array) -> FloatArray:
-    """Mean F1 over the classes that occur as true or predicted labels; [..., class, class] -> [...]."""
-    return _macro_f1(*margins(matrix))
-
-
-def uar(matrix: Array) -> FloatArray:
-    """Unweighted average recall (UAR) over the classes with support; [..., class, class] -> [...]."""
-    return _uar(*margins(matrix))
-
-
 def _f1(hits: Array, support: Array, predicted: Array) -> FloatArray:
     return _ratio(2 * hits, support + predicted)
 
 
 def _accuracy(hits: Array, support: Array, predicted: Array) -> FloatArray:
+    """Share of correct predictions."""
     return _ratio(hits.sum(0), support.sum(0))
 
 
 def _weighted_f1(hits: Array, support: Array, predicted: Array) -> FloatArray:
+    """Mean F1 over the classes, weighted by their support."""
     return _ratio((_f1(hits, support, predicted) * support).sum(0), support.sum(0))
 
 
 def _macro_f1(hits: Array, support: Array, predicted: Array) -> FloatArray:
+    """Mean F1 over the classes that occur as true or predicted labels."""
     occurs = (support + predicted) > 0
     return _ratio((_f1(hits, support, predicted) * occurs).sum(0), occurs.sum(0))
 
 
 def _uar(hits: Array, support: Array, predicted: Array) -> FloatArray:
+    """Unweighted average recall (UAR) over the classes with support."""
     supported = support > 0
     return _ratio((_ratio(hits, support) * supported).sum(0), supported.sum(0))
 
@@ -92,16 +76,17 @@ def _ratio(numerator: Array, denominator: Array) -> FloatArray:
     return np.where(denominator > 0, numerator / safe, 0.0)
 
 
-SCORES: dict[str, Callable[[Array], FloatArray]] = {
-    "weighted_f1": weighted_f1,
-    "accuracy": accuracy,
-    "macro_f1": macro_f1,
-    "uar": uar,
-}
-#: the same scores from :func:`margins`, for callers that resample these three numbers per class instead of matrices
+def _of_matrix(score: Callable[[Array, Array, Array], FloatArray]) -> Callable[[Array], FloatArray]:
+    return lambda matrix: score(*margins(matrix))
+
+
+#: scores from :func:`margins`, for callers that resample these three numbers per class instead of matrices
 SCORES_FROM_MARGINS: dict[str, Callable[[Array, Array, Array], FloatArray]] = {
     "weighted_f1": _weighted_f1,
     "accuracy": _accuracy,
     "macro_f1": _macro_f1,
     "uar": _uar,
 }
+#: the same scores from a confusion matrix; [..., class, class] -> [...]
+SCORES = {name: _of_matrix(score) for name, score in SCORES_FROM_MARGINS.items()}
+weighted_f1, accuracy, macro_f1, uar = SCORES.values()
