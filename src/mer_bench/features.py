@@ -27,21 +27,20 @@ from mer_bench.files import new_folder, sha256
 from mer_bench.utterances import FILE as TABLE_FILE
 
 MODALITIES = ("text", "audio", "vision")
-FloatArray = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class FeatureSpec:
     """What a feature set is and where it came from: the content of ``spec.json``."""
 
-    name: str
-    modality: str
-    extractor: str
-    revision: str
-    layer: str
+    name: str  #: name of the folder
+    modality: str  #: ``text``, ``audio`` or ``vision``
+    extractor: str  #: name of the frozen extractor, identified together with ``revision``, ``layer`` and ``settings``
+    revision: str  #: version or hash of the extractor's weights
+    layer: str  #: layer or pooling that the features were taken from
     frame_rate: float | None  #: frames per second; None for tokens and for one vector per utterance
     dim: int
-    dtype: str
+    dtype: str  #: storage type; ``uint8`` for pixels
     rows: int
     frames: int
     table_sha256: str
@@ -49,7 +48,7 @@ class FeatureSpec:
     offsets_sha256: str
     sketch: Sequence[int]  #: fingerprint of the values, see :func:`sketch`
     extractor_parameters: int  #: number of frozen parameters; 0 for signal processing and pixels
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any]  #: options that JSON can hold; no paths, so that they are the same on every machine
 
     @property
     def integer(self) -> bool:
@@ -93,18 +92,9 @@ def write_features(
 ) -> FeatureSpec:
     """Write one array [time, dim] per row of ``folder/../utterances.csv`` as the feature set ``folder``.
 
-    Args:
-        folder: The new feature set, beside its utterance table; an old one is replaced as a whole.
-        sequences: Arrays in the order of the table, read one by one; an array without frames is a missing modality.
-        ids: Ids of the table in its order, for error messages.
-        modality: ``text``, ``audio`` or ``vision``.
-        extractor: Name of the frozen extractor, identified together with ``revision``, ``layer`` and ``settings``.
-        revision: Version or hash of the extractor's weights.
-        layer: Layer or pooling that the features were taken from.
-        frame_rate: Frames per second, or None.
-        extractor_parameters: Number of frozen parameters of the extractor.
-        settings: Options that JSON can hold; no paths, so that the identity is the same on every machine.
-        dtype: Storage type; ``uint8`` for pixels.
+    An old feature set is replaced as a whole. The arrays in ``sequences`` are in the order of the table and are read
+    one by one; an array without frames is a missing modality. ``ids`` are the ids of the table in its order, for error
+    messages. The other arguments are fields of :class:`FeatureSpec`.
 
     Raises:
         Misuse: A value is not finite or does not fit the type, widths differ, or there are more or fewer sequences
@@ -122,20 +112,19 @@ def write_features(
                     raise Misuse(f"{folder.name}: more sequences than the {len(ids)} utterances of {table}")
                 if len(sequence):
                     if sequence.ndim != 2 or sequence.shape[1] != (dim or sequence.shape[1]):
-                        wanted = f"[time, {dim}]" if dim else "[time, dim]"
+                        wanted = f"[time, {dim or 'dim'}]"
                         raise Misuse(f"{folder.name}: {ids[row]} has shape {sequence.shape}, expected {wanted}")
-                    given = sequence
                     with np.errstate(over="ignore", invalid="ignore"):  # values that do not fit are rejected below
-                        sequence = np.ascontiguousarray(given, dtype=dtype)
+                        stored = np.ascontiguousarray(sequence, dtype=dtype)
                     if np.issubdtype(dtype, np.integer):
-                        if given.dtype != sequence.dtype and not np.array_equal(given, sequence):
+                        if sequence.dtype != stored.dtype and not np.array_equal(sequence, stored):
                             raise Misuse(f"{folder.name}: {ids[row]} holds values that do not fit the type {dtype}")
-                    elif not np.isfinite(sequence).all():
+                    elif not np.isfinite(stored).all():
                         raise Misuse(f"{folder.name}: {ids[row]} holds NaN or infinite values")
                     if not dim:
                         dim = sequence.shape[1]
                         _write_header(file, dtype, 0, dim)
-                    file.write(sequence.data)
+                    file.write(stored.data)
                 lengths.append(len(sequence))
             if len(lengths) != len(ids):
                 raise Misuse(f"{folder.name}: {len(lengths)} sequences for the {len(ids)} utterances of {table}")
@@ -256,8 +245,7 @@ def sketch(values: npt.NDArray[Any], size: int = CHUNK) -> list[int]:
         sums += frame_signs[chunk].T @ part
         squares += np.square(part).sum(0)
     scale = np.sqrt(np.where(squares > 0, squares, 1) * dim)
-    hundredths: list[int] = np.rint(100 * (sums / scale * column_signs.T).sum(1)).astype(int).tolist()
-    return hundredths
+    return np.rint(100 * (sums / scale * column_signs.T).sum(1)).astype(int).tolist()
 
 
 def check_finite(features: FeatureSet, folder: Path) -> None:
@@ -270,7 +258,7 @@ def check_finite(features: FeatureSet, folder: Path) -> None:
             raise Misuse(f"feature set {folder} holds NaN or infinite values at row {row} of its table")
 
 
-def import_sequences(source: Path, ids: Sequence[str]) -> list[FloatArray]:
+def import_sequences(source: Path, ids: Sequence[str]) -> list[npt.NDArray[Any]]:
     """Read one sequence per id from existing files: a folder of ``<id>.npy``, or one npz.
 
     An npz holds either one array per id, or ``ids`` [rows], ``values`` [frames, dim] and ``offsets`` [rows + 1].

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -90,8 +90,8 @@ class EmotionDataModule(L.LightningDataModule):
         self.num_classes = len(self.classes)
         self.labels = self._labels(label_set, mapping)
         self.rows = self._rows(protocol, fold)
-        counts = np.bincount(self.labels[self.rows["train"]], minlength=self.num_classes)
-        self.class_counts = torch.from_numpy(counts).float()
+        training_labels = torch.from_numpy(self.labels[self.rows["train"]])
+        self.class_counts = torch.bincount(training_labels, minlength=self.num_classes).float()
         self._speaker = self._speakers()
         self._statistics: dict[str, tuple[Tensor, Tensor]] = {}
         self._cached: dict[str, Tensor] = {}
@@ -133,10 +133,9 @@ class EmotionDataModule(L.LightningDataModule):
         if self._statistics:
             return
         for name, opened in self.features.items():
-            if opened.spec.integer:
-                continue
-            check_finite(opened, self.folder / opened.spec.name)
-            self._statistics[name] = training_statistics(opened, self.rows["train"])
+            if not opened.spec.integer:
+                check_finite(opened, self.folder / opened.spec.name)
+                self._statistics[name] = training_statistics(opened, self.rows["train"])
         # only in the stage "fit", because a process that forks others must not initialise CUDA
         if stage == "fit" and self.trainer and (device := self.trainer.strategy.root_device).type == "cuda":
             self.cache_on_device(device, torch.cuda.mem_get_info(device)[0] // 2)
@@ -184,9 +183,9 @@ class EmotionDataModule(L.LightningDataModule):
         return Batch(features, *map(torch.from_numpy, arrays))
 
     def _loader(self, split: Split) -> DataLoader[Batch]:
-        rows = self.rows[split]
-        groups = self._dialogues(rows) if self.context == "dialogue" else list(rows[:, None])
-        train = split == "train"
+        rows, train = self.rows[split], split == "train"
+        group = self.table["dialogue"].to_numpy()[rows] if self.context == "dialogue" else rows
+        groups = np.split(rows, np.flatnonzero(group[1:] != group[:-1]) + 1)
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = GroupSampler(
             self._sizes(groups),
@@ -197,10 +196,6 @@ class EmotionDataModule(L.LightningDataModule):
             world=world,
         )
         return DataLoader(GroupDataset(groups, self.collate), sampler=sampler, batch_size=None)
-
-    def _dialogues(self, rows: Rows) -> list[Rows]:
-        dialogue = self.table["dialogue"].to_numpy()[rows]
-        return list(np.split(rows, np.flatnonzero(dialogue[1:] != dialogue[:-1]) + 1))
 
     def _sizes(self, groups: Sequence[Rows]) -> Rows:
         """Return the number of turns per dialogue, or the number of frames of the longest modality per utterance."""
@@ -249,10 +244,8 @@ class EmotionDataModule(L.LightningDataModule):
 
     def _speakers(self) -> Rows:
         """Number the speakers within each dialogue by first appearance, so that no method learns identities."""
-        pairs = self.table[["dialogue", "speaker"]].drop_duplicates()
-        pairs["number"] = pairs.groupby("dialogue", sort=False).cumcount()
-        merged = self.table.merge(pairs, on=["dialogue", "speaker"], how="left")
-        return merged["number"].to_numpy(np.int64, copy=True)
+        pair = self.table.groupby(["dialogue", "speaker"], sort=False).ngroup()  # the turns of a dialogue are adjacent
+        return (pair - pair.groupby(self.table["dialogue"]).transform("min")).to_numpy(np.int64, copy=True)
 
 
 def training_statistics(features: FeatureSet, rows: Rows, chunk_size: int = CHUNK) -> tuple[Tensor, Tensor]:
@@ -263,15 +256,14 @@ def training_statistics(features: FeatureSet, rows: Rows, chunk_size: int = CHUN
     selected = np.zeros(len(features.offsets) - 1, bool)
     selected[rows] = True
     frames = np.repeat(selected, np.diff(features.offsets))
-    count = max(int(frames.sum()), 1)
-    total = np.zeros((2, features.spec.dim))
-    mean = total[0]
-    for power in (1, 2):  # the second pass subtracts the mean: squares in one pass would lose digits by cancellation
-        for chunk in chunks(features.values, chunk_size):
-            part = features.values[chunk][frames[chunk]].astype(np.float64)
-            total[power - 1] += ((part - mean) ** power if power == 2 else part).sum(0)
-        if power == 1:
-            mean = total[0] / count
-    deviation = np.sqrt(total[1] / count)
+
+    def average(function: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+        parts = (features.values[chunk][frames[chunk]] for chunk in chunks(features.values, chunk_size))
+        sums = (function(part.astype(np.float64)).sum(0) for part in parts)
+        return sum(sums, np.zeros(features.spec.dim)) / max(int(frames.sum()), 1)
+
+    mean = average(lambda part: part)
+    # a second pass subtracts the mean: squares in one pass would lose digits by cancellation
+    deviation = np.sqrt(average(lambda part: (part - mean) ** 2))
     scale = np.where(deviation > 1e-8 * np.maximum(1, np.abs(mean)), 1 / np.maximum(deviation, 1e-30), 1.0)
     return torch.from_numpy(mean).float(), torch.from_numpy(scale).float()

@@ -18,11 +18,9 @@ class GroupDataset(Dataset[Batch]):
         self.groups, self.collate = groups, collate
 
     def __len__(self) -> int:
-        """Number of groups."""
         return len(self.groups)
 
     def __getitem__(self, numbers: Sequence[int]) -> Batch:
-        """Collate the groups with these numbers."""
         return self.collate([self.groups[number] for number in numbers])
 
 
@@ -62,15 +60,13 @@ class GroupSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the group numbers of each batch of this device."""
         if self.shuffle_seed is None:
-            order = np.argsort(self.sizes, kind="stable")
-            batches = self._split(order)
+            batches = self._split(np.argsort(self.sizes, kind="stable"))
         else:
             generator = np.random.default_rng((self.shuffle_seed, self.epoch))
             order = generator.permutation(len(self.sizes))
             window = 16 * self.batch_size
             windows = [order[start : start + window] for start in range(0, len(order), window)]
-            order = np.concatenate([part[np.argsort(self.sizes[part], kind="stable")] for part in windows])
-            batches = self._split(order)
+            batches = self._split(np.concatenate([w[np.argsort(self.sizes[w], kind="stable")] for w in windows]))
             batches = [batches[i] for i in generator.permutation(len(batches))]
             batches = list(islice(cycle(batches), len(self) * self.world))
         yield from batches[self.rank :: self.world]

@@ -324,6 +324,7 @@ class Simulated(EmotionDataModule):
     """A corpus that is generated on first use, and again if its preset has changed."""
 
     simulated: ClassVar[bool] = True
+    default_features = {name: f"simulated-{name}" for name in MODALITIES}
     how_to_get = "it is generated on first use"
 
     def prepare_corpus(self) -> None:
@@ -333,9 +334,7 @@ class Simulated(EmotionDataModule):
     @property
     def attainable(self) -> Mapping[str, Any]:
         """Track -> modalities, joined by ``+`` -> Bayes rates."""
-        content = json.loads((self.folder / TRUTH).read_text(encoding="utf-8"))
-        rates: Mapping[str, Any] = content["attainable"][self.label_set]
-        return rates
+        return json.loads((self.folder / TRUTH).read_text(encoding="utf-8"))["attainable"][self.label_set]
 
 
 class SimulatedRAVDESS(Simulated, RAVDESS):
@@ -349,14 +348,12 @@ class SimulatedIEMOCAP(Simulated, IEMOCAP):
     """151 dialogues in five sessions; the text carries the most information."""
 
     corpus = "simulated-iemocap"
-    default_features = {"text": "simulated-text", "audio": "simulated-audio", "vision": "simulated-vision"}
 
 
 class SimulatedMELD(Simulated, MELD):
     """300 dialogues in three splits; half of the utterances are neutral."""
 
     corpus = "simulated-meld"
-    default_features = {"text": "simulated-text", "audio": "simulated-audio", "vision": "simulated-vision"}
 
 
 class Diagnostic(Simulated):
@@ -365,7 +362,6 @@ class Diagnostic(Simulated):
     modalities = MODALITIES
     label_sets = {"plain": {emotion: emotion for emotion in PLAIN}}
     protocols = {"independent": 1}
-    default_features = {name: f"simulated-{name}" for name in MODALITIES}
 
 
 #: one class per preset of the plain form: ``simulated-synergy`` is ``SimulatedSynergy``

@@ -61,10 +61,10 @@ def symbol_tables(config: SimulationConfig) -> Floats:
     return tables
 
 
-def marginal(table: Floats, columns: Sequence[int], first: int = 1) -> Floats:
-    """Sum over the modalities not in ``columns`` and flatten the others; the axis of modality 0 is ``first``."""
-    others = tuple(axis for axis in range(first, table.ndim) if axis - first not in columns)
-    return table.sum(others).reshape(*table.shape[:first], -1)
+def marginal(table: Floats, columns: Sequence[int]) -> Floats:
+    """Sum over the modalities not in ``columns`` and flatten the others; the axis of modality 0 is 1."""
+    others = tuple(axis for axis in range(1, table.ndim) if axis - 1 not in columns)
+    return table.sum(others).reshape(len(table), -1)
 
 
 def mutual_information(joint: Floats) -> float:
