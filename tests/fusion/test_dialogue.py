@@ -337,7 +337,7 @@ def naive_dialogue(cell: DialogueCell, utterances: Tensor, speakers: list[int], 
 @pytest.mark.parametrize("listener", [False, True])
 def test_dialogue_rnn_is_the_naive_loop_over_each_dialogue(attention: str, listener: bool) -> None:
     width = 6 if attention == "dot" else 5
-    cell = DialogueCell(width, 6, 4, 3, attention=attention, listener=listener, parties=4, dropout=0.5).eval()
+    cell = DialogueCell(width, (6, 4, 3), attention=attention, listener=listener, parties=4, dropout=0.5).eval()
     utterances, speaker = torch.randn(3, 6, width), torch.randint(0, 3, (3, 6))
     actual = cell(utterances, speaker)
     for d, turns in enumerate((6, 4, 1)):  # padding after a dialogue does not change it

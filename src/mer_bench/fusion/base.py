@@ -30,8 +30,8 @@ class FusionModule(L.LightningModule):
     """Base of all methods: the three steps, the metric states, the optimizer and the hyperparameters.
 
     A subclass is constructed as ``Method(dims, num_classes, **options)`` with keyword-only options whose defaults are
-    the paper's, and implements ``forward(batch) -> logits [utterance, num_classes]``, which must not read
-    ``batch.label``. Auxiliary losses override :meth:`losses`.
+    the paper's and which its own docstring describes. It implements ``forward(batch) -> logits [utterance,
+    num_classes]``, which must not read ``batch.label``. Auxiliary losses override :meth:`losses`.
 
     Args:
         dims: Width of each modality's features; its keys are the modalities that the method fuses.

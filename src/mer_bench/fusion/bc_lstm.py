@@ -26,8 +26,6 @@ class BCLSTM(FusionModule):
     the method works offline only.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of the utterance vectors, of the LSTM in each direction and of the hidden layer.
         layers: Number of layers of the LSTM.
         dropout: Dropout probability of the encoders, between the LSTM's layers, on its output and in the classifier.
@@ -48,6 +46,5 @@ class BCLSTM(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        vectors = self.encoders.joined(batch)
-        context = self.rnn(batch.by_dialogue(vectors), batch.turns)
+        context = self.rnn(batch.by_dialogue(self.encoders.joined(batch)), batch.turns)
         return self.head(batch.flatten(context))

@@ -44,7 +44,7 @@ class BottleneckTransformer(nn.Module):
     """
 
     def __init__(
-        self, modalities: int, dim: int, *, heads: int, layers: int, fusion_layer: int, bottlenecks: int, dropout: float
+        self, modalities: int, dim: int, heads: int, layers: int, *, fusion_layer: int, bottlenecks: int, dropout: float
     ) -> None:
         super().__init__()
         self.fusion_layer = fusion_layer
@@ -98,8 +98,6 @@ class Bottleneck(FusionModule):
     modality enters neither the mean of the bottlenecks nor that of the logits.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width throughout.
         heads: Number of heads of each attention.
         layers: Number of layers of each transformer.
@@ -133,13 +131,7 @@ class Bottleneck(FusionModule):
             raise ValueError(f"bottlenecks {bottlenecks} is not positive; for late fusion set fusion_layer to layers")
         self.encoders = token_encoders(self.dims, hidden, dropout=dropout)
         self.transformer = BottleneckTransformer(
-            len(self.dims),
-            hidden,
-            heads=heads,
-            layers=layers,
-            fusion_layer=fusion_layer,
-            bottlenecks=bottlenecks,
-            dropout=dropout,
+            len(self.dims), hidden, heads, layers, fusion_layer=fusion_layer, bottlenecks=bottlenecks, dropout=dropout
         )
         self.head = nn.Linear(hidden, num_classes)
         self.unimodal_encoders = ("encoders", *(f"transformer.layers.{index}" for index in range(fusion_layer)))
@@ -148,7 +140,6 @@ class Bottleneck(FusionModule):
         """Logits [utterance, num_classes]."""
         sequences = [tokens_with_summary(encoder, batch.features[name]) for name, encoder in self.encoders.items()]
         present = torch.stack([sequence.mask.any(1) for sequence in sequences])
-        weight = (present | ~present.any(0))[..., None].to(
-            sequences[0].values.dtype
-        )  # all modalities if none is present
+        # all modalities if none is present
+        weight = (present | ~present.any(0))[..., None].to(sequences[0].values.dtype)
         return (self.head(self.transformer(sequences)) * weight).sum(0) / weight.sum(0)

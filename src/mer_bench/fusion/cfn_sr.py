@@ -23,15 +23,11 @@ class CrossModalBlock(nn.Module):
 
     385,345 parameters at the paper's widths (target 2048, guide 64, hidden 64), as in the authors' code.
 
+    Further arguments are those of :class:`CFNSR`.
+
     Args:
         target: Width of the target's tokens.
         guide: Width of the guide's tokens.
-        hidden: Width of the additive attention.
-        heads: Number of heads of the self-attention.
-        layers: Number of layers of the self-attention.
-        self_attention: Ablation switch: without it the guide's last token is used as it is.
-        residual: Ablation switch, see :class:`GuidedAttention`.
-        scale: See :class:`GuidedAttention`.
         slices: Number of equal parts of the target's tokens, each with its own softmax: the authors' code normalises
             the 7 x 7 positions of the two time slices separately, where the paper writes one softmax.
 
@@ -84,8 +80,6 @@ class CFNSR(FusionModule):
     For frozen features the shared encoder replaces both, and every modality other than the guide has its own block.
 
     Args:
-        dims: Width of each modality, at least two.
-        num_classes: Number of emotions.
         encoders: "shared" reads features; "paper" trains the paper's own on pixels (vision) and MFCCs (audio).
         weights: Modality -> checkpoint file with initial weights of the paper's encoder of that modality; the authors
             initialise both from networks trained on one modality. Records contain the name of the file.

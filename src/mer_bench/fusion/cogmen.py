@@ -36,8 +36,6 @@ class COGMEN(FusionModule):
     offline only.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of each modality's utterance vectors, of the graph and of the classifier.
         layers: Number of layers of the transformer.
         heads: Number of heads of the transformer, whose width is ``hidden`` times the number of modalities.
@@ -86,8 +84,8 @@ class COGMEN(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        vectors = self.encoders.joined(batch)
-        x = self.project(self.transformer(PaddedSequence(batch.by_dialogue(vectors), batch.turns)).values)
+        turns = PaddedSequence(batch.by_dialogue(self.encoders.joined(batch)), batch.turns)
+        x = self.project(self.transformer(turns).values)
         if self.relational is not None and self.attentive is not None:
             near = window(x.shape[1], *self.window, x.device) & batch.turns[:, None]
             x = self.relational(x, mean_weights(self.relations(batch.by_dialogue(batch.speaker), near)))

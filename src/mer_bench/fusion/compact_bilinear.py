@@ -68,8 +68,6 @@ class CompactBilinear(FusionModule):
     51.03M parameters, which the public material does not determine.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of the utterance vectors.
         sketch: Size of the sketch (the paper's best: 16,000).
         seed: Seed of the sketch's random bins and signs, which are not trained.
@@ -98,7 +96,6 @@ class CompactBilinear(FusionModule):
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
         vectors = torch.stack(list(self.encoders(batch)), 1)
-        present = self.present(batch).T
-        product = self.sketch(vectors, present)
+        product = self.sketch(vectors, self.present(batch).T)
         root = product / (product.abs() + 1e-6).sqrt()
         return self.head(F.normalize(root, dim=-1, eps=1e-6))

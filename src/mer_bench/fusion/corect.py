@@ -97,8 +97,6 @@ class CORECT(FusionModule):
     receive messages from later turns, so that the method works offline only.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of the nodes' vectors, of each graph head and of the classifier.
         graph_heads: Number of heads of the graph transformer.
         window_past: Number of earlier turns in the window of a turn.

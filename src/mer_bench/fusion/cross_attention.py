@@ -132,8 +132,6 @@ class CrossAttention(FusionModule):
     of them ("transformer"). The paper's modality dropout concerns training and is not part of this method.
 
     Args:
-        dims: Width of each modality, at least two.
-        num_classes: Number of emotions.
         form: "attention" (the paper's best) or "transformer".
         hidden: Width of tokens and vectors.
         heads: Number of attention heads (the paper: 1 or 4).

@@ -45,8 +45,6 @@ class DialogueGCN(FusionModule):
     class. Windows and GRU read future turns, so that the method works offline only.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of the utterance vectors, of the recurrent network in each direction and of the graph.
         rnn: "gru" or "lstm".
         layers: Number of layers of the recurrent network.
@@ -92,8 +90,7 @@ class DialogueGCN(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        vectors = self.encoders.joined(batch)
-        context = self.rnn(batch.by_dialogue(vectors), batch.turns)
+        context = self.rnn(batch.by_dialogue(self.encoders.joined(batch)), batch.turns)
         real = batch.turns[:, None]
         near = window(real.shape[2], *self.window, context.device) & real
         masks = self.relations(batch.by_dialogue(batch.speaker), near)

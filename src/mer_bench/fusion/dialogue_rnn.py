@@ -20,24 +20,18 @@ ATTENTIONS = ("simple", "general", "dot")
 class DialogueCell(nn.Module):
     """One direction of DialogueRNN: three GRU cells (four with listeners) and attention over the global states.
 
+    ``widths`` are those of the global state, the parties' states and the emotion state.
+
     Shapes:
         utterances [dialogue, turn, dim], speaker [dialogue, turn] -> emotion states [dialogue, turn, emotion].
     """
 
     def __init__(
-        self,
-        dim: int,
-        global_dim: int,
-        party_dim: int,
-        emotion_dim: int,
-        *,
-        attention: str,
-        listener: bool,
-        parties: int,
-        dropout: float,
+        self, dim: int, widths: tuple[int, int, int], *, attention: str, listener: bool, parties: int, dropout: float
     ) -> None:
         super().__init__()
         self.parties = parties
+        global_dim, party_dim, emotion_dim = widths
         self.global_cell = nn.GRUCell(dim + party_dim, global_dim)
         self.party_cell = nn.GRUCell(dim + global_dim, party_dim)
         self.emotion_cell = nn.GRUCell(party_dim, emotion_dim)
@@ -115,8 +109,6 @@ class DialogueRNN(FusionModule):
     causal.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of each modality's utterance vectors.
         global_dim: Width of the global state.
         party_dim: Width of the parties' states.
@@ -166,17 +158,9 @@ class DialogueRNN(FusionModule):
         self.parties = parties
         directions = 2 if bidirectional else 1
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
+        widths = (global_dim, party_dim, emotion_dim)
         self.cells = nn.ModuleList(
-            DialogueCell(
-                width,
-                global_dim,
-                party_dim,
-                emotion_dim,
-                attention=attention,
-                listener=listener,
-                parties=parties,
-                dropout=rec_dropout,
-            )
+            DialogueCell(width, widths, attention=attention, listener=listener, parties=parties, dropout=rec_dropout)
             for _ in range(directions)
         )
         emotions = directions * emotion_dim
@@ -186,8 +170,7 @@ class DialogueRNN(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        vectors = self.encoders.joined(batch)
-        utterances, speaker = batch.by_dialogue(vectors), batch.by_dialogue(batch.speaker)
+        utterances, speaker = batch.by_dialogue(self.encoders.joined(batch)), batch.by_dialogue(batch.speaker)
         emotions = self.emotion_dropout(self.read(utterances, speaker.clamp(max=self.parties - 1), batch.turns))
         if self.attention is not None:
             turns = speaker.shape[1]

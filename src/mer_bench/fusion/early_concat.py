@@ -16,8 +16,6 @@ class EarlyConcat(FusionModule):
     """Concatenation and one hidden layer, "Concat + FC" in the tables of CFN-SR and MSAF.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of the utterance vectors and of the hidden layer.
         dropout: Dropout probability of the encoders and the hidden layer.
     """

@@ -25,8 +25,6 @@ class EFLSTM(FusionModule):
     repeated. All sizes are inferred. The number of steps also limits the time per batch, whatever the number of frames.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of the LSTM and of the hidden layer.
         layers: Number of layers of the LSTM.
         steps: Length of the common time axis.

@@ -50,8 +50,6 @@ class Gated(FusionModule):
     linear layer classifies, where the paper has a maxout network with batch normalisation.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of the utterance vectors and of the unit.
         dropout: Dropout probability of the encoders and before the classifier.
     """

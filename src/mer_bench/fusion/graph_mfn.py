@@ -67,8 +67,6 @@ class GraphMFN(FusionModule):
     per batch does not grow with the number of frames.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of each LSTM.
         vertex: Width of the graph's vertices.
         memory: Width of the gated memory.

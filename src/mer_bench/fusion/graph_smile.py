@@ -98,8 +98,6 @@ class GraphSmile(FusionModule):
     include future turns, so that the method works offline only. Speakers are not used, as in the code.
 
     Args:
-        dims: Width of each modality, at least two.
-        num_classes: Number of emotions.
         hidden: Width throughout.
         layers: Number of propagation layers per pair of modalities.
         window_past: Number of earlier turns in the window of a turn.

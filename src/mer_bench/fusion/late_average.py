@@ -18,8 +18,6 @@ class LateAverage(FusionModule):
     Each modality's classifier is trained by its own cross-entropy, so that a strong one does not hide a weak one.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of the utterance vectors.
         dropout: Dropout probability of the encoders.
     """

@@ -14,12 +14,7 @@ from mer_bench.fusion.utterance import Standardization
 
 
 class Linear(FusionModule):
-    """Multinomial logistic regression on the concatenated standardised statistics of all modalities.
-
-    Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
-    """
+    """Multinomial logistic regression on the concatenated standardised statistics of all modalities."""
 
     title = "Linear"
     provenance = "baseline"

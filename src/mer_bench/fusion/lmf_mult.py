@@ -58,8 +58,6 @@ class LMFMulT(FusionModule):
     (424,865 at those widths with one output).
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         dim: Width of the transformers; ``heads`` must divide it.
         heads: Number of heads of each attention.
         layers: Number of layers of each cross-modal transformer.

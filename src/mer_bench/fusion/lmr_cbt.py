@@ -120,8 +120,6 @@ class LMRCBT(FusionModule):
     order vision, audio, text.
 
     Args:
-        dims: Width of each modality, at least two.
-        num_classes: Number of emotions.
         target: The guided modality; by default text, or vision if there is no text (as in CFN-SR).
         attention: "features" or "time", as described above.
         hidden: Width of the tokens, even; ``heads`` must divide it.

@@ -53,8 +53,6 @@ class LowRank(FusionModule):
     searches 64 to 256 for text, 4 to 32 for the others), and the factors are initially close to one instead of zero.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of the utterance vectors.
         rank: Number of rank-one terms (the paper searches 1, 4, 8 and 16).
         dropout: Dropout probability of the encoders.

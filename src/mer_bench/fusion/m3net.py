@@ -113,8 +113,6 @@ class M3Net(FusionModule):
     works offline only.
 
     Args:
-        dims: Width of each modality, at least two.
-        num_classes: Number of emotions.
         hidden: Width of the utterance vectors and of both branches, an even number.
         hypergraph_layers: Number of hyperedge convolutions; 0 removes their branch.
         frequency_layers: Number of filters; 0 removes their branch.

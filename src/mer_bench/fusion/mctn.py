@@ -71,8 +71,6 @@ class MCTN(FusionModule):
     (:func:`~mer_bench.fusion.layers.resample`) instead of being aligned to words and padded.
 
     Args:
-        dims: Width of each modality, at least two.
-        num_classes: Number of emotions.
         source: The source modality; by default the first.
         hidden: Width of all LSTMs.
         steps: Length of the common time axis.

@@ -83,8 +83,6 @@ class MFN(FusionModule):
     emotions instead of sentiment. With one modality the attention runs within the cells of one LSTM.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of each LSTM.
         memory: Width of the gated memory.
         inner: Width of the hidden layers of the attention, the gates and the classifier.

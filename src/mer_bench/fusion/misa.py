@@ -77,8 +77,6 @@ class MISA(FusionModule):
     width; the layer is pre-LayerNorm; missing modalities are masked in the transformer, in the MLP and in all losses.
 
     Args:
-        dims: Width of each modality, at least two.
-        num_classes: Number of emotions.
         hidden: Width of all vectors.
         heads: Number of heads of the transformer layer.
         ffn: Hidden width of the transformer layer.

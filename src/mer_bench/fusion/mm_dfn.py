@@ -74,8 +74,6 @@ class MMDFN(FusionModule):
     messages from later turns, so that the method works offline only.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of the nodes' vectors, even.
         graph: Width of the graph convolutions and of the gates.
         layers: Number of graph convolutions.

@@ -26,9 +26,6 @@ class InformationBound(nn.Module):
     The entropy of y is estimated as that of a mixture of one diagonal Gaussian per class, bounded below by the mean of
     its components' entropies; classes with fewer than two samples count as zero.
 
-    Args:
-        dim: Width of x and y.
-
     Shapes:
         x, y [sample, dim], members [class, sample] (True = real and of that class) -> scalar.
     """
@@ -99,8 +96,6 @@ class MMIM(FusionModule):
     weight decay.
 
     Args:
-        dims: Width of each modality, at least two.
-        num_classes: Number of emotions.
         hidden: Width of the utterance vectors.
         fusion: Width of the fused vector.
         alpha: Weight of the contrastive loss.
@@ -146,13 +141,12 @@ class MMIM(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        return self.head(self._fuse(self.encoders(batch)))
+        return self.head(self.fusion(self.encoders.joined(batch)))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, the contrastive loss of the fused vector and the bound between modalities."""
-        vectors = self.encoders(batch)
-        present = self.present(batch)
-        fused = self._fuse(vectors)
+        vectors, present = self.encoders(batch), self.present(batch)
+        fused = self.fusion(torch.cat(list(vectors), -1))
         losses = {"cross_entropy": self.cross_entropy(self.head(fused), batch)}
         if self.alpha:
             each = zip(self.predictors, vectors, present, strict=True)
@@ -166,6 +160,3 @@ class MMIM(FusionModule):
             ]
             losses["information"] = -self.beta * WIDTH / vectors.shape[-1] * torch.stack(bounds).sum()
         return losses
-
-    def _fuse(self, vectors: Tensor) -> Tensor:
-        return self.fusion(torch.cat(list(vectors), -1))

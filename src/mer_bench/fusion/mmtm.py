@@ -58,8 +58,6 @@ class MMTM(FusionModule):
     mean of zero, and the average runs over the modalities that are present.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of tokens and vectors.
         sites: Number of fusion sites.
         ratio: Factor by which the joint representation is smaller than twice the channels.

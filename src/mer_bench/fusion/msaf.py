@@ -82,8 +82,6 @@ class MSAF(FusionModule):
     narrow, so that there are few blocks instead of 66.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of tokens and vectors.
         sites: Number of fusion sites.
         block: Channels of a block at the first site; each further site doubles it, as the authors' two do.

@@ -35,8 +35,6 @@ class MulT(FusionModule):
     modality there is only its memory, plain self-attention.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         dim: Width of the transformers; ``heads`` must divide it.
         heads: Number of heads of each attention.
         layers: Number of layers of each cross-modal encoder.

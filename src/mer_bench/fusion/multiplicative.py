@@ -31,8 +31,6 @@ class Multiplicative(LateProduct):
     "Multiplicative" in the tables of MSAF and CFN-SR.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of the utterance vectors.
         dropout: Dropout probability of the encoders.
         beta: Strength of the weights; with 0 every classifier is trained independently.

@@ -32,8 +32,6 @@ class Perceiver(FusionModule):
     concatenates Fourier features; both inputs of a cross-attention share a LayerNorm; the activation is a ReLU.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of tokens, latents and feed-forward blocks.
         latents: Number of latents.
         blocks: Number of blocks; in each of them the latents read the tokens once.

@@ -76,8 +76,7 @@ def one_after_another(sequences: Sequence[PaddedSequence]) -> PaddedSequence:
 class PMR(FusionModule):
     r"""Progressive modality reinforcement: modalities attend to a hub of all messages instead of each other.
 
-    Lv et al. 2021,
-    https://openaccess.thecvf.com/content/CVPR2021/html/Lv_Progressive_Modality_Reinforcement_for_Human_Multimodal_Emotion_Recognition_From_Unaligned_CVPR_2021_paper.html
+    Lv et al. 2021, CVPR (:attr:`paper`)
 
     The hub :math:`c` initially contains all modalities' projected sequences, one after another. In each layer, with
     :class:`ReinforcementUnit` R,
@@ -94,8 +93,6 @@ class PMR(FusionModule):
     parameters printed elsewhere are not reproduced (377,431 at those widths with one output).
 
     Args:
-        dims: Width of each modality, at least two.
-        num_classes: Number of emotions.
         dim: Width throughout; ``heads`` must divide it.
         heads: Number of heads of each attention.
         layers: Number of reinforcement layers.

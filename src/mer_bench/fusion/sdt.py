@@ -135,8 +135,6 @@ class SDT(FusionModule):
     multimodal-level gate. Attention reads future utterances, so that the method works offline only.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width throughout.
         heads: Number of heads of each attention.
         dropout: Dropout probability everywhere, the encoders included.

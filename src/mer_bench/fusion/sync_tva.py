@@ -225,12 +225,9 @@ class SyncTVA(FusionModule):
     only.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         enhancement: Whether MSDE is used.
         graph: ``pairwise``; ``same_utterance`` (only edges within an utterance, and self-loops); ``full`` (no window,
-        so
-            that memory grows with the square of the dialogue's length); ``joint`` (one graph of all modalities);
+            so that memory grows with the square of the dialogue's length); ``joint`` (one graph of all modalities);
             ``within`` (one graph per modality, without edges between modalities); ``none``.
         fusion: ``cross_attention`` (CAF), ``concat``, ``add`` or ``gated`` (a gated sum).
         window_past: Number of earlier turns in the window of a turn (5 suits MELD).

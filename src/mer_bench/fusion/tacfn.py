@@ -51,8 +51,6 @@ class TACFN(FusionModule):
     and 35, 8 outputs; the paper prints 0.34M).
 
     Args:
-        dims: Width of each modality, at least two.
-        num_classes: Number of emotions.
         hidden: Width of tokens, vectors and additive attention.
         heads: Number of heads of the self-attention.
         layers: Number of layers of the self-attention.

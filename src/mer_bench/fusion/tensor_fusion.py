@@ -39,8 +39,6 @@ class TensorFusion(FusionModule):
     A missing modality has h = 0, so only the products that leave it out remain.
 
     Args:
-        dims: Width of each modality.
-        num_classes: Number of emotions.
         hidden: Width of the utterance vectors; the first layer of the MLP grows with its M-th power.
         post_fusion: Widths of the MLP's hidden layers.
         dropout: Dropout probability of the encoders.

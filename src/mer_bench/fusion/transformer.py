@@ -61,14 +61,13 @@ class TransformerLayer(nn.Module):
         heads: int,
         ffn: int,
         *,
-        dropout: float,
+        dropout: float = 0.1,
         attention_dropout: float | None = None,
         relu_dropout: float | None = None,
     ) -> None:
         super().__init__()
-        attention_dropout = dropout if attention_dropout is None else attention_dropout
         relu_dropout = dropout if relu_dropout is None else relu_dropout
-        self.attention = Attention(dim, heads, dropout=attention_dropout)
+        self.attention = Attention(dim, heads, dropout=dropout if attention_dropout is None else attention_dropout)
         self.attention_norm, self.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.ffn = nn.Sequential(nn.Linear(dim, ffn), nn.ReLU(), CheapDropout(relu_dropout), nn.Linear(ffn, dim))
         self.dropout = CheapDropout(dropout)
@@ -90,7 +89,8 @@ def scaled_with_positions(values: Tensor) -> Tensor:
 class TransformerEncoder(nn.Module):
     """Pre-LayerNorm transformer encoder of MulT and CFN-SR: scaled input, sinusoidal positions, optional causal mask.
 
-    With ``source`` every layer attends from the target sequence to the source's (positions added to both).
+    With ``source`` every layer attends from the target sequence to the source's (positions added to both). The
+    ``dropouts`` are those of :class:`TransformerLayer`.
 
     Shapes:
         target [batch, target, dim] (and source [batch, source, dim]) -> [batch, target, dim]; padding stays zero.
@@ -103,20 +103,13 @@ class TransformerEncoder(nn.Module):
         heads: int,
         layers: int,
         causal: bool = False,
-        dropout: float = 0.1,
-        attention_dropout: float | None = None,
-        relu_dropout: float | None = None,
         embedding_dropout: float = 0.0,
+        **dropouts: float,
     ) -> None:
         super().__init__()
         self.causal = causal
         self.embedding_dropout = CheapDropout(embedding_dropout)
-        self.layers = nn.ModuleList(
-            TransformerLayer(
-                dim, heads, 4 * dim, dropout=dropout, attention_dropout=attention_dropout, relu_dropout=relu_dropout
-            )
-            for _ in range(layers)
-        )
+        self.layers = nn.ModuleList(TransformerLayer(dim, heads, 4 * dim, **dropouts) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, target: PaddedSequence, source: PaddedSequence | None = None) -> PaddedSequence:
@@ -138,9 +131,8 @@ class TransformerEncoder(nn.Module):
         *before, final = self.layers
         for layer in before:
             x = layer(x, None, allowed)
-        token = final(
-            last_token(x, sequence.mask)[:, None], x, sequence.mask[:, None]
-        )  # the last token may attend to all of them
+        # the last token may attend to all of them
+        token = final(last_token(x, sequence.mask)[:, None], x, sequence.mask[:, None])
         return self.norm(token[:, 0]) * sequence.mask.any(1, keepdim=True)
 
     def _allowed(self, target: Tensor, source: Tensor) -> Tensor:

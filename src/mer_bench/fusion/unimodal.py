@@ -15,8 +15,6 @@ class Unimodal(FusionModule):
     """A linear classifier on the utterance vector of a single modality.
 
     Args:
-        dims: Width of the one modality.
-        num_classes: Number of emotions.
         hidden: Width of the utterance vector.
         dropout: Dropout probability of the encoder.
     """

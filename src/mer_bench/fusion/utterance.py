@@ -155,9 +155,8 @@ class TokenEncoder(UtteranceEncoder):
 
     def __init__(self, dim: int, hidden: int, *, kernel: int = 3, stride: int = 2, dropout: float = 0.15) -> None:
         super().__init__(dim, hidden, dropout=dropout)
-        self.input_dropout = nn.Dropout1d(
-            dropout
-        )  # drops a feature from all frames, since neighbouring frames are alike
+        # drops a feature from all frames, since neighbouring frames are alike
+        self.input_dropout = nn.Dropout1d(dropout)
         self.convolutions = nn.ModuleList(
             TemporalConvolution(width, hidden, kernel=kernel, stride=stride, bias=True) for width in (dim, hidden)
         )
