@@ -1,4 +1,4 @@
-"""Records: a run's path is its identity, a file is whole or not there, and one bad file spoils no other."""
+"""Records: a run's path is its identity, a file is complete or absent, and others load beside a damaged one."""
 
 from __future__ import annotations
 
@@ -129,20 +129,24 @@ def test_the_path_depends_on_every_training_option(field: str) -> None:
     assert other.path(Path()) != SPEC.path(Path())
 
 
-def test_equal_specs_have_equal_paths_whatever_the_order_of_their_dicts() -> None:
-    turned = {
+def test_equal_specs_have_equal_paths_in_any_order_of_their_dicts() -> None:
+    reordered = {
         name: dict(reversed(list(getattr(SPEC, name).items()))) for name in ("features", "features_sha256", "options")
     }
-    assert list(turned["features"]) != list(SPEC.features)
-    assert replace(SPEC, **turned).path(Path()) == SPEC.path(Path())
+    assert list(reordered["features"]) != list(SPEC.features)
+    assert replace(SPEC, **reordered).path(Path()) == SPEC.path(Path())
 
 
 def test_training_fields_have_the_types_of_their_defaults() -> None:
     assert training_fields() == {name: type(value) for name, value in asdict(Training()).items()}
 
 
-def is_one_sentence_about(problem: str, path: Path) -> bool:
-    return str(path) in problem and "\n" not in problem
+def assert_one_problem(folder: Path, broken: Path, *others: RunRecord) -> None:
+    """Assert that the other records load, and that one sentence says that ``broken`` does not."""
+    records, (problem,) = load_records(folder)
+    assert records == list(others)
+    assert str(broken) in problem
+    assert "\n" not in problem
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
@@ -152,10 +156,7 @@ def test_a_truncated_record_is_one_sentence_and_the_others_load(tmp_path: Path, 
     write_record(other, tmp_path)
     text = broken.read_text(encoding="utf-8")
     broken.write_text(text[: int(share * len(text))], encoding="utf-8")
-    records, problems = load_records(tmp_path)
-    assert records == [other]
-    (problem,) = problems
-    assert is_one_sentence_about(problem, broken)
+    assert_one_problem(tmp_path, broken, other)
     with pytest.raises(Misuse, match="not a readable record"):
         read_record(broken)
 
@@ -181,7 +182,7 @@ def test_measures_are_optional_and_survive_a_file(tmp_path: Path) -> None:
     assert measured(read_record(path)) == set(MEASURES)
     content = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({k: v for k, v in content.items() if k not in measures}), encoding="utf-8")
-    assert read_record(path) == RECORD  # one from before there were measures
+    assert read_record(path) == RECORD  # an older record, without measures
     assert measured(RECORD) == set()
 
 
@@ -192,26 +193,18 @@ def test_a_measure_that_does_not_exist_is_one_sentence(name: str, nearest: str |
         check_measures([name])
 
 
-def tampered(path: Path, change: dict[str, Any], spec: dict[str, Any]) -> None:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**content, **change, "spec": {**content["spec"], **spec}}), encoding="utf-8")
-
-
-@pytest.mark.parametrize("field", OTHER_SPEC)
-@pytest.mark.parametrize("value", [None, "x", 77, [1]])
-def test_a_spec_that_is_not_the_one_in_the_name_is_one_sentence(tmp_path: Path, field: str, value: Any) -> None:
+@pytest.mark.parametrize(
+    ("change", "spec"),
+    [({}, {field: value}) for field in OTHER_SPEC for value in (None, "x", 77, [1])]
+    + [({"unknown": 1}, {}), ({"classes": None}, {})],
+)
+def test_a_record_with_a_wrong_field_is_one_sentence(
+    tmp_path: Path, change: dict[str, Any], spec: dict[str, Any]
+) -> None:
     broken = write_record(RECORD, tmp_path)
-    tampered(broken, {}, {field: value})
-    records, problems = load_records(tmp_path)
-    assert records == []
-    assert [is_one_sentence_about(problem, broken) for problem in problems] == [True]
-
-
-@pytest.mark.parametrize("change", [{"unheard_of": 1}, {"classes": None}])
-def test_a_record_with_a_strange_or_senseless_field_is_one_sentence(tmp_path: Path, change: dict[str, Any]) -> None:
-    broken = write_record(RECORD, tmp_path)
-    tampered(broken, change, {})
-    assert [is_one_sentence_about(problem, broken) for problem in load_records(tmp_path)[1]] == [True]
+    content = json.loads(broken.read_text(encoding="utf-8"))
+    broken.write_text(json.dumps({**content, **change, "spec": {**content["spec"], **spec}}), encoding="utf-8")
+    assert_one_problem(tmp_path, broken)
 
 
 @pytest.mark.parametrize("text", ["null", "[]", "{}", "3", '{"spec": []}', "\x00"])
@@ -219,7 +212,7 @@ def test_json_that_is_no_record_is_one_sentence(tmp_path: Path, text: str) -> No
     path = SPEC.path(tmp_path)
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    assert [is_one_sentence_about(problem, path) for problem in load_records(tmp_path)[1]] == [True]
+    assert_one_problem(tmp_path, path)
 
 
 def test_a_record_under_the_name_of_another_run_is_a_misuse(tmp_path: Path) -> None:
@@ -307,7 +300,7 @@ def test_an_atomic_write_is_utf8_with_unix_line_ends_and_replaces_the_old_text(t
 
 
 @pytest.mark.parametrize("existed", [False, True])
-def test_a_new_folder_is_whole_or_not_there(tmp_path: Path, existed: bool) -> None:
+def test_a_new_folder_is_complete_or_absent(tmp_path: Path, existed: bool) -> None:
     folder = tmp_path / "set"
     if existed:
         folder.mkdir()
@@ -319,6 +312,6 @@ def test_a_new_folder_is_whole_or_not_there(tmp_path: Path, existed: bool) -> No
     assert files(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["set"] * existed
     with new_folder(folder) as temporary:
-        (temporary / "values").write_text("whole")
+        (temporary / "values").write_text("complete")
     assert files(tmp_path) == ["set/values"]
     assert [path.name for path in tmp_path.iterdir()] == ["set"]

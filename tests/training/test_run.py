@@ -1,4 +1,4 @@
-"""One run, on small simulated corpora: what its record says, that it repeats, that nothing of the test set leaks."""
+"""One run on small simulated corpora: its record is right, it repeats, and nothing of the test set leaks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partialmethod
 from pathlib import Path
@@ -24,46 +24,18 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix, f1_score
+from suites import AUDIO, RAVDESS, permute_labels, spec_of, train
 
 from mer_bench import metrics
-from mer_bench.datasets import DATASETS
 from mer_bench.datasets.iemocap import SIX, validation_dialogues
 from mer_bench.datasets.ravdess import EMOTIONS, FOLDS
 from mer_bench.errors import Misuse
 from mer_bench.fusion.base import FusionModule
-from mer_bench.records import RunRecord, RunSpec, read_record
+from mer_bench.records import RunRecord, read_record
 from mer_bench.training.build import PRECISIONS, TF32, build_datamodule, build_method
 from mer_bench.training.cost import flops_per_utterance
 from mer_bench.training.options import Hardware
 from mer_bench.training.run import run
-from mer_bench.training.suite import one_run
-
-RAVDESS = "simulated-ravdess"
-AUDIO = {"audio": "simulated-audio"}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
-
-
-def spec_of(root: Path, method: str = "unimodal", dataset: str = RAVDESS, **changes: Any) -> RunSpec:
-    usual: dict[str, Any] = {
-        "features": AUDIO if method == "unimodal" else {},
-        "label_set": None,
-        "protocol": None,
-        "options": {} if method == "majority" else {"hidden": 16},
-        "training": {"epochs": 2, "learning_rate": 2e-3},
-        "fold": 1,
-        "seed": 0,
-    }
-    return one_run(root, dataset, method, **{**usual, **changes})
-
-
-def train(spec: RunSpec, root: Path, **rest: Any) -> RunRecord:
-    record = run(spec, root, **{"logger": "none", **rest})
-    assert record is not None
-    return record
 
 
 @pytest.fixture(scope="module")
@@ -80,35 +52,31 @@ def accuracy(record: RunRecord) -> float:
     return float(np.trace(matrix) / matrix.sum())
 
 
-# What a record says
+# The content of a record
 
 
-def test_a_record_holds_exactly_the_test_rows_in_table_order(root: Path, record: RunRecord) -> None:
-    speaker = table_of(root)["speaker"].astype(int)
-    assert record.test_index == np.flatnonzero(speaker.isin(FOLDS[0])).tolist()
+def test_a_record_holds_exactly_the_test_rows_in_table_order_and_their_confusion(root: Path, record: RunRecord) -> None:
+    table = table_of(root)
+    assert record.test_index == np.flatnonzero(table["speaker"].astype(int).isin(FOLDS[0])).tolist()
     assert len(record.test_predictions) == len(record.test_index) == record.rows["test"] == 120
     assert record.rows == {"train": 480, "validation": 120, "test": 120}
-
-
-def test_the_test_confusion_is_that_of_labels_and_predictions(root: Path, record: RunRecord) -> None:
-    labels = table_of(root)["emotion"].map(EMOTIONS.index)[record.test_index]
+    assert record.classes == EMOTIONS
+    labels = table["emotion"].map(EMOTIONS.index)[record.test_index]
     expected = confusion_matrix(labels, record.test_predictions, labels=range(8))
     assert record.test_confusion == expected.tolist()
-    assert record.classes == EMOTIONS
 
 
-def test_the_epoch_is_the_one_with_the_best_validation_score(record: RunRecord) -> None:
+def test_the_epoch_is_the_one_with_the_best_validation_score_and_its_validation_confusion_is_recorded(
+    record: RunRecord,
+) -> None:
     scores = [entry["val/weighted_f1"] for entry in record.curve]
     assert len(scores) == 3
     assert len(set(scores)) > 1
     assert record.best_epoch == int(np.argmax(scores))
-
-
-def test_the_validation_confusion_is_of_the_chosen_epoch(record: RunRecord) -> None:
     matrix = np.array(record.validation_confusion)
     true, predicted = np.indices(matrix.shape)
     score = f1_score(true.ravel(), predicted.ravel(), sample_weight=matrix.ravel(), average="weighted", zero_division=0)
-    assert score == pytest.approx(record.curve[record.best_epoch]["val/weighted_f1"])
+    assert score == pytest.approx(max(scores))
     assert matrix.sum() == record.rows["validation"]
 
 
@@ -125,7 +93,7 @@ def test_parameters_and_flops_are_those_of_the_method(root: Path, record: RunRec
     assert 0 < record.flops_per_utterance == flops[0] < flops[1]
 
 
-def test_a_record_says_where_its_numbers_come_from(record: RunRecord) -> None:
+def test_a_record_states_where_its_numbers_come_from(record: RunRecord) -> None:
     assert record.simulated
     assert record.context == "utterance"
     assert record.features["audio"]["extractor"] == "simulation"
@@ -146,16 +114,16 @@ def test_a_run_leaves_the_settings_of_its_process_as_they_were(root: Path, recor
     assert settings() == before
 
 
-@pytest.mark.filterwarnings("ignore")  # a processor has no 16-bit floats of its own
+@pytest.mark.filterwarnings("ignore")  # warnings about 16-bit precision on a CPU
 def test_every_precision_is_one_that_lightning_takes() -> None:
     assert "32-true" in PRECISIONS
     for precision in PRECISIONS:
-        if precision != TF32 and not precision.startswith("transformer-engine"):  # which needs a package of its own
+        if precision != TF32 and not precision.startswith("transformer-engine"):  # needs another package
             L.Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone is told")
-def test_memory_that_tensors_free_is_taken_again_without_asking_the_system() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the allocator of glibc is configured")
+def test_memory_that_tensors_free_is_reused_without_a_request_to_the_system() -> None:
     code = """
 import resource, sys, torch
 from mer_bench.training.execute import prepare_process
@@ -175,7 +143,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert 10 * faults[1] < faults[0]
 
 
-@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="Linux alone forgets a process's peak")
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="the peak can be reset only on Linux")
 def test_peak_memory_is_that_of_the_run_not_of_what_its_process_did_before(root: Path) -> None:
     gibibyte = np.ones(2**30, np.uint8)
     held = train(spec_of(root), root).peak_memory_mib
@@ -186,11 +154,11 @@ def test_peak_memory_is_that_of_the_run_not_of_what_its_process_did_before(root:
     assert 10 < alone < held - 900
 
 
-def test_epochs_are_told_as_they_pass(root: Path) -> None:
-    told: list[tuple[int, float | None]] = []
-    record = train(spec_of(root), root, notify=lambda epoch, s: told.append((epoch, s.get("val/weighted_f1"))))
+def test_the_callback_is_called_before_training_and_after_each_epoch(root: Path) -> None:
+    calls: list[tuple[int, float | None]] = []
+    record = train(spec_of(root), root, notify=lambda epoch, s: calls.append((epoch, s.get("val/weighted_f1"))))
     scores = [entry["val/weighted_f1"] for entry in record.curve]
-    assert told == [(0, None), (1, scores[0]), (2, scores[1])]
+    assert calls == [(0, None), (1, scores[0]), (2, scores[1])]
 
 
 # Kinds of runs
@@ -217,42 +185,44 @@ def test_a_method_with_dialogue_context_scores_every_labelled_utterance_of_the_t
 
 
 class Weights:
-    """What the trainable weights were after each epoch's validation, at the end of training and during the test."""
+    """The trainable weights after each epoch's validation, at the end of each epoch, and when the test starts."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.validated: list[bytes] = []
-        self.trained: list[bytes] = []
-        self.tested: list[bytes] = []
-        for hook, seen in (
-            ("on_validation_epoch_end", self.validated),
-            ("on_train_epoch_end", self.trained),
-            ("on_test_epoch_start", self.tested),
-        ):
-            self._spy(monkeypatch, hook, seen)
+        self.validated = self._recorded(monkeypatch, "on_validation_epoch_end")
+        self.trained = self._recorded(monkeypatch, "on_train_epoch_end")
+        self.tested = self._recorded(monkeypatch, "on_test_epoch_start")
 
-    def _spy(self, monkeypatch: pytest.MonkeyPatch, hook: str, seen: list[bytes]) -> None:
+    @staticmethod
+    def _recorded(monkeypatch: pytest.MonkeyPatch, hook: str) -> list[bytes]:
         original: Callable[..., None] = getattr(FusionModule, hook)
+        weights: list[bytes] = []
 
-        def spied(module: FusionModule) -> None:
-            seen.append(b"".join(p.detach().numpy().tobytes() for p in module.parameters()))
+        def with_record(module: FusionModule) -> None:
+            weights.append(b"".join(p.detach().numpy().tobytes() for p in module.parameters()))
             original(module)
 
-        monkeypatch.setattr(FusionModule, hook, spied)
+        monkeypatch.setattr(FusionModule, hook, with_record)
+        return weights
+
+
+def set_scores(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
+    """Replace the weighted F1 of each epoch."""
+    sequence = iter(scores)
+    monkeypatch.setitem(metrics.SCORES, "weighted_f1", lambda matrix: next(sequence))
 
 
 @pytest.mark.parametrize(
     ("scores", "best"),
     [
         ((0.2, 0.6, 0.4), 1),
-        ((0.5, 0.3, 0.5), 0),  # of equals the first
+        ((0.5, 0.3, 0.5), 0),  # the first of equal scores
         ((0.5, 0.3, 0.5 + 1e-12), 0),  # equal in single precision, in which Lightning compares
     ],
 )
 def test_the_weights_that_are_scored_are_those_of_the_epoch_that_the_record_names(
     root: Path, monkeypatch: pytest.MonkeyPatch, scores: tuple[float, ...], best: int
 ) -> None:
-    sequence: Iterator[float] = iter(scores)
-    monkeypatch.setitem(metrics.SCORES, "weighted_f1", lambda matrix: next(sequence))
+    set_scores(monkeypatch, *scores)
     weights = Weights(monkeypatch)
     record = train(spec_of(root, training={"epochs": 3}), root)
     assert len(set(weights.validated)) == 3
@@ -273,8 +243,7 @@ def test_without_validation_the_last_epoch_is_scored(root: Path, monkeypatch: py
 
 
 def test_patience_ends_a_training_that_no_longer_improves(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sequence = iter((0.2, 0.6, 0.5, 0.4, 0.3))
-    monkeypatch.setitem(metrics.SCORES, "weighted_f1", lambda matrix: next(sequence))
+    set_scores(monkeypatch, 0.2, 0.6, 0.5, 0.4, 0.3)
     record = train(spec_of(root, training={"epochs": 5, "patience": 2}), root)
     assert len(record.curve) == 4
     assert record.best_epoch == 1
@@ -293,29 +262,13 @@ def test_the_same_spec_gives_the_same_record_and_another_seed_another(root: Path
     assert other.test_predictions != record.test_predictions
 
 
-# The test set is read once, after everything is decided
-
-
-def with_labels(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, Any], None]) -> None:
-    """Let every datamodule that is built from now on change its labels after its rows are known."""
-    module = DATASETS[RAVDESS]
-    original: Callable[..., Any] = module._rows
-
-    def changed(self: Any, protocol: str, fold: int) -> Any:
-        rows = original(self, protocol, fold)
-        change(self.labels, rows)
-        return rows
-
-    monkeypatch.setattr(module, "_rows", changed)
+# The test set is read once, after the weights are chosen
 
 
 def test_other_test_labels_change_no_curve_no_choice_and_no_prediction(
     root: Path, record: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def permute(labels: Any, rows: Any) -> None:
-        labels[rows["test"]] = np.random.default_rng(0).permutation(labels[rows["test"]])
-
-    with_labels(monkeypatch, permute)
+    permute_labels(monkeypatch, "test")
     other = train(record.spec, root)
     assert other.test_confusion != record.test_confusion
     assert other.curve == record.curve
@@ -341,29 +294,24 @@ def test_with_shuffled_labels_a_method_scores_at_chance_and_without_clearly_abov
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = spec_of(root, options={"hidden": 64}, training={"epochs": 4, "learning_rate": 2e-3})
-    honest = train(spec, root)
+    true = train(spec, root)
 
-    def shuffle(labels: Any, rows: Any) -> None:
-        for split in ("train", "validation"):
-            labels[rows[split]] = np.random.default_rng(1).permutation(labels[rows[split]])
-
-    with_labels(monkeypatch, shuffle)
-    blind = train(spec, root)
-    assert accuracy(honest) > 0.32
-    assert accuracy(blind) < 0.23  # chance is 0.125; three deviations of 120 draws are 0.09
+    permute_labels(monkeypatch, "train", "validation", seed=1)
+    shuffled = train(spec, root)
+    assert accuracy(true) > 0.32
+    assert accuracy(shuffled) < 0.23  # chance is 0.125; three standard deviations for 120 utterances are 0.09
 
 
 # Misuse
 
 
-def test_features_other_than_those_of_the_spec_are_refused(root: Path, record: RunRecord) -> None:
-    with pytest.raises(Misuse, match="'simulated-audio' of simulated-ravdess is not the one that the run names"):
-        run(replace(record.spec, features_sha256={"audio": "0" * 64}), root, logger="none")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"features_sha256": {"audio": "0" * 64}},
+            "'simulated-audio' of simulated-ravdess is not the one that the run names",
+        ),
         ({"options": {"hiden": 8}}, r"unknown option of unimodal 'hiden': did you mean 'hidden'\?"),
         ({"options": {"hidden": "wide"}}, "method 'unimodal' refuses its options .*wide"),
         ({"options": {"dropout": 2.0}}, "method 'unimodal' refuses its options .*2.0"),
@@ -380,12 +328,12 @@ def test_a_wrong_spec_is_one_sentence(root: Path, record: RunRecord, changes: di
     assert "\n" not in str(caught.value)
 
 
+# Loggers
+
+
 def test_an_unknown_logger_is_refused_by_name(root: Path, record: RunRecord) -> None:
     with pytest.raises(Misuse, match=r"unknown logger 'cvs': did you mean 'csv'\?"):
         run(record.spec, root, logger="cvs")
-
-
-# Loggers
 
 
 def test_the_csv_logger_writes_the_curve(root: Path, tmp_path: Path) -> None:
@@ -396,9 +344,11 @@ def test_the_csv_logger_writes_the_curve(root: Path, tmp_path: Path) -> None:
     assert logged == pytest.approx([entry["val/weighted_f1"] for entry in record.curve])
 
 
-def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str | Path) -> None:
+    """Execute the command line in a process of its own."""
     line = [sys.executable, "-m", "mer_bench", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=200)
+    finished = subprocess.run(line, capture_output=True, text=True, check=False, timeout=200)
+    assert finished.returncode == 0, finished.stderr[-3000:]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
@@ -406,10 +356,9 @@ def test_the_wandb_logger_works_offline_and_the_process_ends(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    choice = ["--dataset", RAVDESS, "--method", "unimodal", "--feature", "audio=simulated-audio", "--train", "epochs=1"]
-    places = ["--data", root, "--results", tmp_path / "results", "--logs", tmp_path / "logs"]
-    finished = command("run", *choice, *places, "--logger", "wandb")
-    assert finished.returncode == 0, finished.stderr
+    choice = f"--dataset {RAVDESS} --method unimodal --feature audio=simulated-audio --train epochs=1".split()
+    folders = ["--data", root, "--results", tmp_path / "results", "--logs", tmp_path / "logs"]
+    command("run", *choice, *folders, "--logger", "wandb")
     assert len(list((tmp_path / "results").rglob("*.json"))) == 1
     (log,) = (tmp_path / "logs").glob("wandb/offline-run-*/run-*.wandb")
     assert b"val/weighted_f1" in log.read_bytes()
@@ -420,7 +369,7 @@ def test_the_wandb_logger_works_offline_and_the_process_ends(
 
 @pytest.fixture(scope="module")
 def evaluated(root: Path) -> tuple[list[int], list[int]]:
-    """What one device evaluates: the test rows, and the validation utterances of each class."""
+    """The test rows of one device, and the number of its validation utterances of each class."""
     record = train(spec_of(root, training={"epochs": 1}), root)
     return record.test_index, np.sum(record.validation_confusion, axis=1).tolist()
 
@@ -436,19 +385,16 @@ def assert_two_devices_evaluate_all_once(record: RunRecord, evaluated: tuple[lis
 def test_ddp_with_fewer_evaluation_batches_than_devices_counts_every_utterance_once(
     root: Path, tmp_path: Path, evaluated: tuple[list[int], list[int]]
 ) -> None:
-    spec = spec_of(
-        root, training={"epochs": 1}, hardware=Hardware(devices=2, strategy="ddp")
-    )  # 120 utterances fit in one batch
-    file = tmp_path / "spec.json"
+    hardware = Hardware(devices=2, strategy="ddp")
+    spec = spec_of(root, training={"epochs": 1}, hardware=hardware)  # 120 utterances fit in one batch
+    file, results = tmp_path / "spec.json", tmp_path / "results"
     file.write_text(json.dumps(asdict(spec)), encoding="utf-8")
-    results = tmp_path / "results"
-    finished = command("run", "--spec", file, "--data", root, "--results", results, "--logger", "none")
-    assert finished.returncode == 0, finished.stderr[-3000:]
+    command("run", "--spec", file, "--data", root, "--results", results, "--logger", "none")
     assert_two_devices_evaluate_all_once(read_record(spec.path(results)), evaluated)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.filterwarnings("ignore")  # of Lightning and of Python, about logging and forking
+@pytest.mark.filterwarnings("ignore")  # from Lightning and Python, about logging and forking
 def test_ddp_fork_with_an_odd_number_of_batches_counts_every_utterance_once(
     root: Path, evaluated: tuple[list[int], list[int]]
 ) -> None:
@@ -464,13 +410,13 @@ import lightning as L
 
 test = L.Trainer.test
 
-def noted(trainer, *args, ckpt_path, **rest):
+def checked(trainer, *args, ckpt_path, **rest):
     path = Path(ckpt_path).resolve()
-    # what another machine would lack; the first one reads its own
+    # Another machine does not have the files of the first one.
     assert path.is_relative_to(Path(os.environ["TMPDIR"]).resolve()), f"{path} is on the other machine"
     return test(trainer, *args, ckpt_path=ckpt_path, **rest)
 
-L.Trainer.test = noted
+L.Trainer.test = checked
 from mer_bench.cli import main
 main()
 """
@@ -483,18 +429,18 @@ def test_a_compiled_run_goes_through_the_compiler_and_predicts_the_same(
 
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
         compiled.append(graph)
-        return graph.forward  # the code generator of the real one takes minutes
+        return graph.forward  # the code generator of the default backend takes minutes
 
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
-    plain = spec_of(root, options={"dropout": 0.0})  # its masks would be others
-    without, through = (train(spec, root) for spec in (plain, replace(plain, compile=True)))
+    spec = spec_of(root, options={"dropout": 0.0})  # compiled dropout draws other masks
+    without, through = (train(each, root) for each in (spec, replace(spec, compile=True)))
     assert compiled
     assert without.test_predictions == through.test_predictions
     assert without.flops_per_utterance == through.flops_per_utterance > 0
     assert without.spec.name != through.spec.name
 
 
-def test_tf32_sets_how_torch_multiplies_and_the_next_run_sets_it_back(root: Path) -> None:
+def test_tf32_sets_the_precision_of_matrix_products_and_the_next_run_sets_it_back(root: Path) -> None:
     seen = []
     for precision in ("tf32", "32-true"):
         spec = spec_of(root, training={"epochs": 1, "precision": precision})
@@ -507,22 +453,23 @@ def test_on_two_machines_each_loads_the_chosen_weights_from_its_own_folder(root:
     (tmp_path / "spec.json").write_text(json.dumps(asdict(spec)), encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
     nodes = []
     for rank in ("0", "1"):
-        (tmp_path / rank / "tmp").mkdir(parents=True)
+        folder = tmp_path / rank
+        (folder / "tmp").mkdir(parents=True)
         line = [sys.executable, "-c", NODE, "run", "--spec", tmp_path / "spec.json", "--data", root]
-        line += ["--results", tmp_path / rank / "results", "--logger", "none"]
-        place = {"TMPDIR": str(tmp_path / rank / "tmp"), "NODE_RANK": rank}
-        nodes.append(subprocess.Popen(list(map(str, line)), env={**os.environ, **shared, **place}, text=True,
-                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))  # fmt: skip
+        line += ["--results", folder / "results", "--logger", "none"]
+        own = environment | {"TMPDIR": str(folder / "tmp"), "NODE_RANK": rank}
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        nodes.append(subprocess.Popen(list(map(str, line)), env=own, text=True, **pipes))
     try:
-        said = [node.communicate(timeout=200)[1] for node in nodes]
+        errors = [node.communicate(timeout=200)[1] for node in nodes]
     finally:
         for node in nodes:
             node.kill()
-    assert [node.returncode for node in nodes] == [0, 0], said[0][-3000:] + said[1][-3000:]
+    assert [node.returncode for node in nodes] == [0, 0], errors[0][-3000:] + errors[1][-3000:]
     record = read_record(spec.path(tmp_path / "0" / "results"))
     assert len(record.test_predictions) == record.rows["test"]
     assert not (tmp_path / "1" / "results").exists()

@@ -1,4 +1,4 @@
-"""wandb: one run a training, grouped by suite, with what the record says; offline runs are uploaded on demand."""
+"""wandb: one run per training, grouped by suite, with the scores of the record; offline runs are uploaded on demand."""
 
 from __future__ import annotations
 
@@ -14,26 +14,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from report.test_compare import record
-from suites import execute_and_write
+from suites import Call, execute_and_write, spec_of, write_suite
 
-from mer_bench.cli import cli
 from mer_bench.errors import Misuse
 from mer_bench.metrics import f1, weighted_f1
 from mer_bench.records import RunRecord, read_record
 from mer_bench.training import tracking
 from mer_bench.training.options import RunSettings
-from mer_bench.training.suite import one_run
 
 wandb = pytest.importorskip("wandb")
 
 
 @pytest.fixture(autouse=True)
-def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No account, no server, nothing in the home folder."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", tracking.GROUP):
-        monkeypatch.setenv(name, "")  # so that what a test leaves behind is undone
+        monkeypatch.setenv(name, "")  # so that the end of the test restores it
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -43,14 +40,14 @@ def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def end_service() -> None:
-    """wandb's service writes what it has left when it is told to end, and now and then hangs after that."""
+    """End wandb's service, which then writes its remaining data and sometimes hangs after that."""
     ending = Thread(target=wandb.teardown, daemon=True)
     ending.start()
     ending.join(30)
 
 
 def offline_run(folder: Path, made: RunRecord) -> dict[str, Any]:
-    """What an offline run with this record holds: its group, its summary and its tables by key."""
+    """Finish an offline run with this record; returns its group, its log and its tables by key."""
     logger = tracking.wandb_logger(made.spec, folder)
     group = logger.experiment.group
     tracking.finish(made)
@@ -66,7 +63,7 @@ def stored(folder: Path) -> dict[str, Any]:
     return {"tables": tables, "log": log.read_bytes()}
 
 
-def test_the_record_stands_in_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_offline_run_holds_the_scores_of_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = record("a", 0, [7, 20])
     monkeypatch.setenv(tracking.GROUP, "my_suite")
     found = offline_run(tmp_path, made)
@@ -78,23 +75,19 @@ def test_the_record_stands_in_an_offline_run(tmp_path: Path, monkeypatch: pytest
     assert [row[0] for row in classes["data"]] == list(made.classes)
     assert [row[3] for row in classes["data"]] == pytest.approx(list(f1(matrix)))
     assert [row[4] for row in classes["data"]] == matrix.sum(1).tolist()
-    counted = {(true, said): count for true, said, count in found["tables"]["confusion"]["data"]}
+    counted = {(true, predicted): count for true, predicted, count in found["tables"]["confusion"]["data"]}
     for i, true in enumerate(made.classes):
-        for j, said in enumerate(made.classes):
-            assert counted[true, said] == matrix[i, j]
+        for j, predicted in enumerate(made.classes):
+            assert counted[true, predicted] == matrix[i, j]
 
 
 def test_without_a_suite_the_group_is_the_table(tmp_path: Path) -> None:
     assert offline_run(tmp_path, record("a", 0, []))["group"] == "meld-emotion-official"
 
 
-def test_a_training_ends_with_its_record_in_its_run(tmp_path: Path) -> None:
-    spec = one_run(
-        tmp_path / "data", "simulated-ravdess", "unimodal", features={"audio": "simulated-audio"}, label_set=None,
-        protocol=None, options={"hidden": 8}, training={"epochs": 1}, fold=1, seed=0,
-    )  # fmt: skip
-    path = execute_and_write(spec, RunSettings(tmp_path / "data", tmp_path / "results", "wandb", tmp_path / "logs"))
-    assert path is not None
+def test_a_training_ends_with_its_record_in_its_run(root: Path, tmp_path: Path) -> None:
+    spec = spec_of(root, options={"hidden": 8}, training={"epochs": 1})
+    path = execute_and_write(spec, RunSettings(root, tmp_path / "results", "wandb", tmp_path / "logs"))
     assert wandb.run is None  # closed: the next training has a run of its own
     found = stored(tmp_path / "logs")
     assert b"val/weighted_f1" in found["log"]
@@ -113,7 +106,7 @@ def offline_folder(logs: Path, name: str, *, synced: bool = False) -> Path:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Something that takes connections, and a key of the right form for it."""
+    """The address of a server that accepts connections, with a key of the right form."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         monkeypatch.setenv("WANDB_BASE_URL", url)
@@ -140,7 +133,7 @@ def test_sync_uploads_what_was_not_uploaded(tmp_path: Path, monkeypatch: pytest.
         tracking.sync(tmp_path)
 
 
-def test_sync_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sync_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offline_folder(tmp_path, "one")
     with pytest.raises(Misuse, match=r"1 runs in .* wait for an account: log in first"):
         tracking.sync(tmp_path)
@@ -153,24 +146,18 @@ def test_sync_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_bench_groups_its_runs_by_suite_and_sync_is_a_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups: list[str | None] = []
 
-    def train(*_: object, **__: object) -> list[object]:
+    def run_nothing(*_: object, **__: object) -> list[object]:
         groups.append(os.environ.get(tracking.GROUP))
         return []
 
-    monkeypatch.setattr("mer_bench.training.bench.run_missing", train)
-    suite = tmp_path / "my_suite.toml"
-    suite.write_text(
-        'dataset = "simulated-ravdess"\nlabel_set = "eight"\nprotocol = "folds6"\nseeds = [0]\n[[table]]\n'
-        'features = { audio = "simulated-audio" }\nmethods = ["majority"]\n'
-    )
-    settings = ["--data", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
+    monkeypatch.setattr("mer_bench.training.bench.run_missing", run_nothing)
+    suite = write_suite(tmp_path / "my_suite.toml")
     for logger in ("csv", "wandb"):
-        done = CliRunner().invoke(cli, ["bench", str(suite), "--logger", logger, *settings], catch_exceptions=False)
-        assert done.exit_code == 0
+        answer = call("bench", suite, "--logger", logger, "--data", root, "--results", tmp_path / "results")
+        assert answer.code == 0
     assert groups == [None, "my_suite"]
-    done = CliRunner().invoke(cli, ["sync", "--logs", str(tmp_path)])
-    assert done.output == f"nothing to upload in {tmp_path / 'wandb'}\n"
+    assert call("sync", "--logs", tmp_path) == (0, f"nothing to upload in {tmp_path / 'wandb'}\n", "")

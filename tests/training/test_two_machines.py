@@ -1,4 +1,4 @@
-"""One run on two machines: two hosts in network namespaces of this one, joined by a cable, sharing no results."""
+"""One run on two machines: two network namespaces of this machine with a virtual network, and no shared results."""
 
 from __future__ import annotations
 
@@ -13,28 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from suites import Workspace, spec_of, train, write_suite
 
 from mer_bench.records import RunSpec, load_records, read_record
 from mer_bench.training.build import build_datamodule
-from mer_bench.training.run import run
-from mer_bench.training.suite import generate_simulated, read_suite, suite_specs
+from mer_bench.training.options import Hardware
 
 ADDRESSES = ("10.77.77.1", "10.77.77.2")
-SUITE = """
-dataset = "simulated-ravdess"
-label_set = "eight"
-protocol = "folds6"
-seeds = [0]
-
-[training]
-epochs = 3
-batch_size = {batch_size}
-learning_rate = 2e-2
-
-[[table]]
-features = {{ audio = "simulated-audio" }}
-methods = [{{ name = "unimodal", options = {{ hidden = 8, dropout = 0.0 }} }}]
-"""
 
 
 def ip(*arguments: str) -> None:
@@ -64,36 +49,20 @@ def hosts() -> Iterator[tuple[str, str]]:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
-def one_device(root: Path) -> RunSpec:
-    """A run whose epochs are one step on all training rows."""
-    file = root / "suite.toml"
-    file.write_text(SUITE.format(batch_size=1), encoding="utf-8")
-
-    generate_simulated(read_suite(file), root)
-    first = suite_specs(read_suite(file), root)[0]
-    rows = len(build_datamodule(first, root).rows["train"])
-    assert rows % 2 == 0
-    file.write_text(SUITE.format(batch_size=rows // 2), encoding="utf-8")
-    return replace(first, training=replace(first.training, batch_size=rows))
-
-
-def launch(launcher: str, number: int, root: Path, spec: RunSpec, results: Path) -> tuple[list[str], dict[str, str]]:
-    """The command of docs/many_machines.md on machine ``number``, and its environment."""
-    file = root / "spec.json"
+def launch(launcher: str, number: int, workspace: Workspace, spec: RunSpec) -> tuple[list[str], dict[str, str]]:
+    """Return the command of docs/many_machines.md on machine ``number``, and its environment variables."""
+    file = workspace.suite.with_name("spec.json")
     file.write_text(json.dumps(asdict(spec)), encoding="utf-8")
-    settings = ["--data", str(root), "--results", str(results), "--logger", "none"]
+    line = ["-m", "mer_bench", "run", "--spec", str(file), *workspace.options]
     if launcher == "torchrun":
-        meeting = ["--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(number)]
-        meeting += ["--master-addr", ADDRESSES[0], "--master-port", "29511"]
-        line = ["-m", "torch.distributed.run", *meeting, "-m", "mer_bench", "run", "--spec", str(file), *settings]
-        return [sys.executable, *line], {}
-    if launcher == "srun":  # which is not here: what it tells the processes that it starts
+        rendezvous = ["--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(number)]
+        rendezvous += ["--master-addr", ADDRESSES[0], "--master-port", "29511"]
+        return [sys.executable, "-m", "torch.distributed.run", *rendezvous, *line], {}
+    if launcher == "srun":  # It is not installed here; these are the variables that it sets.
         names = {"NTASKS": 2, "NTASKS_PER_NODE": 1, "NNODES": 2, "PROCID": number, "NODEID": number, "LOCALID": 0}
         names |= {"JOB_ID": 4711, "JOB_NAME": "mer", "NODELIST": "10.77.77.[1-2]"}
-        line = ["-m", "mer_bench", "run", "--spec", str(file), *settings]
         return [sys.executable, *line], {f"SLURM_{name}": str(value) for name, value in names.items()}
-    devices = ["--num-nodes", "2", "--strategy", "ddp", "--shard", "1/6"]  # of six folds the first
-    line = ["-m", "mer_bench", "bench", str(root / "suite.toml"), *settings, *devices]
+    line = ["-m", "mer_bench", *workspace.bench("--num-nodes", "2", "--strategy", "ddp", "--shard", "1/6")]
     return [sys.executable, *line], {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": "29512", "NODE_RANK": str(number)}
 
 
@@ -101,16 +70,21 @@ def launch(launcher: str, number: int, root: Path, spec: RunSpec, results: Path)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("launcher", ["torchrun", "lightning", "srun"])
 def test_two_machines_score_as_one_device_count_each_utterance_once_and_the_first_alone_records(
-    hosts: tuple[str, str], tmp_path: Path, launcher: str
+    hosts: tuple[str, str], root: Path, tmp_path: Path, launcher: str
 ) -> None:
-    alone = one_device(tmp_path)
-    batch = replace(alone.training, batch_size=alone.training.batch_size // 2)
-    spec = replace(alone, training=batch, num_nodes=2, strategy="ddp")
+    rows = len(build_datamodule(spec_of(root), root).rows["train"])
+    assert rows % 2 == 0
+    training = f"epochs = 3\nbatch_size = {rows // 2}\nlearning_rate = 2e-2"
+    methods = '{ name = "unimodal", options = { hidden = 8, dropout = 0.0 } }'
+    suite = write_suite(tmp_path / "suite.toml", training=training, methods=methods)
+    spec, *other_folds = Workspace(suite, root, tmp_path).specs(Hardware(num_nodes=2, strategy="ddp"))
+    assert len(other_folds) == 5
+    alone = replace(spec, training=replace(spec.training, batch_size=rows), num_nodes=1, strategy="auto")
     processes = []
     for number, host in enumerate(hosts):
         folder = tmp_path / f"machine{number}"
         (folder / "tmp").mkdir(parents=True)
-        command, more = launch(launcher, number, tmp_path, spec, folder / "results")
+        command, more = launch(launcher, number, Workspace(suite, root, folder / "results"), spec)
         environment = os.environ | more | {"GLOO_SOCKET_IFNAME": "cable", "TMPDIR": str(folder / "tmp")}
         command = ["ip", "netns", "exec", host, *command]
         with (folder / "log").open("wb") as log:
@@ -120,12 +94,11 @@ def test_two_machines_score_as_one_device_count_each_utterance_once_and_the_firs
     finally:
         for process in processes:
             process.kill()
-    said = [(tmp_path / f"machine{number}" / "log").read_text() for number in range(2)]
-    assert codes == [0, 0], "\n".join(said)
+    logs = [(tmp_path / f"machine{number}" / "log").read_text() for number in range(2)]
+    assert codes == [0, 0], "\n".join(logs)
     assert load_records(tmp_path / "machine1" / "results") == ([], [])
     (path,) = (tmp_path / "machine0" / "results").glob("*/*/*.json")
-    both, one = read_record(path), run(alone, tmp_path, logger="none")
-    assert one is not None
+    both, one = read_record(path), train(alone, root)
     assert both.spec == spec
     assert both.test_index == one.test_index
     assert np.sum(both.validation_confusion) == one.rows["validation"]

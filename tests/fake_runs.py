@@ -1,0 +1,49 @@
+"""Runs that train nothing: the name of the method says what its run does. Workers import this without torch."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from mer_bench.records import RunRecord, RunSpec, Training
+from mer_bench.training.options import RunSettings
+
+
+def spec(method: str, seed: int = 0) -> RunSpec:
+    features, sha256 = {"audio": "a"}, {"audio": "0" * 64}
+    return RunSpec("simulated-ravdess", "eight", "folds6", 1, features, sha256, method, 1, {}, Training(), seed)
+
+
+def record(spec: RunSpec) -> RunRecord:
+    features = {"audio": {"name": "a", "extractor": "e", "revision": "", "layer": "", "dim": 2, "parameters": 0}}
+    return RunRecord(
+        spec, ("happy", "sad"), "utterance", "baseline", True, features, {"train": 9, "validation": 2, "test": 3},
+        [[1, 0], [0, 1]], [[1, 1], [0, 1]], [0, 1, 2], [0, 1, 1], [{"train/loss": 1.0, "val/weighted_f1": 1.0}],
+        0, 10, 20, 1.0, 100.0, "cpu",
+    )  # fmt: skip
+
+
+def begin_worker(messages: object) -> None:
+    """Replaces the preparation of a worker process."""
+
+
+def execute_job(job: tuple[RunSpec, RunRecord | None], settings: RunSettings) -> RunRecord | str | None:
+    """Replaces the job of a worker process; each attempt appends one byte to a file in the log folder."""
+    spec, _ = job
+    attempts = settings.log_folder / f"{spec.method}-{spec.seed}"
+    with attempts.open("a") as file:
+        file.write("x")
+    if spec.method == "dies_beside":  # Waits until the run beside it has begun as often as this one.
+        end = time.monotonic() + 2
+        other = settings.log_folder / "sleeps-0"
+        while time.monotonic() < end and not (other.is_file() and other.stat().st_size >= attempts.stat().st_size):
+            time.sleep(0.01)
+    if spec.method.startswith("dies") and (spec.method != "dies_once" or attempts.stat().st_size == 1):
+        os._exit(1)
+    if spec.method == "raises":
+        return "Traceback (most recent call last):\n  ...\nValueError: no [bold]luck[/bold]\n"
+    if spec.method == "sleeps":
+        time.sleep(1)
+    if spec.method == "waits":
+        time.sleep(600)
+    return record(spec)
