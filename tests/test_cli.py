@@ -87,7 +87,7 @@ RUN = f"run --dataset {RAVDESS} --method"
         (f"{RUN} early_concat --option hidden=-3", "refuses its options"),
         (f"{RUN} majority --train epoch=3", "did you mean 'epochs'?"),
         (f"{RUN} majority --train epochs=soon", "epochs must be of type int, not 'soon'"),
-        ("run --dataset ravdess --method majority", "no feature set 'landmarks'"),
+        ("run --dataset ravdess --method majority", "no feature set 'mfcc'"),
         ("run --spec {folder}/suite.toml", "does not describe a run"),
         ("run --spec {folder}/list.json", "does not describe a run"),
         ("list method", "'method' is not one of"),

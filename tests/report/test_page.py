@@ -290,12 +290,12 @@ def test_every_column_stands_under_the_heading_of_its_group() -> None:
 def test_a_row_tells_what_was_measured_beside_its_score() -> None:
     text = page.page([measured(run) if run.spec.method == "b" else run for run in made()])
     assert text.count("<h4>Beside the score</h4>") == 1
-    told = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", text.partition("<h4>Beside the score</h4>")[2]))
-    assert told["Best test epoch"].startswith("100.00 ± 0.00 instead of ")
-    assert told["Retained with only"].startswith("audio:\N{NO-BREAK SPACE}0")
-    assert {"Retained at missing rate", "Retained under noise", "Retained under noise on audio"} <= told.keys()
-    assert told["Forward pass"].startswith("2.50 ms for one utterance, 2,000 utterances per second in batches of 32")
-    assert told["Forward pass"].endswith("on Processor X (2 threads)")
+    stated = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", text.partition("<h4>Beside the score</h4>")[2]))
+    assert stated["Best test epoch"].startswith("100.00 ± 0.00 instead of ")
+    assert stated["Retained with only"].startswith("audio:\N{NO-BREAK SPACE}0")
+    assert {"Retained at missing rate", "Retained under noise", "Retained under noise on audio"} <= stated.keys()
+    assert stated["Forward pass"].startswith("2.50 ms for one utterance, 2,000 utterances per second in batches of 32")
+    assert stated["Forward pass"].endswith("on Processor X (2 threads)")
 
 
 def test_notes_are_those_of_the_leaderboard_and_a_row_has_its_provenance_and_every_training() -> None:

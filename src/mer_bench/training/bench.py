@@ -62,7 +62,7 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
     Args:
         suite_file: The suite, a TOML file.
         options: Everything else that can be chosen.
-        console: Where progress is shown; None = stderr.
+        console: Console that shows progress; None = stderr.
 
     Raises:
         Misuse: something is wrong with the suite, the options or the corpora; nothing has been trained then.
@@ -123,10 +123,10 @@ def run_missing(
 
     Args:
         specs: What there should be a record of.
-        settings: Where runs read and write.
+        settings: Folders, logging and measures of the runs.
         jobs: Worker processes, each of which runs one spec at a time.
         cluster: Run on Ray instead, see :mod:`mer_bench.training.cluster`.
-        console: Where progress is shown; None = stderr.
+        console: Console that shows progress; None = stderr.
     """
     console = console or Console(stderr=True)
     queue = missing(specs, settings.results, settings.measures)

@@ -30,7 +30,7 @@ def run_on_cluster(
 
     Args:
         jobs: What to run; one device each.
-        settings: Where the corpora are on every machine.
+        settings: Folder of the corpora on every machine, logging and measures.
         address: "local" for a cluster on this machine, or what ``ray.init`` takes, such as ``ray://host:10001``.
         workers: Runs side by side of a local cluster.
 

@@ -1,4 +1,4 @@
-"""Methods and datasets as rows of text."""
+"""Facts about methods and datasets, taken from their classes: for ``methods.json`` and ``mer-bench list``."""
 
 from __future__ import annotations
 

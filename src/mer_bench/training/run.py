@@ -62,7 +62,7 @@ def run(
         spec: What to run.
         root: Folder of the prepared corpora.
         logger: "csv", "wandb" or "none".
-        log_folder: Where loggers write.
+        log_folder: Folder of the logs.
         notify: Called after every epoch.
         measures: What to measure beside the score, see ``records.MEASURES``; nothing else of the record depends on it.
 
