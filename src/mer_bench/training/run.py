@@ -6,9 +6,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,15 +33,6 @@ from mer_bench.training.cost import flops_per_utterance, peak_memory_mib, reset_
 from mer_bench.training.tracking import wandb_logger
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run took, without what was measured beside its score."""
-
-    flops: int
-    seconds: float
-    peak_memory_mib: float | None
 
 
 def run(
@@ -87,20 +78,19 @@ def run(
             return None
         outcome = files.read()
         by_epoch, seconds_aside = literature.read()
-        flops = flops_per_utterance(method, datamodule)
-        seconds = round(time.perf_counter() - started - seconds_aside, 2)
-        cost = Cost(flops, seconds, round(peak_memory_mib(), 1) if peak_is_known else None)
+        measured: dict[str, Any] = {"flops_per_utterance": flops_per_utterance(method, datamodule)}
+        measured["seconds"] = round(time.perf_counter() - started - seconds_aside, 2)
+        measured["peak_memory_mib"] = round(peak_memory_mib(), 1) if peak_is_known else None
         datamodule.trainer = None  # from here on this process alone reads the test set
-        measured: dict[str, Any] = {}
         if "robustness" in measures:
             _load(method, datamodule, checkpoint)
             measured["robustness"] = _on_device(measuring.robustness, method, datamodule, trainer)
         if "efficiency" in measures:
             measured["efficiency"] = _on_device(measuring.efficiency, method, datamodule, trainer)
-    record = _record(spec, datamodule, method, outcome, cost)
-    if "literature" in measures:
-        measured["literature"] = by_epoch or [record.test_confusion]  # without training there is no epoch to choose
-    return replace(record, **measured)
+    record = _record(spec, datamodule, method, outcome, measured)
+    if "literature" not in measures:
+        return record
+    return replace(record, literature=by_epoch or [record.test_confusion])  # without training there is no epoch
 
 
 def measure_speed(record: RunRecord, root: Path) -> RunRecord:
@@ -168,7 +158,7 @@ def _on_device(
 
 
 def _record(
-    spec: RunSpec, datamodule: EmotionDataModule, method: FusionModule, outcome: Outcome, cost: Cost
+    spec: RunSpec, datamodule: EmotionDataModule, method: FusionModule, outcome: Outcome, measured: Mapping[str, Any]
 ) -> RunRecord:
     scores = [entry[MONITOR] for entry in outcome.curve if MONITOR in entry]
     best = int(np.argmax(np.asarray(scores, np.float32))) if scores else max(len(outcome.curve) - 1, 0)
@@ -202,14 +192,12 @@ def _record(
         best_epoch=best,
         parameters=method.num_parameters,
         encoder_parameters=method.encoder_parameters,
-        flops_per_utterance=cost.flops,
-        seconds=cost.seconds,
-        peak_memory_mib=cost.peak_memory_mib,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         versions={
             "python": ".".join(map(str, sys.version_info[:3])),
             **{name: version(name) for name in ("mer-bench", "torch", "lightning", "torchmetrics", "numpy")},
         },
+        **measured,
     )
 
 
