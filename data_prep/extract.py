@@ -319,7 +319,7 @@ def encode_batch(
         outcome: Any = item if isinstance(item, Unreadable) else next(encoded)
         if isinstance(outcome, Remarked):
             outcome, remark = outcome.values, outcome.remark
-        if not isinstance(outcome, Unreadable) and not len(outcome):
+        if not isinstance(outcome, Unreadable) and not np.size(outcome):
             outcome = Unreadable("there is nothing in it")
         if not isinstance(outcome, Unreadable) and not np.isfinite(outcome).all():
             outcome = Unreadable("its features are not finite")

@@ -218,6 +218,26 @@ def test_widths_must_agree(tmp_path: Path) -> None:
         write(tmp_path / "noise", [np.ones(5, np.float32)] * 2, ids)
 
 
+@pytest.mark.parametrize("shape", [(0,), (1, 0), (0, 3), (4, 0)])
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_an_empty_array_of_any_shape_is_a_missing_modality_and_shifts_no_row(
+    tmp_path: Path, shape: tuple[int, ...], row: int
+) -> None:
+    ids = corpus(tmp_path, 3)
+    whole = noise([2, 2, 2])
+    lacking = [np.zeros(shape, np.float32) if each == row else whole[each] for each in range(3)]
+    np.savez(tmp_path / "some.npz", **dict(zip(ids, lacking, strict=True)))
+    for name, sequences in (("given", lacking), ("imported", import_sequences(tmp_path / "some.npz", ids))):
+        spec = write(tmp_path / name, sequences, ids)
+        assert (spec.frames, spec.dim) == (4, 3)
+        opened = open_features(tmp_path / name)
+        spans = itertools.pairwise(opened.offsets.tolist())
+        assert [opened.values[a:b].tolist() for a, b in spans] == [
+            [] if each == row else whole[each].tolist() for each in range(3)
+        ]
+        verify_features(tmp_path / name)
+
+
 def test_unknown_modality_names_the_nearest(tmp_path: Path) -> None:
     ids = corpus(tmp_path, 1)
     with pytest.raises(Misuse, match="'visoin': did you mean 'vision'"):

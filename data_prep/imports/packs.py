@@ -282,7 +282,7 @@ def read_splits(content: Mapping[str, Any], table: pd.DataFrame, source: Path) -
             stated |= {name: 1 for name in modalities if frames[name].ndim == 1}
             rows = {name: np.atleast_2d(values) for name, values in frames.items()}
             for name, values in unpadded(rows, stated, aligned).items():
-                pack.features[name].append(values if len(values) else EMPTY)
+                pack.features[name].append(values if values.size else EMPTY)
             pack.ids.append(next((form for form in id_forms(identity, SPLITS[split]) if form in known), ""))
         pack.split.extend([SPLITS[split]] * size)
         pack.sentences.extend(map(str, part.get("raw_text", ())))

@@ -93,8 +93,8 @@ def write_features(
     """Write one array [time, dim] per row of ``folder/../utterances.csv`` as the feature set ``folder``.
 
     An old feature set is replaced as a whole. The arrays in ``sequences`` are in the order of the table and are read
-    one by one; an array without frames is a missing modality. ``ids`` are the ids of the table in its order, for error
-    messages. The other arguments are fields of :class:`FeatureSpec`.
+    one by one; an empty array, of any shape, is a missing modality. ``ids`` are the ids of the table in its order, for
+    error messages. The other arguments are fields of :class:`FeatureSpec`.
 
     Raises:
         Misuse: A value is not finite or does not fit the type, widths differ, or there are more or fewer sequences
@@ -104,14 +104,14 @@ def write_features(
         raise unknown("modality", modality, MODALITIES)
     table = folder.parent / TABLE_FILE
     lengths: list[int] = []
-    dim = 0
+    dim: int | None = None
     with new_folder(folder) as temporary:
         with (temporary / "values.npy").open("wb") as file:
             for row, sequence in enumerate(sequences):
                 if row >= len(ids):
                     raise Misuse(f"{folder.name}: more sequences than the {len(ids)} utterances of {table}")
-                if len(sequence):
-                    if sequence.ndim != 2 or sequence.shape[1] != (dim or sequence.shape[1]):
+                if sequence.size:
+                    if sequence.ndim != 2 or dim not in (None, sequence.shape[1]):
                         wanted = f"[time, {dim or 'dim'}]"
                         raise Misuse(f"{folder.name}: {ids[row]} has shape {sequence.shape}, expected {wanted}")
                     with np.errstate(over="ignore", invalid="ignore"):  # values that do not fit are rejected below
@@ -121,17 +121,19 @@ def write_features(
                             raise Misuse(f"{folder.name}: {ids[row]} holds values that do not fit the type {dtype}")
                     elif not np.isfinite(stored).all():
                         raise Misuse(f"{folder.name}: {ids[row]} holds NaN or infinite values")
-                    if not dim:
+                    if dim is None:
                         dim = sequence.shape[1]
                         _write_header(file, dtype, 0, dim)
                     file.write(stored.data)
-                lengths.append(len(sequence))
+                lengths.append(len(sequence) if sequence.size else 0)
             if len(lengths) != len(ids):
                 raise Misuse(f"{folder.name}: {len(lengths)} sequences for the {len(ids)} utterances of {table}")
-            if not dim:
+            if dim is None:
                 raise Misuse(f"{folder.name}: every utterance is empty; there is nothing to store")
+            size = file.tell()
             file.seek(0)  # numpy pads the header, so that the number of frames can be written later
             _write_header(file, dtype, sum(lengths), dim)
+            assert size == file.tell() + sum(lengths) * dim * np.dtype(dtype).itemsize, "the header does not fit"
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         np.save(temporary / "offsets.npy", offsets)
         spec = FeatureSpec(
@@ -262,7 +264,8 @@ def import_sequences(source: Path, ids: Sequence[str]) -> list[npt.NDArray[Any]]
     """Read one sequence per id from existing files: a folder of ``<id>.npy``, or one npz.
 
     An npz holds either one array per id, or ``ids`` [rows], ``values`` [frames, dim] and ``offsets`` [rows + 1].
-    A vector [dim] is one frame. An id that the source lacks gets an array without frames, a missing modality.
+    A vector [dim] is one frame. An id that the source lacks, or whose array is empty, gets an array without frames: a
+    missing modality.
 
     Raises:
         Misuse: The source is unreadable or empty, or holds ids that the table lacks.
@@ -290,7 +293,8 @@ def import_sequences(source: Path, ids: Sequence[str]) -> list[npt.NDArray[Any]]
             + (f" (first: {unknown_ids[0]!r})" if unknown_ids else "")
             + f"; the table's ids look like {ids[0]!r}"
         )
-    return [np.atleast_2d(arrays[i]) if i in arrays else np.empty((0, 0), np.float32) for i in ids]
+    found = (arrays.get(i, np.empty((0, 0), np.float32)) for i in ids)
+    return [np.atleast_2d(array)[: array.size] for array in found]  # an empty array, such as [1, 0], has no frames
 
 
 def _json(content: Mapping[str, Any]) -> str:
