@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_
 import click
 
 from mer_bench import __version__
-from mer_bench.errors import Misuse, unknown
+from mer_bench.errors import FailedRun, Misuse, unknown
 from mer_bench.training.options import BenchOptions, RunOptions, RunSettings
 
 if TYPE_CHECKING:
@@ -319,6 +319,8 @@ def main() -> NoReturn:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except Misuse as error:
         _fail(str(error), 2)
+    except FailedRun as error:
+        _fail(str(error), 1)
     except click.UsageError as error:
         message = error.format_message()
         if isinstance(error, click.exceptions.NoArgsIsHelpError):

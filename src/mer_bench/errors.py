@@ -1,4 +1,4 @@
-"""The exception for mistakes of the user, and its message for an unknown name, which suggests the nearest valid one."""
+"""Exceptions that the command line shows as one sentence, and the message for an unknown name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class Misuse(Exception):
     """A mistake of the user. The message is one clear sentence; the command line prints it and exits with code 2."""
+
+
+class FailedRun(Exception):
+    """A run without a valid result, such as a training that diverged; the command line exits with code 1."""
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> Misuse:

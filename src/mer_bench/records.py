@@ -141,7 +141,8 @@ def measured(record: RunRecord) -> set[str]:
 def write_record(record: RunRecord, results: Path) -> Path:
     """Write a record atomically to its path, which it returns; removes the note of an earlier failure."""
     path = record.spec.path(results)
-    write_atomic(path, json.dumps(asdict(record), sort_keys=True, ensure_ascii=False, separators=(",", ":")) + "\n")
+    text = json.dumps(asdict(record), sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    write_atomic(path, text + "\n")
     _failure_path(path).unlink(missing_ok=True)
     return path
 

@@ -29,8 +29,8 @@ from suites import AUDIO, RAVDESS, permute_labels, spec_of, train
 from mer_bench import metrics
 from mer_bench.datasets.iemocap import SIX, validation_dialogues
 from mer_bench.datasets.ravdess import EMOTIONS, FOLDS
-from mer_bench.errors import Misuse
-from mer_bench.fusion.base import FusionModule
+from mer_bench.errors import FailedRun, Misuse
+from mer_bench.fusion.base import FusionModule, PredictionTable
 from mer_bench.records import RunRecord, read_record
 from mer_bench.training.build import PRECISIONS, TF32, build_datamodule, build_method
 from mer_bench.training.cost import flops_per_utterance
@@ -247,6 +247,26 @@ def test_patience_ends_a_training_that_no_longer_improves(root: Path, monkeypatc
     record = train(spec_of(root, training={"epochs": 5, "patience": 2}), root)
     assert len(record.curve) == 4
     assert record.best_epoch == 1
+
+
+# Diverged
+
+
+@pytest.mark.parametrize("protocol", ["folds6", "fixed"])
+def test_a_training_that_diverges_is_a_failed_run_with_its_epoch(root: Path, protocol: str) -> None:
+    spec = spec_of(root, protocol=protocol, training={"epochs": 2, "learning_rate": 1e30, "gradient_clip": 0.0})
+    with pytest.raises(FailedRun, match=r"training diverged in epoch 1: (train|val)/loss is (nan|inf)"):
+        train(spec, root)
+
+
+def test_logits_that_are_not_finite_are_no_predictions() -> None:
+    predictions = PredictionTable(4)
+    predictions.update(torch.tensor([3, 1]), torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
+    index, classes = predictions.compute()
+    assert (index.tolist(), classes.tolist()) == ([1, 3], [0, 1])
+    predictions.update(torch.tensor([0, 2]), torch.tensor([[0.0, torch.nan], [torch.inf, 0.0]]))
+    with pytest.raises(FailedRun, match="the logits of 2 test utterances are not finite"):
+        predictions.compute()
 
 
 # Repeatable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mer_bench import metrics
 from mer_bench.batch import Batch
-from mer_bench.errors import Misuse, unknown
+from mer_bench.errors import FailedRun, Misuse, unknown
 from mer_bench.features import MODALITIES
 from mer_bench.records import Training
 
@@ -133,11 +134,18 @@ class FusionModule(L.LightningModule):
         return torch.stack(list(losses.values())).sum()
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean of each loss and append the epoch's entry to the curve."""
+        """Log the mean of each loss and append the epoch's entry to the curve.
+
+        Raises:
+            FailedRun: a loss is not finite, in training or in validation.
+        """
         means = {f"train/{name}": float(mean.compute()) for name, mean in self.training_losses.items()}
         entry = {"train/loss": sum(means.values()), **(means if len(means) > 1 else {})}
         self.log_dict(entry)
         self.curve.append({**entry, **self._validation_scores})
+        for name, value in self.curve[-1].items():
+            if not math.isfinite(value):
+                raise FailedRun(f"training diverged in epoch {len(self.curve)}: {name} is {value}")
         for mean in self.training_losses.values():
             mean.reset()
 
@@ -161,7 +169,7 @@ class FusionModule(L.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Record each utterance's prediction in table order."""
         assert self.test_predictions is not None
-        self.test_predictions.update(batch.index, self(batch).argmax(1))
+        self.test_predictions.update(batch.index, self(batch))
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up and a cosine to zero; None for a method without trainable parameters."""
@@ -229,15 +237,18 @@ class PredictionTable(Metric):
     full_state_update = False
     predictions: Tensor
     seen: Tensor
+    not_finite: Tensor
 
     def __init__(self, rows: int) -> None:
         super().__init__()
+        self.add_state("not_finite", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("predictions", torch.zeros(rows, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("seen", torch.zeros(rows, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, index: Tensor, predicted: Tensor) -> None:
-        """Record the class ``predicted`` [utterance] for the table rows ``index`` [utterance]."""
-        self.predictions.index_add_(0, index, predicted)
+    def update(self, index: Tensor, logits: Tensor) -> None:
+        """Record the class with the largest logit [utterance, class] for the table rows ``index`` [utterance]."""
+        self.not_finite += (~logits.isfinite().all(1)).sum()
+        self.predictions.index_add_(0, index, logits.argmax(1))
         self.seen.index_add_(0, index, torch.ones_like(index))
 
     def compute(self) -> tuple[Tensor, Tensor]:
@@ -245,7 +256,10 @@ class PredictionTable(Metric):
 
         Raises:
             RuntimeError: an utterance was seen more than once.
+            FailedRun: the logits of an utterance are not finite.
         """
+        if int(self.not_finite):
+            raise FailedRun(f"the logits of {int(self.not_finite)} test utterances are not finite: training diverged")
         if int(self.seen.max()) > 1:
             raise RuntimeError("an utterance was evaluated more than once: the distributed sampler repeats utterances")
         index = self.seen.nonzero()[:, 0]

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from mer_bench.errors import Misuse
+from mer_bench.errors import FailedRun, Misuse
 from mer_bench.records import RunRecord, RunSpec, measurable, measured, read_record
 from mer_bench.training import tracking
 from mer_bench.training.callbacks import Notify
@@ -122,7 +122,7 @@ def execute_job(job: Job, settings: RunSettings) -> RunRecord | str | None:
         if spec.devices * spec.num_nodes > 1:
             return _execute_distributed(spec, settings)
         return execute(spec, settings, earlier, _messages and partial(_report, spec.sha256))
-    except Misuse as error:
+    except (Misuse, FailedRun) as error:
         return str(error)
     except Exception:
         return traceback.format_exc()
