@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import signal
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -315,6 +316,7 @@ def fit(arguments: tuple[str, ...]) -> None:
 
 def main() -> NoReturn:
     """Run the command line; a user's mistake is one sentence and exit code 2."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except Misuse as error:

@@ -70,15 +70,15 @@ def alive(pid: int) -> bool:
         return False
 
 
-def end_at_the_first_record(workspace: Workspace, log: Path, *, kill: bool) -> int:
-    """Kill a bench, or interrupt it as Ctrl-C does; returns its exit code when its worker processes have ended too."""
+def end_at_the_first_record(workspace: Workspace, log: Path, sent: signal.Signals) -> int:
+    """Send a signal to a bench; returns its exit code when its worker processes have ended too."""
     with started(log, *workspace.bench()) as process:
         wait_until(lambda: records(workspace.results), 120, "there is a first record", process)
         workers = descendants(process.pid)
-        if kill:
-            process.kill()
+        if sent == signal.SIGINT:
+            os.killpg(process.pid, sent)  # a terminal sends it to the bench and to its workers
         else:
-            os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the bench and to its workers
+            process.send_signal(sent)
         code = process.wait(60)
         assert workers
         wait_until(lambda: not any(map(alive, workers)), 20, "the workers have ended")
@@ -88,7 +88,7 @@ def end_at_the_first_record(workspace: Workspace, log: Path, *, kill: bool) -> i
 def test_a_killed_bench_leaves_no_worker_and_no_half_record_and_the_next_runs_exactly_what_is_missing(
     uninterrupted: Workspace, workspace: Workspace, tmp_path: Path
 ) -> None:
-    end_at_the_first_record(workspace, tmp_path / "log", kill=True)
+    end_at_the_first_record(workspace, tmp_path / "log", signal.SIGKILL)
     loaded, problems = load_records(workspace.results)
     assert not problems
     assert 1 <= len(loaded) < 12
@@ -102,10 +102,11 @@ def test_a_killed_bench_leaves_no_worker_and_no_half_record_and_the_next_runs_ex
     assert [name for name in others if not name.endswith(".tmp")] == ["leaderboard.md"]
 
 
-def test_ctrl_c_is_one_sentence_and_exit_code_130_and_keeps_what_is_finished(
-    uninterrupted: Workspace, workspace: Workspace, tmp_path: Path
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_bench_says_one_sentence_exits_with_130_and_keeps_what_is_finished(
+    uninterrupted: Workspace, workspace: Workspace, tmp_path: Path, sent: signal.Signals
 ) -> None:
-    assert end_at_the_first_record(workspace, tmp_path / "log", kill=False) == 130
+    assert end_at_the_first_record(workspace, tmp_path / "log", sent) == 130
     text = (tmp_path / "log").read_text()
     assert text.rstrip().endswith(f"error: {INTERRUPTED}")
     assert "Traceback" not in text

@@ -21,6 +21,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 
+from mer_bench import __version__
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
@@ -195,7 +196,8 @@ def _record(
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         versions={
             "python": ".".join(map(str, sys.version_info[:3])),
-            **{name: version(name) for name in ("mer-bench", "torch", "lightning", "torchmetrics", "numpy")},
+            "mer-bench": __version__,
+            **{name: version(name) for name in ("torch", "lightning", "torchmetrics", "numpy")},
         },
         **measured,
     )
