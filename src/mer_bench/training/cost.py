@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from pathlib import Path
 
 import torch
@@ -38,6 +40,8 @@ def reset_peak_memory() -> bool:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats()
         return True
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)  # memory that earlier runs have freed is not part of the peak
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM; on Linux only
         peak_memory_mib()

@@ -128,8 +128,6 @@ def execute_job(job: Job, settings: RunSettings) -> RunRecord | str | None:
         return traceback.format_exc()
     finally:
         gc.collect()  # Trainer, module and corpus refer to each other: free their features before the next run
-        if platform.libc_ver()[0] == "glibc":
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _report(key: str, epoch: int, scores: Mapping[str, float]) -> None:
