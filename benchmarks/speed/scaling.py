@@ -35,7 +35,7 @@ def workers(pid: int) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if (folder / "cmdline").read_bytes().startswith(b"ray::_attempt") and pid in ancestors(folder.name):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::_execute") and pid in ancestors(folder.name):
                 found.append(int(folder.name))
         except OSError:  # the process has ended
             continue
