@@ -290,11 +290,8 @@ def decode_all(decode: Callable[[Clip], Any], clips: Iterable[Clip], workers: in
     if not workers:
         yield from map(attempt, clips)
         return
-
-    def crashed(clip: Clip) -> Any:
-        return Unreadable("the decoder crashed")
-
-    for _, result in run_in_workers(attempt, clips, workers, crashed=crashed, ahead=4, in_order=True):
+    crashed = Unreadable("the decoder crashed")
+    for _, result in run_in_workers(attempt, clips, workers, crashed=lambda clip: crashed, ahead=4, in_order=True):
         yield result
 
 

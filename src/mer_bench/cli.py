@@ -275,7 +275,7 @@ def list_(what: str, name: str | None, as_json: bool, root: Path) -> None:
     from dataclasses import asdict
 
     from mer_bench.methods import method_facts
-    from mer_bench.report.formatting import pad
+    from mer_bench.report.formatting import plain
 
     rows: list[tuple[str, ...]]
     if what == "methods" and name is None:
@@ -283,7 +283,7 @@ def list_(what: str, name: str | None, as_json: bool, root: Path) -> None:
         found: Any = {each: asdict(its) for each, its in facts.items()}
         rows = [("name", "method", "track", "kind", "parameters")]
         rows += [(each, its.title, its.track, its.kind, f"{its.parameters:,}") for each, its in facts.items()]
-        text = "\n".join("  ".join(row).rstrip() for row in pad(rows, "<<<<>"))
+        text = plain(rows, "<<<<>")
     else:
         from mer_bench.training import describe
 
@@ -299,7 +299,7 @@ def list_(what: str, name: str | None, as_json: bool, root: Path) -> None:
                 (each, *(v if isinstance(v, str) else ", ".join(v) for v in its.values()))
                 for each, its in found.items()
             ]
-            text = "\n".join("  ".join(row).rstrip() for row in pad(rows, "<<<<<"))
+            text = plain(rows, "<<<<<")
     click.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else text)
 
 

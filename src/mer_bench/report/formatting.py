@@ -63,6 +63,11 @@ def pad(rows: Sequence[Sequence[str]], align: str) -> list[list[str]]:
     return [[f"{cell:{side}{width}}" for cell, (side, width) in zip(row, columns, strict=True)] for row in rows]
 
 
+def plain(rows: Sequence[Sequence[str]], align: str) -> str:
+    """An aligned table of plain text for the terminal."""
+    return "\n".join("  ".join(row).rstrip() for row in pad(rows, align))
+
+
 def markdown(rows: Sequence[Sequence[str]], align: str) -> str:
     """A Markdown table whose first row is the header; columns are aligned in the source too."""
     head, *body = pad([[cell.replace("|", "\\|") for cell in row] for row in rows], align)

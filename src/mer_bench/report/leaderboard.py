@@ -21,7 +21,7 @@ from mer_bench.records import RunRecord, Training, load_records
 from mer_bench.report import ablation
 from mer_bench.report.across import Across, across
 from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds
-from mer_bench.report.formatting import between, effect, markdown, p_value, pad, points, settings, value
+from mer_bench.report.formatting import between, effect, markdown, p_value, plain, points, settings, value
 from mer_bench.report.protocols import PROTOCOLS, Protocol
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.rows import ResultRow
@@ -86,9 +86,9 @@ def main_table(records: Sequence[RunRecord], dataset: str) -> str:
         shown = [NAMED[name] for name in ("Modalities", "Weighted F1", "Accuracy", "Seeds")]
         rows = (*table.rows, *table.ablations)
         body = [[row.title, row.label, *(column.cell(table, row).text for column in shown)] for row in rows]
-        padded = pad([["method", "name", "modalities", "weighted F1", "accuracy", "seeds"], *body], "<<<>><")
+        head = ["method", "name", "modalities", "weighted F1", "accuracy", "seeds"]
         heading = table.title + (" (simulated)" if table.first.simulated else "")
-        blocks.append("\n".join([heading, *("  ".join(row).rstrip() for row in padded)]) + "\n")
+        blocks.append(f"{heading}\n{plain([head, *body], '<<<>><')}\n")
     return "\n".join(blocks)
 
 

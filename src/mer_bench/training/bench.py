@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,7 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
     specs = suite_specs(suite, options.root, options)
     validate(specs, options.root)
     specs = specs[shard]
-    settings = RunSettings(
-        options.root, options.results, options.logger, options.log_folder, check_measures((*suite.measures, *measures))
-    )
+    settings = replace(options, measures=check_measures((*suite.measures, *measures)))
     if options.logger == "wandb":
         os.environ.setdefault(GROUP, suite_file.stem)  # workers inherit it
     failed = run_missing(specs, settings, jobs=options.jobs, cluster=options.cluster, console=console)
