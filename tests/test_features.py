@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mer_bench import features
 from mer_bench.errors import Misuse
 from mer_bench.features import (
     FeatureSpec,
@@ -24,6 +26,7 @@ from mer_bench.features import (
     verify_features,
     write_features,
 )
+from mer_bench.files import sha256
 from mer_bench.utterances import FILE, write_table
 
 Array = npt.NDArray[np.floating[Any]]
@@ -269,17 +272,66 @@ def test_verify_finds_a_flipped_bit(folder: Path, name: str) -> None:
     path.write_bytes(bytes(content))
     with pytest.raises(Misuse):
         verify_features(folder)
-    if name == "values.npy":  # which opening does not detect
-        open_features(folder)
+    if name == "values.npy":
         with pytest.raises(Misuse, match=r"values\.npy has changed since the set was written"):
-            verify_features(folder)
+            open_features(folder)
 
 
-def test_verify_finds_offsets_that_still_rise(folder: Path) -> None:
+def test_offsets_that_still_rise_but_are_others_are_refused(folder: Path) -> None:
     np.save(folder / "offsets.npy", np.array([0, 3, 4, 6]))
-    open_features(folder)
-    with pytest.raises(Misuse, match=r"offsets\.npy has changed"):
-        verify_features(folder)
+    for check in (verify_features, open_features):
+        with pytest.raises(Misuse, match=r"offsets\.npy has changed"):
+            check(folder)
+
+
+def test_the_content_is_checked_once_and_again_when_a_file_was_replaced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, read = folder / "values.npy", []
+    monkeypatch.setattr(features, "sha256", lambda path: read.append(path.name) or sha256(path))
+    for _ in range(2):  # the second time another process, which has the file beside the set alone
+        open_features(folder)
+        assert read == ["values.npy", "offsets.npy"]
+        monkeypatch.setattr(features, "_verified", {})
+    stat, swapped = values.stat(), np.load(values)[::-1].copy()
+    np.save(values.with_name("other.npy"), swapped)
+    values.with_name("other.npy").replace(values)
+    os.utime(values, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as old and as large as before
+    assert values.stat().st_size == stat.st_size
+    with pytest.raises(Misuse, match=r"values\.npy has changed since the set was written; extract it again"):
+        open_features(folder)
+
+
+def test_a_set_that_cannot_be_written_to_is_checked_in_every_process(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, text: str) -> None:
+        raise Misuse(f"cannot write {path}: Read-only file system")
+
+    monkeypatch.setattr(features, "write_atomic", refuse)
+    assert open_features(folder).spec == read_spec(folder)
+    assert not (folder / "verified.json").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[", "3", "[" * 20_000, '{"values.npy": [1, 2, 3]}'])
+def test_what_is_remembered_is_believed_only_if_it_fits(folder: Path, text: str) -> None:
+    (folder / "verified.json").write_text(text)
+    np.save(folder / "values.npy", np.load(folder / "values.npy")[::-1].copy())
+    with pytest.raises(Misuse, match=r"values\.npy has changed"):
+        open_features(folder)
+
+
+def test_a_folder_that_was_renamed_is_one_sentence(folder: Path) -> None:
+    moved = folder.rename(folder.with_name("other"))
+    with pytest.raises(Misuse, match=r"spec\.json names the set 'noise', not 'other'; give the folder that name again"):
+        open_features(moved)
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "a b", "a\nb", "é", "x" * 101])
+def test_a_set_has_a_name_that_can_stand_anywhere(folder: Path, name: str) -> None:
+    with pytest.raises(Misuse, match=r"the feature set .* must be a name of at most 100 letters"):
+        write(folder.parent / name, [], [])
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["noise", FILE]
 
 
 @pytest.mark.parametrize("left", [0, 1, 60, -1])
@@ -316,8 +368,9 @@ def test_pickles_are_refused_in_one_sentence(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"name": "noise"}'])
 def test_a_damaged_spec_is_refused(folder: Path, content: str) -> None:
     (folder / "spec.json").write_text(content)
-    with pytest.raises(Misuse, match="is not a feature specification"):
+    with pytest.raises(Misuse, match=r"spec\.json.*; extract the set again") as caught:
         read_spec(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_absent_set_names_the_available_ones(folder: Path) -> None:

@@ -134,13 +134,13 @@ def run(options: RunOptions) -> None:
 
     --measure efficiency needs no training where there is a record that lacks nothing else.
     """
-    from mer_bench.records import check_measures, read_spec, skipped, write_record
+    from mer_bench.records import check_measures, skipped, write_record
     from mer_bench.training.execute import earlier_record, execute, prepare_process
-    from mer_bench.training.suite import one_run
+    from mer_bench.training.suite import one_run, run_from_file
 
     measures = check_measures(options.measures)
     if options.spec is not None:
-        spec = read_spec(options.spec)
+        spec = run_from_file(options.spec, options.root)
     elif options.dataset is None or options.method is None:
         raise Misuse("run needs --dataset and --method, or --spec")
     else:

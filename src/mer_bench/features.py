@@ -13,17 +13,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from mer_bench.errors import Misuse, unknown
-from mer_bench.files import new_folder, sha256
+from mer_bench.files import new_folder, sha256, write_atomic
+from mer_bench.schema import AboveZero, Count, Hash, Name, Positive, Text, check_name, decode, read_json
 from mer_bench.utterances import FILE as TABLE_FILE
 
 MODALITIES = ("text", "audio", "vision")
@@ -33,22 +35,22 @@ MODALITIES = ("text", "audio", "vision")
 class FeatureSpec:
     """What a feature set is and where it came from: the content of ``spec.json``."""
 
-    name: str  #: name of the folder
-    modality: str  #: ``text``, ``audio`` or ``vision``
-    extractor: str  #: name of the frozen extractor, identified together with ``revision``, ``layer`` and ``settings``
-    revision: str  #: version or hash of the extractor's weights
-    layer: str  #: layer or pooling that the features were taken from
-    frame_rate: float | None  #: frames per second; None for tokens and for one vector per utterance
-    dim: int
-    dtype: str  #: storage type; ``uint8`` for pixels
-    rows: int
-    frames: int
-    table_sha256: str
-    values_sha256: str
-    offsets_sha256: str
-    sketch: Sequence[int]  #: fingerprint of the values, see :func:`sketch`
-    extractor_parameters: int  #: number of frozen parameters; 0 for signal processing and pixels
-    settings: Mapping[str, Any]  #: options that JSON can hold; no paths, so that they are the same on every machine
+    name: Name  #: name of the folder
+    modality: Literal["text", "audio", "vision"]
+    extractor: Text  #: name of the frozen extractor, identified together with ``revision``, ``layer`` and ``settings``
+    revision: Text  #: version or hash of the extractor's weights
+    layer: Text  #: layer or pooling that the features were taken from
+    frame_rate: AboveZero | None  #: frames per second; None for tokens and for one vector per utterance
+    dim: Positive
+    dtype: Literal["float16", "float32", "float64", "uint8"]  #: storage type; ``uint8`` for pixels
+    rows: Positive
+    frames: Positive
+    table_sha256: Hash
+    values_sha256: Hash
+    offsets_sha256: Hash
+    sketch: list[int]  #: fingerprint of the values, see :func:`sketch`
+    extractor_parameters: Count  #: number of frozen parameters; 0 for signal processing and pixels
+    settings: Mapping[Text, Any]  #: options that JSON can hold; no paths, so that they are the same on every machine
 
     @property
     def integer(self) -> bool:
@@ -102,6 +104,7 @@ def write_features(
     """
     if modality not in MODALITIES:
         raise unknown("modality", modality, MODALITIES)
+    check_name(folder.name, "feature set")
     table = folder.parent / TABLE_FILE
     lengths: list[int] = []
     dim: int | None = None
@@ -136,7 +139,7 @@ def write_features(
             assert size == file.tell() + sum(lengths) * dim * np.dtype(dtype).itemsize, "the header does not fit"
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         np.save(temporary / "offsets.npy", offsets)
-        spec = FeatureSpec(
+        facts = dict(
             name=folder.name,
             modality=modality,
             extractor=extractor,
@@ -154,6 +157,7 @@ def write_features(
             extractor_parameters=extractor_parameters,
             settings=dict(settings or {}),
         )
+        spec = decode(facts, FeatureSpec, f"feature set {folder.name}")
         (temporary / "spec.json").write_text(_json(asdict(spec)) + "\n", encoding="utf-8")
     return spec
 
@@ -169,20 +173,52 @@ def read_spec(folder: Path) -> FeatureSpec:
         others = sorted(p.parent.name for p in folder.parent.glob("*/spec.json"))
         raise Misuse(f"no feature set {folder.name!r} in {folder.parent} (available: {', '.join(others) or 'none'})")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if set(content) != {field.name for field in fields(FeatureSpec)}:
-            raise ValueError(f"its keys are {', '.join(sorted(content))}; prepare the corpus again")
-        return FeatureSpec(**content)
-    except (OSError, ValueError, TypeError) as error:
-        raise Misuse(f"{path} is not a feature specification: {error}") from error
+        spec = decode(read_json(path, "a feature specification"), FeatureSpec, str(path))
+    except Misuse as error:
+        raise Misuse(f"{error}; extract the set again") from error
+    if spec.name != folder.name:
+        raise Misuse(f"{path} names the set {spec.name!r}, not {folder.name!r}; give the folder that name again")
+    return spec
 
 
 def open_features(folder: Path) -> FeatureSet:
-    """Check the shapes of a feature set and memory-map it; :func:`verify_features` also checks its hashes.
+    """Memory-map a feature set whose content is what ``spec.json`` says.
+
+    The content is checked once, which reads all of it. Sizes and times of the files are then remembered in
+    ``verified.json`` beside them, and the content is checked again if one of them differs.
 
     Raises:
-        Misuse: A file is absent, truncated, or does not have the shape that ``spec.json`` states.
+        Misuse: A file is absent, truncated, or was changed.
     """
+    found, stamp, key = _map(folder), _stamp(folder), folder.resolve()
+    if _verified.get(key) != stamp:
+        if not _is_remembered(folder / STAMP, stamp):
+            _check_content(found, folder)
+            with suppress(Misuse):  # a folder that cannot be written to is checked again by the next process
+                write_atomic(folder / STAMP, json.dumps(stamp, indent=1) + "\n")
+        _verified[key] = stamp
+    return found
+
+
+STAMP = "verified.json"
+_verified: dict[Path, dict[str, list[int]]] = {}  #: folder -> stamp of a set that this process has checked
+
+
+def _stamp(folder: Path) -> dict[str, list[int]]:
+    """Size and times of last change, in nanoseconds, of each file of a feature set."""
+    facts = {name: (folder / name).stat() for name in ("spec.json", "values.npy", "offsets.npy")}
+    return {name: [each.st_size, each.st_mtime_ns, each.st_ctime_ns] for name, each in facts.items()}
+
+
+def _is_remembered(path: Path, stamp: Mapping[str, list[int]]) -> bool:
+    try:
+        return bool(json.loads(path.read_bytes()) == stamp)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _map(folder: Path) -> FeatureSet:
+    """Memory-map a feature set and check its shapes."""
     spec = read_spec(folder)
     try:
         # copy-on-write, because torch warns about arrays that are not writable
@@ -192,7 +228,7 @@ def open_features(folder: Path) -> FeatureSet:
         raise Misuse(f"feature set {folder} is damaged or truncated ({error}); extract it again") from error
     if values.shape != (spec.frames, spec.dim) or values.dtype != spec.dtype or offsets.shape != (spec.rows + 1,):
         raise Misuse(f"feature set {folder} does not have the shape that its spec.json states; extract it again")
-    if offsets[0] != 0 or offsets[-1] != spec.frames or (np.diff(offsets) < 0).any():
+    if offsets.dtype != np.int64 or offsets[0] != 0 or offsets[-1] != spec.frames or (np.diff(offsets) < 0).any():
         raise Misuse(f"feature set {folder}: offsets.npy does not rise from 0 to {spec.frames}; extract it again")
     return FeatureSet(spec, values, offsets)
 
@@ -203,19 +239,22 @@ def verify_features(folder: Path) -> FeatureSpec:
     Raises:
         Misuse: A hash or the sketch differs from ``spec.json``, or a value is not finite.
     """
-    found = open_features(folder)
-    stated = {
-        "values.npy": (found.spec.values_sha256, folder / "values.npy"),
-        "offsets.npy": (found.spec.offsets_sha256, folder / "offsets.npy"),
-        TABLE_FILE: (found.spec.table_sha256, folder.parent / TABLE_FILE),
-    }
-    for name, (expected, path) in stated.items():
-        if not path.is_file() or sha256(path) != expected:
-            raise Misuse(f"feature set {folder}: {name} has changed since the set was written; extract it again")
-    check_finite(found, folder)
-    if sketch(found.values) != found.spec.sketch:
-        raise Misuse(f"feature set {folder}: the sketch in spec.json is not that of values.npy; extract it again")
+    found, table = _map(folder), folder.parent / TABLE_FILE
+    if not table.is_file() or sha256(table) != found.spec.table_sha256:
+        raise Misuse(f"feature set {folder}: {TABLE_FILE} has changed since the set was written; extract it again")
+    _check_content(found, folder)
     return found.spec
+
+
+def _check_content(found: FeatureSet, folder: Path) -> None:
+    """Raise Misuse unless hashes and sketch of an open feature set are those that it states, and its values finite."""
+    spec = found.spec
+    check_finite(found, folder)
+    for name, expected in (("values.npy", spec.values_sha256), ("offsets.npy", spec.offsets_sha256)):
+        if sha256(folder / name) != expected:
+            raise Misuse(f"feature set {folder}: {name} has changed since the set was written; extract it again")
+    if sketch(found.values) != spec.sketch:
+        raise Misuse(f"feature set {folder}: the sketch in spec.json is not that of values.npy; extract it again")
 
 
 CHUNK = 1 << 20  #: number of values that one step of a pass over a feature set reads

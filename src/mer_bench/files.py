@@ -80,5 +80,7 @@ def read_toml(path: Path, what: str, *, parse_float: Callable[[str], Any] = floa
         return tomllib.loads(path.read_text(encoding="utf-8"), parse_float=parse_float)
     except OSError as error:
         raise Misuse(f"cannot read {what} {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise Misuse(f"{what} {path} is nested too deeply") from error
+    except ValueError as error:  # also of a number with thousands of digits
         raise Misuse(f"{what} {path} is not TOML: {error}") from error

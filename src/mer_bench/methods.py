@@ -48,6 +48,12 @@ def method_facts() -> Mapping[str, MethodFacts]:
     return {name: MethodFacts(**facts) for name, facts in content.items()}
 
 
+def is_current(method: str, version: int) -> bool:
+    """Whether this is the version of the method's code; true of a method that is not built in."""
+    facts = method_facts().get(method)
+    return facts is None or facts.version == version
+
+
 def title(method: str) -> str:
     """Name of a method in its paper; the given name for a method that is not built in."""
     facts = method_facts().get(method)

@@ -1,54 +1,80 @@
-"""Runs as data: what a run is (RunSpec), what came of it (RunRecord), one JSON file each. Standard library only.
+"""Runs as data: what a run is (RunSpec), what came of it (RunRecord), one JSON file each.
 
-The path of a record is derived from its spec, so "has this run been done?" is "does the file exist?".
+The path of a record is derived from its spec, so "has this run been done?" is "does the file exist?". A record that is
+read is a record that was checked: its types and ranges by :mod:`mer_bench.schema`, what its parts say of each other by
+:mod:`mer_bench.consistency`, and its text by a checksum.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import write_atomic
+from mer_bench.methods import method_facts
+from mer_bench.metrics import weighted_f1
+from mer_bench.schema import (
+    AboveZero,
+    Count,
+    Hash,
+    Label,
+    Name,
+    NotNegative,
+    Option,
+    Positive,
+    Real,
+    Seed,
+    Share,
+    ShareBelowOne,
+    Text,
+    decode,
+    read_json,
+)
+
+Matrix = list[list[Count]]  #: confusion matrix: rows true, columns predicted
 
 
 @dataclass(frozen=True)
 class Training:
     """How a method is trained; equal for all methods of a table unless the suite file says otherwise."""
 
-    epochs: int = 30
-    batch_size: int = 32  #: utterances, or dialogues for methods with dialogue context
-    learning_rate: float = 1e-3  #: peak of AdamW's rate: linear warm-up, then a cosine to zero
-    weight_decay: float = 1e-2
-    warmup: float = 0.1  #: share of the steps
-    gradient_clip: float = 1.0  #: largest gradient norm; 0 = no clipping
-    label_smoothing: float = 0.0
-    patience: int = 0  #: epochs without a better validation score before stopping; 0 = train to the end
-    precision: str = "32-true"  #: as Lightning names it, or "tf32"
+    epochs: Positive = 30
+    batch_size: Positive = 32  #: utterances, or dialogues for methods with dialogue context
+    learning_rate: AboveZero = 1e-3  #: peak of AdamW's rate: linear warm-up, then a cosine to zero
+    weight_decay: NotNegative = 1e-2
+    warmup: Share = 0.1  #: share of the steps
+    gradient_clip: NotNegative = 1.0  #: largest gradient norm; 0 = no clipping
+    label_smoothing: ShareBelowOne = 0.0
+    patience: Count = 0  #: epochs without a better validation score before stopping; 0 = train to the end
+    precision: Name = "32-true"  #: as Lightning names it, or "tf32"
 
 
 @dataclass(frozen=True)
 class RunSpec:
     """Everything that a run's numbers depend on; equal specs have equal paths."""
 
-    dataset: str
-    label_set: str
-    protocol: str
-    fold: int
-    features: Mapping[str, str]  #: modality -> feature set
-    features_sha256: Mapping[str, str]  #: modality -> identity of that set
-    method: str
-    version: int  #: of the method's code
-    options: Mapping[str, Any]  #: constructor options that differ from the defaults
+    dataset: Name
+    label_set: Name
+    protocol: Name
+    fold: Positive
+    features: Mapping[Name, Name]  #: modality -> feature set
+    features_sha256: Mapping[Name, Hash]  #: modality -> identity of that set
+    method: Name
+    version: Count  #: of the method's code
+    options: Mapping[Name, Option]  #: constructor options that differ from the defaults
     training: Training
-    seed: int
-    devices: int = 1
-    strategy: str = "auto"
-    num_nodes: int = 1
+    seed: Seed
+    devices: Positive = 1
+    strategy: Name = "auto"
+    num_nodes: Positive = 1
     compile: bool = False  #: by torch.compile
 
     @property
@@ -71,41 +97,85 @@ class RunSpec:
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """The utterances on which a protocol trains, selects and tests: facts of a corpus, which its records repeat."""
+
+    folds: Positive  #: number of test folds
+    text: Text  #: what is trained, validated and tested on, in one sentence
+    clusters: Name = "dialogues"  #: clusters of test utterances that the bootstrap resamples
+
+
+@dataclass(frozen=True)
+class FeatureFacts:
+    """Where the features of one modality came from; see :class:`mer_bench.features.FeatureSpec`."""
+
+    name: Name
+    extractor: Text
+    revision: Text
+    layer: Text
+    dim: Positive
+    parameters: Count  #: frozen parameters of the extractor
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Median duration of a forward pass without the feature extractors."""
+
+    device: Text
+    threads: Positive
+    latency_seconds: AboveZero  #: for one utterance or dialogue
+    latency_utterances: Positive  #: utterances of that dialogue
+    throughput_seconds: AboveZero  #: for a batch
+    throughput_utterances: Positive  #: utterances of that batch
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code of a method when it ran; tells whether it was edited since without a new version."""
+
+    source: Hash  #: of the file that defines the method
+    options: Mapping[Name, Option]  #: all constructor options, defaults included
+    commit: Text | None  #: of the repository; None = not in one
+    dirty: bool  #: whether the package had changes that were not committed
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """What came of a run. Integers are stored and every score is derived, so a new metric needs no re-training."""
 
     spec: RunSpec
-    classes: tuple[str, ...]
-    context: str  #: "utterance" or "dialogue"
-    provenance: str  #: "baseline", "reimplemented" or "reconstruction"
+    classes: tuple[Label, ...]
+    context: Literal["utterance", "dialogue"]
+    provenance: Literal["baseline", "reimplemented", "reconstruction"]
     simulated: bool
-    features: Mapping[str, Mapping[str, Any]]  #: modality -> extractor, revision, layer, dim, frozen parameters
-    rows: Mapping[str, int]  #: utterances in train, validation, test
-    validation_confusion: list[list[int]] | None  #: at the selected epoch; None where the protocol has no validation
-    test_confusion: list[list[int]]  #: rows true, columns predicted
-    test_index: list[int]  #: table rows of the test utterances, ascending
-    test_predictions: list[int]  #: class of each, same order
-    curve: list[dict[str, float]]  #: one entry per epoch: training loss, validation loss and weighted F1
-    best_epoch: int  #: the epoch that was scored, from 0
-    parameters: int  #: trainable parameters
-    flops_per_utterance: int  #: floating-point operations of the forward pass, as torch counts them
-    seconds: float
-    peak_memory_mib: float | None  #: peak memory of the process, or of the GPU, during this run; None = not known
-    device: str
+    features: Mapping[Name, FeatureFacts]  #: by modality
+    rows: Mapping[Literal["train", "validation", "test"], Count]  #: number of utterances
+    validation_confusion: Matrix | None  #: at the selected epoch; None where the protocol has no validation
+    test_confusion: Matrix
+    test_index: list[Count]  #: table rows of the test utterances, ascending
+    test_predictions: list[Count]  #: class of each, same order
+    curve: list[dict[Text, Real]]  #: one entry per epoch: training loss, validation loss and weighted F1
+    best_epoch: Count  #: the epoch that was scored, from 0
+    parameters: Count  #: trainable parameters
+    flops_per_utterance: Count  #: floating-point operations of the forward pass, as torch counts them
+    seconds: NotNegative
+    peak_memory_mib: NotNegative | None  #: peak memory of the process, or of the GPU, in this run; None = not known
+    device: Text
     #: ``test_confusion`` of each cluster of utterances that are not independent (a dialogue; an actor of RAVDESS), in
     #: table order; None = not counted
-    test_by_cluster: list[list[list[int]]] | None = None
-    encoder_parameters: int | None = None  #: those of ``parameters`` in unimodal encoders; None = not counted
+    test_by_cluster: list[Matrix] | None = None
+    encoder_parameters: Count | None = None  #: those of ``parameters`` in unimodal encoders; None = not counted
     #: track -> modalities, "audio+text" -> Bayes-optimal accuracy and weighted F1; simulated corpora only
-    attainable: Mapping[str, Any] | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
+    attainable: Mapping[Text, Mapping[Text, Mapping[Text, Share]]] | None = None
+    versions: Mapping[Text, Text] = field(default_factory=dict)
+    protocol: Protocol | None = None  #: None = not recorded
+    code: Code | None = None  #: None = not recorded
     # Measured on demand, see mer_bench.training.measures; None = not measured. Rows are never ranked by these.
     #: ``test_confusion`` after each epoch: what choosing the epoch on the test set would have given
-    literature: list[list[list[int]]] | None = None
+    literature: list[Matrix] | None = None
     #: kind of disturbance -> its level -> ``test_confusion`` of the same weights under it
-    robustness: Mapping[str, Mapping[str, list[list[int]]]] | None = None
-    #: median seconds and utterances of a forward pass (latency_*, throughput_*), with device and threads
-    efficiency: Mapping[str, Any] | None = None
+    robustness: Mapping[Text, Mapping[Text, Matrix]] | None = None
+    efficiency: Efficiency | None = None
 
 
 MEASURES = ("literature", "robustness", "efficiency")  #: fields of a record that are measured on demand
@@ -139,10 +209,15 @@ def measured(record: RunRecord) -> set[str]:
 
 
 def write_record(record: RunRecord, results: Path) -> Path:
-    """Write a record atomically to its path, which it returns; removes the note of an earlier failure."""
+    """Write a record atomically to its path, which it returns; removes the note of an earlier failure.
+
+    Raises:
+        Misuse: it could not be read again: a value is out of its range, or its parts contradict each other.
+    """
     path = record.spec.path(results)
-    text = json.dumps(asdict(record), sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    write_atomic(path, text + "\n")
+    content = asdict(record)
+    check_record(decode(json.loads(_canonical(content)), RunRecord, f"the record of {record.spec.name}"), path)
+    write_atomic(path, _canonical({**content, CHECKSUM: _checksum(content)}) + "\n")
     _failure_path(path).unlink(missing_ok=True)
     return path
 
@@ -154,65 +229,155 @@ def write_failure(spec: RunSpec, results: Path, reason: str) -> Path:
     return path
 
 
-def decode_spec(content: Any) -> RunSpec:
-    """The spec that JSON holds; TypeError or KeyError if it does not hold one."""
-    return RunSpec(**{**content, "training": Training(**content["training"])})
-
-
 def read_spec(path: Path) -> RunSpec:
     """Read a spec, or that of a whole record.
 
     Raises:
         Misuse: the file holds neither.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return decode_spec(content.get("spec", content))
-    except OSError as error:
-        raise Misuse(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise Misuse(f"{path} does not describe a run: {error}") from error
+    content = read_json(path, "the description of a run")
+    return decode(content["spec"] if isinstance(content, dict) and "spec" in content else content, RunSpec, str(path))
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read one record.
+    """Read one record, and check it.
 
     Raises:
-        Misuse: the file is not a whole record, or its content is not the run that its path names.
+        Misuse: the file is not a whole record, its content was changed, its parts contradict each other, or it is not
+            the run that its path names.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        facts = {**content, "spec": decode_spec(content["spec"]), "classes": tuple(content["classes"])}
-        record = RunRecord(**facts)
-        name = record.spec.name
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise Misuse(f"{path} is not a readable record ({error}); delete it and run the bench again") from error
-    if path.stem != name:
-        raise Misuse(f"{path} holds another run than its name says ({name}); delete it and run again")
-    return record
+        content = read_json(path, "a readable record")
+        stated = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
+        record = decode(content, RunRecord, str(path))
+        check_record(record, path)
+        if stated not in (None, _checksum(content)):
+            raise Misuse(f"{path} was changed after it was written: its sha256 is not that of its content")
+        return record
+    except Misuse as error:
+        raise Misuse(f"{error}; delete the record and run the bench again") from error
+
+
+def _canonical(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _checksum(content: Any) -> str:
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()
+
+
+def check_record(record: RunRecord, path: Path) -> None:
+    """Raise Misuse unless the parts of a record agree with each other and with its path."""
+    spec = record.spec
+    if path.parts[-3:] != spec.path(Path()).parts:
+        raise Misuse(f"{path} holds another run than its path says ({spec.path(Path()).as_posix()})")
+    wrong = next((sentence for holds, sentence in _statements(record) if not holds), None)
+    if wrong:
+        raise Misuse(f"{path} contradicts itself: {wrong}")
+
+
+def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
+    """What must hold within a record, each with the sentence that says that it does not; later ones rely on earlier."""
+    spec, classes, rows = record.spec, len(record.classes), record.rows
+    facts = method_facts().get(spec.method)
+    yield len(set(record.classes)) == classes, "a class occurs twice"
+    yield set(rows) == {"train", "validation", "test"}, "rows does not count train, validation and test"
+    yield record.simulated == spec.dataset.startswith(SIMULATED), f"simulated does not fit the corpus {spec.dataset!r}"
+    yield set(spec.features) == set(spec.features_sha256), "features and features_sha256 name different modalities"
+    stated = {modality: facts_of.name for modality, facts_of in record.features.items()}
+    yield stated == spec.features, "features are not those of its spec"
+    if facts and facts.version == spec.version:
+        same = (record.context, record.provenance) == (facts.track, facts.kind)
+        yield same, f"context and provenance are not those of {spec.method}"
+    matrices = {
+        "test_confusion": [record.test_confusion],
+        "validation_confusion": [record.validation_confusion or []],
+        "test_by_cluster": record.test_by_cluster or [],
+        "literature": record.literature or [],
+        "robustness": [one for levels in (record.robustness or {}).values() for one in levels.values()],
+    }
+    if record.validation_confusion is None:
+        del matrices["validation_confusion"]
+    for name, found in matrices.items():
+        square = all(len(matrix) == classes and {len(row) for row in matrix} == {classes} for matrix in found)
+        yield square, f"{name} does not have {classes} rows and columns"
+    counts = {name: np.array(found, np.int64).reshape(-1, classes, classes) for name, found in matrices.items()}
+    test, predictions = counts["test_confusion"][0], np.array(record.test_predictions, np.int64)
+    support = test.sum(1)
+    sizes = {int(support.sum()), len(predictions), len(record.test_index), rows["test"]}
+    yield len(sizes) == 1, "test_confusion, test_predictions, test_index and rows count different numbers of utterances"
+    yield bool((np.diff(record.test_index) > 0).all()), "test_index does not ascend"
+    yield bool((predictions < classes).all()), "test_predictions names a class that does not exist"
+    predicted = np.bincount(predictions, minlength=classes)
+    yield bool((predicted == test.sum(0)).all()), "test_confusion does not count test_predictions"
+    if record.test_by_cluster is not None:
+        clusters = counts["test_by_cluster"]
+        yield bool((clusters.sum(0) == test).all()), "test_by_cluster does not sum to test_confusion"
+        yield bool((clusters.sum((1, 2)) > 0).all()), "a cluster of test_by_cluster has no utterance"
+    for name in ("literature", "robustness"):
+        yield bool((counts[name].sum(2) == support).all()), f"{name} counts other test utterances than test_confusion"
+    if record.literature is not None:
+        yield len(record.literature) == max(len(record.curve), 1), "literature does not have one matrix per epoch"
+    yield (record.validation_confusion is None) == (rows["validation"] == 0), "validation_confusion does not fit rows"
+    if record.validation_confusion is not None:
+        validation = counts["validation_confusion"][0]
+        yield int(validation.sum()) == rows["validation"], "validation_confusion does not count the validation rows"
+    yield record.best_epoch < max(len(record.curve), 1), "best_epoch is not an epoch of curve"
+    scores = np.array([epoch[MONITOR] for epoch in record.curve if MONITOR in epoch], np.float32)
+    if len(scores):
+        yield len(scores) == len(record.curve), "an epoch of curve lacks its validation score"
+        yield int(scores.argmax()) == record.best_epoch, "best_epoch is not the best validation score of curve"
+        if record.validation_confusion is not None:
+            right = abs(float(weighted_f1(validation)) - float(scores[record.best_epoch])) < 1e-4
+            yield right, "validation_confusion does not have the score that curve states for its epoch"
+    yield (record.encoder_parameters or 0) <= record.parameters, "encoder_parameters exceed parameters"
+    known = [best for parts in (record.attainable or {}).values() for best in parts.values()]
+    yield all({"accuracy", "weighted_f1"} <= set(best) for best in known), "attainable lacks a score"
 
 
 def load_records(results: Path) -> tuple[list[RunRecord], list[str]]:
-    """All records below ``results`` in path order, and one sentence for each file that is not a readable record."""
-    records, problems = [], []
+    """All records below ``results`` in path order, and one sentence for each file that is not a readable record.
+
+    Records of the same features and fold that test other utterances, or know other labels of them, than most are left
+    out as well.
+    """
+    records, problems = {}, []
     for path in sorted(results.glob("*/*/*.json")):
         if path.name.endswith(FAILED):
             continue
         try:
-            records.append(read_record(path))
+            records[path] = read_record(path)
         except Misuse as error:
             problems.append(str(error))
-    return records, problems
+    for path in _odd(records):
+        del records[path]
+        problems.append(
+            f"{path} tests other utterances, or knows other labels of them, than most records of its features and "
+            "fold; delete the record and run the bench again"
+        )
+    return list(records.values()), problems
+
+
+def _odd(records: Mapping[Path, RunRecord]) -> list[Path]:
+    """The records that do not test what most records of one of their feature sets and of their fold test."""
+    seen: dict[tuple[object, ...], Counter[object]] = defaultdict(Counter)
+    tested, keys = {}, {}
+    for path, record in records.items():
+        spec = record.spec
+        labels = np.array(record.test_by_cluster or [record.test_confusion]).sum(-1)
+        tested[path] = hash((tuple(record.test_index), labels.tobytes()))
+        fold = (spec.dataset, spec.label_set, spec.protocol, spec.fold, record.classes)
+        keys[path] = [(*fold, digest) for digest in spec.features_sha256.values()]
+        for key in keys[path]:
+            seen[key][tested[path]] += 1
+    return [p for p in records if any(seen[key][tested[p]] < max(seen[key].values()) for key in keys[p])]
 
 
 FAILED = ".failed.json"
+CHECKSUM = "sha256"  #: key of a record's file: hash of all else in it
+SIMULATED = "simulated-"  #: how the names of simulated corpora begin
+MONITOR = "val/weighted_f1"  #: the score that selects the epoch
 
 
 def _failure_path(path: Path) -> Path:
     return path.with_name(path.stem + FAILED)
-
-
-def training_fields() -> dict[str, type]:
-    """Name -> type of each training option (all are plain int, float or str)."""
-    types = {"int": int, "float": float, "str": str}
-    return {item.name: types[str(item.type)] for item in fields(Training)}

@@ -6,18 +6,53 @@ in :mod:`mer_bench.training.suite`; the report reads suites to name the command 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import read_toml
-from mer_bench.records import Training, check_measures, training_fields
+from mer_bench.records import Training, check_measures
+from mer_bench.schema import Name, Option, Seed, decode
 
-KEYS = {"label_set": str, "protocol": str, "seeds": list, "training": dict, "measure": list, "table": list}
-TABLE_KEYS = {"features": dict, "methods": list, "training": dict, "options": dict}
-METHOD_KEYS = {"name": str, "options": dict, "training": dict, "modalities": list}
+Names = Annotated[list[Name], Meta(min_length=1)]
+Changes = Mapping[str, Any]  #: training options that differ, see :func:`change_training`
+
+
+@dataclass(frozen=True)
+class _Method:
+    """A method in a suite file, where it is more than a name."""
+
+    name: Name
+    options: Mapping[Name, Option] = field(default_factory=dict)
+    training: Changes = field(default_factory=dict)
+    modalities: Names | None = None
+
+
+@dataclass(frozen=True)
+class _Table:
+    """``[[table]]`` of a suite file."""
+
+    features: Annotated[Mapping[Name, Name], Meta(min_length=1)]
+    methods: Annotated[list[Name | _Method], Meta(min_length=1)]
+    options: Mapping[Name, Option] = field(default_factory=dict)
+    training: Changes = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A suite file."""
+
+    dataset: Name | Names
+    label_set: Name
+    protocol: Name
+    seeds: Annotated[list[Seed], Meta(min_length=1)]
+    table: Annotated[list[_Table], Meta(min_length=1)]
+    training: Changes = field(default_factory=dict)
+    measure: list[Name] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -58,93 +93,51 @@ def read_suite_file(path: Path) -> Suite:
     """
     if not path.is_file():
         raise unknown(f"suite in {path.parent}", path.stem, sorted(other.stem for other in path.parent.glob("*.toml")))
-    content, where = read_toml(path, "suite"), f"suite {path}"
-    check_types(content, {"dataset": type(content.get("dataset")), **KEYS}, where)
-    for key in ("dataset", "label_set", "protocol", "seeds", "table"):
-        if key not in content:
-            raise Misuse(f"{where} lacks the key {key!r}")
-    if not content["table"]:
-        raise Misuse(f"{where} has no [[table]]")
-    datasets = content["dataset"] if isinstance(content["dataset"], list) else [content["dataset"]]
-    if not datasets:
-        raise Misuse(f"{where} names no dataset")
-    for dataset in datasets:
-        if not isinstance(dataset, str):
-            raise Misuse(f"{where}: dataset must be of type str, or a list of them, not {dataset!r}")
-    training = change_training(Training(), content.get("training", {}), f"{where}, [training]")
+    where = f"suite {path}"
+    content = decode(read_toml(path, "suite"), _File, where)
+    training = change_training(Training(), content.training, f"{where}, [training]")
+    datasets = [content.dataset] if isinstance(content.dataset, str) else content.dataset
     rows = (
         row
-        for number, table in enumerate(content["table"], 1)
+        for number, table in enumerate(content.table, 1)
         for row in _rows(table, training, f"{where}, table {number}")
     )
     return Suite(
         path,
-        tuple(datasets),
-        content["label_set"],
-        content["protocol"],
-        check_seeds(content["seeds"], where),
-        check_measures(content.get("measure", []), f" in {where}"),
+        tuple(dict.fromkeys(datasets)),
+        content.label_set,
+        content.protocol,
+        check_seeds(content.seeds, where),
+        check_measures(content.measure, f" in {where}"),
         tuple(rows),
     )
 
 
-def _rows(table: Any, shared: Training, where: str) -> Iterator[SuiteRow]:
-    if not isinstance(table, dict):
-        raise Misuse(f"{where} is not a [[table]]")
-    check_types(table, TABLE_KEYS, where)
-    for key in ("features", "methods"):
-        if not table.get(key):
-            raise Misuse(f"{where} lacks {key!r}")
-    features = table["features"]
-    for modality, name in features.items():
-        if not isinstance(name, str):
-            raise Misuse(f"{where}: the feature set of {modality} is a name, not {name!r}")
-    training = change_training(shared, table.get("training", {}), where)
-    for entry in table["methods"]:
-        entry = {"name": entry} if isinstance(entry, str) else entry
-        if not isinstance(entry, dict) or "name" not in entry:
-            raise Misuse(f"{where}: a method is a name or {{name = ...}}, not {entry!r}")
-        check_types(entry, METHOD_KEYS, where)
-        name = entry["name"]
-        modalities = entry.get("modalities", list(features))
-        for modality in modalities:
-            if modality not in features:
-                raise unknown(f"modality of {name} in {where}", str(modality), features)
+def _rows(table: _Table, shared: Training, where: str) -> Iterator[SuiteRow]:
+    training = change_training(shared, table.training, where)
+    for entry in table.methods:
+        method = _Method(entry) if isinstance(entry, str) else entry
+        chosen = table.features if method.modalities is None else method.modalities
+        for modality in chosen:
+            if modality not in table.features:
+                raise unknown(f"modality of {method.name} in {where}", modality, table.features)
         yield SuiteRow(
-            name,
-            {modality: each for modality, each in features.items() if modality in modalities},
-            entry.get("options", {}),
-            change_training(training, entry.get("training", {}), f"{where}, method {name}"),
-            table.get("options", {}),
+            method.name,
+            {modality: each for modality, each in table.features.items() if modality in chosen},
+            method.options,
+            change_training(training, method.training, f"{where}, method {method.name}"),
+            table.options,
             where,
         )
 
 
-def check_seeds(seeds: Any, where: str) -> tuple[int, ...]:
-    """The seeds of a suite; raises Misuse unless they are different whole numbers from 0 on."""
-    if not seeds or any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise Misuse(f"{where}: seeds are different whole numbers from 0 on, not {list(seeds)}")
+def check_seeds(seeds: Sequence[int], where: str) -> tuple[int, ...]:
+    """The seeds of a suite; raises Misuse unless they are different whole numbers from 0 on, below 2^32."""
+    if not all(0 <= seed < 2**32 for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise Misuse(f"{where}: seeds are different whole numbers from 0 on, below 2^32, not {list(seeds)}")
     return tuple(seeds)
 
 
-def change_training(base: Training, changes: Mapping[str, Any], where: str) -> Training:
+def change_training(base: Training, changes: Changes, where: str) -> Training:
     """``base`` with the options ``changes``; raises Misuse for an unknown one or a value that is out of range."""
-    kinds = training_fields()
-    check_types(changes, kinds, where)
-    training = replace(base, **{name: kinds[name](value) for name, value in changes.items()})
-    if training.epochs < 1 or training.batch_size < 1 or training.learning_rate <= 0:
-        raise Misuse(f"{where}: epochs and batch_size start at 1 and learning_rate is positive")
-    for name in ("weight_decay", "warmup", "gradient_clip", "label_smoothing", "patience"):
-        if getattr(training, name) < 0:
-            raise Misuse(f"{where}: {name} cannot be negative")
-    return training
-
-
-def check_types(content: Mapping[str, Any], kinds: Mapping[str, type], where: str) -> None:
-    """Raise Misuse unless every key is known and every value of its type (a whole number may stand for a float)."""
-    for key, value in content.items():
-        if key not in kinds:
-            raise unknown(f"key in {where}", key, kinds)
-        kind = kinds[key]
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise Misuse(f"{where}: {key} must be of type {kind.__name__}, not {value!r}")
+    return decode({**asdict(base), **changes}, Training, where)

@@ -29,7 +29,7 @@ from mer_bench.datasets.ravdess import FOLDS
 from mer_bench.datasets.sampler import GroupSampler
 from mer_bench.datasets.simulated import PRESETS, TRUTH, ensure_generated, simulate
 from mer_bench.errors import Misuse
-from mer_bench.features import open_features, verify_features, write_features
+from mer_bench.features import STAMP, open_features, verify_features, write_features
 from mer_bench.utterances import FILE, read_table, write_table
 
 SIMULATED = ("simulated-ravdess", "simulated-iemocap", "simulated-meld")
@@ -38,8 +38,8 @@ TASKS = [
     (name, label_set, protocol, fold)
     for name in SIMULATED
     for label_set in DATASETS[name].label_sets
-    for protocol, folds in DATASETS[name].protocols.items()
-    for fold in range(1, folds + 1)
+    for protocol, facts in DATASETS[name].protocols.items()
+    for fold in range(1, facts.folds + 1)
 ]
 #: the first task of each corpus
 FIRST = [next(task for task in TASKS if task[0] == name) for name in SIMULATED]
@@ -565,7 +565,7 @@ def test_broken_tables_are_refused(root: Path, tmp_path: Path, damage: Any, sent
 
 def content(folder: Path) -> dict[str, bytes]:
     """All files that :func:`simulate` writes."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != TRUTH)
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (TRUTH, STAMP))
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from mer_bench.errors import Misuse
+from mer_bench.methods import method_facts
 from mer_bench.metrics import confusion_matrix
-from mer_bench.records import RunRecord, RunSpec, Training
+from mer_bench.records import FeatureFacts, RunRecord, RunSpec, Training
 from mer_bench.report.compare import claims, compare, describe
 from mer_bench.utterances import write_table
 
@@ -22,14 +23,17 @@ CLASSES = ("angry", "happy", "sad")
 def record(method: str, seed: int, wrong: list[int]) -> RunRecord:
     """A run that is right but for the rows ``wrong``, where it says the next class."""
     predicted = np.where(np.isin(np.arange(60), wrong), (TRUE + 1) % 3, TRUE)
+    version = method_facts()[method].version if method in method_facts() else 1
     clusters = [confusion_matrix(TRUE[i : i + 5], predicted[i : i + 5], 3).tolist() for i in range(0, 60, 5)]
     return RunRecord(
         spec=RunSpec(
             dataset="meld", label_set="emotion", protocol="official", fold=1, features={"text": "minilm"},
-            features_sha256={"text": "0"}, method=method, version=1, options={}, training=Training(), seed=seed,
+            features_sha256={"text": "0" * 64}, method=method, version=version, options={},
+            training=Training(), seed=seed,
         ),
         classes=CLASSES, context="utterance", provenance="reimplemented", simulated=False,
-        features={"text": {}}, rows={"test": 60}, validation_confusion=None,
+        features={"text": FeatureFacts("minilm", "", "", "", 384, 0)},
+        rows={"train": 9, "validation": 0, "test": 60}, validation_confusion=None,
         test_confusion=confusion_matrix(TRUE, predicted, 3).tolist(), test_by_cluster=clusters,
         test_index=list(range(60)), test_predictions=predicted.tolist(), curve=[], best_epoch=0, parameters=1,
         flops_per_utterance=1, seconds=1.0, peak_memory_mib=1.0, device="cpu",

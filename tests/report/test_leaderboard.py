@@ -6,20 +6,22 @@ import csv
 import random
 import re
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import test_compare
+from fake_runs import consistent
 
 from mer_bench.errors import Misuse
+from mer_bench.methods import method_facts
 from mer_bench.metrics import SCORES
-from mer_bench.records import RunRecord, Training, load_records, write_record
+from mer_bench.records import Efficiency, FeatureFacts, Protocol, RunRecord, Training, load_records, write_record
 from mer_bench.report import leaderboard as report
 from mer_bench.report.columns import print_table
 from mer_bench.report.formatting import latex
-from mer_bench.report.protocols import PROTOCOLS
 from mer_bench.report.tables import tables
 
 SETS = {"audio": "wavlm", "text": "minilm", "vision": "clip"}
@@ -28,7 +30,7 @@ SETS = {"audio": "wavlm", "text": "minilm", "vision": "clip"}
 def make(
     method: str = "early_concat",
     seed: int = 0,
-    fold: int = 0,
+    fold: int = 1,
     modalities: tuple[str, ...] = ("audio", "text"),
     *,
     hits: int | None = None,
@@ -44,13 +46,13 @@ def make(
         draw = np.random.default_rng([seed, fold, *method.encode(), *"".join(modalities).encode()])
         confusion = draw.integers(0, 9, (3, 3)).tolist() if hits is None else _right(hits)
     base, chosen = test_compare.record(method, seed, []), {modality: sets[modality] for modality in modalities}
-    hashes = {modality: name.encode().hex() for modality, name in chosen.items()}
-    facts = {"revision": "r1", "layer": "last", "dim": 384, "parameters": 22_713_216}
+    hashes = {modality: sha256(name.encode()).hexdigest() for modality, name in chosen.items()}
+    facts = {name: FeatureFacts(name, f"org/{name}", "r1", "last", 384, 22_713_216) for name in chosen.values()}
     return replace(
         base,
         spec=replace(base.spec, **{"fold": fold, "features": chosen, "features_sha256": hashes} | spec),
         context=context, provenance=provenance, simulated=simulated, parameters=123_456, seconds=12.345 + seed,
-        features={modality: {"extractor": f"org/{name}"} | facts for modality, name in chosen.items()},
+        features={modality: facts[name] for modality, name in chosen.items()},
         rows={"train": 900, "validation": 100, "test": int(np.sum(confusion))},
         test_confusion=confusion, test_by_cluster=None, peak_memory_mib=99.0, device="a device of some host",
     )  # fmt: skip
@@ -183,8 +185,11 @@ def test_a_row_without_a_complete_seed_is_italic_last_and_unranked() -> None:
     assert last[:2] == ["–", "b"]
     assert last[4] == "*75.00*"
     assert last[-1] == "0/1 seeds (2/3 folds of another)"
-    (row,) = score_rows(report.leaderboard([make("a", 0, fold, protocol="folds6") for fold in range(4)]))
-    assert row[-1] == "0/1 seeds (4/6 folds of another)"  # a real protocol states how many folds it has
+    facts = Protocol(6, "six folds of actors", "actors")
+    records = [replace(make("a", 0, fold, protocol="folds6"), protocol=facts) for fold in range(4)]
+    page = report.leaderboard(records)
+    assert score_rows(page)[0][-1] == "0/1 seeds (4/6 folds of another)"  # the record says how many there are
+    assert "- Protocol `folds6`: six folds of actors\n" in page
 
 
 def test_every_protocol_of_every_corpus_is_described_with_its_folds_and_clusters() -> None:
@@ -192,10 +197,9 @@ def test_every_protocol_of_every_corpus_is_described_with_its_folds_and_clusters
     from mer_bench.datasets import DATASETS
 
     for module in DATASETS.values():
-        for protocol, folds in module.protocols.items():
-            assert PROTOCOLS[protocol].folds == folds
-            assert PROTOCOLS[protocol].clusters == {"speaker": "actors", "dialogue": "dialogues"}[module.cluster]
-    assert set(PROTOCOLS) == {protocol for module in DATASETS.values() for protocol in module.protocols}
+        for protocol in module.protocols.values():
+            assert protocol.text.endswith(".")
+            assert protocol.clusters == {"speaker": "actors", "dialogue": "dialogues"}[module.cluster]
 
 
 def test_equal_runs_on_several_numbers_of_devices_count_once() -> None:
@@ -251,13 +255,19 @@ def test_options_and_provenance_stand_in_the_label() -> None:
     assert "| CFN-SR `cfn_sr` (k=3, self_attention=false) |" in page
 
 
-def test_only_the_newest_version_of_a_method_counts() -> None:
-    page = report.leaderboard([make("a", hits=30), make("a", hits=15, version=2), make("b", hits=3)])
-    assert {row[1]: row[4] for row in score_rows(page)} == {"a": "50.00", "b": "10.00"}
-    assert line(page, "left out").endswith("a newer version of the method is recorded: 1 of a version 1.")
-    records = [make("a", hits=30), make("a", version=2, dataset="iemocap")]
-    assert report.main_table(records, "meld") == ""
-    assert "meld: emotion" not in report.leaderboard(records)
+def test_a_row_of_another_version_than_the_code_s_is_not_ranked_and_its_runs_wait() -> None:
+    today = method_facts()["gated"].version
+    for version in (today - 1, today + 1, 99):
+        old = [make("gated", seed, hits=30, version=version) for seed in range(3)]
+        page = report.leaderboard([*old, make("early_concat", hits=9), make("unimodal", modalities=("text",), hits=6)])
+        assert [row[:2] for row in score_rows(page)] == [["1", "early_concat"], ["–", "unimodal"], ["–", "gated ‡"]]
+        assert line(page, "3 runs of another version of their method wait to be made again.", "‡ and have no rank")
+        assert "gains" in page  # over the single modality, by the row of today's code
+        # what today's code has made again does not wait, and stands alone
+        page = report.leaderboard([*old, make("gated", 0, hits=15, version=today)])
+        assert [row[1:5:3] for row in score_rows(page)] == [["gated", "50.00"]]
+        assert line(page, "2 runs of another version")
+    assert "another version" not in report.leaderboard([make("gated", version=today), make("a"), make("a", version=7)])
 
 
 def test_scores_by_class_leave_out_classes_without_utterances() -> None:
@@ -271,10 +281,9 @@ def test_scores_by_class_leave_out_classes_without_utterances() -> None:
 
 def test_notes_name_features_and_counts() -> None:
     page = report.leaderboard(suite())
-    digest = SETS["text"].encode().hex()[:12]
+    digest = sha256(SETS["text"].encode()).hexdigest()[:12]
     size = f"384 columns, 22,713,216 frozen parameters; sha256 `{digest}`."
     assert f"- Features `minilm` (text): org/minilm, r1, last; {size}" in page.splitlines()
-    assert "six speaker-independent folds" in page
     assert line(page, "train 900", "tested in all")
 
 
@@ -338,8 +347,7 @@ def test_what_remains_without_retraining_is_a_share_of_the_weighted_f1() -> None
 
 def test_costs_stand_in_a_table_of_their_own_with_the_device() -> None:
     def timed(record: RunRecord, latency: float) -> RunRecord:
-        times = {"latency_seconds": latency, "latency_utterances": 1, "throughput_seconds": 0.004,
-                 "throughput_utterances": 32, "device": "Processor X", "threads": 1}  # fmt: skip
+        times = Efficiency("Processor X", 1, latency, 1, 0.004, 32)
         return replace(record, efficiency=times, encoder_parameters=123_000, flops_per_utterance=2_500_000)
 
     records = [timed(make("a", seed), latency) for seed, latency in enumerate((0.001, 0.002, 0.009))]
@@ -388,23 +396,24 @@ def test_published_numbers_are_quoted_with_their_digits_and_never_ranked() -> No
 
 def test_write_then_check_finds_nothing_until_something_changes(tmp_path: Path) -> None:
     results, target = tmp_path / "results", tmp_path / "leaderboard.md"
-    for record in suite():
+    made = [consistent(make(name, s, hits=9 + s)) for name in ("early_concat", "sync_tva", "lmf") for s in range(3)]
+    for record in made:
         write_record(record, results)
     assert "does not exist" in (report.check(results, target) or "")
     records, problems = load_records(results)
-    assert (len(records), problems) == (len(suite()), [])
+    assert (len(records), problems) == (len(made), [])
     report.write(records, target)
-    assert target.read_text(encoding="utf-8") == report.leaderboard(suite())
+    assert target.read_text(encoding="utf-8") == report.leaderboard(made)
     assert report.check(results, target) is None
-    write_record(make("lmf", 7), results)
+    write_record(consistent(make("lmf", 7, hits=8)), results)
     assert "from line" in (report.check(results, target) or "")
     report.write(load_records(results)[0], target)
     target.write_text(target.read_text(encoding="utf-8").replace("Leaderboard", "leaderboard", 1), encoding="utf-8")
     assert "from line 1 on" in (report.check(results, target) or "")
-    path = write_record(make("lmf", 8), results)
+    path = write_record(consistent(make("lmf", 8, hits=8)), results)
     path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
     report.write(load_records(results)[0], target)
-    assert target.read_text(encoding="utf-8") == report.leaderboard([*suite(), make("lmf", 7)])
+    assert target.read_text(encoding="utf-8") == report.leaderboard([*made, consistent(make("lmf", 7, hits=8))])
     assert path.name in (report.check(results, target) or "")  # an unreadable record is named and left out
 
 
@@ -452,7 +461,7 @@ def test_special_characters_of_latex_are_escaped() -> None:
 
 
 def clustered(
-    method: str, seed: int, hits: int, *, fold: int = 0, modalities: tuple[str, ...] = ("audio", "text"), **spec: Any
+    method: str, seed: int, hits: int, *, fold: int = 1, modalities: tuple[str, ...] = ("audio", "text"), **spec: Any
 ) -> RunRecord:
     """A record of twelve dialogues of ten utterances, of which about ``hits`` are right in each."""
     draw = np.random.default_rng([seed, fold, *method.encode(), *"".join(modalities).encode()])
@@ -489,7 +498,9 @@ def test_folds_bring_their_clusters() -> None:
     ]
     (table,) = tables(records)
     assert [row.counts.shape for row in table.rows if row.counts is not None] == [(1, 72, 3, 3)] * 2
-    assert "bootstrap over actors" in report.leaderboard(records)
+    assert "bootstrap over dialogues" in report.leaderboard(records)
+    actors = [replace(each, protocol=Protocol(6, "six folds", "actors")) for each in records]
+    assert "bootstrap over actors" in report.leaderboard(actors)
 
 
 def test_rows_without_clusters_have_no_interval() -> None:

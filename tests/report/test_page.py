@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_runs import consistent
 from test_compare import record
 
 from mer_bench.errors import Misuse
 from mer_bench.metrics import weighted_f1
-from mer_bench.records import RunRecord, RunSpec, Training, write_record
+from mer_bench.records import Efficiency, FeatureFacts, RunRecord, RunSpec, Training, write_record
 from mer_bench.report import leaderboard as report
 from mer_bench.report import page
 from mer_bench.report.columns import PAGE, UNKNOWN, Cell, columns, groups
@@ -156,7 +157,7 @@ def test_what_records_say_is_text_and_never_markup() -> None:
             spec=replace(run.spec, options={EVIL: EVIL}, dataset=EVIL, features={"text": EVIL}, label_set=EVIL,
                          protocol=EVIL, method=run.spec.method + EVIL),
             classes=(EVIL, "<img src=x onerror=alert(1)>", "</script><b onclick=alert(1)>"),
-            device=EVIL, versions={EVIL: EVIL}, features={"text": {"extractor": EVIL}},
+            device=EVIL, versions={EVIL: EVIL}, features={"text": FeatureFacts(EVIL, EVIL, EVIL, EVIL, 1, 0)},
         )
         for run in made()
     ]  # fmt: skip
@@ -237,8 +238,7 @@ def measured(run: RunRecord) -> RunRecord:
         robustness={"only": {"audio": all_lost.tolist(), "text": half},
                     "missing": {"0.1": run.test_confusion, "0.5": half},
                     "noise": {"0": half, "20": run.test_confusion}, "noise audio": {"0": run.test_confusion}},
-        efficiency={"latency_seconds": 0.002 + 0.001 * seed, "latency_utterances": 1, "throughput_seconds": 0.016,
-                    "throughput_utterances": 32, "device": "Processor X", "threads": 2},
+        efficiency=Efficiency("Processor X", 2, 0.002 + 0.001 * seed, 1, 0.016, 32),
     )  # fmt: skip
 
 
@@ -354,7 +354,7 @@ def test_a_row_that_no_suite_holds_has_the_command_of_its_training_alone(tmp_pat
         'methods = [{ name = "a", options = { hidden = 8 }, training = { batch_size = 4 } }]\n'
     )
     recipes = page.read_recipes(tmp_path)
-    (tmp_path / "notes.toml").write_text("dataset = 3")
+    (tmp_path / "notes.toml").write_text('dataset = "meld"')
     with pytest.raises(Misuse, match=r"notes\.toml lacks the key 'label_set'"):
         page.read_recipes(tmp_path)
 
@@ -391,7 +391,7 @@ def test_without_records_the_page_says_how_to_make_some() -> None:
 
 def test_the_page_is_made_without_torch(tmp_path: Path) -> None:
     for run in made():
-        write_record(run, tmp_path / "results")
+        write_record(consistent(run), tmp_path / "results")
     (tmp_path / "results" / "meld" / "a" / "broken.json").write_text("{")
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, "report", "--results", "results", "--output", "out/page.html"],

@@ -17,7 +17,7 @@ import pytest
 from test_compare import record
 from test_page import EVIL, simulated
 
-from mer_bench.records import RunRecord
+from mer_bench.records import Efficiency, FeatureFacts, RunRecord
 from mer_bench.report import page
 from mer_bench.report.pairs import pairs
 from mer_bench.report.tables import tables
@@ -51,12 +51,11 @@ def made() -> list[RunRecord]:
     ]
     runs[0] = replace(runs[0], device=EVIL)
     runs = [
-        replace(run, efficiency={"latency_seconds": latency, "latency_utterances": 1, "throughput_seconds": 1.0,
-                                 "throughput_utterances": 32, "device": EVIL, "threads": 2}) if latency else run
+        replace(run, efficiency=Efficiency(EVIL, 2, latency, 1, 1.0, 32)) if latency else run
         for run in runs for latency in ({"a": 0.02, "zeta": 0.009}.get(run.spec.method),)
     ]  # fmt: skip
     other = [
-        replace(run, context="dialogue", features={"audio": {}},
+        replace(run, context="dialogue", features={"audio": FeatureFacts("mfcc", "", "", "", 1, 0)},
                 spec=replace(run.spec, dataset="other", features={"audio": "mfcc"}, features_sha256={"audio": "1"}))
         for run in runs if run.spec.method in ("a", "zeta")
     ]  # fmt: skip

@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader
 from mer_bench.batch import Batch, Rows, gather, to_device
 from mer_bench.datasets.sampler import GroupDataset, GroupSampler
 from mer_bench.errors import Misuse, unknown
-from mer_bench.features import CHUNK, MODALITIES, FeatureSet, check_finite, chunks, open_features
+from mer_bench.features import CHUNK, MODALITIES, FeatureSet, chunks, open_features
 from mer_bench.files import sha256
+from mer_bench.records import Protocol
+from mer_bench.schema import check_name
 from mer_bench.utterances import FILE, read_table
 
 Split = Literal["train", "validation", "test"]
@@ -38,7 +40,7 @@ class EmotionDataModule(L.LightningDataModule):
         features: Modality -> name of its feature set; any subset of the corpus's modalities.
         label_set: Name of the emotions to classify, a key of ``label_sets``.
         protocol: Name of the train, validation and test splits, a key of ``protocols``.
-        fold: Number of the fold, from 1 to ``protocols[protocol]``.
+        fold: Number of the fold, from 1 to ``protocols[protocol].folds``.
         context: "utterance" batches single utterances, "dialogue" whole dialogues (without the utterances that the
             label set leaves out).
         batch_size: Utterances or dialogues per training batch; evaluation batches are four times as large.
@@ -55,8 +57,7 @@ class EmotionDataModule(L.LightningDataModule):
     label_sets: ClassVar[Mapping[str, Mapping[str, str]]]
     #: label sets whose labels are in a file ``labels_<label set>.csv`` (id, emotion) beside the table
     sidecars: ClassVar[frozenset[str]] = frozenset()
-    #: protocol -> number of folds
-    protocols: ClassVar[Mapping[str, int]]
+    protocols: ClassVar[Mapping[str, Protocol]]
     #: column of the table whose groups statistics resample as a whole, since their utterances are not independent
     cluster: ClassVar[str] = "dialogue"
     #: modality -> feature set that ``make data`` extracts
@@ -103,8 +104,9 @@ class EmotionDataModule(L.LightningDataModule):
             raise unknown(f"label set of {cls.corpus}", label_set, cls.label_sets)
         if protocol not in cls.protocols:
             raise unknown(f"protocol of {cls.corpus}", protocol, cls.protocols)
-        if not 1 <= fold <= cls.protocols[protocol]:
-            raise Misuse(f"{cls.corpus} {protocol} has folds 1 to {cls.protocols[protocol]}, not {fold}")
+        folds = cls.protocols[protocol].folds
+        if not 1 <= fold <= folds:
+            raise Misuse(f"{cls.corpus} {protocol} has folds 1 to {folds}, not {fold}")
 
     def prepare_corpus(self) -> None:
         """Raise Misuse if the corpus is not prepared; a simulated corpus generates itself instead."""
@@ -126,7 +128,7 @@ class EmotionDataModule(L.LightningDataModule):
         return len(self.rows["validation"]) > 0
 
     def setup(self, stage: str) -> None:
-        """Check the values of the features and compute their statistics over the training rows, except for pixels.
+        """Compute the statistics of the features over the training rows, except for pixels.
 
         If a GPU is going to train, the features are then cached on it.
         """
@@ -134,7 +136,6 @@ class EmotionDataModule(L.LightningDataModule):
             return
         for name, opened in self.features.items():
             if not opened.spec.integer:
-                check_finite(opened, self.folder / opened.spec.name)
                 self._statistics[name] = training_statistics(opened, self.rows["train"])
         # only in the stage "fit", because a process that forks others must not initialise CUDA
         if stage == "fit" and self.trainer and (device := self.trainer.strategy.root_device).type == "cuda":
@@ -205,12 +206,12 @@ class EmotionDataModule(L.LightningDataModule):
         return np.max([np.diff(opened.offsets)[rows] for opened in self.features.values()], axis=0)
 
     def _open(self, features: Mapping[str, str]) -> dict[str, FeatureSet]:
-        opened = {}
+        opened: dict[str, FeatureSet] = {}
         table_hash = sha256(self.folder / FILE)
         for modality in sorted(features, key=lambda name: MODALITIES.index(name) if name in MODALITIES else -1):
             if modality not in self.modalities:
                 raise unknown(f"modality of {self.corpus}", modality, self.modalities)
-            folder = self.folder / features[modality]
+            folder = self.folder / check_name(features[modality], "feature set")
             found = open_features(folder)
             if found.spec.modality != modality:
                 raise Misuse(f"feature set {folder} is {found.spec.modality}, not {modality}")

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mer_bench.datasets.base import EmotionDataModule
+from mer_bench.records import Protocol
 
 SIX = {"hap": "happy", "sad": "sad", "neu": "neutral", "ang": "angry", "exc": "excited", "fru": "frustrated"}
 
@@ -32,7 +33,16 @@ class IEMOCAP(EmotionDataModule):
         "six_community": SIX,
     }
     sidecars = frozenset({"six_community"})
-    protocols = {"session5": 1, "loso": 5}
+    protocols = {
+        "session5": Protocol(
+            1, "training on sessions 1-4 less a fixed list of dialogues for validation; test on session 5."
+        ),
+        "loso": Protocol(
+            5,
+            "leave one session out: each session is the test set once; validation is a fixed list of the training "
+            "sessions' dialogues.",
+        ),
+    }
     default_features = {"text": "minilm-tokens", "audio": "gemaps"}
     how_to_get = (
         "ask USC SAIL for the licence (https://sail.usc.edu/iemocap/), then run "

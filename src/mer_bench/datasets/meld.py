@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mer_bench.datasets.base import EmotionDataModule
+from mer_bench.records import Protocol
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 
@@ -20,6 +21,8 @@ class MELD(EmotionDataModule):
         "sentiment": {sentiment: sentiment for sentiment in ("negative", "neutral", "positive")},
     }
     sidecars = frozenset({"sentiment"})
-    protocols = {"official": 1}
+    protocols = {
+        "official": Protocol(1, "the corpus's own train, validation and test split; speakers occur in several of them.")
+    }
     default_features = {"text": "minilm-tokens"}
     how_to_get = "download MELD.Raw (https://affective-meld.github.io) and run make data DATASET=meld RAW=<MELD.Raw>"

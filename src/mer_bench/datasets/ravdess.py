@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mer_bench.datasets.base import EmotionDataModule
+from mer_bench.records import Protocol
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
@@ -25,7 +26,26 @@ class RAVDESS(EmotionDataModule):
     corpus = "ravdess"
     modalities = ("audio", "vision")
     label_sets = {"eight": {emotion: emotion for emotion in EMOTIONS}}
-    protocols = {"folds6": 6, "fixed": 6, "literature": 5}
+    protocols = {
+        "folds6": Protocol(
+            6,
+            "six speaker-independent folds of four actors; test on fold k, validation on fold k + 1 (cyclic), training "
+            "on the other four.",
+            "actors",
+        ),
+        "fixed": Protocol(
+            6,
+            "six speaker-independent folds of four actors; test on fold k, training on the other five for a budget "
+            "declared beforehand; the last epoch is scored, nothing is selected.",
+            "actors",
+        ),
+        "literature": Protocol(
+            5,
+            "five contiguous folds of four actors, as CFN-SR's code has them: actors 21-24 are never tested and there "
+            "is no validation. Only to compare with papers; optimistic.",
+            "actors",
+        ),
+    }
     default_features = {"audio": "mfcc", "vision": "landmarks"}
     cluster = "speaker"
     how_to_get = "download the speech archives of Zenodo record 1188976, run make data DATASET=ravdess RAW=<folder>"

@@ -51,6 +51,7 @@ from mer_bench.datasets.simulated_truth import truth
 from mer_bench.errors import Misuse
 from mer_bench.features import MODALITIES, write_features
 from mer_bench.files import new_folder, write_atomic, writing
+from mer_bench.records import Protocol
 from mer_bench.utterances import write_table
 
 VERSION = 2  #: version of the generator; raise it when a configuration gives other bytes than before
@@ -361,7 +362,13 @@ class Diagnostic(Simulated):
 
     modalities = MODALITIES
     label_sets = {"plain": {emotion: emotion for emotion in PLAIN}}
-    protocols = {"independent": 1}
+    protocols = {
+        "independent": Protocol(
+            1,
+            "training, validation and test dialogues drawn independently from one model; no speaker occurs in two "
+            "dialogues.",
+        )
+    }
 
 
 #: one class per preset of the plain form: ``simulated-synergy`` is ``SimulatedSynergy``

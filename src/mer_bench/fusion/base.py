@@ -55,6 +55,9 @@ class FusionModule(L.LightningModule):
     least: ClassVar[int] = 1
     most: ClassVar[int] = len(MODALITIES)
 
+    #: Options whose whole numbers may be 0; all others start at 1.
+    may_be_zero: ClassVar[frozenset[str]] = frozenset()
+
     #: Names of the submodules that are unimodal encoders, dotted where they are nested; names that a module lacks are
     #: ignored. One rule holds for all methods: an encoder reads a single modality, and it leads from that modality's
     #: features to the representation with which the method's fusion begins. These count as fusion: modules that several

@@ -107,6 +107,7 @@ class Bottleneck(FusionModule):
     """
 
     title = "MBT"
+    may_be_zero = frozenset({"fusion_layer"})
     revision = 1
     paper = "https://arxiv.org/abs/2107.00135"
 

@@ -49,6 +49,7 @@ class COGMEN(FusionModule):
     """
 
     title = "COGMEN"
+    may_be_zero = frozenset({"window_past", "window_future"})
     context = "dialogue"
     revision = 1
     paper = "https://arxiv.org/abs/2205.02455"

@@ -75,6 +75,7 @@ class CompactBilinear(FusionModule):
     """
 
     title = "MCB"
+    may_be_zero = frozenset({"seed"})
     revision = 1
     paper = "https://arxiv.org/abs/1606.01847"
 

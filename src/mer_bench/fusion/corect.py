@@ -114,6 +114,7 @@ class CORECT(FusionModule):
     """
 
     title = "CORECT"
+    may_be_zero = frozenset({"window_past", "window_future"})
     context = "dialogue"
     revision = 1
     paper = "https://arxiv.org/abs/2311.04507"

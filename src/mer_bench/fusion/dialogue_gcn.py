@@ -56,6 +56,7 @@ class DialogueGCN(FusionModule):
     """
 
     title = "DialogueGCN"
+    may_be_zero = frozenset({"window_past", "window_future"})
     context = "dialogue"
     revision = 1
     paper = "https://arxiv.org/abs/1908.11540"

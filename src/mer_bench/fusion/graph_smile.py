@@ -111,6 +111,7 @@ class GraphSmile(FusionModule):
     """
 
     title = "GraphSmile"
+    may_be_zero = frozenset({"window_past", "window_future"})
     context = "dialogue"
     revision = 1
     paper = "https://arxiv.org/abs/2407.21536"

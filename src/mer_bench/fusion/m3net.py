@@ -122,6 +122,7 @@ class M3Net(FusionModule):
     """
 
     title = "M3Net"
+    may_be_zero = frozenset({"hypergraph_layers", "frequency_layers"})
     context = "dialogue"
     revision = 1
     paper = (

@@ -241,6 +241,7 @@ class SyncTVA(FusionModule):
     """
 
     title = "Sync-TVA"
+    may_be_zero = frozenset({"window_past", "window_future"})
     context = "dialogue"
     revision = 1
     provenance = "reconstruction"

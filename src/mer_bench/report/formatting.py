@@ -75,6 +75,12 @@ def markdown(rows: Sequence[Sequence[str]], align: str) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *body))
 
 
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is; in a table :func:`markdown` takes care of ``|``."""
+    text = re.sub(r"([\\`*\[\]~#])|(?<![^\W_])_|_(?![^\W_])", lambda found: f"\\{found[0]}", text)
+    return text.replace("<", "&lt;")
+
+
 def csv_table(rows: Sequence[Sequence[str]]) -> str:
     """Comma-separated values; the first row is the header."""
     buffer = io.StringIO()

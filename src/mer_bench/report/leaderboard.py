@@ -17,16 +17,15 @@ from mer_bench.errors import unknown
 from mer_bench.files import write_atomic
 from mer_bench.methods import title
 from mer_bench.metrics import f1
-from mer_bench.records import RunRecord, Training, load_records
+from mer_bench.records import Protocol, RunRecord, Training, load_records
 from mer_bench.report import ablation
 from mer_bench.report.across import Across, across
 from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds
-from mer_bench.report.formatting import between, effect, markdown, p_value, plain, points, settings, value
-from mer_bench.report.protocols import PROTOCOLS, Protocol
+from mer_bench.report.formatting import between, effect, escape, markdown, p_value, plain, points, settings, value
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
-from mer_bench.report.rows import ResultRow
+from mer_bench.report.rows import OUTDATED, ResultRow
 from mer_bench.report.statistics import RESAMPLES, significant
-from mer_bench.report.tables import Table, best_single, gain, superseded, tables
+from mer_bench.report.tables import Table, best_single, gain, tables
 
 HEAD = """\
 # Leaderboard
@@ -71,10 +70,6 @@ def leaderboard(records: Sequence[RunRecord], published: Sequence[Published] | N
             parts += [f"## {heading}\n", preface, _headline(chosen)]
             parts += [_section(number, table) for number, table in chosen]
             parts.append(_over_tables([table for _, table in chosen]))
-    replaced = Counter(f"{r.spec.method} version {r.spec.version}" for r in superseded(records))
-    if replaced:
-        runs = ", ".join(f"{count} of {name}" for name, count in sorted(replaced.items()))
-        parts.append(f"Runs left out because a newer version of the method is recorded: {runs}.\n")
     parts.append(_published(load_published() if published is None else published))
     return "\n".join(part for part in parts if part)
 
@@ -246,6 +241,11 @@ def _notes(table: Table) -> Iterator[str]:
             "Ablations take a part out of a method and are never ranked; ≈ marks those not shown to differ from the "
             "whole (paired, Holm-corrected over the method's ablations)."
         )
+    if table.waiting:
+        yield (
+            f"{table.waiting} runs of another version of their method wait to be made again. Rows of such runs are "
+            f"marked{OUTDATED} and have no rank."
+        )
     if NAMED["Fusion"] in columns(table):
         yield "*Fusion* counts the parameters outside the unimodal encoders; – where they were not counted."
     if table.track == "dialogue":
@@ -254,10 +254,9 @@ def _notes(table: Table) -> Iterator[str]:
 
 def facts(table: Table) -> Iterator[str]:
     """Where the numbers of a table come from: protocol, counts, features, training and method of the intervals."""
-    name = table.first.spec.protocol
-    protocol = PROTOCOLS.get(name)
+    protocol = table.protocol
     if protocol:
-        yield f"Protocol `{name}`: {protocol.text}"
+        yield f"Protocol `{table.first.spec.protocol}`: {escape(protocol.text)}"
     counts = []
     for split in ("train", "validation", "test"):
         known = {record.rows.get(split, 0) for record in table.records}
@@ -266,9 +265,9 @@ def facts(table: Table) -> Iterator[str]:
     total = f" per fold; {tested} tested in all" if table.rows[0].folds > 1 else ""
     yield f"Utterances: {', '.join(counts)}{total}."
     for modality, features, digest in table.sets:
-        spec = next((record.features[modality] for record in table.records if modality in record.features), {})
-        origin = ", ".join(str(spec[key]) for key in ("extractor", "revision", "layer") if spec.get(key))
-        size = f"{spec.get('dim', '?')} columns, {spec.get('parameters', 0):,} frozen parameters"
+        made = next(record.features[modality] for record in table.records if modality in record.features)
+        origin = escape(", ".join(filter(None, (made.extractor, made.revision, made.layer))))
+        size = f"{made.dim} columns, {made.parameters:,} frozen parameters"
         yield f"Features `{features}` ({modality}): {origin or 'extractor unknown'}; {size}; sha256 `{digest[:12]}`."
     if table.attainable:
         best = "; ".join(

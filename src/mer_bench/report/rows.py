@@ -11,14 +11,15 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from mer_bench.methods import title
+from mer_bench.methods import is_current, title
 from mer_bench.metrics import SCORES
 from mer_bench.records import RunRecord, RunSpec
-from mer_bench.report.formatting import spread
+from mer_bench.report.formatting import escape, spread
 from mer_bench.report.statistics import Counts, Floats
 
 REFERENCES = ("majority", "unimodal", "linear")  #: in every table that holds their features, whatever its track
 ORDER = ("text", "audio", "vision")  #: order of the modalities in labels
+OUTDATED = " ‡"  #: mark of a row that another version of the method made
 MARKS = {"baseline": " °", "reconstruction": " †"}  #: provenance -> its mark in labels
 
 
@@ -55,7 +56,7 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class ResultRow:
-    """The runs of one method with the same modalities, options and training."""
+    """The runs of one version of a method with the same modalities, options and training."""
 
     records: tuple[RunRecord, ...]
     folds: int  #: how many folds make a seed complete
@@ -77,9 +78,14 @@ class ResultRow:
         return title(self.method)
 
     @property
+    def current(self) -> bool:
+        """Whether the runs were made by the version of the method that the code has today."""
+        return is_current(self.method, self.spec.version)
+
+    @property
     def mark(self) -> str:
-        """Mark of the method's provenance."""
-        return MARKS.get(self.records[-1].provenance, "")
+        """Mark of the method's provenance, and of another version than today's."""
+        return MARKS.get(self.records[-1].provenance, "") + OUTDATED * (not self.current)
 
     @property
     def details(self) -> str:
@@ -98,9 +104,9 @@ class ResultRow:
 
     @property
     def name_with_code(self) -> str:
-        """:attr:`name` with the code name in backticks, where that differs from the title."""
+        """:attr:`name` as Markdown, with the code name in backticks where that differs from the title."""
         code = "" if self.title == self.method else f" `{self.method}`"
-        return self.title + code + self.details
+        return self.title + code + escape(self.details)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -153,8 +159,11 @@ class ResultRow:
 
     @property
     def ranked(self) -> bool:
-        """Whether the row has a rank: it has a complete seed and is not one of those that fusion has to beat."""
-        return self.complete > 0 and not self.alone and self.method not in REFERENCES
+        """Whether the row has a rank.
+
+        It has a complete seed, was made by today's code, and is not one of those that fusion has to beat.
+        """
+        return self.complete > 0 and self.current and not self.alone and self.method not in REFERENCES
 
     @cached_property
     def weighted_f1(self) -> float:
@@ -220,10 +229,10 @@ class ResultRow:
             return None
         features = self.records[0].features.values() if self.modalities else ()
         return Cost(
-            extractors=sum(facts.get("parameters", 0) for facts in features),
-            latency=float(np.median([1000 * each["latency_seconds"] for each in timed])),
-            throughput=float(np.median([each["throughput_utterances"] / each["throughput_seconds"] for each in timed])),
-            devices=frozenset(f"{t['device']} ({t['threads']} thread{'s' * (t['threads'] > 1)})" for t in timed),
+            extractors=sum(facts.parameters for facts in features),
+            latency=float(np.median([1000 * each.latency_seconds for each in timed])),
+            throughput=float(np.median([each.throughput_utterances / each.throughput_seconds for each in timed])),
+            devices=frozenset(f"{each.device} ({each.threads} thread{'s' * (each.threads > 1)})" for each in timed),
         )
 
     def _measured(self, measure: str) -> list[list[RunRecord]]:

@@ -14,10 +14,10 @@ from functools import cached_property
 
 import numpy as np
 
+from mer_bench.methods import is_current
 from mer_bench.metrics import SCORES
-from mer_bench.records import RunRecord, RunSpec
+from mer_bench.records import Protocol, RunRecord, RunSpec
 from mer_bench.report import ablation
-from mer_bench.report.protocols import PROTOCOLS
 from mer_bench.report.rows import REFERENCES, ResultRow, modalities, modality_order, options_text
 from mer_bench.report.statistics import Difference, Evidence, difference, holm, resample, significant
 
@@ -33,6 +33,7 @@ class Table:
     rows: Sequence[ResultRow]  #: complete ones first, best score first
     records: Sequence[RunRecord]
     ablations: Mapping[ResultRow, ResultRow] = field(default_factory=dict)  #: method without a part -> whole method
+    waiting: int = 0  #: runs of other versions of a method than today's that today's has not made
 
     @property
     def first(self) -> RunRecord:
@@ -104,6 +105,11 @@ class Table:
         return row not in self.behind or not significant(self.behind[row][1])
 
     @property
+    def protocol(self) -> Protocol | None:
+        """Facts about the protocol; None where no record has them."""
+        return next((record.protocol for record in self.records if record.protocol), None)
+
+    @property
     def attainable(self) -> Mapping[str, Mapping[str, float]]:
         """Modalities joined by ``+`` -> best possible scores of a simulated corpus; empty for real corpora."""
         known = (record.attainable for record in self.records if record.attainable)
@@ -125,38 +131,30 @@ def attained(table: Table, row: ResultRow) -> float | None:
 
 
 def best_single(table: Table) -> ResultRow | None:
-    """The best row on a single modality that has a complete seed."""
-    return next((row for row in table.rows if row.complete and len(row.modalities) == 1), None)
+    """The best row of today's code on a single modality that has a complete seed."""
+    return next((row for row in table.rows if row.complete and row.current and len(row.modalities) == 1), None)
 
 
 def gain(table: Table) -> tuple[ResultRow, ResultRow, Difference] | None:
     """The best fusion, the best single modality, and their difference; None where either has no bootstrap."""
     fused = next((row for row in table.evidence if row.ranked and len(row.modalities) > 1), None)
-    single = next((row for row in table.evidence if len(row.modalities) == 1), None)
+    single = next((row for row in table.evidence if row.current and len(row.modalities) == 1), None)
     return (fused, single, difference(table.evidence[fused], table.evidence[single])) if fused and single else None
 
 
 def tables(records: Sequence[RunRecord]) -> list[Table]:
-    """The tables that the records make, in a fixed order; superseded versions of a method are left out.
+    """The tables that the records make, in a fixed order.
 
     A feature map makes a table unless a larger one of its track contains it. A run on fewer modalities is in every
     table whose features contain its own. Reference rows are in the tables of both tracks, and make one where no
     other table contains them.
     """
     groups: dict[tuple[bool, str, str, str, tuple[str, ...]], list[RunRecord]] = defaultdict(list)
-    replaced = {id(record) for record in superseded(records)}
     # of runs that differ in devices or compilation alone, the last counts: the one with the fewest devices, uncompiled
     for record in sorted(records, key=lambda r: (-r.spec.num_nodes, -r.spec.devices, -r.spec.compile, r.spec.sha256)):
         spec = record.spec
-        if id(record) not in replaced:
-            groups[record.simulated, spec.dataset, spec.label_set, spec.protocol, record.classes].append(record)
+        groups[record.simulated, spec.dataset, spec.label_set, spec.protocol, record.classes].append(record)
     return [table for _, group in sorted(groups.items()) for table in _tables_of(group)]
-
-
-def superseded(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Records of a method that a record of a newer version of the method replaces."""
-    newest = {spec.method: spec.version for spec in sorted((r.spec for r in records), key=lambda spec: spec.version)}
-    return [record for record in records if record.spec.version < newest[record.spec.method]]
 
 
 def _feature_map(spec: RunSpec) -> FeatureMap:
@@ -181,24 +179,43 @@ def _tables_of(group: Sequence[RunRecord]) -> Iterator[Table]:
 
 
 def _table(features: FeatureMap, track: str, records: Sequence[RunRecord]) -> Table:
-    first = records[0]
-    protocol = None if first.simulated else PROTOCOLS.get(first.spec.protocol)
-    folds = max(protocol.folds if protocol else 0, len({record.spec.fold for record in records}))
-    runs: dict[tuple[object, ...], list[RunRecord]] = defaultdict(list)
+    stated = (record.protocol.folds for record in records if record.protocol)
+    folds = max((*stated, len({record.spec.fold for record in records})))
+    versions: dict[tuple[object, ...], dict[int, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         spec = record.spec
-        runs[spec.method, modalities(spec), options_text(spec), astuple(spec.training)].append(record)
-    made = [ResultRow(tuple(same), folds, len(same[-1].spec.features) == 1 < len(features)) for same in runs.values()]
+        key = spec.method, modalities(spec), options_text(spec), astuple(spec.training)
+        versions[key][spec.version].append(record)
+    shown = [_shown(found) for found in versions.values()]
+    made = [ResultRow(tuple(same), folds, len(same[-1].spec.features) == 1 < len(features)) for same in shown]
     by_name = sorted(made, key=lambda row: (row.label, row.modalities, repr(row.spec.training)))
-    rows = sorted(by_name, key=lambda row: (not row.complete, -row.weighted_f1))
+    rows = sorted(by_name, key=lambda row: (not row.complete, not row.current, -row.weighted_f1))
     whole = {row: _whole(row, rows) for row in rows}
     ablations = {row: of for row, of in whole.items() if of}
-    return Table(features, track, [row for row in rows if row not in ablations], records, ablations)
+    rest = [row for row in rows if row not in ablations]
+    return Table(features, track, rest, records, ablations, sum(map(_waiting, versions.values())))
+
+
+def _shown(versions: Mapping[int, list[RunRecord]]) -> list[RunRecord]:
+    """Of the versions of a method's runs those of today's code, or the newest."""
+    return max(versions.items(), key=lambda item: (is_current(item[1][0].spec.method, item[0]), item[0]))[1]
+
+
+def _waiting(versions: Mapping[int, list[RunRecord]]) -> int:
+    """Runs of other versions than today's that today's has not made."""
+    runs: dict[bool, set[tuple[int, int]]] = {True: set(), False: set()}
+    for version, records in versions.items():
+        runs[is_current(records[0].spec.method, version)] |= {(each.spec.seed, each.spec.fold) for each in records}
+    return len(runs[False] - runs[True])
 
 
 def _whole(row: ResultRow, rows: Sequence[ResultRow]) -> ResultRow | None:
     """The row of the whole method, with all else equal, if ``row`` is an ablation of it."""
     part, options = ablation.split(row.method, row.spec.options)
-    key = (row.method, options, row.modalities, row.spec.training)
-    found = (r for r in rows if part and (r.method, r.spec.options, r.modalities, r.spec.training) == key)
-    return next(found, None)
+    key = (row.method, row.spec.version, options, row.modalities, row.spec.training)
+
+    def has_key(other: ResultRow) -> bool:
+        spec = other.spec
+        return key == (spec.method, spec.version, spec.options, other.modalities, spec.training)
+
+    return next(filter(has_key, rows), None) if part else None

@@ -15,22 +15,23 @@ from rich.console import Console
 
 from mer_bench.datasets import DATASETS
 from mer_bench.errors import Misuse
-from mer_bench.records import RunSpec, check_measures, load_records, read_record, skipped, write_failure, write_record
+from mer_bench.records import (
+    SIMULATED,
+    RunSpec,
+    check_measures,
+    load_records,
+    read_record,
+    skipped,
+    write_failure,
+    write_record,
+)
 from mer_bench.report import leaderboard
 from mer_bench.suites import Suite
 from mer_bench.training.cluster import run_on_cluster
 from mer_bench.training.execute import Job, begin_worker, earlier_record, execute_job, missing
 from mer_bench.training.options import BenchOptions, RunSettings
 from mer_bench.training.progress import Display
-from mer_bench.training.suite import (
-    STAND_IN,
-    generate_simulated,
-    is_prepared,
-    read_suite,
-    stand_in,
-    suite_specs,
-    validate,
-)
+from mer_bench.training.suite import generate_simulated, is_prepared, read_suite, stand_in, suite_specs, validate
 from mer_bench.training.tracking import GROUP
 from mer_bench.training.workers import run_in_workers
 
@@ -90,7 +91,7 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
 
 def _available(suite: Suite, options: BenchOptions, console: Console) -> Suite:
     """The suite, or that of its simulated stand-ins where a real corpus is absent or not wanted."""
-    real = [name for name in suite.datasets if not name.startswith(STAND_IN)]
+    real = [name for name in suite.datasets if not name.startswith(SIMULATED)]
     absent = [name for name in real if options.corpus == "simulated" or not is_prepared(name, options.root)]
     if not absent:
         return suite

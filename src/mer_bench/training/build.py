@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,8 @@ from mer_bench.encoders import ResNeXt3D
 from mer_bench.errors import Misuse, unknown
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
-from mer_bench.records import RunSpec
+from mer_bench.records import MONITOR, RunSpec
 
-MONITOR = "val/weighted_f1"  #: the score that selects the epoch
 TF32 = "tf32"  #: a precision that Lightning has no name for: how a GPU multiplies 32-bit numbers
 #: What Lightning's Trainer takes as ``precision``, and TF32.
 PRECISIONS = (
@@ -61,8 +61,10 @@ def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
         batch_size=spec.training.batch_size,
         seed=spec.seed,
     )
+    if set(spec.features) != set(spec.features_sha256):
+        raise Misuse("the run has features and features_sha256 of different modalities")
     for modality, opened in datamodule.features.items():
-        if opened.spec.sha256 != spec.features_sha256.get(modality):
+        if opened.spec.sha256 != spec.features_sha256[modality]:
             raise Misuse(f"feature set {opened.spec.name!r} of {spec.dataset} is not the one that the run names")
     return datamodule
 
@@ -75,17 +77,44 @@ def build_method(spec: RunSpec, dims: Mapping[str, int], num_classes: int) -> Fu
     """
     method = METHODS[spec.method]
     method.check_modalities(tuple(dims))
-    for option in spec.options:
-        if option not in options_of(method):
-            raise unknown(f"option of {spec.method}", option, options_of(method))
+    for option, value in spec.options.items():
+        check_option(spec.method, option, value)
     try:
         module = method(dims, num_classes, **spec.options)
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+    except (TypeError, ValueError, KeyError, RuntimeError, MemoryError, ArithmeticError) as error:
         raise Misuse(f"method {spec.method!r} refuses its options {dict(spec.options)}: {error}") from error
     module.training_options = spec.training
     if spec.compile:
         module.compile(dynamic=True)  # compiled at its first call; lengths change from batch to batch
     return module
+
+
+def check_option(method: str, name: str, value: Any) -> None:
+    """Raise Misuse for an option that the method lacks, or a value out of the range that its default and name imply.
+
+    A whole number starts at 1, or at 0 where the method says so; a number is finite and not negative, a rate of dropout
+    below 1; a text or a truth value replaces its like. An option whose default is None is left to the method.
+    """
+    options = options_of(METHODS[method])
+    if name not in options:
+        raise unknown(f"option of {method}", name, options)
+    default = options[name]
+    least = 0 if name in METHODS[method].may_be_zero else 1
+    if isinstance(default, bool):
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        fits, wanted = type(value) is int and value >= least, f"a whole number from {least} on"
+    elif isinstance(default, float):
+        limit = 1 if "dropout" in name else math.inf
+        fits = type(value) in (int, float) and 0 <= value < limit
+        wanted = "a number from 0 to below 1" if limit == 1 else "a finite number that is not negative"
+    elif isinstance(default, tuple):
+        fits = isinstance(value, list | tuple) and all(type(each) is int and each >= 1 for each in value)
+        wanted = "a list of whole numbers from 1 on"
+    else:
+        fits, wanted = default is None or isinstance(value, type(default)), "a text"
+    if not fits:
+        raise Misuse(f"option {name} of {method} must be {wanted}, not {value!r}")
 
 
 def check_pixels(method: FusionModule, datamodule: EmotionDataModule) -> None:

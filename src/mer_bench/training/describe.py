@@ -70,7 +70,7 @@ def describe_datasets(root: Path) -> dict[str, dict[str, Any]]:
         name: {
             "modalities": list(module.modalities),
             "label sets": list(module.label_sets),
-            "protocols (folds)": [f"{protocol} ({folds})" for protocol, folds in module.protocols.items()],
+            "protocols (folds)": [f"{name} ({protocol.folds})" for name, protocol in module.protocols.items()],
             "prepared": "generated when needed" if module.simulated else "yes" if is_prepared(name, root) else "no",
         }
         for name, module in DATASETS.items()

@@ -29,6 +29,7 @@ from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.features import MODALITIES
 from mer_bench.fusion.base import FusionModule
+from mer_bench.records import Efficiency
 
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  #: probabilities that an utterance lacks a modality
 DECIBELS = (20, 10, 0)  #: signal-to-noise ratios; standardised features have a power of 1
@@ -184,7 +185,7 @@ def _without(sequence: PaddedSequence, lost: Tensor | None = None) -> PaddedSequ
     return PaddedSequence(sequence.values.masked_fill(lost[:, None, None], 0), sequence.mask & ~lost[:, None])
 
 
-def efficiency(method: FusionModule, datamodule: EmotionDataModule) -> dict[str, Any]:
+def efficiency(method: FusionModule, datamodule: EmotionDataModule) -> Efficiency:
     """Median seconds of a forward pass in inference mode on features that are on the device; weights do not matter.
 
     Latency is measured on one utterance of median length, or one dialogue where the method reads dialogues; throughput
@@ -197,16 +198,16 @@ def efficiency(method: FusionModule, datamodule: EmotionDataModule) -> dict[str,
     outwards = order[np.argsort(np.abs(np.arange(len(order)) - middle), kind="stable")]
     held = np.cumsum([len(groups[number]) for number in outwards])
     several = outwards[: 1 + int(np.searchsorted(held, THROUGHPUT_BATCH))]
-    found: dict[str, Any] = {"device": device_name(method.device), "threads": torch.get_num_threads()}
+    threads, found = torch.get_num_threads(), dict[str, Any]()
     method.eval()
     with torch.inference_mode():
         for name, chosen in (("latency", outwards[:1]), ("throughput", several)):
             batch = datamodule.collate([groups[number] for number in chosen]).to(method.device)
-            timer = Timer("method(batch)", globals={"method": method, "batch": batch}, num_threads=found["threads"])
+            timer = Timer("method(batch)", globals={"method": method, "batch": batch}, num_threads=threads)
             timer.timeit(2)
             found[f"{name}_seconds"] = timer.blocked_autorange(min_run_time=0.2).median
             found[f"{name}_utterances"] = len(batch)
-    return found
+    return Efficiency(device=device_name(method.device), threads=threads, **found)
 
 
 def device_name(device: torch.device) -> str:

@@ -26,9 +26,9 @@ from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.metrics import confusion_matrix
-from mer_bench.records import RunRecord, RunSpec
+from mer_bench.records import MONITOR, FeatureFacts, RunRecord, RunSpec
 from mer_bench.training import measures as measuring
-from mer_bench.training.build import MONITOR, TF32, build, build_trainer, trainer_precision
+from mer_bench.training.build import TF32, build, build_trainer, trainer_precision
 from mer_bench.training.callbacks import Notify, Outcome, RunFiles, best_checkpoint
 from mer_bench.training.cost import flops_per_utterance, peak_memory_mib, reset_peak_memory
 from mer_bench.training.tracking import wandb_logger
@@ -172,15 +172,16 @@ def _record(
         provenance=method.provenance,
         simulated=datamodule.simulated,
         attainable=datamodule.attainable,
+        protocol=datamodule.protocols[spec.protocol],
         features={
-            modality: {
-                "name": opened.spec.name,
-                "extractor": opened.spec.extractor,
-                "revision": opened.spec.revision,
-                "layer": opened.spec.layer,
-                "dim": opened.spec.dim,
-                "parameters": opened.spec.extractor_parameters,
-            }
+            modality: FeatureFacts(
+                name=opened.spec.name,
+                extractor=opened.spec.extractor,
+                revision=opened.spec.revision,
+                layer=opened.spec.layer,
+                dim=opened.spec.dim,
+                parameters=opened.spec.extractor_parameters,
+            )
             for modality, opened in datamodule.features.items()
         },
         rows={split: len(rows) for split, rows in datamodule.rows.items()},

@@ -6,7 +6,7 @@ The runs of a suite are the product of its datasets, rows, folds and seeds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from mer_bench.datasets import DATASETS
 from mer_bench.errors import Misuse, unknown
-from mer_bench.features import MODALITIES, read_spec
+from mer_bench.features import MODALITIES
+from mer_bench.features import read_spec as read_feature_spec
 from mer_bench.fusion import METHODS
-from mer_bench.records import RunSpec, Training
+from mer_bench.records import SIMULATED, RunSpec, Training, read_spec
+from mer_bench.schema import check_name, decode
 from mer_bench.suites import Suite, SuiteRow, change_training, check_seeds, read_suite_file
 from mer_bench.training.build import PRECISIONS, build_datamodule, build_method, check_pixels, options_of
 from mer_bench.training.options import Hardware
 from mer_bench.utterances import FILE
-
-STAND_IN = "simulated-"  #: prefix of the simulated corpus that has the shape of a real one
 
 
 def read_suite(
@@ -80,6 +80,7 @@ def _in_order(features: Mapping[str, str], dataset: str, where: str) -> dict[str
     for modality in features:
         if modality not in DATASETS[dataset].modalities:
             raise unknown(f"modality in {where}", modality, DATASETS[dataset].modalities)
+        check_name(features[modality], "feature set")
     return {modality: features[modality] for modality in MODALITIES if modality in features}
 
 
@@ -96,7 +97,8 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
         Misuse: a feature set is absent.
     """
     names = dict.fromkeys(name for row in suite.rows for name in row.features.values())
-    hashes = {(dataset, name): read_spec(root / dataset / name).sha256 for dataset in suite.datasets for name in names}
+    sets = [(dataset, name) for dataset in suite.datasets for name in names]
+    hashes = {(dataset, name): read_feature_spec(root / dataset / name).sha256 for dataset, name in sets}
     return [
         RunSpec(
             dataset=dataset,
@@ -115,7 +117,7 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
         for seed in suite.seeds
         for dataset in suite.datasets
         for row in suite.rows
-        for fold in range(1, DATASETS[dataset].protocols[suite.protocol] + 1)
+        for fold in range(1, DATASETS[dataset].protocols[suite.protocol].folds + 1)
     ]
 
 
@@ -124,7 +126,7 @@ def stand_in(suite: Suite) -> Suite:
 
     Those hold no pixels: a method that trains encoders on pixels reads features there, with the shared encoder.
     """
-    datasets = tuple(STAND_IN + dataset for dataset in suite.datasets)
+    datasets = tuple(SIMULATED + dataset for dataset in suite.datasets)
     simulated = DATASETS[datasets[0]].default_features
     rows = []
     for row in suite.rows:
@@ -163,6 +165,8 @@ def validate(specs: Sequence[RunSpec], root: Path) -> None:
     """
     seen: dict[str, Any] = {}
     for spec in specs:
+        decode(asdict(spec), RunSpec, "the run")
+        DATASETS[spec.dataset].check_names(spec.label_set, spec.protocol, spec.fold)
         check_hardware(spec)
         data = f"{spec.dataset} {spec.features} {spec.fold} {METHODS[spec.method].context}"
         if data not in seen:
@@ -171,6 +175,26 @@ def validate(specs: Sequence[RunSpec], root: Path) -> None:
         if row not in seen:
             seen[row] = build_method(spec, seen[data].dims, seen[data].num_classes)
             check_pixels(seen[row], seen[data])
+
+
+def run_from_file(path: Path, root: Path) -> RunSpec:
+    """The run that a file describes, checked like one of a suite; the file may be a record.
+
+    Raises:
+        Misuse: the file holds no spec, a name does not exist, or the method's code has another version.
+    """
+    spec = read_spec(path)
+    for kind, name, known in (("dataset", spec.dataset, DATASETS), ("method", spec.method, METHODS)):
+        if name not in known:
+            raise unknown(f"{kind} in {path}", name, known)
+    version = METHODS[spec.method].version
+    if spec.version != version:
+        raise Misuse(
+            f"{path} names version {spec.version} of {spec.method}, and the code has version {version}, whose numbers "
+            "may differ; train it by its suite, or by the options of mer-bench run"
+        )
+    validate([spec], root)
+    return spec
 
 
 def one_run(
