@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_
 import click
 
 from mer_bench import __version__
-from mer_bench.errors import FailedRun, Misuse, unknown
+from mer_bench.errors import FailedRun, Misuse, printable, unknown
 from mer_bench.training.options import BenchOptions, RunOptions, RunSettings
 
 if TYPE_CHECKING:
@@ -118,12 +118,10 @@ def bench(suite: Path, options: BenchOptions) -> None:
 
     result = run_suite(suite, options)
     _warn(result.problems)
-    click.echo(result.tables)
-    click.echo(f"leaderboard: {result.leaderboard}")
+    _say(result.tables)
+    _say(f"leaderboard: {result.leaderboard}")
     if result.failed:
-        click.echo(
-            f"{len(result.failed)} of {len(result.specs)} runs failed; the next bench tries them again", err=True
-        )
+        _say(f"{len(result.failed)} of {len(result.specs)} runs failed; the next bench tries them again", err=True)
         sys.exit(1)
 
 
@@ -155,11 +153,11 @@ def run(options: RunOptions) -> None:
             hardware=options,
         )
     for sentence in skipped([spec], measures):
-        click.echo(f"warning: {sentence}", err=True)
+        _say(f"warning: {sentence}", err=True)
     prepare_process()
     record = execute(spec, replace(options, measures=measures), earlier_record(spec, options.results))
     if record is not None:  # None on every process but the first of a distributed run
-        click.echo(write_record(record, options.results))
+        _say(write_record(record, options.results))
 
 
 @cli.command()
@@ -174,12 +172,12 @@ def leaderboard(check: bool, output: Path | None, results: Path) -> None:
     if check:
         difference = report.check(results, target)
         if difference:
-            click.echo(f"error: {difference}", err=True)
+            _say(f"error: {difference}", err=True)
             sys.exit(1)
-        click.echo(f"{target} is what the records give")
+        _say(f"{target} is what the records give")
         return
     report.write(_records(results), target)
-    click.echo(target)
+    _say(target)
 
 
 @cli.command()
@@ -193,7 +191,7 @@ def plots(formats: tuple[str, ...], output: Path, results: Path) -> None:
     from mer_bench.report import plots as pictures
 
     made = pictures.write(_records(results), output, formats)
-    click.echo(f"{len(made)} pictures in {output}")
+    _say(f"{len(made)} pictures in {output}")
 
 
 @cli.command("report")
@@ -211,7 +209,7 @@ def report_(output: Path, suites: Path, results: Path) -> None:
     from mer_bench.report import page
 
     page.write(_records(results), output, results=results, suites=suites)
-    click.echo(output)
+    _say(output)
 
 
 @cli.command()
@@ -229,7 +227,7 @@ def compare(first: str, second: str, dataset: str | None, show: int, root: Path,
     from mer_bench.report import compare as comparison
 
     for found in comparison.compare(_records(results), first, second, dataset):
-        click.echo(comparison.describe(found, root, show))
+        _say(comparison.describe(found, root, show))
 
 
 @cli.command()
@@ -239,7 +237,7 @@ def sync(log_folder: Path) -> None:
     from mer_bench.training import tracking
 
     count = tracking.sync(log_folder)
-    click.echo(f"{count} runs uploaded" if count else f"nothing to upload in {log_folder / 'wandb'}")
+    _say(f"{count} runs uploaded" if count else f"nothing to upload in {log_folder / 'wandb'}")
 
 
 @cli.command()
@@ -259,9 +257,9 @@ def verify(dataset: str | None, root: Path) -> None:
             spec = verify_features(folder)
         except Misuse as error:
             problems += 1
-            click.echo(f"error: {error}", err=True)
+            _say(f"error: {error}", err=True)
         else:
-            click.echo(f"ok {folder} {spec.sha256[:12]} {spec.rows} rows, {spec.frames} frames, {spec.dim} wide")
+            _say(f"ok {folder} {spec.sha256[:12]} {spec.rows} rows, {spec.frames} frames, {spec.dim} wide")
     sys.exit(1 if problems else 0)
 
 
@@ -300,7 +298,7 @@ def list_(what: str, name: str | None, as_json: bool, root: Path) -> None:
                 for each, its in found.items()
             ]
             text = plain(rows, "<<<<<")
-    click.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else text)
+    _say(json.dumps(found, indent=1, ensure_ascii=False) if as_json else text)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
@@ -326,7 +324,7 @@ def main() -> NoReturn:
     except click.UsageError as error:
         message = error.format_message()
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
-            click.echo(message)
+            _say(message)
             sys.exit(2)
         _fail(_nearest_command(message), 2)
     except click.exceptions.Exit as error:
@@ -335,8 +333,13 @@ def main() -> NoReturn:
         _fail("interrupted; every finished run is recorded, the same command goes on from there", 130)
 
 
+def _say(text: object, err: bool = False) -> None:
+    """Print text that may quote what a file says."""
+    click.echo(printable(str(text)), err=err)
+
+
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
+    _say(f"error: {message}", err=True)
     sys.exit(code)
 
 
@@ -356,4 +359,4 @@ def _records(results: Path) -> list[RunRecord]:
 
 def _warn(problems: Sequence[str]) -> None:
     for problem in problems:
-        click.echo(f"warning: {problem}", err=True)
+        _say(f"warning: {problem}", err=True)

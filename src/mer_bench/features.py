@@ -224,7 +224,7 @@ def _map(folder: Path) -> FeatureSet:
         # copy-on-write, because torch warns about arrays that are not writable
         values = np.load(folder / "values.npy", mmap_mode="c", allow_pickle=False)
         offsets = np.load(folder / "offsets.npy", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # numpy evaluates a header as Python and lets its tokenizer's errors through
         raise Misuse(f"feature set {folder} is damaged or truncated ({error}); extract it again") from error
     if values.shape != (spec.frames, spec.dim) or values.dtype != spec.dtype or offsets.shape != (spec.rows + 1,):
         raise Misuse(f"feature set {folder} does not have the shape that its spec.json states; extract it again")

@@ -80,7 +80,7 @@ class RunSpec:
     @property
     def sha256(self) -> str:
         """Identity of the run."""
-        facts = {**vars(self), "training": vars(self.training)}
+        facts = asdict(self)
         if self.compile is False:
             del facts["compile"]  # runs were named before there was a choice
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -18,14 +18,13 @@ from typing import Annotated, Any, NoReturn, TypeVar, Union, cast, get_args, get
 import msgspec
 from msgspec import Meta
 
-from mer_bench.errors import Misuse, unknown
+from mer_bench.errors import CONTROL, Misuse, unknown
 
 T = TypeVar("T")
 
 NAME = r"\A[A-Za-z0-9][A-Za-z0-9._+:-]{0,99}\Z"
 LABEL = r"\A\w[\w.+:-]{0,99}\Z"
-#: No control characters, line separators, marks that reorder text, or halves of surrogate pairs.
-TEXT = r"\A[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]*\Z"
+TEXT = rf"\A[^{CONTROL}]*\Z"
 HASH = r"\A[0-9a-f]{64}\Z"
 
 #: Names of corpora, methods, label sets, protocols, feature sets, options and strategies. They become parts of paths.
@@ -76,6 +75,8 @@ def decode(content: Any, kind: type[T], where: str) -> T:
         raise Misuse(f"{where}{': ' if not sentence.startswith('lacks') else ' '}{sentence}") from error
     except RecursionError as error:
         raise Misuse(f"{where}: its content is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise Misuse(f"{where}: a text holds half of a surrogate pair") from error
 
 
 def _refuse_unknown_keys(content: Any, kind: Any, path: str, where: str) -> None:

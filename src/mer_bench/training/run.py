@@ -30,6 +30,7 @@ from mer_bench.records import MONITOR, FeatureFacts, RunRecord, RunSpec
 from mer_bench.training import measures as measuring
 from mer_bench.training.build import TF32, build, build_trainer, trainer_precision
 from mer_bench.training.callbacks import Notify, Outcome, RunFiles, best_checkpoint
+from mer_bench.training.code import code_of
 from mer_bench.training.cost import flops_per_utterance, peak_memory_mib, reset_peak_memory
 from mer_bench.training.tracking import wandb_logger
 
@@ -173,6 +174,7 @@ def _record(
         simulated=datamodule.simulated,
         attainable=datamodule.attainable,
         protocol=datamodule.protocols[spec.protocol],
+        code=code_of(spec),
         features={
             modality: FeatureFacts(
                 name=opened.spec.name,

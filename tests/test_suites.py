@@ -1,0 +1,90 @@
+"""The form of suite files; tests/training/test_suite.py has what depends on methods and corpora."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mer_bench.errors import Misuse
+from mer_bench.suites import read_suite_file
+
+SUITE = """
+dataset = ["meld", "iemocap"]
+label_set = "six"
+protocol = "official"
+seeds = [0, 3]
+measure = ["literature"]
+
+[training]
+epochs = 4
+learning_rate = 1e-3
+
+[[table]]
+features = { text = "minilm", audio = "mfcc" }
+options = { dropout = 0.5 }
+methods = [
+  "early_concat",
+  { name = "cfn_sr", modalities = ["audio"], options = { hidden = 8 }, training = { epochs = 2 } },
+]
+
+[[table]]
+features = { text = "minilm" }
+training = { batch_size = 8 }
+methods = ["bc_lstm"]
+"""
+
+
+def test_a_suite_says_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "suite.toml"
+    path.write_text(SUITE, encoding="utf-8")
+    suite = read_suite_file(path)
+    assert (suite.datasets, suite.label_set, suite.protocol) == (("meld", "iemocap"), "six", "official")
+    assert (suite.seeds, suite.measures) == ((0, 3), ("literature",))
+    first, second, third = suite.rows
+    assert (first.method, first.features, first.options, first.common) == (
+        "early_concat", {"text": "minilm", "audio": "mfcc"}, {}, {"dropout": 0.5},
+    )  # fmt: skip
+    assert (second.features, second.options, second.common) == ({"audio": "mfcc"}, {"hidden": 8}, {"dropout": 0.5})
+    assert [(row.training.epochs, row.training.batch_size) for row in suite.rows] == [(4, 32), (2, 32), (4, 8)]
+    assert {row.training.learning_rate for row in suite.rows} == {1e-3}
+    assert third.common == {}
+
+
+def test_a_dataset_that_is_listed_twice_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "suite.toml"
+    path.write_text(SUITE.replace('["meld", "iemocap"]', '["meld", "meld"]'), encoding="utf-8")
+    assert read_suite_file(path).datasets == ("meld",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"minilm", audio', '"../x", audio', "table[0].features[...] must be a name of at most 100 letters"),
+        ('protocol = "official"', 'protocol = "a/b"', "protocol must be a name of at most 100 letters"),
+        ("dropout = 0.5", "dropout = nan", "table[0].options[...] must be"),
+        ("dropout = 0.5", '"drop out" = 1', "a key of table[0].options must be a name"),
+        ("epochs = 4", "epochs = " + "9" * 6_000, "is not TOML: Exceeds the limit"),
+        ("epochs = 4", "epochs = " + "[" * 5_000, "is nested too deeply"),
+        ("epochs = 4", "epochs = 2024-01-01", "[training]: epochs must be a whole number"),
+        ("epochs = 4", "epochs = 4\nepochs = 5", "is not TOML: Cannot overwrite a value"),
+        ("seeds = [0, 3]", "seeds = [4294967296]", "seeds[0] must be a whole number <= 4294967295"),
+    ],
+)
+def test_what_a_suite_cannot_say_is_one_sentence(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = tmp_path / "suite.toml"
+    assert old in SUITE
+    path.write_text(SUITE.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(Misuse) as caught:
+        read_suite_file(path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b"\xef\xbb\xbf" + SUITE.encode(), SUITE.encode("utf-16"), b"\x00", b"a"])
+def test_what_is_not_toml_is_one_sentence(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "suite.toml"
+    path.write_bytes(text)
+    with pytest.raises(Misuse, match=r"suite .*suite\.toml is not TOML: ") as caught:
+        read_suite_file(path)
+    assert "\n" not in str(caught.value)
