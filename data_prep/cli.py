@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from data_prep.extract import Incomplete
+from data_prep.extract import Incomplete, check_name
 from mer_bench.errors import Misuse
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,6 +35,18 @@ class Command(click.Command):
 def choice_option(flag: str, choices: Sequence[str], help: str) -> Callable[[F], F]:
     """An option with fixed choices, of which the first is the default."""
     return click.option(flag, type=click.Choice(choices), default=choices[0], show_default=True, help=help)
+
+
+def name_option(help: str, *, required: bool = False) -> Callable[[F], F]:
+    """The option ``--name`` of a feature set; the name is checked before the command begins."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+        try:
+            return value if value is None else check_name(value)
+        except Misuse as error:
+            raise click.BadParameter(str(error), ctx, param) from error
+
+    return click.option("--name", callback=check, required=required, help=help)
 
 
 def run_options(command: F) -> F:

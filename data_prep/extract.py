@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,6 +37,7 @@ FloatArray = npt.NDArray[Any]
 
 EMPTY = np.empty((0, 0), np.float32)
 MISSING = "missing.csv"  #: in the folder of a feature set: the utterances without features, and the reasons
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")  #: of a feature set, which is the name of its folder
 REMARKS = "remarks.csv"  #: in the same folder: utterances whose features the user should check, and the reasons
 
 
@@ -49,6 +51,25 @@ class Remarked:
 
     values: FloatArray
     remark: str
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if a feature set can have it.
+
+    Raises:
+        Misuse: it has other characters than letters, digits and ``._+-``, begins with one of those, or is too long.
+    """
+    if not NAME.fullmatch(name):
+        raise Misuse(
+            f"a feature set cannot have the name {name[:120]!r}: a name has 1 to 100 letters, digits or characters of "
+            "._+- and begins with a letter or digit"
+        )
+    return name
+
+
+def plain_name(text: str) -> str:
+    """``text`` in lower case, with other characters than those of a name replaced, for the name of a feature set."""
+    return re.sub(r"[^a-z0-9._+-]+", "-", text.lower()).strip("._+-")
 
 
 def minor_version(package: str) -> str:
@@ -72,6 +93,10 @@ class Recipe:
     frame_rate: float | None = None
     dtype: str = "float32"
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a name that no folder may have, before anything is computed or written."""
+        check_name(self.name)
 
     def stored_spec(self, corpus: Path) -> FeatureSpec | None:
         """The spec of the stored set if it comes from this recipe and the present utterance table, otherwise None."""
@@ -176,7 +201,15 @@ def store(
         ids: The ids of the table in its order.
         parameters: Function that returns the number of frozen parameters; called only if the set is not up to date.
         force: Whether to compute the set even if it is up to date.
+
+    Raises:
+        Misuse: the place of the set is taken by something else, which would be deleted.
     """
+    place = corpus / recipe.name
+    parts = ("spec.json", "values.npy", "offsets.npy")  # a damaged set has some of them
+    foreign = place.is_dir() and any(place.iterdir()) and not any((place / part).is_file() for part in parts)
+    if foreign or place.is_file():
+        raise Misuse(f"{place} exists and is not a feature set; choose another name (--name), or remove it")
     spec = None if force else recipe.stored_spec(corpus)
     if spec:
         click.echo(f"{recipe.name}: already done ({spec.frames:,} frames; --force extracts it again)")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
@@ -17,15 +16,7 @@ from hypothesis import strategies as st
 
 from mer_bench import features
 from mer_bench.errors import Misuse
-from mer_bench.features import (
-    FeatureSpec,
-    import_sequences,
-    open_features,
-    read_spec,
-    sketch,
-    verify_features,
-    write_features,
-)
+from mer_bench.features import FeatureSpec, open_features, read_spec, sketch, verify_features, write_features
 from mer_bench.files import sha256
 from mer_bench.utterances import FILE, write_table
 
@@ -229,16 +220,14 @@ def test_an_empty_array_of_any_shape_is_a_missing_modality_and_shifts_no_row(
     ids = corpus(tmp_path, 3)
     whole = noise([2, 2, 2])
     lacking = [np.zeros(shape, np.float32) if each == row else whole[each] for each in range(3)]
-    np.savez(tmp_path / "some.npz", **dict(zip(ids, lacking, strict=True)))
-    for name, sequences in (("given", lacking), ("imported", import_sequences(tmp_path / "some.npz", ids))):
-        spec = write(tmp_path / name, sequences, ids)
-        assert (spec.frames, spec.dim) == (4, 3)
-        opened = open_features(tmp_path / name)
-        spans = itertools.pairwise(opened.offsets.tolist())
-        assert [opened.values[a:b].tolist() for a, b in spans] == [
-            [] if each == row else whole[each].tolist() for each in range(3)
-        ]
-        verify_features(tmp_path / name)
+    spec = write(tmp_path / "given", lacking, ids)
+    assert (spec.frames, spec.dim) == (4, 3)
+    opened = open_features(tmp_path / "given")
+    spans = itertools.pairwise(opened.offsets.tolist())
+    assert [opened.values[a:b].tolist() for a, b in spans] == [
+        [] if each == row else whole[each].tolist() for each in range(3)
+    ]
+    verify_features(tmp_path / "given")
 
 
 def test_unknown_modality_names_the_nearest(tmp_path: Path) -> None:
@@ -376,88 +365,3 @@ def test_a_damaged_spec_is_refused(folder: Path, content: str) -> None:
 def test_an_absent_set_names_the_available_ones(folder: Path) -> None:
     with pytest.raises(Misuse, match=r"no feature set 'nosie' in .* \(available: noise\)"):
         read_spec(folder.with_name("nosie"))
-
-
-# --- importing --------------------------------------------------------------------------------------------------------
-
-IDS = ["Ses01F_impro01_F000", "Ses01F_impro01_M000", "Ses01F_impro01_F001"]
-
-
-def check_import(source: Path, expected: dict[str, Array]) -> None:
-    for name, array in zip(IDS, import_sequences(source, IDS), strict=True):
-        assert np.array_equal(array, expected.get(name, np.empty((0, 0)))), name
-
-
-def test_import_one_array_for_each_id(tmp_path: Path) -> None:
-    first, third = noise([4, 2])
-    np.savez(tmp_path / "some.npz", **{IDS[0]: first, IDS[2]: third})
-    check_import(tmp_path / "some.npz", {IDS[0]: first, IDS[2]: third})
-
-
-def test_import_packed_arrays_in_another_order(tmp_path: Path) -> None:
-    sequences = noise([4, 0, 2])
-    order = [2, 0, 1]
-    np.savez(
-        tmp_path / "packed.npz",
-        ids=np.array(IDS)[order],
-        values=np.concatenate([sequences[i] for i in order]),
-        offsets=np.array([0, 2, 6, 6]),
-    )
-    check_import(tmp_path / "packed.npz", dict(zip(IDS, sequences, strict=True)))
-
-
-def test_import_a_folder_of_arrays(tmp_path: Path) -> None:
-    first, second = noise([4, 1])
-    np.save(tmp_path / f"{IDS[0]}.npy", first)
-    np.save(tmp_path / f"{IDS[1]}.npy", second[0])  # a vector is one frame
-    (tmp_path / "notes.txt").write_text("not an array")
-    check_import(tmp_path, {IDS[0]: first, IDS[1]: second})
-
-
-def test_imported_sequences_can_be_written(tmp_path: Path) -> None:
-    ids = corpus(tmp_path, 3)
-    np.savez(tmp_path / "some.npz", **{ids[1]: noise([4])[0]})
-    spec = write(tmp_path / "mine", import_sequences(tmp_path / "some.npz", ids), ids)
-    assert (spec.frames, spec.dim) == (4, 3)
-    assert open_features(tmp_path / "mine").offsets.tolist() == [0, 0, 4, 4]
-
-
-def test_unknown_ids_are_counted_and_shown_beside_a_known_one(tmp_path: Path) -> None:
-    np.savez(tmp_path / "some.npz", **{IDS[0]: np.ones((1, 2)), "03-01-05.wav": np.ones((1, 2))})
-    with pytest.raises(Misuse, match=r"1 of them with ids that the table lacks \(first: '03-01-05.wav'\).*Ses01F"):
-        import_sequences(tmp_path / "some.npz", IDS)
-
-
-def test_an_empty_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Misuse, match="holds 0 sequences"):
-        import_sequences(tmp_path, IDS)
-
-
-def write_truncated(path: Path) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, **{IDS[0]: np.ones((50, 2))})
-    path.write_bytes(buffer.getvalue()[:200])
-
-
-def write_single_array(path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, np.ones((3, 2)))
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda path: None,  # absent
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_text("hello"),
-        lambda path: np.savez(path, **{IDS[0]: np.array([{"any": "object"}], object)}),
-        lambda path: np.savez(path, ids=np.array(IDS), values=np.ones((6, 2)), offsets=np.array([0, 6])),
-        write_truncated,
-        write_single_array,
-    ],
-)
-def test_unreadable_sources_are_refused_in_one_sentence(tmp_path: Path, make: Callable[[Path], Any]) -> None:
-    make(tmp_path / "some.npz")
-    with pytest.raises(Misuse, match="cannot read features from") as caught:
-        import_sequences(tmp_path / "some.npz", IDS)
-    assert "\n" not in str(caught.value)

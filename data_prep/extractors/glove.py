@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from data_prep.corpora.base import Unreadable
-from data_prep.extract import EMPTY, FloatArray
+from data_prep.extract import EMPTY, FloatArray, plain_name
 from mer_bench.errors import Misuse
 from mer_bench.files import sha256
 
@@ -44,7 +44,7 @@ class WordVectors:
 
     def __init__(self, file: Path, texts: Iterable[str]) -> None:
         self.file = file
-        self.name, self.short = file.stem, file.stem.lower()
+        self.name, self.short = file.stem, plain_name(file.stem)
         self.counts = Counter(token for text in texts for token in tokens(text))
 
     @property

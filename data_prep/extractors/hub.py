@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from data_prep.extract import plain_name
 from data_prep.extractors import torchaudio_cpu
 from mer_bench.errors import Misuse
 from mer_bench.files import sha256
@@ -145,7 +146,7 @@ def locate(name: str) -> tuple[str, str, str]:
     """
     if name not in PACKAGED:
         last = Path(name).resolve().name if Path(name).is_dir() else name.rsplit("/", 1)[-1]
-        return name, last, last.lower()
+        return name, last, plain_name(last)
     module, folder, short = PACKAGED[name]
     spec = find_spec(module)
     if spec is None or spec.origin is None:

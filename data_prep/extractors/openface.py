@@ -49,6 +49,8 @@ def read_csv(path: Path) -> pd.DataFrame:
         table = pd.read_csv(io.StringIO(decode_bytes(path.read_bytes())), skipinitialspace=True, low_memory=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise Unreadable("the file is not a CSV") from error
+    except ValueError as error:
+        raise Unreadable(str(error)) from error
     table.columns = table.columns.str.strip()
     if "success" not in table and "confidence" not in table:
         raise Unreadable("the file is not from OpenFace: it has neither a column success nor confidence")
@@ -183,7 +185,7 @@ def openface(
     help="Confidence below which a frame counts as a frame without a face.",
 )
 @cli.choice_option("--gaps", GAPS, help="Frames without a face: repeat the last frame with one, or remove them.")
-@click.option("--name", help="Name of the feature set [default: openface and its groups].")
+@cli.name_option("Name of the feature set [default: openface and its groups].")
 @cli.run_options
 def openface_command(table: Path, raw: Path, workers: int, strict: bool, force: bool, **options: Any) -> None:
     """Action units, head pose, gaze or landmarks from OpenFace's CSVs below RAW, one CSV per utterance."""

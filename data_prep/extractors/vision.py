@@ -403,7 +403,7 @@ SAMPLING_OPTIONS = (
     cli.choice_option("--crop", CROPS, help="cfn_sr: as in CFN-SR, from whole frames that are reduced first."),
     click.option("--margin", type=click.FloatRange(min=0), help="Fraction of the face's box added on each side."),
     cli.choice_option("--marked-side", ("left", "right"), help="IEMOCAP: side of the actor with markers."),
-    click.option("--name", help="Name of the feature set [default: that of the extractor]."),
+    cli.name_option("Name of the feature set [default: that of the extractor]."),
     click.option("--contact-sheet", "sheet", type=cli.NEW_FILE, help="Draw the crops of a dozen clips into this file."),
     cli.run_options,
 )

@@ -21,13 +21,13 @@ from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from data_prep.cli import FILE, Command, force_option, table_option
+from data_prep.cli import FILE, Command, force_option, name_option, table_option
 from data_prep.corpora import iemocap
-from data_prep.corpora.base import report_reasons
-from data_prep.extract import EMPTY, FloatArray, Recipe, store
+from data_prep.corpora.base import report_reasons, split_of
+from data_prep.extract import EMPTY, FloatArray, Recipe, check_name, store
+from data_prep.imports.arrays import zero_not_finite
 from data_prep.imports.unpickle import read_pickle
 from mer_bench.errors import Misuse
 from mer_bench.features import MODALITIES, FeatureSpec
@@ -57,12 +57,7 @@ CONTENT_TYPES = {
     "test": ("a list",),
     "valid": ("a list",),
 }
-SPLITS = {
-    "train": "train",
-    "valid": "validation",
-    "dev": "validation",
-    "test": "test",
-}  #: name of a split in a pack: in the table
+LISTS = ("train", "valid", "test")  #: fields that list the dialogues of a split
 MELD_LABELS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 #: number that a pack gives to dialogue 0 of each split, in descending order
 MELD_FIRST = {"test": 1153, "validation": 1039, "train": 0}
@@ -84,12 +79,46 @@ class Pack:
 # --- tuples over dialogues --------------------------------------------------------------------------------------------
 
 
+def as_text(value: Any, depth: int = 6, seen: dict[int, Any] | None = None) -> Any:
+    """``value`` with all byte strings in its containers decoded: Python 2 wrote them for text, keys included.
+
+    Raises:
+        ValueError: two keys of a dictionary are then equal.
+    """
+    seen = {} if seen is None else seen
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if not depth or not isinstance(value, Mapping | list | tuple | set | frozenset | np.ndarray):
+        return value
+    if id(value) not in seen:  # a pickle can hold one object in many places
+        seen[id(value)] = value
+        found: Any
+        if isinstance(value, np.ndarray):
+            found = np.char.decode(value, "latin-1") if value.dtype.kind == "S" and value.dtype.itemsize else value
+            if value.dtype.hasobject:
+                items = np.empty(value.size, object)
+                for i, item in enumerate(value.flat):  # one by one, because numpy would join items that are arrays
+                    items[i] = as_text(item, depth - 1, seen)
+                found = items.reshape(value.shape)
+        elif isinstance(value, Mapping):
+            pairs = [(as_text(key, depth - 1, seen), as_text(item, depth - 1, seen)) for key, item in value.items()]
+            found = dict(pairs)
+            if len(found) != len(pairs):
+                raise ValueError("a key occurs as text and as bytes")
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], int | float):
+            found = value  # a vector
+        else:
+            found = [as_text(item, depth - 1, seen) for item in value]
+        seen[id(value)] = found
+    return seen[id(value)]
+
+
 def content_type(value: Any) -> str:
     """Content of one field of a tuple: words, numbers or vectors per dialogue, a list, or the name of its type."""
     if not isinstance(value, Mapping):
         return "a list" if isinstance(value, list | tuple | set | frozenset | np.ndarray) else type(value).__name__
-    filled = (items for items in value.values() if isinstance(items, list | tuple | np.ndarray) and len(items))
-    first = next((items[0] for items in filled), None)
+    filled = (item for items in value.values() if isinstance(items, list | tuple | np.ndarray) for item in items)
+    first = next((item for item in filled if item is not None), None)
     if isinstance(first, str):
         return "words"
     if isinstance(first, int | float | np.number):
@@ -163,40 +192,67 @@ def meld_dialogue(number: int) -> str:
     return f"{split}_dia{number - MELD_FIRST[split]}"
 
 
+def numbers(value: Any) -> FloatArray:
+    """Real numbers in single precision; those that do not fit become infinite.
+
+    Raises:
+        ValueError: there is anything else in ``value``, such as text.
+    """
+    found = np.asarray(value)
+    if found.dtype.kind not in "biufO":
+        raise ValueError(f"an array has the type {found.dtype}, expected real numbers")
+    with np.errstate(over="ignore"):
+        return found.astype(np.float32)
+
+
 def vectors(value: Any) -> list[FloatArray]:
     """One array [1, dim] per utterance of a dialogue."""
-    return [np.asarray(row, np.float32).reshape(1, -1) for row in value]
+    return [numbers(row).reshape(1, -1) for row in value]
+
+
+def label_name(label: Any, names: Sequence[str]) -> str:
+    """The name of class number ``label``; "" for None and NaN, which stand for a missing label."""
+    if label is None or label != label:
+        return ""
+    return names[int(label)] if label in range(len(names)) else f"label {label}"
 
 
 def read_dialogues(content: Sequence[Any], name: str, table: pd.DataFrame) -> Pack:
     """Read a tuple with the layout ``name``."""
     fields: dict[str, Any] = dict(zip(LAYOUTS[name].split(), content, strict=True))
     features = [field_name for field_name in fields if field_name.rstrip("234") in MODALITIES]
-    split_of = {key: SPLITS[split] for split in SPLITS if split in fields for key in fields[split]}
+    splits: dict[Any, list[str]] = defaultdict(list)
+    for listed in LISTS:
+        for key in dict.fromkeys(fields.get(listed, ())):
+            splits[key].append(split_of(listed))
     by_dialogue = dict(iter(table.groupby("dialogue", sort=False)))
-    numbered = all(str(key).isdigit() for key in fields["labels"])
+    parts = ["labels", *features, "sentences"]
+    # a dialogue that any part contains is counted, even if another part lacks it
+    keys = dict.fromkeys(key for part in parts for key in fields[part])
+    numbered = all(str(key).isdecimal() for key in keys)
     match, names = (meld_ids, MELD_LABELS) if numbered else (iemocap_ids, iemocap.COMMUNITY)
     pack = Pack(name, [], {field_name: [] for field_name in features}, [], [], [])
     inconsistent: list[tuple[str, str]] = []
-    for key, labels in fields["labels"].items():
-        if not len(labels):
-            continue
-        dialogue, size = meld_dialogue(int(key)) if numbered else str(key), len(labels)
-        lengths = {field_name: len(fields[field_name].get(key, ())) for field_name in [*features, "sentences"]}
+    for key in keys:
+        dialogue = meld_dialogue(int(key)) if numbered else str(key)
+        lengths = {part: len(fields[part].get(key, ())) for part in parts}
+        size = max(lengths.values())
         ids = [""] * size
-        if any(length != size for length in lengths.values()):
-            sizes = ", ".join(f"{length} {field_name}" for field_name, length in lengths.items())
-            inconsistent.append((dialogue, f"its parts differ in length ({size} labels, {sizes})"))
-        elif dialogue in by_dialogue:
+        whole = set(lengths.values()) == {size}
+        if not whole:
+            sizes = ", ".join(f"{length} {part}" for part, length in lengths.items())
+            inconsistent.append((dialogue, f"its parts differ in length ({sizes})"))
+        elif size and dialogue in by_dialogue:
             ids = match(by_dialogue[dialogue], fields, key)
-        for field_name in features:
-            rows = vectors(fields[field_name].get(key, ()))
-            pack.features[field_name].extend(rows if len(rows) == size else [EMPTY] * size)
+            if len(ids) != size:
+                raise ValueError(f"{dialogue} has {len(ids)} ids for {size} utterances")
+        for part in features:
+            pack.features[part].extend(vectors(fields[part][key]) if whole else [EMPTY] * size)
         pack.ids.extend(ids)
-        pack.split.extend([split_of.get(key, "")] * size)
-        pack.labels.extend(names[int(i)] if 0 <= int(i) < len(names) else f"label {i}" for i in labels)
-        pack.sentences.extend((list(map(str, fields["sentences"].get(key, ()))) + [""] * size)[:size])
-    report_reasons("pack", inconsistent)
+        pack.split.extend([" and ".join(splits.get(key, ()))] * size)
+        pack.labels.extend([label_name(i, names) for i in fields["labels"][key]] if whole else [""] * size)
+        pack.sentences.extend(map(str, fields["sentences"][key]) if whole else [""] * size)
+    report_reasons("pack", inconsistent, what="no features from it for", unit="dialogues")
     return pack
 
 
@@ -211,14 +267,17 @@ def axis_count(value: Any) -> int:
     return 1 + first.ndim if isinstance(first, np.ndarray) else 0
 
 
+def has_modality(part: Any) -> bool:
+    """Whether ``part`` is a dictionary with the features of at least one modality."""
+    return isinstance(part, Mapping) and any(axis_count(part.get(name)) in (2, 3) for name in MODALITIES)
+
+
 def is_split_dictionary(content: Any) -> bool:
     """Whether ``content`` has the form ``{"train": {"text": [utterance, time, dim], ...}, "test": ...}``."""
     if not isinstance(content, Mapping):
         return False
-    parts = [part for split, part in content.items() if split in SPLITS]
-    return bool(parts) and all(
-        isinstance(part, Mapping) and any(axis_count(part.get(name)) in (2, 3) for name in MODALITIES) for part in parts
-    )
+    parts = [part for name, part in content.items() if split_of(name)]
+    return bool(parts) and all(map(has_modality, parts))
 
 
 def id_forms(identity: Any, split: str) -> list[str]:
@@ -251,15 +310,25 @@ def read_splits(content: Mapping[str, Any], table: pd.DataFrame, source: Path) -
     """Read a dictionary over splits.
 
     Raises:
-        Misuse: a split has no ids, or a number of ids that differs from the length of its arrays.
+        Misuse: a split has no ids, or a number of ids that differs from the length of its arrays; or one part is no
+            split, or there are two of one split.
     """
     known, emotions = set(table["id"]), {str(emotion).lower(): str(emotion) for emotion in table["emotion"]}
-    parts = {split: part for split, part in content.items() if split in SPLITS}
+    parts = {name: part for name, part in content.items() if split_of(name)}
+    for name, part in content.items():
+        same = [str(other) for other in parts if split_of(other) == split_of(name)]
+        if has_modality(part) and len(same) != 1:
+            reason = f"{' and '.join(same)} are one split" if same else f"{name!r} is not train, validation or test"
+            raise Misuse(f"{source} cannot be imported without loss: {reason}; rename or join its parts")
+    arrays = dict.fromkeys(key for part in parts.values() for key, value in part.items() if axis_count(value) == 3)
     modalities = [name for name in MODALITIES if all(axis_count(part.get(name)) in (2, 3) for part in parts.values())]
     widths = {len(part[name][0]) for part in parts.values() for name in modalities if len(part[name])}
     lengths = {name: f"{name}_lengths" for name in modalities}
     has_lengths = any(name in part for name in lengths.values() for part in parts.values())
     aligned = len(modalities) > 1 and len(widths) == 1 and not has_lengths
+    unused = [str(key) for key in arrays if key not in modalities and key != "text_bert"]
+    if unused:
+        click.echo(f"left out {', '.join(unused)}: a modality is called text, audio or vision and is in every split")
     pack = Pack("MMSA or MulT, " + ("aligned" if aligned else "not aligned"), [], {name: [] for name in modalities}, [])
     labels: list[str] = []
     for split, part in parts.items():
@@ -273,7 +342,7 @@ def read_splits(content: Mapping[str, Any], table: pd.DataFrame, source: Path) -
             if len(part[name]) != size:
                 raise Misuse(f"{source}: {split!r} has {size:,} ids but {len(part[name]):,} of {name}")
         for i, identity in enumerate(part["id"]):
-            frames = {name: np.asarray(part[name][i], np.float32) for name in modalities}
+            frames = {name: numbers(part[name][i]) for name in modalities}
             stated = {name: int(part[lengths[name]][i]) for name in modalities if lengths[name] in part}
             if len(masks) == size and np.ndim(masks[i]) == 2:  # token numbers, attention mask, segments
                 mask = masks[i][1]
@@ -283,12 +352,12 @@ def read_splits(content: Mapping[str, Any], table: pd.DataFrame, source: Path) -
             rows = {name: np.atleast_2d(values) for name, values in frames.items()}
             for name, values in unpadded(rows, stated, aligned).items():
                 pack.features[name].append(values if values.size else EMPTY)
-            pack.ids.append(next((form for form in id_forms(identity, SPLITS[split]) if form in known), ""))
-        pack.split.extend([SPLITS[split]] * size)
+            pack.ids.append(next((form for form in id_forms(identity, split_of(split)) if form in known), ""))
+        pack.split.extend([split_of(split)] * size)
         pack.sentences.extend(map(str, part.get("raw_text", ())))
-        labels.extend(emotions.get(str(label).lower(), "") for label in part.get("annotations", ()))
-    if len(labels) == len(pack.ids) and all(labels):
-        pack.labels.extend(labels)
+        labels.extend("" if label is None else str(label).lower() for label in part.get("annotations", ()))
+    if len(labels) == len(pack.ids) and any(labels) and all(label in emotions for label in filter(None, labels)):
+        pack.labels.extend(emotions.get(label, "") for label in labels)
     if len(pack.sentences) != len(pack.ids):
         pack.sentences.clear()
     return pack
@@ -303,15 +372,20 @@ def read_pack(source: Path, table: pd.DataFrame) -> Pack:
     Raises:
         Misuse: the pickle is unsafe, unreadable, or has none of the known structures.
     """
-    content = read_pickle(source)
-    name = layout(content) if isinstance(content, list | tuple) else ""
+    content, name = read_pickle(source), ""
     try:
+        content = as_text(content)
+        name = layout(content) if isinstance(content, list | tuple) else ""
         if name:
             return read_dialogues(content, name, table)
         if is_split_dictionary(content):
             return read_splits(content, table, source)
-    except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise Misuse(f"{source} looks like a pack ({name or 'MMSA or MulT'}) but is incomplete: {error!r}") from error
+    except (Misuse, MemoryError):
+        raise
+    except Exception as error:  # a pickle can hold anything in any place
+        raise Misuse(
+            f"{source} looks like a pack ({name or 'MMSA or MulT'}) but is incomplete: {repr(error)[:300]}"
+        ) from error
     expected = [f"{len(fields.split())} ({name}: {fields.replace(' ', ', ')})" for name, fields in LAYOUTS.items()]
     raise Misuse(
         f"{source} is not a known pack: it holds {describe(content)}; expected a tuple of {', or of '.join(expected)}; "
@@ -319,13 +393,18 @@ def read_pack(source: Path, table: pd.DataFrame) -> Pack:
     )
 
 
+def keys_of(content: Mapping[Any, Any], shown: int = 8) -> str:
+    """The first keys of a dictionary, in one line."""
+    keys = [" ".join(str(key).split())[:40] for key, _ in zip(content, range(shown), strict=False)]
+    return (", ".join(keys) or "nothing") + (", ..." if len(content) > shown else "")
+
+
 def describe(content: Any) -> str:
     """A short description of the content of an unknown pickle."""
     if isinstance(content, Mapping):
-        keys = list(map(str, content))
         inner = next((part for part in content.values() if isinstance(part, Mapping)), None)
-        deeper = f", the first of them a dictionary of {', '.join(list(map(str, inner))[:8])}" if inner else ""
-        return f"a dictionary of {', '.join(keys[:8]) or 'nothing'}{', ...' if len(keys) > 8 else ''}{deeper}"
+        deeper = f", the first of them a dictionary of {keys_of(inner)}" if inner else ""
+        return f"a dictionary of {keys_of(content)}{deeper}"
     if isinstance(content, list | tuple):
         return (
             f"a {type(content).__name__} of {len(content)} ({', '.join(content_type(value) for value in content[:14])})"
@@ -355,7 +434,12 @@ def compare(pack: Pack, table: pd.DataFrame, source: Path) -> dict[str, Any]:
     ):
         if not in_pack:
             continue
-        differ = Counter((in_table[row], in_pack[i]) for i, row in matched if in_pack[i] != in_table[row])
+        lacking = sum(not in_pack[i] for i, _ in matched) if what == "labels" else 0
+        differ = Counter(
+            (in_table[row], in_pack[i])
+            for i, row in matched
+            if in_pack[i] != in_table[row] and (in_pack[i] or what == "sentences")
+        )
         if differ.total() > (1 - MIN_AGREEMENT) * len(matched) and (what == "sentences" or not pack.sentences):
             raise Misuse(
                 f"{source} ({pack.origin}): {differ.total():,} of {len(matched):,} {what} differ from those of the "
@@ -363,8 +447,9 @@ def compare(pack: Pack, table: pd.DataFrame, source: Path) -> dict[str, Any]:
             )
         changes = ", ".join(f"{n:,} {a} -> {b}" for (a, b), n in differ.most_common(5)) if what == "labels" else ""
         more = f" ({changes}{', ...' if len(differ) > 5 else ''})" if changes else ""
+        none = f", and {lacking:,} are absent" if lacking else ""
         click.echo(
-            f"{what}: {differ.total():,} of {len(matched):,} differ from the table's{more}; the table's are kept"
+            f"{what}: {differ.total():,} of {len(matched):,} differ from the table's{more}{none}; the table's are kept"
         )
     column = "split" if (table["split"] != "").any() else "session"
     split: dict[str, dict[str, int]] = {}
@@ -381,12 +466,6 @@ def compare(pack: Pack, table: pd.DataFrame, source: Path) -> dict[str, Any]:
     return {"utterances": len(pack.ids), "placed": len(matched), "split": split}
 
 
-def zero_not_finite(frames: FloatArray) -> tuple[FloatArray, int]:
-    """Replace values that are not finite, such as COVAREP's -inf, with 0; also return their number."""
-    bad: npt.NDArray[np.bool_] = ~np.isfinite(frames)
-    return (np.where(bad, np.float32(0), frames), int(bad.sum())) if bad.any() else (frames, 0)
-
-
 def import_pack(corpus: Path, source: Path, *, name: str = "", force: bool = False) -> list[FeatureSpec]:
     """Store all features in a pack as the sets ``<name>-text``, ``<name>-audio`` ...
 
@@ -401,11 +480,16 @@ def import_pack(corpus: Path, source: Path, *, name: str = "", force: bool = Fal
     Raises:
         Misuse: the pack is unsafe, has an unknown structure, or does not fit the table.
     """
+    name = name or re.sub(r"[^a-z0-9]+", "-", source.stem.lower()).strip("-")
+    check_name(f"{name}-vision")  # the longest
     table = read_table(corpus)
     ids = list(table["id"])
-    name = name or re.sub(r"[^a-z0-9]+", "-", source.stem.lower()).strip("-")
     pack = read_pack(source, table)
     counts = compare(pack, table, source)
+    for field_name, rows in pack.features.items():  # before the first is stored
+        widths = sorted({frames.shape[1] for frames in rows if frames.size})
+        if len(widths) > 1:
+            raise Misuse(f"{source}: its {field_name} features have several widths ({', '.join(map(str, widths[:5]))})")
     specs = []
     for field_name, rows in pack.features.items():
         finite = [zero_not_finite(frames) for frames in rows]
@@ -435,8 +519,8 @@ def import_pack(corpus: Path, source: Path, *, name: str = "", force: bool = Fal
 @click.command("pack", cls=Command)
 @table_option
 @click.option("--source", type=FILE, required=True, help="Pickle in one of the known structures (see README.md).")
-@click.option("--name", default="", help="Prefix of the names of the new sets [default: the name of the file].")
+@name_option("Prefix of the names of the new sets [default: the name of the file].")
 @force_option
-def main(table: Path, source: Path, name: str, force: bool) -> None:
+def main(table: Path, source: Path, name: str | None, force: bool) -> None:
     """Import the feature pickle of a paper: one set for each modality in it."""
-    import_pack(table, source, name=name, force=force)
+    import_pack(table, source, name=name or "", force=force)

@@ -7,6 +7,8 @@ so that no other code runs. Any other name stops the reading before anything is 
 
 from __future__ import annotations
 
+import gzip
+import io
 import math
 import pickle
 import re
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.imports.kinds import ADVICE, GZIP, PICKLE, file_kind, unpacked_limit
 from mer_bench.errors import Misuse
 
 DTYPE = re.compile(
@@ -129,22 +132,63 @@ class _Reader(pickle.Unpickler):
         return lambda *arguments: function(*arguments)
 
 
+#: begin of a refused name: how to go on with such a file
+CONVERT = {
+    "torch": "load it with torch.load(FILE, weights_only=True), call numpy() on the tensors and pickle the result",
+    "joblib": "load it with joblib.load and store the result with pickle.dump",
+    "pandas": "load it with pandas.read_pickle and store the values as numpy arrays (to_numpy)",
+    "scipy": "convert its matrices to numpy arrays (toarray)",
+    "": "convert it to those where it comes from",
+}
+
+
+def unpacked(path: Path) -> bytes | None:
+    """The content of a pickle that is compressed with gzip, or written in text mode with CRLF; None for other files.
+
+    Raises:
+        Misuse: it unpacks to more than any data do.
+    """
+    with path.open("rb") as file:
+        head = file.read(2)
+    if head == b"\x1f\x8b":
+        limit = unpacked_limit(path.stat().st_size)
+        with gzip.open(path) as file:
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise Misuse(f"{path} unpacks to more than {limit:,} bytes, which no features do; unpack it with gunzip")
+        return content
+    if head[:1] != b"\x80":  # protocol 0 consists of lines and has no null bytes
+        content = path.read_bytes()
+        if b"\0" not in content and 0 < content.count(b"\n") == content.count(b"\r\n"):
+            return content.replace(b"\r\n", b"\n")
+    return None
+
+
 def read_pickle(path: Path) -> Any:
     """Read a pickle of numpy arrays, numbers, text and Python's containers, written by Python 2 or 3.
+
+    It may be compressed with gzip. A pickle in protocol 0 may have the line ends of Windows.
 
     Raises:
         Misuse: the file is not a pickle, or names anything else. Nothing that it names is run or imported.
     """
+    kind = PICKLE
     try:
-        with path.open("rb") as file:
+        kind = file_kind(path)
+        content = unpacked(path)
+        with path.open("rb") if content is None else io.BytesIO(content) as file:
             return _Reader(file, encoding="latin1").load()
+    except Misuse:
+        raise
     except _Refused as error:
+        name = next(begin for begin in CONVERT if str(error).startswith(begin))
         raise Misuse(
             f"{path} is refused: its pickle calls for {error}, but only numpy arrays and Python's own containers are "
-            "supported; nothing of it was run"
+            f"supported; nothing of it was run; {CONVERT[name]}"
         ) from None
     except MemoryError:
         raise Misuse(f"{path} does not fit into this machine's memory") from None
     except Exception as error:  # a damaged pickle can raise any error: in a stack, a shape, a name, a codec
-        reason = " ".join(str(error).split())
-        raise Misuse(f"{path} is not a readable pickle: {type(error).__name__}: {reason}") from error
+        reason = " ".join(str(error).split())[:300]
+        other = "" if kind in (PICKLE, GZIP) else f"; it is {kind}: {ADVICE[kind]}"
+        raise Misuse(f"{path} is not a readable pickle: {type(error).__name__}: {reason}{other}") from error

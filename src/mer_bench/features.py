@@ -15,10 +15,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -297,43 +295,6 @@ def check_finite(features: FeatureSet, folder: Path) -> None:
             frame = chunk.start + int(np.argmin(finite))
             row = int(np.searchsorted(features.offsets, frame, side="right")) - 1
             raise Misuse(f"feature set {folder} holds NaN or infinite values at row {row} of its table")
-
-
-def import_sequences(source: Path, ids: Sequence[str]) -> list[npt.NDArray[Any]]:
-    """Read one sequence per id from existing files: a folder of ``<id>.npy``, or one npz.
-
-    An npz holds either one array per id, or ``ids`` [rows], ``values`` [frames, dim] and ``offsets`` [rows + 1].
-    A vector [dim] is one frame. An id that the source lacks, or whose array is empty, gets an array without frames: a
-    missing modality.
-
-    Raises:
-        Misuse: The source is unreadable or empty, or holds ids that the table lacks.
-    """
-    try:
-        if source.is_dir():
-            arrays = {path.stem: np.load(path, allow_pickle=False) for path in sorted(source.glob("*.npy"))}
-        else:
-            with source.open("rb") as file:
-                archive = np.load(file, allow_pickle=False)
-                if not isinstance(archive, np.lib.npyio.NpzFile):
-                    raise ValueError("it holds one array without ids; give an npz or a folder of npy files")
-                arrays = {name: archive[name] for name in archive.files}
-        if {"ids", "values", "offsets"} <= set(arrays):
-            bounds, values, names = pairwise(arrays["offsets"].tolist()), arrays["values"], arrays["ids"].tolist()
-            if len(set(names)) != len(names):
-                raise ValueError("it holds an id more than once")
-            arrays = {str(i): values[a:b] for i, (a, b) in zip(names, bounds, strict=True)}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise Misuse(f"cannot read features from {source}: {error}") from error
-    unknown_ids = sorted(set(arrays) - set(ids))
-    if unknown_ids or not arrays:
-        raise Misuse(
-            f"{source} holds {len(arrays)} sequences, {len(unknown_ids)} of them with ids that the table lacks"
-            + (f" (first: {unknown_ids[0]!r})" if unknown_ids else "")
-            + f"; the table's ids look like {ids[0]!r}"
-        )
-    found = (arrays.get(i, np.empty((0, 0), np.float32)) for i in ids)
-    return [np.atleast_2d(array)[: array.size] for array in found]  # an empty array, such as [1, 0], has no frames
 
 
 def _json(content: Mapping[str, Any]) -> str:
