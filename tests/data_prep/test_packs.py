@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import gzip
 import os
 import pickle
 import subprocess
@@ -17,6 +18,7 @@ from recordings import lengths, works, write_corpus
 
 from data_prep.corpora import iemocap
 from data_prep.imports import packs as import_pack
+from data_prep.imports import unpickle
 from data_prep.imports.unpickle import read_pickle
 from mer_bench.errors import Misuse
 from mer_bench.features import open_features, verify_features
@@ -232,6 +234,112 @@ def test_broken_or_forged_pickle_is_one_sentence(content: bytes, tmp_path: Path)
     with pytest.raises(Misuse, match="is not a readable pickle") as caught:
         read_pickle(path)
     assert "\n" not in str(caught.value)
+
+
+ALLOWED = {  # every name that a pickle may have; whoever adds one must explain why it cannot do harm
+    "numpy.dtype",
+    "numpy.ndarray",
+    "_codecs.encode",
+    "collections.OrderedDict",
+    "collections.defaultdict",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")),
+    *(
+        f"{module}.{name}"
+        for module in ("builtins", "__builtin__")
+        for name in ["bytes", "dict", "list", "tuple", "set", "frozenset", "int", "float", "complex", "bool", "str"]
+    ),
+}
+
+
+def test_allowed_names_are_these_and_no_others() -> None:
+    assert {".".join(name) for name in (*unpickle.CALLED, *unpickle.TYPES)} == ALLOWED
+    types = {type_ for type_ in unpickle.TYPES.values() if type_ is not None}
+    assert types == {
+        collections.OrderedDict,
+        collections.defaultdict,
+        *(dict, list, tuple, set, frozenset, int, float, complex, bool, str),
+    }
+    assert all(function.__module__ == unpickle.__name__ for function in unpickle.CALLED.values())
+
+
+@pytest.mark.parametrize("name", ["_reconstruct", "scalar"])
+def test_state_set_on_an_allowed_function_is_not_seen_by_the_next_pickle(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "pack.pkl"
+    state = b"}\x8c\x04evil\x8c\x01xs"  # {"evil": "x"}
+    named = b"\x80\x04\x8c\x16numpy._core.multiarray\x8c" + bytes([len(name)]) + name.encode() + b"\x93"
+    path.write_bytes(named + state + b"b.")  # BUILD: function.__dict__.update(state)
+    assert read_pickle(path).evil == "x"
+    path.write_bytes(named + b".")
+    assert not hasattr(read_pickle(path), "evil")
+    assert not any(hasattr(function, "evil") for function in unpickle.CALLED.values())
+
+
+@pytest.mark.parametrize("dtype", ["V8", "|V2", [("x", "f4")], "M8[s]", "m8[s]"])
+def test_types_without_numbers_are_refused(dtype: Any, tmp_path: Path) -> None:
+    path = tmp_path / "pack.pkl"
+    for value in (np.zeros(2, dtype), np.zeros(2, dtype)[0]):
+        path.write_bytes(pickle.dumps(value, 4))
+        with pytest.raises(Misuse, match=r"only numbers, strings and lists are supported|named fields"):
+            read_pickle(path)
+
+
+def test_gzip_is_read_and_a_bomb_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pack.pkl.gz"
+    path.write_bytes(gzip.compress(pickle.dumps({"a": np.arange(3)})))
+    assert read_pickle(path)["a"].tolist() == [0, 1, 2]
+    path.write_bytes(gzip.compress(pickle.dumps(Payload(os.getcwd))))
+    with pytest.raises(Misuse, match="is refused: its pickle calls for"):
+        read_pickle(path)
+    path.write_bytes(gzip.compress(pickle.dumps([1]))[:-6])
+    with pytest.raises(Misuse, match="is not a readable pickle: EOFError"):
+        read_pickle(path)
+    monkeypatch.setattr(unpickle, "unpacked_limit", lambda packed: 100 * packed)
+    path.write_bytes(gzip.compress(pickle.dumps(bytes(1_000_000))))
+    with pytest.raises(Misuse, match=r"unpacks to more than 1..,.00 bytes, which no features do"):
+        read_pickle(path)
+
+
+def test_pickle_in_text_mode_is_read_with_the_line_ends_of_windows(tmp_path: Path) -> None:
+    path = tmp_path / "pack.pkl"
+    value = {"Ses01": ["Excuse me.", 1, 2.5, None, True], "x": np.arange(6.0).reshape(2, 3), 3: ("a", [])}
+    path.write_bytes(pickle.dumps(value, 0).replace(b"\n", b"\r\n"))
+    found = read_pickle(path)
+    assert list(found) == list(value)
+    assert found["Ses01"] == value["Ses01"]
+    assert found["x"].tolist() == value["x"].tolist()
+    for protocol in range(1, 6):  # in which a text of this kind stays as it is
+        path.write_bytes(pickle.dumps(["a\r\nb"], protocol))
+        assert read_pickle(path) == ["a\r\nb"]
+
+
+def test_refusal_says_how_to_convert(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    joblib = pytest.importorskip("joblib")
+    path = tmp_path / "pack.pkl"
+    path.write_bytes(pickle.dumps({"a": torch.ones(2)}))
+    with pytest.raises(
+        Misuse, match=r"calls for torch.*nothing of it was run; load it with torch.load\(FILE, weights_"
+    ):
+        read_pickle(path)
+    torch.save({"a": torch.ones(2)}, path)
+    with pytest.raises(Misuse, match=r"is not a readable pickle: .*; it is a torch file: load it with torch.load"):
+        read_pickle(path)
+    joblib.dump({"a": np.ones(2)}, path)
+    with pytest.raises(Misuse, match=r"calls for joblib.*; load it with joblib.load and store"):
+        read_pickle(path)
+    joblib.dump({"a": np.ones(2)}, path, compress=3)
+    with pytest.raises(Misuse, match=r"it is zlib, as joblib.dump\(compress=...\) writes it: load it with joblib.load"):
+        read_pickle(path)
+    path.write_bytes(pickle.dumps(pd.Series([1.0])))
+    with pytest.raises(Misuse, match=r"calls for pandas.*; load it with pandas.read_pickle"):
+        read_pickle(path)
+    np.savez(path.with_suffix(".npz"), a=np.ones(2))
+    with pytest.raises(Misuse, match="it is an npz: python -m data_prep import reads it"):
+        read_pickle(path.with_suffix(".npz"))
+    path.write_text("<!doctype html><html>Sign in</html>")
+    with pytest.raises(Misuse, match="it is an HTML page instead of the file: download the file itself"):
+        read_pickle(path)
 
 
 # --- corpora and packs ------------------------------------------------------------------------------------------------
@@ -525,6 +633,106 @@ def test_incomplete_pack_is_one_sentence(sessions: Path, tmp_path: Path) -> None
     assert "is refused: its pickle calls for" in refused(sessions, write(tmp_path, [Payload(os.getcwd)]))
 
 
+MELD_CLASSES = {0: "neutral", 1: "surprise", 2: "fear", 3: "sadness", 4: "joy", 5: "disgust", 6: "anger"}
+IEMOCAP_CLASSES = {0: "hap", 1: "sad", 2: "neu", 3: "ang", 4: "exc", 5: "fru"}
+
+
+def test_integers_of_packs_mean_these_classes(friends: Path, sessions: Path, tmp_path: Path) -> None:
+    assert dict(enumerate(import_pack.MELD_LABELS)) == MELD_CLASSES
+    assert dict(enumerate(iemocap.COMMUNITY)) == IEMOCAP_CLASSES
+    pack = meld_pack()
+    number = {name: i for i, name in MELD_CLASSES.items()}
+    assert pack[2] == {
+        0: [number["joy"], number["neutral"]],
+        1038: [number["anger"]],
+        1039: [number["surprise"]],
+        1152: [number["disgust"]],
+        1153: [number["sadness"]],
+        1432: [number["fear"]],
+    }
+    assert "labels: 0 of 7 differ" in imported(friends, write(tmp_path, pack))
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (0, "train_dia0"),
+        (1038, "train_dia1038"),
+        (1039, "validation_dia0"),
+        (1152, "validation_dia113"),
+        (1153, "test_dia0"),
+        (1432, "test_dia279"),
+    ],
+)
+def test_dialogues_of_meld_packs_are_numbered_through_the_splits(number: int, name: str) -> None:
+    assert import_pack.meld_dialogue(number) == name
+
+
+def test_absent_labels_are_counted(friends: Path, tmp_path: Path) -> None:
+    pack = meld_pack()
+    pack[2][0][0], pack[2][1432][0] = None, float("nan")
+    output = imported(friends, write(tmp_path, pack), "--name", "p")
+    assert "labels: 0 of 7 differ from the table's, and 2 are absent; the table's are kept" in output
+    assert by_id(friends, "p-text") == EXPECTED_MELD
+
+
+def as_bytes(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {as_bytes(key): as_bytes(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return type(value)(map(as_bytes, value))
+    return value.encode("latin-1") if isinstance(value, str) else value
+
+
+def test_text_in_bytes_is_decoded_keys_included(sessions: Path, friends: Path, tmp_path: Path) -> None:
+    imported(sessions, write(tmp_path, as_bytes(iemocap_pack())), "--name", "p")
+    assert by_id(sessions, "p-text") == by_id(sessions, "p-vision") == EXPECTED
+    pack = mmsa_pack(aligned=False)
+    raw = {name.encode(): {key.encode(): value for key, value in part.items()} for name, part in pack.items()}
+    for part in raw.values():
+        part[b"id"] = np.char.encode(part[b"id"])
+        part[b"raw_text"] = np.array([text.encode("latin-1", "ignore") for text in part[b"raw_text"]], object)
+    imported(friends, write(tmp_path, raw), "--name", "m")
+    assert by_id(friends, "m-text") == shifted(EXPECTED_MELD, 1)
+    both = {**pack, b"train": pack["train"]}
+    assert "a key occurs as text and as bytes" in refused(write_again(friends), write(tmp_path, both))
+
+
+def write_again(table: Path) -> Path:
+    """The same corpus without feature sets."""
+    for spec in table.glob("*/spec.json"):
+        spec.unlink()
+    return table
+
+
+def test_dialogue_that_one_part_lacks_is_counted_before_it_is_dropped(friends: Path, tmp_path: Path) -> None:
+    for lacking in (2, 3, 6):  # labels, text, sentences
+        for empty in (False, True):
+            pack = meld_pack()
+            if empty:
+                pack[lacking][1038] = []
+            else:
+                del pack[lacking][1038]
+            message = refused(friends, write(tmp_path, pack))
+            assert "has 7 utterances, of which 6 are found in the table" in message
+
+
+def test_dialogue_in_two_splits_is_shown(friends: Path, tmp_path: Path) -> None:
+    pack = meld_pack()
+    pack[8].append(0)
+    assert "train and test: 2 of split train; train: 1 of split train" in imported(friends, write(tmp_path, pack))
+
+
+def test_nothing_is_stored_if_one_modality_is_wrong(friends: Path, tmp_path: Path) -> None:
+    pack = meld_pack()
+    pack[5][1432] = [np.ones(3, np.float32)]  # vision, the last
+    assert "its vision features have several widths (3, 6)" in refused(friends, write(tmp_path, pack))
+    pack[5][1432] = [np.array(["1", "2"])]
+    assert "an array has the type <U1, expected real numbers" in refused(friends, write(tmp_path, pack))
+    pack[5][1432] = [np.array([1j, 2])]
+    assert "an array has the type complex128" in refused(friends, write(tmp_path, pack))
+
+
 # --- dictionaries over splits -----------------------------------------------------------------------------------------
 
 TIME = 6
@@ -619,3 +827,55 @@ def test_split_dictionary_without_ids_is_refused(sessions: Path, tmp_path: Path)
     assert "'test' has 2 ids but 1 of audio" in refused(sessions, write(tmp_path, pack))
     pack = mmsa_pack(aligned=False)
     assert "of which 0 are found in the table" in refused(sessions, write(tmp_path, pack))
+
+
+@pytest.mark.parametrize(
+    ("names", "split"),
+    [
+        (["Train", "TRAIN", "training", " train "], "train"),
+        (["val", "Valid", "dev", "DEV", "validation", "Development"], "validation"),
+        (["Test", "testing"], "test"),
+    ],
+)
+def test_usual_names_of_a_split_are_known(friends: Path, tmp_path: Path, names: list[str], split: str) -> None:
+    usual = {"train": "train", "validation": "valid", "test": "test"}[split]
+    for name in names:
+        pack = {name if key == usual else key: part for key, part in mmsa_pack(aligned=False).items()}
+        output = imported(friends, write(tmp_path, pack), "--name", "m", "--force")
+        assert "7 of 7 utterances found in the table" in output
+        assert f"{split}: " in output
+        assert by_id(friends, "m-text") == shifted(EXPECTED_MELD, 1)
+
+
+def test_part_that_is_no_split_or_one_twice_is_refused(friends: Path, tmp_path: Path) -> None:
+    pack = mmsa_pack(aligned=False)
+    odd = {"fold1" if key == "train" else key: part for key, part in pack.items()}
+    assert "cannot be imported without loss: 'fold1' is not train, validation or test" in refused(
+        friends, write(tmp_path, odd)
+    )
+    twice = {**pack, "dev": pack["valid"]}
+    assert "cannot be imported without loss: valid and dev are one split" in refused(friends, write(tmp_path, twice))
+    imported(friends, write(tmp_path, {**pack, "vocabulary": {"hi": 1}}), "--name", "m")
+
+
+def test_modality_that_is_left_out_is_named(friends: Path, tmp_path: Path) -> None:
+    pack = mmsa_pack(aligned=False)
+    for part in pack.values():
+        part["visual"] = part.pop("vision")
+    del pack["test"]["audio"]
+    output = imported(friends, write(tmp_path, pack), "--name", "m")
+    assert "left out audio, visual: a modality is called text, audio or vision and is in every split" in output
+
+
+def test_id_twice_in_a_split_dictionary_is_refused(friends: Path, tmp_path: Path) -> None:
+    pack = mmsa_pack(aligned=False)
+    pack["train"]["id"][1] = pack["train"]["id"][0]
+    assert "holds 1 utterances more than once (first: 'train_dia0_utt0')" in refused(friends, write(tmp_path, pack))
+
+
+def test_absent_annotations_are_counted(friends: Path, tmp_path: Path) -> None:
+    pack = mmsa_pack(aligned=False)
+    for split, name in (("train", "train"), ("validation", "valid"), ("test", "test")):
+        pack[name]["annotations"] = [row[4].title() for row in MELD if row[0] == split]
+    pack["train"]["annotations"][0] = None
+    assert "labels: 0 of 7 differ from the table's, and 1 are absent" in imported(friends, write(tmp_path, pack))

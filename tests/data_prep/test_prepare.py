@@ -339,8 +339,8 @@ def test_own_features_are_imported(release: Path, tmp_path: Path, encoder: Path)
     assert "already done" in run(*command, source).output
     np.savez(tmp_path / "v.npz", ids=np.array(["stranger"]), x=np.ones((1, 5)), y=np.ones((2, 5)))
     assert "(first: 'stranger')" in refused(*command, tmp_path / "v.npz", "--key", "x")
-    assert "expected one vector" in refused(*command, tmp_path / "v.npz", "--key", "y")
-    assert "no array 'z'; it has ids, x, y" in refused(*command, tmp_path / "v.npz", "--key", "z")
+    assert "'y' has 2 rows for 1 ids" in refused(*command, tmp_path / "v.npz", "--key", "y")
+    assert "no array 'z'; it has 'ids', 'x', 'y'" in refused(*command, tmp_path / "v.npz", "--key", "z")
     (tmp_path / "no.npz").write_bytes(b"no archive")
     assert "cannot read features" in refused(*command, tmp_path / "no.npz", "--key", "x")
 
