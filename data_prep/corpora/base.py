@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import click
 import numpy as np
@@ -70,7 +69,7 @@ def find_npz(paths: Iterable[Path], arrays: set[str]) -> Path | None:
             with np.load(path, allow_pickle=False) as archive:
                 if arrays <= set(archive.files):
                     return path
-        except (OSError, ValueError, EOFError, BadZipFile):
+        except Exception:  # a file that is damaged or of another kind can raise errors of many types
             continue
     return None
 

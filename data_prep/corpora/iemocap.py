@@ -6,9 +6,10 @@ The licence of USC forbids passing on the corpus and everything derived from it,
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -57,14 +58,16 @@ def find_root(raw: Path) -> Path:
     return min((p.parents[2] for p in found), key=lambda p: (len(p.parts), p))
 
 
-def _lines(root: Path, folder: str) -> list[tuple[str, str]]:
-    """(session, line) of every text file in the given folder of each session's ``dialog`` folder."""
-    return [
-        (path.parents[2].name.removeprefix("Session"), line)
-        for path in sorted(root.glob(f"Session[1-5]/dialog/{folder}/*.txt"))
-        if not path.name.startswith(".")  # the release also holds macOS's ``._*`` files, which are not text
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-    ]
+def _lines(root: Path, folder: str) -> Iterator[tuple[str, str, str]]:
+    """(session, place for messages, line) of every text file in the given folder of each session's ``dialog``."""
+    for path in sorted(root.glob(f"Session[1-5]/dialog/{folder}/*.txt")):
+        if path.name.startswith("."):  # the release also holds macOS's ``._*`` files, which are not text
+            continue
+        content = path.read_bytes()
+        utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if utf_16 else "utf-8-sig", errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
+            yield path.parents[2].name.removeprefix("Session"), f"{path}, line {number}", line
 
 
 def utterances(root: Path, *, partial: bool = False) -> pd.DataFrame:
@@ -79,18 +82,27 @@ def utterances(root: Path, *, partial: bool = False) -> pd.DataFrame:
     """
     text: dict[str, str] = {}
     unmatched = 0
-    for _, line in _lines(root, "transcriptions"):
+    for _, place, line in _lines(root, "transcriptions"):
         match = TRANSCRIPT.match(line)
         if match:
-            text[match[1]] = match[2].strip()
+            if text.setdefault(match[1], match[2].strip()) != match[2].strip():
+                raise Misuse(f"{place}: {match[1]} has another transcript before; remove one of the two")
+        elif line.startswith("Ses"):
+            raise Misuse(f"{place}: {line[:80]!r} is no transcript; expected id [start-end]: text")
         else:
             unmatched += bool(line.strip())
     rows = []
-    for session, line in _lines(root, "EmoEvaluation"):
+    for session, place, line in _lines(root, "EmoEvaluation"):
         match = LABEL.match(line)
         if not match:
+            if line.startswith("["):  # as all lines of labels and no others
+                raise Misuse(f"{place}: {line[:80]!r} is no label; expected [start - end], id and emotion")
             continue
         start, end, utterance, emotion = match.groups()
+        if float(end) <= float(start):
+            raise Misuse(f"{place}: {utterance} ends at {end} s, but begins at {start} s")
+        if utterance[4] != session:
+            raise Misuse(f"{place}: {utterance} is not of session {session}; put the file into its session's folder")
         dialogue, number = utterance.rsplit("_", 1)
         rows.append(
             {
@@ -158,13 +170,13 @@ def write_community(corpus: Path, table: pd.DataFrame, pack: Path) -> Path:
     """
     try:
         dialogues = json.loads(pack.read_text(encoding="utf-8"))["dialogues"].values()
-        label = {
-            str(utterance): COMMUNITY[number]
-            for dialogue in dialogues
-            for utterance, number in zip(dialogue["utt"], dialogue["label"], strict=True)
-        }
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        pairs = [pair for d in dialogues for pair in zip(d["utt"], d["label"], strict=True)]
+        name_of = dict(enumerate(COMMUNITY))  # a list would take -1 for the last
+        label = {str(utterance): name_of[number] for utterance, number in pairs}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Misuse(f"{pack} is not a file of six-class dialogues: {type(error).__name__}: {error}") from error
+    if len(label) != len(pairs):
+        raise Misuse(f"{pack} holds {len(pairs) - len(label):,} utterances more than once")
     absent = sorted(set(label) - set(table["id"]))
     if absent:
         raise Misuse(f"{pack} holds {len(absent):,} utterances that the table lacks (first: {absent[0]!r})")

@@ -76,18 +76,32 @@ def find_csv(raw: Path, split: str) -> Path:
     return found[0]
 
 
+def clip_folders(split: str) -> list[tuple[str, str]]:
+    """Folders that may hold a split's clips, and their suffix, best first: the films, or sounds extracted from them."""
+    release, folder, _ = SPLITS[split]
+    sounds = dict.fromkeys((folder, f"{folder}_wav", f"{release}_splits_wav"))
+    return [(folder, ".mp4"), *((name, ".wav") for name in sounds)]
+
+
+def find_clips(media: Path, split: str) -> tuple[str, str]:
+    """The folder in ``media`` with a split's clips, and their suffix; if there are none, those of the release."""
+    folders = clip_folders(split)
+    return next(((name, end) for name, end in folders if any((media / name).glob(f"dia*_utt*{end}"))), folders[0])
+
+
 def find_media(raw: Path) -> Path:
-    """The folder that contains most of the official clip folders, or else the folder of the training CSV."""
-    names = [folder for _, folder, _ in SPLITS.values()]
-    found = Counter(p.parent for name in names for p in raw.rglob(name) if p.is_dir() and "__MACOSX" not in p.parts)
+    """The folder that contains most of the clip folders, or else the folder of the training CSV."""
+    names = {folder for split in SPLITS for folder, _ in clip_folders(split)}
+    found = Counter(p.parent for p in raw.rglob("*") if p.name in names and p.is_dir() and "__MACOSX" not in p.parts)
     return max(sorted(found), key=found.__getitem__) if found else find_csv(raw, "train").parent
 
 
 def report_clips(table: pd.DataFrame, media: Path) -> None:
     """Print which clips are missing (and how many of these are known defects), are empty, or belong to no utterance."""
-    for split, (_, folder, _) in SPLITS.items():
+    for split in SPLITS:
+        folder, suffix = find_clips(media, split)
         rows = table[table["split"] == split]
-        sizes = {p.name: p.stat().st_size for p in (media / folder).glob("dia*_utt*.mp4") if p.is_file()}
+        sizes = {p.name: p.stat().st_size for p in (media / folder).glob(f"dia*_utt*{suffix}") if p.is_file()}
         names = rows["media"].str.rpartition("/")[2]
         absent = rows.loc[~names.isin(list(sizes)), "id"]
         if sizes and len(absent):
@@ -96,7 +110,7 @@ def report_clips(table: pd.DataFrame, media: Path) -> None:
             counts = f"{len(absent):,} of {len(rows):,} {split} clips are missing, {len(known)} of them known defects"
             click.echo(f"clips: {counts}: {ids}", err=True)
         elif not sizes:
-            click.echo(f"clips: there is no {folder}/*.mp4 in {media}", err=True)
+            click.echo(f"clips: there is no {folder}/*{suffix} in {media}", err=True)
         unknown_clips = sorted(set(sizes) - set(names))
         if unknown_clips:
             click.echo(f"clips: {len(unknown_clips):,} files of {folder} belong to no row (first: {unknown_clips[0]})")
@@ -111,13 +125,16 @@ def read_split(raw: Path, split: str) -> pd.DataFrame:
         Misuse: the file is absent, lacks a column, or holds a label that MELD does not have.
     """
     path = find_csv(raw, split)
-    text = decode_bytes(path.read_bytes())  # if it is cp1252, repair() corrects what Latin-1 decodes wrongly
     try:
+        text = decode_bytes(path.read_bytes())  # if it is cp1252, repair() corrects what Latin-1 decodes wrongly
         rows = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
         absent = [column for column in COLUMNS if column not in rows]
         if absent:
             raise ValueError(f"it has no column {absent[0]}")
         for column in ("Dialogue_ID", "Utterance_ID"):
+            odd = rows.loc[~rows[column].str.fullmatch(r" *[0-9]{1,6} *"), column]
+            if len(odd):
+                raise ValueError(f"its {column} {odd.iloc[0]!r} in row {odd.index[0] + 1} is no number from 0 on")
             rows[column] = rows[column].astype(int)
     except ValueError as error:  # pandas' parser errors are ValueErrors
         raise Misuse(f"{path} is not an official MELD file: {error}") from error
@@ -150,7 +167,9 @@ def utterances(raw: Path, *, partial: bool = False) -> tuple[pd.DataFrame, pd.Da
         Misuse: a file is absent or is not an official MELD file, or the counts are wrong.
     """
     parts = []
-    for split, (_, folder, _) in SPLITS.items():
+    media = find_media(raw)
+    for split in SPLITS:
+        folder, suffix = find_clips(media, split)
         rows = read_split(raw, split)
         clip = "dia" + rows["Dialogue_ID"].astype(str) + "_utt" + rows["Utterance_ID"].astype(str)
         parts.append(
@@ -166,7 +185,7 @@ def utterances(raw: Path, *, partial: bool = False) -> tuple[pd.DataFrame, pd.Da
                     "text": rows["Utterance"],
                     "emotion": rows["Emotion"],
                     "split": split,
-                    "media": f"{folder}/" + clip + ".mp4",
+                    "media": f"{folder}/" + clip + suffix,
                     "sentiment": rows["Sentiment"],
                     "repaired": rows["repaired"],
                 }

@@ -14,14 +14,13 @@ import re
 from collections import Counter
 from itertools import pairwise, product
 from pathlib import Path
-from zipfile import BadZipFile
 
 import click
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.corpora.base import find_npz, fingerprint, report_reasons, report_subset, shallowest_first
+from data_prep.corpora.base import check_offsets, find_npz, fingerprint, report_reasons, report_subset, shallowest_first
 from mer_bench.errors import Misuse
 from mer_bench.files import sha256
 
@@ -165,13 +164,16 @@ def read_landmark_archive(raw: Path) -> dict[str, npt.NDArray[np.int16]]:
         return {}
     try:
         with np.load(path, allow_pickle=False) as archive:
-            clips, offsets, xy = archive["clip"], archive["offset"], archive["xy"]
-        if xy.shape != (offsets[-1], 68, 2) or len(offsets) != len(clips) + 1:
-            raise ValueError(f"the shapes clip {clips.shape}, offset {offsets.shape} and xy {xy.shape} do not fit")
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise Misuse(f"cannot read landmarks from {path}: {error}") from error
+            clips, xy = archive["clip"], archive["xy"]
+            offsets = check_offsets(archive["offset"], clips.size, len(xy))
+        if xy.shape[1:] != (68, 2) or xy.dtype.kind not in "iuf" or clips.ndim != 1:
+            raise ValueError(f"clip has the shape {clips.shape} and xy the shape {xy.shape}, expected [frames, 68, 2]")
+        if len(set(clips.tolist())) != len(clips):
+            raise ValueError("it holds a clip more than once")
+    except Exception as error:  # a damaged npz can raise errors of many types
+        raise Misuse(f"cannot read landmarks from {path}: {' '.join(str(error).split())}") from error
     names = (NAME.fullmatch(str(clip)) for clip in clips)
-    spans = zip(names, pairwise(offsets.tolist()), strict=True)
+    spans = zip(names, pairwise(offsets), strict=True)
     return {f"01{name[3]}": xy[start:stop] for name, (start, stop) in spans if name and name[2] == "01"}
 
 

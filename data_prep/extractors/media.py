@@ -81,13 +81,36 @@ def _read_sound_file(path: Path, start: float, end: float | None) -> tuple[Float
     """(samples [samples, channels], rate) of a wav or flac."""
     import soundfile
 
+    stated, present = _data_chunk(path)
+    if present < stated:  # soundfile would read the rest without a word
+        raise Unreadable(f"it is truncated: its header states {stated:,} bytes of sound, and it has {present:,}")
     try:
         with soundfile.SoundFile(path) as file:
             first, stop = _bounds(file.samplerate, file.frames, start, end)
             file.seek(min(first, file.frames))
-            return file.read(max(stop - first, 0), dtype="float32", always_2d=True), file.samplerate
+            samples = file.read(max(stop - first, 0), dtype="float32", always_2d=True)
+            if len(samples) < stop - first:
+                raise Unreadable(f"it is truncated: {len(samples):,} of {stop - first:,} samples can be read")
+            return samples, file.samplerate
     except soundfile.LibsndfileError as error:
         raise Unreadable(f"it is not a readable {path.suffix[1:]} file: {error.error_string}") from error
+
+
+def _data_chunk(path: Path) -> tuple[int, int]:
+    """Bytes in the data chunk of a wav as its header states and as the file has; (0, 0) for other files.
+
+    Programs that write into a pipe do not know the length; they state about 2 or 4 GiB, which counts as not stated.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return 0, 0
+        file.seek(12)
+        while len(header := file.read(8)) == 8:
+            size = int.from_bytes(header[4:], "little")
+            if header[:4] == b"data":
+                return (size, path.stat().st_size - file.tell()) if size < 0x7FFF0000 else (0, 0)
+            file.seek(size + size % 2, 1)
+    return 0, 0
 
 
 def _read_container(path: Path, start: float, end: float | None) -> tuple[FloatArray, int]:

@@ -245,8 +245,8 @@ def by_format(names: Sequence[str], pattern: str, table: pd.DataFrame) -> dict[s
         values = {field: str(row[field]) for field in FIELDS if field != "utterance"}
         values["utterance"] = identity.removeprefix(dialogue).lstrip("_").removeprefix("utt")
         values["dialogue"] = dialogue.removeprefix(f"{split}_").removeprefix("dia")
-        folders = (meld.SPLITS[split][1],) if split in meld.SPLITS else ()
-        for name in (*SPLIT_NAMES.get(split, (split,)), *folders) if "split" in fields else (split,):
+        folders = [folder for folder, _ in meld.clip_folders(split)] if split in meld.SPLITS else []
+        for name in {*SPLIT_NAMES.get(split, (split,)), *folders} if "split" in fields else (split,):
             rows_of.setdefault(pattern.format(**values | {"split": name}), []).append(identity)
     several = [name for name in names if len(rows_of.get(name, ())) > 1]
     if several:

@@ -33,7 +33,7 @@ def prepare(
     media = find_media(raw)
     if any((media / clip).is_file() for clip in table["media"]):
         report_clips(table, media)
-    clips = "clips (train_splits/*.mp4 ...)"
+    clips = "clips (train_splits/*.mp4 or train_splits_wav/*.wav ...)"
     extract_mfcc_if_found(corpus, media, table["media"], clips, backend=backend, force=force)
     extract_text_sets(corpus, force=force, **text)
     return corpus

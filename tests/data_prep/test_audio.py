@@ -134,6 +134,49 @@ def test_a_bad_file_has_a_clear_reason(tmp_path: Path, kind: str, reason: str) -
     assert str(tmp_path) not in str(caught.value)
 
 
+def wav_with(path: Path, stated: int | None = None, *, left: float = 1.0) -> Path:
+    """A second of sound, of which only a part is left, with another length in the header."""
+    soundfile.write(path, tone(1.0, 16_000), 16_000)
+    content = path.read_bytes()
+    if stated is not None:
+        content = content[:40] + stated.to_bytes(4, "little") + content[44:]
+    path.write_bytes(content[: 44 + round(left * 32_000)])
+    return path
+
+
+@pytest.mark.parametrize("left", [0.99995, 0.9, 0.5, 0.001])
+def test_a_wav_that_was_cut_is_a_defect(tmp_path: Path, left: float) -> None:
+    present = round(left * 32_000)
+    with pytest.raises(Unreadable, match=f"states 32,000 bytes of sound, and it has {present:,}$"):
+        media.load_audio(wav_with(tmp_path / "a.wav", left=left))
+    with pytest.raises(Unreadable, match="it is truncated"):  # wherever the span is that is asked for
+        media.load_audio(tmp_path / "a.wav", end=0.001)
+
+
+@pytest.mark.parametrize("stated", [0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFF - 36])
+def test_a_wav_from_a_pipe_states_no_length(tmp_path: Path, stated: int) -> None:
+    assert len(media.load_audio(wav_with(tmp_path / "a.wav", stated))) == 16_000
+
+
+def test_a_wav_with_other_chunks_and_a_comment_at_its_end_is_whole(tmp_path: Path) -> None:
+    content = wav_with(tmp_path / "a.wav").read_bytes()
+    extra = b"LIST\x05\x00\x00\x00abcde\x00"  # of odd length, hence padded
+    (tmp_path / "a.wav").write_bytes(content[:36] + extra + content[36:] + extra)
+    assert len(media.load_audio(tmp_path / "a.wav")) == 16_000
+    (tmp_path / "a.wav").write_bytes(content[:36] + extra + content[36:-2])
+    with pytest.raises(Unreadable, match="it is truncated"):
+        media.load_audio(tmp_path / "a.wav")
+
+
+def test_a_flac_that_was_cut_is_a_defect(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
+    content = (tmp_path / "a.flac").read_bytes()
+    for left in (0.9, 0.5, 0.1):
+        (tmp_path / "a.flac").write_bytes(content[: round(left * len(content))])
+        with pytest.raises(Unreadable, match=r"it is not a readable flac file|it is truncated"):
+            media.load_audio(tmp_path / "a.flac")
+
+
 @pytest.mark.parametrize("name", ["a.wav", "a.avi"])
 def test_a_file_that_is_too_long_is_not_read_completely(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

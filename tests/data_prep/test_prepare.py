@@ -123,6 +123,29 @@ def test_landmarks_from_csv_equal_those_from_npz(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[0], found[1])
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"offset": [1, 3, 7]}, "its offsets begin with 1 instead of 0"),
+        ({"offset": [0, 8, 7]}, "its offsets fall from 8 to 7"),
+        ({"offset": [0, 3, 6]}, "its offsets end with 6, but it has 7 frames"),
+        ({"offset": [0.0, 2.5, 7]}, "its offsets are not whole numbers"),
+        ({"offset": []}, "it has 0 offsets for 2 utterances"),
+        ({"offset": [0, 7]}, "it has 2 offsets for 2 utterances"),
+        ({"clip": [f"02-{ACTOR_01[0]}"] * 2}, "it holds a clip more than once"),
+        ({"xy": np.zeros((7, 2, 68))}, "expected [frames, 68, 2]"),
+        ({"xy": np.full((7, 68, 2), "1")}, "expected [frames, 68, 2]"),
+    ],
+)
+def test_wrong_landmark_archive_is_one_sentence(actor: Path, changes: dict[str, object], reason: str) -> None:
+    with np.load(actor / "marks.npz") as archive:
+        content = dict(archive)
+    np.savez(actor / "marks.npz", **{**content, **{name: np.asarray(value) for name, value in changes.items()}})
+    message = refused("ravdess", "--raw", actor, "--partial")
+    assert f"cannot read landmarks from {actor / 'marks.npz'}: " in message
+    assert reason in message
+
+
 def test_landmarks_do_not_depend_on_position_and_size() -> None:
     xy = np.random.default_rng(0).uniform(100, 600, (20, 68, 2))
     plain = landmarks.normalise(xy)
@@ -193,6 +216,53 @@ def test_iemocap_table(release: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "1 utterances have none, 2 lines belong to no utterance" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("line_end", ["\r\n", "\r", "\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_iemocap_in_any_line_ends_and_with_a_mark_at_the_beginning(release: Path, encoding: str, line_end: str) -> None:
+    root = iemocap.find_root(release)
+    expected = iemocap.utterances(root)
+    for path in root.glob("Session*/dialog/*/Ses*.txt"):
+        lines = [line for line in path.read_text().splitlines() if line.startswith(("[", "Ses"))]  # from the first on
+        path.write_bytes((line_end.join(lines)).encode(encoding))
+    pd.testing.assert_frame_equal(iemocap.utterances(root), expected)
+
+
+FIRST = "[6.0000 - 7.0000]\tSes01F_impro01_F000\tneu\t"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("[6.0000", "[six", "'[six - 7.0000]\\tSes01F_impro01_F000\\tneu\\t"),
+        ("[6.0000", "[-6.0000", "is no label; expected [start - end], id and emotion"),
+        ("7.0000]", "nan]", "is no label"),
+        ("7.0000]", "5.0000]", "Ses01F_impro01_F000 ends at 5.0000 s, but begins at 6.0000 s"),
+        ("7.0000]", "6.0000]", "Ses01F_impro01_F000 ends at 6.0000 s, but begins at 6.0000 s"),
+        ("_F000\tneu", "_F000\tneutral", "is no label"),
+        ("Ses01F_impro01_F000", "Ses02F_impro01_F000", "Ses02F_impro01_F000 is not of session 1"),
+    ],
+)
+def test_wrong_line_of_iemocap_is_named(release: Path, old: str, new: str, reason: str) -> None:
+    (path,) = release.rglob("EmoEvaluation/Ses01F_impro01.txt")
+    text = path.read_text()
+    assert FIRST in text
+    path.write_text(text.replace(FIRST, FIRST.replace(old, new)))
+    message = refused("iemocap", "--raw", release, "--partial")
+    assert f"{path}, line 3: " in message
+    assert reason in message
+
+
+def test_wrong_transcript_of_iemocap_is_named(release: Path) -> None:
+    (path,) = release.rglob("transcriptions/Ses01F_impro01.txt")
+    text = path.read_text()
+    path.write_text(text.replace("[006.0000-007.0000]", "[six-007.0000]"))
+    assert f"{path}, line 2: 'Ses01F_impro01_F000 [six-007.0000]: Excuse me.' is no transcript" in refused(
+        "iemocap", "--raw", release, "--partial"
+    )
+    path.write_text(text + "Ses01F_impro01_F000 [006.0000-007.0000]: Another.\n")
+    assert "Ses01F_impro01_F000 has another transcript before" in refused("iemocap", "--raw", release, "--partial")
+
+
 def test_iemocap_counts_are_those_of_the_release() -> None:
     assert sum(iemocap.COUNTS.values()) == 10_039
     assert sum(iemocap.COUNTS[code] for code in iemocap.COMMUNITY) == 7380
@@ -224,7 +294,10 @@ def test_bad_iemocap_is_one_sentence(release: Path, tmp_path: Path, monkeypatch:
     for content, complaint in (
         ("[]", "not a file of six-class dialogues"),
         ('{"dialogues": {"d": {"utt": ["a"], "label": [9]}}}', "not a file of six-class dialogues"),
+        ('{"dialogues": {"d": {"utt": ["a"], "label": [-1]}}}', "not a file of six-class dialogues"),
         ('{"dialogues": {"d": {"utt": ["a"], "label": [0]}}}', "that the table lacks (first: 'a')"),
+        ('{"dialogues": {"d": {"utt": ["a", "a"], "label": [0, 1]}}}', "holds 1 utterances more than once"),
+        ("[" * 100_000, "not a file of six-class dialogues"),
         ('{"dialogues": {}}', "holds 0 utterances"),
     ):
         pack.write_text(content)
@@ -287,6 +360,66 @@ def test_meld_in_cp1252_is_read(friends: Path) -> None:
     path = friends / "MELD.Raw" / "train_sent_emo.csv"
     path.write_bytes(path.read_text(encoding="utf-8").replace("\x92", "’").encode("cp1252"))
     assert meld.read_split(friends, "train")["Utterance"][0] == "I’m, None"
+
+
+@pytest.mark.parametrize(("encoding", "iconv"), [("gbk", "GBK"), ("mac_roman", "MACINTOSH"), ("utf-16", "UTF-16")])
+def test_meld_in_another_encoding_is_refused_with_the_one_to_try(friends: Path, encoding: str, iconv: str) -> None:
+    path = friends / "MELD.Raw" / "train_sent_emo.csv"
+    text = path.read_text(encoding="utf-8").replace("I\x92m, None", "I’m “so” sure… no – yes")
+    path.write_bytes(text.encode(encoding, "replace"))
+    message = refused("meld", "--raw", friends, "--partial")
+    assert f"its encoding is {encoding} and not UTF-8; convert it: iconv -f {iconv} -t UTF-8" in message
+    path.write_bytes(text.encode("cp1252"))
+    assert meld.read_split(friends, "train")["Utterance"][0] == "I’m “so” sure… no – yes"
+    path.write_bytes(text.replace("I’m “so” sure…", "café").encode("latin-1", "replace"))
+    assert meld.read_split(friends, "train")["Utterance"][0].startswith("café")
+
+
+@pytest.mark.parametrize("number", ["x", "-1", "1.0", "", "1_0", "٣", "9" * 30, "nan"])
+@pytest.mark.parametrize("column", ["Dialogue_ID", "Utterance_ID"])
+def test_number_of_meld_that_is_none_is_named(friends: Path, column: str, number: str) -> None:
+    path = friends / "MELD.Raw" / "dev_sent_emo.csv"
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    rows.loc[1, column] = number
+    rows.to_csv(path, index=False)
+    message = refused("meld", "--raw", friends, "--partial")
+    assert f"{path} is not an official MELD file: its {column} {number!r} in row 2 is no number from 0 on" in message
+
+
+WAV_FOLDERS = {
+    "_wav": ("train_splits_wav", "dev_splits_wav", "test_splits_wav"),
+    "release_wav": ("train_splits_wav", "dev_splits_complete_wav", "output_repeated_splits_test_wav"),
+    "same": ("train_splits", "dev_splits_complete", "output_repeated_splits_test"),
+}
+
+
+@pytest.mark.parametrize("names", list(WAV_FOLDERS))
+def test_meld_is_prepared_from_sounds(
+    friends: Path, tmp_path: Path, names: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_prep.prepare.common.extract_text", lambda *_, **__: None)
+    folders = WAV_FOLDERS[names]
+    for folder in folders:
+        save_wav(friends / "sound" / folder / "dia0_utt1.wav", SOUND)
+    save_wav(friends / "sound" / folders[1] / "dia12_utt0.wav", SOUND)
+    output = works("meld", "--raw", friends, "--out", tmp_path / "data", "--partial")
+    table = read_table(tmp_path / "data" / "meld")
+    assert table["media"].tolist()[:3] == [f"{folders[0]}/dia{d}_utt{u}.wav" for d, u in ((0, 1), (0, 3), (12, 0))]
+    assert table["media"].tolist()[-1] == f"{folders[2]}/dia12_utt0.wav"
+    assert lengths(tmp_path / "data" / "meld" / "mfcc") == [13, 0, 0, 13, 0, 13, 13, 0, 0]
+    assert "clips: 2 of 3 train clips are missing" in output
+
+
+def test_films_of_meld_are_preferred_to_sounds(friends: Path, tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        save_wav(friends / "MELD.Raw" / f"{split}_splits_wav" / "dia0_utt1.wav", SOUND)
+    write_files(friends / "MELD.Raw" / "train_splits", {"dia0_utt1.mp4": b"a film"})
+    table, _ = meld.utterances(friends, partial=True)
+    assert [media.partition("/")[0] for media in table["media"][::3]] == [
+        "train_splits",
+        "dev_splits_wav",
+        "output_repeated_splits_test",
+    ]
 
 
 def test_bad_meld_is_one_sentence(friends: Path, tmp_path: Path) -> None:
