@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from data_prep.corpora.archives import parse_size
 from data_prep.extract import Incomplete, check_name
 from mer_bench.errors import Misuse
 
@@ -49,6 +50,14 @@ def name_option(help: str, *, required: bool = False) -> Callable[[F], F]:
     return click.option("--name", callback=check, required=required, help=help)
 
 
+def read_size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """The callback of an option that is a number of bytes."""
+    try:
+        return None if value is None else parse_size(value)
+    except Misuse as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
 def run_options(command: F) -> F:
     """Add the options of :func:`data_prep.extract.extract`: ``--workers``, ``--strict`` and ``--force``."""
     return workers_option(strict_option(force_option(command)))
@@ -67,6 +76,13 @@ unpack_option = click.option(
     "--unpack",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder to unpack archives into, if nothing should be written to RAW [default: RAW/unpacked].",
+)
+max_unpacked_option = click.option(
+    "--max-unpacked",
+    "max_unpacked",
+    metavar="SIZE",
+    callback=read_size,
+    help="Bytes that unpacking may write, such as 200GiB [default: 4 times the size of the release].",
 )
 out_option = click.option(
     "--out",

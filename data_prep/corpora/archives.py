@@ -1,15 +1,19 @@
-"""Unpacking of the zips and tarballs in which the corpora are distributed: safe, only once, and resumable."""
+"""Unpacking of the zips and tarballs in which the corpora are distributed: safe, only once, and resumable.
+
+What unpacking may write is limited, because a few megabytes of an archive can unpack to a full disk. The limit is a
+multiple of the release's known size. Bytes are counted as they are written, whatever the archive states.
+"""
 
 from __future__ import annotations
 
 import gzip
 import re
-import shutil
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from stat import S_ISLNK
@@ -21,10 +25,60 @@ from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 
 FOLDER = "unpacked"
+BLOCK = 4096  #: bytes that even an empty file takes
+TIMES = 4  #: a corpus may take this many times the size of its release, which includes the archives in archives
+UNITS = {
+    "": 1,
+    **{f"{p}B": 1000**i for i, p in enumerate("kMGT", 1)},
+    **{f"{p}iB": 1024**i for i, p in enumerate("KMGT", 1)},
+}
 Member = tuple[str, int, Callable[[], IO[bytes] | None]]  #: name, size in bytes, function that opens it
 
 
-def unpack_all(raw: Path, names: re.Pattern[str], folder: Path | None = None) -> Path:
+class TooLarge(Exception):
+    """An archive would unpack to more than is allowed."""
+
+
+@dataclass
+class Allowance:
+    """The bytes that unpacking may write.
+
+    Args:
+        total: Bytes that all files together may have; a quarter of them is the limit of one file.
+        written: Bytes so far.
+    """
+
+    total: int
+    written: int = 0
+
+    def check(self, of_file: int, more: int = 0) -> None:
+        """Check the size of one file, and that of all files with ``more`` bytes.
+
+        Raises:
+            TooLarge: it is more than is allowed.
+        """
+        for size, limit, what in (
+            (of_file, self.total // TIMES, "one file"),
+            (self.written + more, self.total, "its content"),
+        ):
+            if size > limit:
+                raise TooLarge(f"{what} would take more than {limit:,} bytes")
+
+
+def parse_size(text: str) -> int:
+    """``200GiB`` or ``5 GB`` in bytes.
+
+    Raises:
+        Misuse: the text is no size.
+    """
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?) *([A-Za-z]*)", text.strip(), re.ASCII)
+    units = {name.lower(): factor for name, factor in UNITS.items()}
+    if not match or match[2].lower() not in units or not float(match[1]):
+        raise Misuse(f"{text!r} is no size; give bytes or a number with {', '.join(filter(None, UNITS))}, as in 200GiB")
+    return round(float(match[1]) * units[match[2].lower()])
+
+
+def unpack_all(raw: Path, names: re.Pattern[str], folder: Path | None = None, *, limit: int) -> Path:
     """Unpack every archive below ``raw`` whose file name matches ``names``; return the folder to read the corpus from.
 
     Archives inside these archives are unpacked as well and then removed. A file that already exists below ``raw``, in a
@@ -34,10 +88,12 @@ def unpack_all(raw: Path, names: re.Pattern[str], folder: Path | None = None) ->
         raw: Folder of the corpus as it was obtained.
         names: Regular expression for whole file names.
         folder: Folder to unpack into, by default ``raw/unpacked``. If it is not below ``raw``, it is returned.
+        limit: Bytes that may be written in all; one file may have a quarter of them.
 
     Raises:
-        Misuse: an archive is damaged or unsafe, or the disk is full.
+        Misuse: an archive is damaged, unsafe or too large, or the disk is full.
     """
+    allowance = Allowance(limit)
     target = folder or raw / FOLDER
     seen: set[Path] = set()
     while found := sorted(
@@ -47,7 +103,7 @@ def unpack_all(raw: Path, names: re.Pattern[str], folder: Path | None = None) ->
         present = {key for path in raw.rglob("*") if path.is_file() for key in file_keys(path, path.stat().st_size)}
         for archive in found:
             inner = target in archive.parents
-            unpack(archive, archive.parent if inner else target, present)
+            unpack(archive, archive.parent if inner else target, allowance, present)
             seen.add(archive)
             if inner:
                 archive.unlink()
@@ -69,7 +125,7 @@ def is_macos_metadata(name: PurePosixPath) -> bool:
     return name.name.startswith("._") or name.name == ".DS_Store" or "__MACOSX" in name.parts
 
 
-def unpack(archive: Path, folder: Path, present: Collection[tuple[str, str, int]] = ()) -> None:
+def unpack(archive: Path, folder: Path, allowance: Allowance, present: Collection[tuple[str, str, int]] = ()) -> None:
     """Unpack one archive into ``folder``, unless a marker file says that this has been done.
 
     Each file gets its name only when it is complete, so an existing file of the right size need not be written again.
@@ -77,10 +133,12 @@ def unpack(archive: Path, folder: Path, present: Collection[tuple[str, str, int]
     Args:
         archive: A zip, or a tarball compressed with gzip.
         folder: Folder to unpack into; created if it does not exist.
+        allowance: What may be written; it is reduced.
         present: Keys of files that already exist elsewhere, see :func:`file_keys`.
 
     Raises:
-        Misuse: the archive is damaged, or one of its members is a link, a device or has a path outside ``folder``.
+        Misuse: the archive is damaged or too large, or one of its members is a link, a device or has a path outside
+            ``folder``.
     """
     marker = folder / f".{archive.name}.done"
     size = f"{archive.stat().st_size}\n"
@@ -99,9 +157,15 @@ def unpack(archive: Path, folder: Path, present: Collection[tuple[str, str, int]
                 target = folder / path
                 complete = target.is_file() and target.stat().st_size == length
                 if not complete and file_keys(path, length)[0] not in present:
-                    write_member(target, length, read)
+                    allowance.check(length, length)  # what the archive states, before the work
+                    write_member(target, length, read, allowance)
                     written += 1
                 bar.update(max(0, file.tell() - bar.n))
+    except TooLarge as error:
+        raise Misuse(
+            f"{archive} is refused: {error} (at {name!r}), far more than the release has; if you trust it, allow more "
+            "with --max-unpacked, such as 200GiB"
+        ) from error
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Misuse(f"{archive} is damaged or incomplete ({reason}): download it again") from error
@@ -157,16 +221,24 @@ def safe_path(name: str, archive: Path) -> Path:
     return Path(*path.parts)
 
 
-def write_member(target: Path, length: int, read: Callable[[], IO[bytes] | None]) -> None:
-    """Write one member to a temporary file beside ``target`` and rename that to ``target`` when it is complete."""
+def write_member(target: Path, length: int, read: Callable[[], IO[bytes] | None], allowance: Allowance) -> None:
+    """Write one member to a temporary file beside ``target`` and rename that to ``target`` when it is complete.
+
+    Raises:
+        TooLarge: the bytes that the member really has are more than is allowed.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.part")
     source = read()
     if source is None:
         raise EOFError(f"{target.name} has no content")
+    allowance.written += BLOCK
     try:
         with closing(source), temporary.open("wb") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
+            while part := source.read(1 << 20):
+                allowance.written += len(part)
+                allowance.check(file.tell() + len(part))
+                file.write(part)
         if temporary.stat().st_size != length:
             raise EOFError(f"{target.name} has {temporary.stat().st_size} of {length} bytes")
         temporary.replace(target)

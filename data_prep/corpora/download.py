@@ -18,9 +18,9 @@ from typing import Any
 
 import click
 
-from data_prep.cli import Command
+from data_prep.cli import Command, max_unpacked_option
 from data_prep.corpora import meld, ravdess
-from data_prep.corpora.archives import unpack_all
+from data_prep.corpora.archives import TIMES, unpack_all
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 
@@ -218,7 +218,9 @@ def check_disk_space(files: Sequence[Remote], folder: Path) -> None:
         raise Misuse(f"{2 * missing / 1e9:.1f} GB are needed below {folder}, and the disk has {free / 1e9:.1f} GB left")
 
 
-def download(dataset: str, folder: Path, *, only: Sequence[str] = (), unpack: bool = True) -> list[Path]:
+def download(
+    dataset: str, folder: Path, *, only: Sequence[str] = (), unpack: bool = True, max_unpacked: int | None = None
+) -> list[Path]:
     """Download the files of ``dataset`` into ``folder``, check them and unpack them.
 
     Args:
@@ -226,6 +228,7 @@ def download(dataset: str, folder: Path, *, only: Sequence[str] = (), unpack: bo
         folder: Folder to download into, which is RAW for ``make data``.
         only: Glob patterns of file names; all files by default.
         unpack: Whether to unpack the archives.
+        max_unpacked: Bytes that unpacking may write; by default a multiple of the size of the release.
 
     Raises:
         Misuse: a file cannot be downloaded completely, or no file name matches ``only``.
@@ -248,7 +251,8 @@ def download(dataset: str, folder: Path, *, only: Sequence[str] = (), unpack: bo
             noted[file.name] = checksum(paths[-1], "sha256")
             write_atomic(notes, json.dumps(noted, indent=1, sort_keys=True) + "\n")
     if unpack:
-        unpack_all(folder, archives)
+        size = ravdess.SIZE if dataset == "ravdess" else meld.SIZE
+        unpack_all(folder, archives, limit=max_unpacked or TIMES * size)
     return paths
 
 
@@ -261,8 +265,11 @@ def download(dataset: str, folder: Path, *, only: Sequence[str] = (), unpack: bo
 )
 @click.option("--only", multiple=True, metavar="PATTERN", help="Only files that match, e.g. 'Audio*' (repeatable).")
 @click.option("--no-unpack", is_flag=True, help="Do not unpack; preparing the corpus unpacks the archives.")
+@max_unpacked_option
 @click.option("--yes", is_flag=True, help="Accept the licence without a prompt.")
-def main(dataset: str, out: Path | None, only: tuple[str, ...], no_unpack: bool, yes: bool) -> None:
+def main(
+    dataset: str, out: Path | None, only: tuple[str, ...], no_unpack: bool, max_unpacked: int | None, yes: bool
+) -> None:
     """Download RAVDESS or MELD; for IEMOCAP, print how to request it."""
     if dataset == "iemocap":
         raise Misuse(IEMOCAP)
@@ -274,5 +281,5 @@ def main(dataset: str, out: Path | None, only: tuple[str, ...], no_unpack: bool,
     if not accepted:
         raise Misuse("nothing was downloaded, because the licence was not accepted (--yes accepts it)")
     folder = out or Path("downloads") / dataset
-    download(dataset, folder, only=only, unpack=not no_unpack)
+    download(dataset, folder, only=only, unpack=not no_unpack, max_unpacked=max_unpacked)
     click.echo(f"next: make data DATASET={dataset} RAW={folder}")

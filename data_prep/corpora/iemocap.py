@@ -38,6 +38,7 @@ COMMUNITY = ("hap", "sad", "neu", "ang", "exc", "fru")  #: the classes of Dialog
 COMMUNITY_ROWS = 7433
 COMMUNITY_FILE = "labels_six_community.csv"
 ARCHIVES = re.compile(r"IEMOCAP_full_release.*\.(tar\.gz|tgz|zip)", re.IGNORECASE)
+SIZE = 20 * 10**9  #: bytes of the release
 LABEL = re.compile(r"\[(\d+\.\d+) - (\d+\.\d+)\]\t(Ses\d\d[FM]_\w+_[FM]\w+)\t(\w{3})\t")
 TRANSCRIPT = re.compile(r"(Ses\d\d[FM]_\w+_[FM]\w+) \[[\d.]+-[\d.]+\]:(.*)")
 

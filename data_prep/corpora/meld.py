@@ -33,6 +33,7 @@ DEFECTS = {
 }
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "StartTime", "EndTime")
 ARCHIVES = re.compile(r"(MELD\.Raw|train|dev|test)\.(tar\.gz|tgz|zip)", re.IGNORECASE)
+SIZE = 11 * 10**9  #: bytes of the release
 TIME = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
 #: the bytes 0x80 .. 0x9f, which are printable in cp1252 and control characters in latin-1
 C1 = {code: bytes([code]).decode("cp1252") for code in range(0x80, 0xA0) if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)}

@@ -29,6 +29,7 @@ STATEMENTS = ("Kids are talking by the door", "Dogs are sitting by the door")
 ACTORS = tuple(f"{actor:02}" for actor in range(1, 25))
 NAME = re.compile(r"(0[123])-(0[12])((?:-\d\d){5})")
 ARCHIVES = re.compile(r"(Video_Speech|Audio_Speech|FacialTracking)_Actors?_\d\d.*\.zip", re.IGNORECASE)
+SIZE = 13 * 10**9  #: bytes of the release
 #: modality field and suffix of files with sound, best first; the audio track of the 02 files is silent
 AUDIO = (("03", ".wav"), ("03", ".flac"), ("01", ".mp4"))
 Files = dict[tuple[str, str, str], Path]

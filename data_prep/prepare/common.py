@@ -10,14 +10,20 @@ from typing import Any
 import click
 
 from data_prep import cli
-from data_prep.corpora.archives import unpack_all
+from data_prep.corpora.archives import TIMES, unpack_all
 from data_prep.extractors.audio import extract_audio
 from data_prep.extractors.text import extract_text
 from data_prep.prepare.extractor_calls import ExtractorCall, features_option, run_extractors
 
 
 def corpus_command(
-    prepare: Callable[..., Path], name: str, *options: Any, archives: re.Pattern[str], partial_help: str, help: str
+    prepare: Callable[..., Path],
+    name: str,
+    *options: Any,
+    archives: re.Pattern[str],
+    size: int,
+    partial_help: str,
+    help: str,
 ) -> click.Command:
     """The command that unpacks a corpus, prepares it, and runs the extractors that ``--features`` names.
 
@@ -26,16 +32,20 @@ def corpus_command(
         name: Name of the command.
         options: Options that only this corpus has.
         archives: Regular expression for the names of the archives to unpack.
+        size: Bytes of the release, which limit what unpacking may write.
         partial_help: Help of the option ``--partial``.
         help: Help of the command.
     """
 
-    def run(raw: Path, out: Path, unpack: Path | None, calls: Sequence[ExtractorCall], **rest: Any) -> None:
-        raw = unpack_all(raw, archives, unpack)
+    def run(
+        raw: Path, out: Path, unpack: Path | None, max_unpacked: int | None, calls: Sequence[ExtractorCall], **rest: Any
+    ) -> None:
+        raw = unpack_all(raw, archives, unpack, limit=max_unpacked or TIMES * size)
         run_extractors(calls, prepare(raw, out, **rest), raw)
 
     partial_option = click.option("--partial", is_flag=True, help=partial_help)
-    first, last = (cli.raw_option, cli.out_option, cli.unpack_option), (cli.backend_option, features_option)
+    first = cli.raw_option, cli.out_option, cli.unpack_option, cli.max_unpacked_option
+    last = cli.backend_option, features_option
     for option in reversed([*first, *options, partial_option, *last, cli.force_option]):
         run = option(run)
     return click.command(name, cls=cli.Command, help=help)(run)

@@ -9,7 +9,7 @@ import click
 
 from data_prep.cli import FILE, download_option, encoder_option
 from data_prep.corpora.base import find_npz
-from data_prep.corpora.iemocap import ARCHIVES, find_root, report_media, utterances, write_community
+from data_prep.corpora.iemocap import ARCHIVES, SIZE, find_root, report_media, utterances, write_community
 from data_prep.imports.arrays import import_features
 from data_prep.prepare.common import corpus_command, extract_mfcc_if_found, extract_text_sets
 from mer_bench.utterances import write_table
@@ -72,6 +72,7 @@ main = corpus_command(
     encoder_option,
     download_option,
     archives=ARCHIVES,
+    size=SIZE,
     partial_help="Accept a subset of the 10,039 utterances.",
     help="IEMOCAP: utterance table, community labels, text states, GeMAPS, MFCC.",
 )

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from data_prep.cli import download_option, encoder_option
-from data_prep.corpora.meld import ARCHIVES, DEFECTS, SENTIMENTS, find_media, report_clips, utterances
+from data_prep.corpora.meld import ARCHIVES, DEFECTS, SENTIMENTS, SIZE, find_media, report_clips, utterances
 from data_prep.prepare.common import corpus_command, extract_mfcc_if_found, extract_text_sets
 from mer_bench.files import write_atomic
 from mer_bench.utterances import write_table
@@ -45,6 +45,7 @@ main = corpus_command(
     encoder_option,
     download_option,
     archives=ARCHIVES,
+    size=SIZE,
     partial_help="Accept files whose counts are not the official ones.",
     help="MELD: utterance table, sentiment labels, text states, MFCC.",
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from data_prep.corpora.ravdess import ARCHIVES, utterances
+from data_prep.corpora.ravdess import ARCHIVES, SIZE, utterances
 from data_prep.extractors.landmarks import extract_landmarks
 from data_prep.prepare.common import corpus_command, extract_mfcc_if_found
 from mer_bench.utterances import write_table
@@ -27,6 +27,7 @@ main = corpus_command(
     prepare,
     "ravdess",
     archives=ARCHIVES,
+    size=SIZE,
     partial_help="Accept a subset of the 1,440 takes.",
     help="RAVDESS: utterance table, MFCC, facial landmarks.",
 )

@@ -56,6 +56,14 @@ def tree(folder: Path) -> dict[str, int]:
 ANY = re.compile(r".*\.(zip|tar\.gz)")
 
 
+def unpack_all(raw: Path, names: re.Pattern[str], folder: Path | None = None, limit: int = 10**7) -> Path:
+    return archives.unpack_all(raw, names, folder, limit=limit)
+
+
+def unpack(archive: Path, folder: Path, limit: int = 10**7) -> None:
+    archives.unpack(archive, folder, archives.Allowance(limit))
+
+
 def hostile_zip(name: str, mode: int = 0o644) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -82,7 +90,7 @@ def test_no_member_escapes_its_folder(name: str, hostile: Callable[[str], bytes]
     archive.parent.mkdir()
     archive.write_bytes(hostile(name))
     with pytest.raises(Misuse, match=r"would be written outside the folder"):
-        archives.unpack(archive, tmp_path / "deep" / "out")
+        unpack(archive, tmp_path / "deep" / "out")
     assert not list(tmp_path.rglob("*evil*"))
     assert not list(tmp_path.rglob("*.done"))
 
@@ -101,7 +109,7 @@ def test_no_member_escapes_its_folder(name: str, hostile: Callable[[str], bytes]
 def test_links_and_devices_are_refused(name: str, content: bytes, kind: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(Misuse, match=f"is refused: its member '{'link' if kind == 'link' else '....'}' is a {kind}"):
-        archives.unpack(tmp_path / name, tmp_path / "out")
+        unpack(tmp_path / name, tmp_path / "out")
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_symlink() or p.is_fifo()]
 
 
@@ -121,10 +129,10 @@ def content_of(folder: Path) -> Files:
 
 def test_archive_is_unpacked_once_without_clutter(archive: Path) -> None:
     raw = archive.parent
-    assert archives.unpack_all(raw, ANY) == raw
+    assert unpack_all(raw, ANY) == raw
     assert content_of(raw / "unpacked") == FILES
     before = tree(raw)
-    archives.unpack_all(raw, ANY)
+    unpack_all(raw, ANY)
     assert tree(raw) == before
 
 
@@ -141,10 +149,10 @@ def test_kill_leaves_complete_files_and_the_next_run_continues(archive: Path, mo
 
     monkeypatch.setattr(archives, "write_member", killed)
     with pytest.raises(KeyboardInterrupt):
-        archives.unpack_all(raw, ANY)
+        unpack_all(raw, ANY)
     before = tree(raw / "unpacked")
     monkeypatch.setattr(archives, "write_member", lambda *a: (written.append(a[0].name), write(*a)))
-    archives.unpack_all(raw, ANY)
+    unpack_all(raw, ANY)
     assert written == [f"{i}.wav" for i in range(5)]  # each once
     assert content_of(raw / "unpacked") == FILES
     after = tree(raw / "unpacked")
@@ -154,24 +162,24 @@ def test_kill_leaves_complete_files_and_the_next_run_continues(archive: Path, mo
 def test_file_of_another_size_is_written_again(archive: Path) -> None:
     raw = archive.parent
     write_files(raw / "unpacked", {"Actor_01/3.wav": b"cut"})
-    archives.unpack_all(raw, ANY)
+    unpack_all(raw, ANY)
     assert content_of(raw / "unpacked") == FILES
 
 
 def test_manually_unpacked_archive_is_not_unpacked_again(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = archive.parent
     write_files(raw / "by hand", FILES)
-    archives.unpack_all(raw, ANY)
+    unpack_all(raw, ANY)
     assert tree(raw / "unpacked") == {}
     assert "0 files unpacked" in capsys.readouterr().out
 
 
 def test_archive_that_was_replaced_is_unpacked_again(archive: Path) -> None:
     raw = archive.parent
-    archives.unpack_all(raw, ANY)
+    unpack_all(raw, ANY)
     more = FILES | {"Actor_01/9.wav": b"more"}
     archive.write_bytes((zipped if archive.suffix == ".zip" else tarred)(more))
-    archives.unpack_all(raw, ANY)
+    unpack_all(raw, ANY)
     assert content_of(raw / "unpacked") == more
 
 
@@ -180,7 +188,7 @@ def test_truncated_archive_is_one_sentence(archive: Path) -> None:
     for cut in (len(content) - 5, len(content) // 2, 10, 0):
         archive.write_bytes(content[:cut])
         with pytest.raises(Misuse, match=r"is damaged or incomplete \(.+\): download it again"):
-            archives.unpack_all(archive.parent, ANY)
+            unpack_all(archive.parent, ANY)
     assert not list(archive.parent.rglob("*.done"))
 
 
@@ -190,19 +198,119 @@ def test_damaged_member_is_not_kept(tmp_path: Path) -> None:
         archive.writestr("a.wav", b"A" * 1000)
     path.write_bytes(path.read_bytes().replace(b"A" * 1000, b"A" * 999 + b"B"))
     with pytest.raises(Misuse, match="Bad CRC-32"):
-        archives.unpack(path, tmp_path / "out")
+        unpack(path, tmp_path / "out")
     assert tree(tmp_path / "out") == {}
 
 
 def test_archives_are_unpacked_elsewhere_on_request(archive: Path, tmp_path: Path) -> None:
     raw, out = archive.parent, tmp_path / "elsewhere"
     before = tree(raw)
-    assert archives.unpack_all(raw, ANY, out) == out
+    assert unpack_all(raw, ANY, out) == out
     assert content_of(out) == FILES
     assert tree(raw) == before
     (out / "blocked").write_bytes(b"")
     with pytest.raises(Misuse, match="cannot unpack"):
-        archives.unpack(archive, out / "blocked")
+        unpack(archive, out / "blocked")
+
+
+SPARE = archives.BLOCK  #: what each file counts beside its bytes
+
+
+def test_content_may_take_all_that_is_allowed_and_no_byte_more(archive: Path) -> None:
+    raw, needed = archive.parent, sum(map(len, FILES.values())) + len(FILES) * SPARE
+    with pytest.raises(Misuse, match=rf"is refused: its content would take more than {needed - 1:,} bytes \(at 'Actor"):
+        unpack_all(raw, ANY, limit=needed - 1)
+    assert not list(raw.rglob("*.done"))
+    assert not list(raw.rglob("*.part"))
+    unpack_all(raw, ANY, limit=needed)
+    assert content_of(raw / "unpacked") == FILES
+
+
+def test_all_archives_share_what_is_allowed(tmp_path: Path) -> None:
+    some, others = ({f"{folder}/{i}.wav": bytes(2000) for i in range(10)} for folder in ("some", "others"))
+    inner = tarred(others)
+    raw = write_files(tmp_path / "raw", {"a.zip": zipped(some), "b.zip": zipped({"b.tar.gz": inner})})
+    needed = 20 * 2000 + len(inner) + 21 * SPARE
+    with pytest.raises(Misuse, match=r"b\.tar\.gz is refused: its content would take"):
+        unpack_all(raw, ANY, tmp_path / "u", limit=needed - 1)
+    unpack_all(raw, ANY, tmp_path / "v", limit=needed)
+    assert content_of(tmp_path / "v") == {**some, **others}
+
+
+@pytest.mark.parametrize("packed", [zipped, tarred])
+def test_one_file_may_take_a_quarter(tmp_path: Path, packed: Callable[[Files], bytes]) -> None:
+    path = tmp_path / ("a.zip" if packed is zipped else "a.tar.gz")
+    path.write_bytes(packed({"a.wav": bytes(1000)}))
+    with pytest.raises(Misuse, match=r"one file would take more than 999 bytes \(at 'a\.wav'\).*--max-unpacked"):
+        unpack(path, tmp_path / "out", limit=3999)
+    assert tree(tmp_path / "out") == {}
+
+
+def test_bytes_are_counted_that_the_archive_does_not_state(tmp_path: Path) -> None:
+    written = archives.Allowance(4 * 10_000)
+    with pytest.raises(archives.TooLarge, match="one file would take more than 10,000 bytes"):
+        archives.write_member(tmp_path / "a", 10, lambda: io.BytesIO(bytes(5 << 20)), written)
+    assert written.written <= (1 << 20) + SPARE, "it stops at the first part that is too much"
+    assert tree(tmp_path) == {}
+
+
+def test_empty_files_count_too(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zipped({f"{i}.wav": b"" for i in range(100)}))
+    with pytest.raises(Misuse, match="is refused: its content would take more than 40,000 bytes"):
+        unpack(tmp_path / "a.zip", tmp_path / "out", limit=40_000)
+
+
+def test_sparse_file_in_a_tarball_counts_what_it_would_take(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a.wav")
+    info.size, info.pax_headers = (
+        512,
+        {
+            "GNU.sparse.major": "0",
+            "GNU.sparse.minor": "1",
+            "GNU.sparse.size": str(10**12),
+            "GNU.sparse.numblocks": "1",
+            "GNU.sparse.map": "0,512",
+        },
+    )
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as content:
+        content.addfile(info, io.BytesIO(bytes(512)))
+    with pytest.raises(Misuse, match="is refused: one file would take more than"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("200GiB", 200 << 30), ("5 GB", 5 * 10**9), ("1.5kB", 1500), ("2kib", 2048), (" 1TiB ", 1 << 40)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert archives.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "GiB", "5 G", "1e9", "nan", "1GiB2", "٣", "1" * 30])
+@pytest.mark.parametrize("command", ["ravdess", "meld", "iemocap", "download meld"])
+def test_wrong_size_is_refused(command: str, text: str, tmp_path: Path) -> None:
+    more = () if "download" in command else ("--raw", tmp_path)
+    result = run(*command.split(), *more, f"--max-unpacked={text}")
+    assert result.exit_code == 2
+    assert f"{text!r} is no size; give bytes or a number with kB, MB" in " ".join(
+        result.output.replace("│", " ").split()
+    )
+
+
+def test_limit_of_a_corpus_is_a_multiple_of_its_release_and_an_option(
+    zenodo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+    monkeypatch.setattr(
+        "data_prep.prepare.common.unpack_all",
+        lambda raw, *rest, limit: (limits.append(limit), archives.unpack_all(raw, *rest, limit=limit))[1],
+    )
+    command = ("ravdess", "--raw", zenodo, "--out", tmp_path / "data", "--partial", "--unpack", tmp_path / "u")
+    assert "with --max-unpacked, such as 200GiB" in refused(*command, "--max-unpacked", "20kB")
+    works(*command)
+    for name in ("meld", "iemocap"):
+        run(name, "--raw", tmp_path / "data")
+    assert limits == [20_000, 52 * 10**9, 44 * 10**9, 80 * 10**9]
 
 
 @pytest.fixture
@@ -337,20 +445,20 @@ def test_meld_is_prepared_from_its_tarballs_within_a_tarball(official: Path, tmp
 
 @pytest.mark.usefixtures("no_text")
 def test_meld_continues_after_a_kill(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unpack = archives.unpack
+    unpack_one = archives.unpack
 
     def killed(archive: Path, *rest: object) -> None:
         if archive.name == "test.tar.gz":
             raise KeyboardInterrupt
-        unpack(archive, *rest)  # type: ignore[arg-type]
+        unpack_one(archive, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(archives, "unpack", killed)
     with pytest.raises(KeyboardInterrupt):
-        archives.unpack_all(official, meld.ARCHIVES)
-    monkeypatch.setattr(archives, "unpack", unpack)
+        unpack_all(official, meld.ARCHIVES)
+    monkeypatch.setattr(archives, "unpack", unpack_one)
     kept = tree(official / "unpacked" / "MELD.Raw" / "dev_splits_complete")
     assert kept
-    archives.unpack_all(official, meld.ARCHIVES)
+    unpack_all(official, meld.ARCHIVES)
     assert tree(official / "unpacked" / "MELD.Raw" / "dev_splits_complete") == kept
     assert (official / "unpacked" / "MELD.Raw" / "output_repeated_splits_test" / "dia0_utt0.mp4").is_file()
 
