@@ -43,7 +43,9 @@ def reading(source: Path) -> Iterator[None]:
     except Misuse:
         raise
     except MemoryError:
-        raise Misuse(f"cannot read features from {source}: it does not fit into this machine's memory") from None
+        raise Misuse(
+            f"cannot read features from {source}: it does not fit into this machine's memory, or is damaged"
+        ) from None
     except Exception as error:  # numpy and zipfile raise errors of many types for damaged files
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise Misuse(f"cannot read features from {source}: {reason}") from error

@@ -187,7 +187,7 @@ def read_pickle(path: Path) -> Any:
             f"supported; nothing of it was run; {CONVERT[name]}"
         ) from None
     except MemoryError:
-        raise Misuse(f"{path} does not fit into this machine's memory") from None
+        raise Misuse(f"{path} does not fit into this machine's memory, or is damaged") from None
     except Exception as error:  # a damaged pickle can raise any error: in a stack, a shape, a name, a codec
         reason = " ".join(str(error).split())[:300]
         other = "" if kind in (PICKLE, GZIP) else f"; it is {kind}: {ADVICE[kind]}"

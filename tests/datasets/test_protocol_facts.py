@@ -1,0 +1,87 @@
+"""Facts that results depend on, as literals: a change of any of them makes scores incomparable with earlier ones."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mer_bench.datasets import DATASETS
+from mer_bench.datasets.iemocap import validation_dialogues
+
+ACTORS = {  # of each fold of RAVDESS, as in EmoBox
+    1: {1, 11, 20, 21},
+    2: {4, 10, 12, 14},
+    3: {8, 9, 19, 23},
+    4: {3, 5, 7, 24},
+    5: {2, 15, 16, 18},
+    6: {6, 13, 17, 22},
+}
+CLASSES = {  # in the order of their numbers
+    ("ravdess", "eight"): "neutral calm happy sad angry fearful disgust surprised",
+    ("iemocap", "six"): "happy sad neutral angry excited frustrated",
+    ("iemocap", "six_community"): "happy sad neutral angry excited frustrated",
+    ("iemocap", "four"): "angry happy sad neutral",
+    ("meld", "seven"): "neutral surprise fear sadness joy disgust anger",
+    ("meld", "sentiment"): "negative neutral positive",
+}
+
+
+@pytest.mark.parametrize("fold", range(1, 7))
+@pytest.mark.parametrize("protocol", ["folds6", "fixed"])
+def test_actors_of_ravdess_by_fold(protocol: str, fold: int) -> None:
+    table = pd.DataFrame({"speaker": [f"{actor:02}" for actor in range(1, 25)]})
+    split = DATASETS["ravdess"].split(None, table, protocol, fold)  # type: ignore[arg-type]
+    found = {
+        part: {int(actor) for actor in table["speaker"][split == part]} for part in ("train", "validation", "test")
+    }
+    validation = ACTORS[fold % 6 + 1] if protocol == "folds6" else set()
+    assert found["test"] == ACTORS[fold]
+    assert found["validation"] == validation
+    assert found["train"] == set(range(1, 25)) - ACTORS[fold] - validation
+
+
+@pytest.mark.parametrize(
+    ("fold", "test"), [(1, range(1, 5)), (2, range(5, 9)), (3, range(9, 13)), (4, range(13, 17)), (5, range(17, 21))]
+)
+def test_actors_of_ravdess_in_the_protocol_of_the_literature(fold: int, test: range) -> None:
+    table = pd.DataFrame({"speaker": [f"{actor:02}" for actor in range(1, 25)]})
+    split = DATASETS["ravdess"].split(None, table, "literature", fold)  # type: ignore[arg-type]
+    assert set(np.flatnonzero(split == "test") + 1) == set(test)
+    assert set(split) == {"train", "test"}
+
+
+def test_validation_dialogues_of_iemocap_are_the_fixed_list() -> None:
+    names = validation_dialogues()
+    assert [sum(name.startswith(f"Ses0{session}") for name in names) for session in range(1, 6)] == [2, 3, 5, 2, 3]
+    content = files("mer_bench.datasets").joinpath("iemocap_validation.txt").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == "62f064e600367d204c4d7caa173bbd674ba8416a5b27eff25d50584d51ed5d41"
+
+
+@pytest.mark.parametrize(("corpus", "label_set"), list(CLASSES))
+def test_classes_have_these_numbers(corpus: str, label_set: str) -> None:
+    classes = dict.fromkeys(DATASETS[corpus].label_sets[label_set].values())
+    assert list(classes) == CLASSES[corpus, label_set].split()
+
+
+def test_every_label_set_and_every_emotion_is_held_by_these_literals() -> None:
+    real = {corpus: dataset for corpus, dataset in DATASETS.items() if "simulated" not in corpus}
+    assert {(corpus, label_set) for corpus, dataset in real.items() for label_set in dataset.label_sets} == set(CLASSES)
+    assert DATASETS["iemocap"].label_sets["six"] == {
+        "hap": "happy",
+        "sad": "sad",
+        "neu": "neutral",
+        "ang": "angry",
+        "exc": "excited",
+        "fru": "frustrated",
+    }
+    assert DATASETS["iemocap"].label_sets["four"] == {
+        "ang": "angry",
+        "hap": "happy",
+        "exc": "happy",
+        "sad": "sad",
+        "neu": "neutral",
+    }
