@@ -291,12 +291,14 @@ def placed(
             raise Misuse(f"{source} holds {identity!r} more than once ({name_of[identity]!r} and {name!r})")
         else:
             found[identity], name_of[identity] = frames, name
-    if not sequences or (surplus and not ignore) or len(found) < MIN_PLACED * len(sequences):
+    few = len(found) < MIN_PLACED * len(sequences)
+    if not sequences or few or (surplus and not ignore):
+        remedies = ["--ids or --id-format maps names", *([] if few or ignore else ["--ignore-surplus leaves some out"])]
         raise Misuse(
             f"{source} holds {len(sequences):,} sequences, {len(surplus):,} of them with ids that the table lacks"
             + (f" (first: {surplus[0]!r})" if surplus else "")
             + f"; the table's ids look like {ids[0]!r}"
-            + ("; --ids or --id-format maps names, --ignore-surplus leaves some out" if surplus and not ignore else "")
+            + (f"; {', '.join(remedies)}" if surplus else "")
         )
     if surplus:
         click.echo(
@@ -414,6 +416,8 @@ def import_features(
     """
     if not source.exists():
         raise Misuse(f"no features at {source}")
+    if id_file and not id_file.is_file():
+        raise Misuse(f"there is no file {id_file} (--ids)")
     if id_file and id_format:
         raise Misuse("--ids and --id-format exclude each other: both say which utterance a name means")
     if frame_rate is not None and not 0 < frame_rate < float("inf"):

@@ -189,6 +189,7 @@ def read_pickle(path: Path) -> Any:
     except MemoryError:
         raise Misuse(f"{path} does not fit into this machine's memory, or is damaged") from None
     except Exception as error:  # a damaged pickle can raise any error: in a stack, a shape, a name, a codec
-        reason = " ".join(str(error).split())[:300]
-        other = "" if kind in (PICKLE, GZIP) else f"; it is {kind}: {ADVICE[kind]}"
-        raise Misuse(f"{path} is not a readable pickle: {type(error).__name__}: {reason}{other}") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if kind not in (PICKLE, GZIP):
+            reason = f"it is {kind}: {ADVICE[kind]}"
+        raise Misuse(f"{path} is not a readable pickle: {reason}") from error

@@ -172,15 +172,16 @@ def test_unknown_ids_are_counted_and_shown_beside_a_known_one(table: Path, tmp_p
     )
     assert "--ignore-surplus leaves some out" in message
     output = works(*command(table, tmp_path / "some.npz", "--ignore-surplus"))
-    assert "left out 1 of 3 sequences: the table lacks '03-01-05.wav'" in output or "left out 1 of 3" in output
+    assert "left out 1 of 3 sequences: the table lacks '03-01-05.wav'" in output
     assert lengths(table / "mine") == [1, 1, 0]
 
 
 def test_source_of_which_most_is_surplus_is_refused(table: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "some.npz", **{IDS[0]: ROW, "a": ROW, "b": ROW})
-    assert "holds 3 sequences, 2 of them with ids that the table" in declined(
-        table, tmp_path / "some.npz", "--ignore-surplus"
-    )
+    for more in ((), ("--ignore-surplus",)):
+        message = declined(table, tmp_path / "some.npz", *more)
+        assert "holds 3 sequences, 2 of them with ids that the table lacks" in message
+        assert message.endswith("; --ids or --id-format maps names")  # and not that most can be left out
 
 
 def test_npy_in_a_subfolder_is_not_overlooked(table: Path, tmp_path: Path) -> None:
@@ -605,5 +606,7 @@ def test_truncated_npz_is_one_sentence(table: Path, tmp_path: Path) -> None:
 def test_absent_source_is_one_sentence(table: Path, tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="no features at"):
         arrays.import_features(table, tmp_path / "some.npz", name="mine", modality="audio")
+    with pytest.raises(Misuse, match="there is no file"):
+        arrays.import_features(table, table, name="mine", modality="audio", id_file=tmp_path / "ids.csv")
     with pytest.raises(Misuse, match="unknown treatment of values"):
         arrays.import_features(table, table, name="mine", modality="audio", non_finite="drop")
