@@ -172,7 +172,7 @@ def test_unknown_ids_are_counted_and_shown_beside_a_known_one(table: Path, tmp_p
     )
     assert "--ignore-surplus leaves some out" in message
     output = works(*command(table, tmp_path / "some.npz", "--ignore-surplus"))
-    assert "left out 1 of 3 sequences: the table lacks '03-01-05.wav'" in output
+    assert "left out 1 of 3 sequences, which the table lacks: '03-01-05.wav'" in output
     assert lengths(table / "mine") == [1, 1, 0]
 
 
