@@ -63,14 +63,14 @@ def shallowest_first(raw: Path, pattern: str) -> list[Path]:
 
 
 def find_npz(paths: Iterable[Path], arrays: set[str]) -> Path | None:
-    """The first of the npz files that holds all ``arrays``; files that cannot be read are skipped."""
+    """The first of the npz files that holds all ``arrays``; prints which files cannot be read and are skipped."""
     for path in paths:
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 if arrays <= set(archive.files):
                     return path
-        except Exception:  # a file that is damaged or of another kind can raise errors of many types
-            continue
+        except Exception as error:  # a file that is damaged or of another kind can raise errors of many types
+            click.echo(f"{path} is skipped: {' '.join(str(error).split())}", err=True)
     return None
 
 

@@ -436,6 +436,11 @@ def import_features(
         frame_rate=frame_rate,
         settings={option: value for option, value in options.items() if value},
     )
+    if source.is_dir():  # whose revision consists of names and sizes, which new values need not change
+        stored = corpus / name / "spec.json"
+        force = force or (
+            stored.is_file() and any(p.stat().st_mtime > stored.stat().st_mtime for p in source.rglob("*.npy"))
+        )
     return store(
         corpus,
         recipe,

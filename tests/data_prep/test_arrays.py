@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import pickle
 import warnings
 import zipfile
@@ -120,6 +121,17 @@ def test_identity_of_an_import_depends_on_its_content_and_not_on_new_options(tab
     spec = read_spec(table / "mine")
     assert (spec.extractor, spec.layer, spec.settings, spec.dtype) == ("praat", "mfcc", {}, "float32")
     assert "already done" in works(*command(table, tmp_path / "rows.npz", "--key", "mfcc", "--extractor", "praat"))
+
+
+def test_folder_whose_values_have_changed_is_imported_again(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    np.save(tmp_path / "f" / f"{IDS[0]}.npy", np.ones((2, 3)))
+    assert "already done" not in works(*command(table, tmp_path / "f"))
+    assert "already done" in works(*command(table, tmp_path / "f"))
+    np.save(tmp_path / "f" / f"{IDS[0]}.npy", 2 * np.ones((2, 3)))
+    later = (table / "mine" / "spec.json").stat().st_mtime + 2
+    os.utime(tmp_path / "f" / f"{IDS[0]}.npy", (later, later))
+    assert imported(table, tmp_path / "f") == {IDS[0]: [[2.0] * 3] * 2}
 
 
 # --- names that do not fit --------------------------------------------------------------------------------------------

@@ -123,6 +123,14 @@ def test_landmarks_from_csv_equal_those_from_npz(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[0], found[1])
 
 
+def test_landmark_archive_that_was_cut_is_named(actor: Path, tmp_path: Path) -> None:
+    path = actor / "marks.npz"
+    path.write_bytes(path.read_bytes()[:-100])
+    output = works("ravdess", "--raw", actor, "--out", tmp_path / "data", "--partial")
+    assert f"{path} is skipped: File is not a zip file" in output
+    assert "landmarks: skipped, there are none" in output
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
