@@ -288,6 +288,17 @@ def id_forms(identity: Any, split: str) -> list[str]:
     return ["".join(parts), joined, f"{split}_{joined}"]
 
 
+def whole_length(length: Any) -> int:
+    """A length that a pack states, which may be more than the frames that are left of a longer utterance.
+
+    Raises:
+        ValueError: it is no whole number from 0 on.
+    """
+    if not length >= 0 or int(length) != length:
+        raise ValueError(f"an utterance has the length {length}")
+    return int(length)
+
+
 def unpadded(frames: Mapping[str, FloatArray], stated: Mapping[str, int], aligned: bool) -> dict[str, FloatArray]:
     """The frames [time, dim] of one utterance without its padding, by modality.
 
@@ -343,7 +354,7 @@ def read_splits(content: Mapping[str, Any], table: pd.DataFrame, source: Path) -
                 raise Misuse(f"{source}: {split!r} has {size:,} ids but {len(part[name]):,} of {name}")
         for i, identity in enumerate(part["id"]):
             frames = {name: numbers(part[name][i]) for name in modalities}
-            stated = {name: int(part[lengths[name]][i]) for name in modalities if lengths[name] in part}
+            stated = {name: whole_length(part[lengths[name]][i]) for name in modalities if lengths[name] in part}
             if len(masks) == size and np.ndim(masks[i]) == 2:  # token numbers, attention mask, segments
                 mask = masks[i][1]
                 masked = [n for n in modalities if len(frames[n]) == len(mask) and (aligned or n == "text")]

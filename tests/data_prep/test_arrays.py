@@ -299,14 +299,22 @@ def test_bomb_is_refused_before_it_is_unpacked(table: Path, tmp_path: Path, monk
     assert "bytes and would unpack to 8,000,128, which no features do" in declined(table, tmp_path / "bomb.npz")
 
 
-def test_array_that_states_an_impossible_size_is_refused(table: Path, tmp_path: Path) -> None:
-    header = "{'descr': '<f8', 'fortran_order': False, 'shape': (999999999, 999999999), }".ljust(117) + "\n"
+@pytest.mark.parametrize("shape", [(999_999_999, 999_999_999), (1 << 45, 1), (40_000_000, 2)])
+def test_array_that_states_an_impossible_size_is_refused(table: Path, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     npy = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
     (tmp_path / "big.npz").write_bytes(zipped({f"{IDS[0]}.npy": npy}))
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / f"{IDS[0]}.npy").write_bytes(npy)
     for source in ("big.npz", "f"):
-        assert "cannot read features from" in declined(table, tmp_path / source)
+        message = declined(table, tmp_path / source)
+        assert "cannot read features from" in message
+        assert shape[0] != 1 << 45 or "does not fit into this machine's memory" in message
+
+
+def test_bytes_after_an_array_are_refused(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "some.npz").write_bytes(zipped({f"{IDS[0]}.npy": npy() + b"more"}))
+    assert f"its member '{IDS[0]}.npy': it has bytes after its array" in declined(table, tmp_path / "some.npz")
 
 
 # --- values that are not finite ---------------------------------------------------------------------------------------
@@ -479,6 +487,15 @@ def test_name_that_is_no_name_is_refused_before_anything_is_made(
     result = run(*subcommand.split(), "--table", table, *source, *more, f"--name={name}")
     assert result.exit_code == 2
     assert "a name has 1 to 100 letters" in " ".join(result.output.replace("│", " ").split())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "../mine", ""])
+def test_name_is_checked_in_python_too(table: Path, tmp_path: Path, name: str) -> None:
+    np.savez(tmp_path / "some.npz", **{IDS[0]: ROW})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(Misuse, match="a feature set cannot have the name"):
+        arrays.import_features(table, tmp_path / "some.npz", name=name, modality="audio")
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -879,3 +879,10 @@ def test_absent_annotations_are_counted(friends: Path, tmp_path: Path) -> None:
         pack[name]["annotations"] = [row[4].title() for row in MELD if row[0] == split]
     pack["train"]["annotations"][0] = None
     assert "labels: 0 of 7 differ from the table's, and 1 are absent" in imported(friends, write(tmp_path, pack))
+
+
+@pytest.mark.parametrize("length", [-1, 1.5, float("nan"), float("inf"), "2", None, [1]])
+def test_impossible_length_is_refused(friends: Path, tmp_path: Path, length: Any) -> None:
+    pack = mmsa_pack(aligned=False)
+    pack["train"]["audio_lengths"][0] = length
+    assert "looks like a pack (MMSA or MulT) but is incomplete: " in refused(friends, write(tmp_path, pack))
