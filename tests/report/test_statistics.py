@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from mer_bench.metrics import SCORES
-from mer_bench.report.statistics import difference, friedman, holm, resample
+from mer_bench.report.statistics import Evidence, difference, friedman, holm, resample
 
 Counts = npt.NDArray[np.int64]
 CLASSES = 4
@@ -147,3 +147,27 @@ def test_equal_scores_are_no_difference_and_few_blocks_no_test() -> None:
     for shape in ((2, 5), (5, 2)):
         with pytest.raises(ValueError, match="needs three of each"):
             friedman(np.zeros(shape))
+
+
+def test_the_smallest_p_value_is_one_over_the_resamples_and_the_one_that_was_seen() -> None:
+    right, wrong = np.zeros((2, 1, 20, CLASSES, CLASSES), np.int64)
+    for true in range(CLASSES):
+        right[..., true, true] = wrong[..., true, (true + 1) % CLASSES] = 5
+    found = difference(resample(right, resamples=999), resample(wrong, stream=1, resamples=999))
+    assert (found.effect, found.low, found.high) == (1, 1, 1)
+    assert found.p == 1 / (1 + 999)
+    assert difference(resample(right), resample(wrong, stream=1)).p == 1 / 10_001  # as many as the docs state
+
+
+def test_an_interval_leaves_out_as_much_below_as_above() -> None:
+    evidence = Evidence(0.5, np.arange(1001) / 1000, np.zeros((1, CLASSES), np.int64))
+    assert evidence.interval == pytest.approx((0.025, 0.975))
+
+
+def test_a_p_value_counts_deviations_to_both_sides() -> None:
+    support = np.ones((1, CLASSES), np.int64)
+    none = Evidence(0.0, np.zeros(4), support)
+    # deviations from the effect of 0.2: -0.2, 0.2, 0.1, -0.1
+    some = Evidence(0.2, np.array([0.0, 0.4, 0.3, 0.1]), support)
+    assert difference(some, none).p == pytest.approx((1 + 2) / (1 + 4))
+    assert difference(none, some).p == pytest.approx((1 + 2) / (1 + 4))
