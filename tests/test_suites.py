@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mer_bench.errors import Misuse
+from mer_bench.records import Training
 from mer_bench.suites import read_suite_file
 
 SUITE = """
@@ -88,3 +89,52 @@ def test_what_is_not_toml_is_one_sentence(tmp_path: Path, text: bytes) -> None:
     with pytest.raises(Misuse, match=r"suite .*suite\.toml is not TOML: ") as caught:
         read_suite_file(path)
     assert "\n" not in str(caught.value)
+
+
+# Of two statements about a row, the one nearer to it holds
+
+
+LAYERS = """
+dataset = "simulated-ravdess"
+label_set = "eight"
+protocol = "folds6"
+seeds = [0]
+training = { epochs = 9, learning_rate = 0.1, batch_size = 16 }
+
+[[table]]
+features = { audio = "simulated-audio", vision = "simulated-vision" }
+options = { dropout = 0.4, hidden = 24, sites = 3 }
+training = { epochs = 7, batch_size = 8 }
+methods = [
+  "early_concat",
+  { name = "early_concat", options = { hidden = 8 }, training = { epochs = 5 } },
+  { name = "early_concat", options = { dropout = 0.0, hidden = 8 } },
+  "majority",
+]
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    path = tmp_path / "suite.toml"
+    path.write_text(LAYERS, encoding="utf-8")
+    return path
+
+
+def test_a_table_s_options_go_to_the_methods_that_have_them_and_a_method_s_own_win(suite: Path) -> None:
+    pytest.importorskip("torch")
+    from mer_bench.training.suite import read_suite
+
+    found = [(row.method, dict(row.options)) for row in read_suite(suite).rows]
+    assert found == [
+        ("early_concat", {"dropout": 0.4, "hidden": 24}),
+        ("early_concat", {"dropout": 0.4, "hidden": 8}),
+        ("early_concat", {"dropout": 0.0, "hidden": 8}),
+        ("majority", {}),
+    ]
+
+
+def test_the_training_of_a_method_wins_over_its_table_s_and_that_over_the_suite_s(suite: Path) -> None:
+    found = [row.training for row in read_suite_file(suite).rows]
+    table = Training(epochs=7, learning_rate=0.1, batch_size=8)
+    assert found == [table, Training(epochs=5, learning_rate=0.1, batch_size=8), table, table]
