@@ -6,9 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_runs import record, spec
@@ -17,6 +18,7 @@ from suites import RAVDESS, Answer, Call, write_suite
 from mer_bench.datasets import DATASETS
 from mer_bench.fusion import METHODS
 from mer_bench.records import Training, load_records, read_record, write_record
+from mer_bench.training import bench as benches
 
 BOTH = 'audio = "simulated-audio", vision = "simulated-vision"'
 
@@ -223,6 +225,21 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(call: Call, root: Path,
 # Benches
 
 
+@pytest.fixture
+def _workers_are_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker imports torch first, which takes longer than these runs; test_bench.py has benches with workers."""
+
+    def run_here(
+        function: Callable[[Any], Any], items: Iterable[Any], workers: int, *, started: Callable[[Any], None], **_: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        for item in items:
+            started(item)
+            yield item, function(item)
+
+    monkeypatch.setattr(benches, "run_in_workers", run_here)
+
+
+@pytest.mark.usefixtures("_workers_are_this_process")
 def test_without_the_real_corpus_a_bench_warns_and_runs_the_simulated_one(
     call: Call, root: Path, tmp_path: Path
 ) -> None:
@@ -256,6 +273,7 @@ def test_without_the_real_corpus_a_bench_warns_and_runs_the_simulated_one(
     assert "6 runs: 6 recorded, 0 to do" in wanted.err
 
 
+@pytest.mark.usefixtures("_workers_are_this_process")
 def test_a_failed_run_is_noted_the_others_are_done_and_the_exit_code_is_1(
     call: Call, root: Path, tmp_path: Path
 ) -> None:
