@@ -186,16 +186,25 @@ def test_no_step_waits_for_its_device(name: str) -> None:
     """Nothing has a value on the meta device: who reads one, or leaves a tensor on the CPU, fails there."""
     batch = batch_for(name, widest(name), missing=gaps(widest(name))).to("meta")
     module = build(name, widest(name)).to("meta").train()
-    module.test_predictions = base.PredictionTable(100).to("meta")
     loss = module.training_step(batch, 0)
     assert loss.is_meta
     if module.num_parameters:
         loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        module.adamw().step()
     with torch.no_grad():
         module.eval().validation_step(batch, 0)
-        module.test_step(batch, 0)
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_neither_the_optimizer_nor_the_test_waits_for_the_device() -> None:
+    """All methods share these."""
+    batch = batch_for("early_concat", widest("early_concat")).to("meta")
+    module = build("early_concat", widest("early_concat")).to("meta").train()
+    module.test_predictions = base.PredictionTable(100).to("meta")
+    module.training_step(batch, 0).backward()
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    module.adamw().step()
+    with torch.no_grad():
+        module.eval().test_step(batch, 0)
 
 
 @each_case
@@ -483,8 +492,9 @@ def test_an_ablation_trains_every_parameter_it_has(name: str, options: dict[str,
     if options.get("guide", subset[0]) not in subset:
         options = {"guide": subset[0]}
     batch = batch_for(name, subset, times=(6, 12))
-    assert logits(build(name, subset, **options), batch).shape == (len(batch), CLASSES)
-    assert_every_parameter_learns(build(name, subset, **options), batch)
+    module = build(name, subset, **options)
+    assert logits(module, batch).shape == (len(batch), CLASSES)
+    assert_every_parameter_learns(module, batch)
 
 
 @pytest.mark.parametrize(("name", "options"), [case for case in ABLATIONS if case[1] != {"graph": "pairwise"}])

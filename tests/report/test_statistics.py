@@ -104,7 +104,7 @@ def test_holm_s_correction_is_that_of_another_library_ties_included(count: int) 
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
     multitest = pytest.importorskip("statsmodels.stats.multitest")
-    for values in (np.random.default_rng(count).uniform(0, 0.2, (20, count)).round(2), np.full((1, count), 0.02)):
+    for values in (np.random.default_rng(count).uniform(0, 0.2, (3, count)).round(2), np.full((1, count), 0.02)):
         for p_values in values.tolist():
             assert holm(p_values) == multitest.multipletests(p_values, method="holm")[1].tolist()
 
@@ -136,7 +136,8 @@ def test_the_critical_difference_agrees_with_nemenyi_s_test_of_another_library()
     assert not apart.all()
 
 
-def test_methods_that_rank_alike_differ_in_at_most_five_percent_of_draws() -> None:
+def test_methods_that_rank_alike_differ_in_at_most_five_percent_of_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scipy.stats.studentized_range.ppf", lambda *_: 1.0)  # slow, and p does not depend on it
     generator = np.random.default_rng(9)
     p = np.array([friedman(generator.normal(size=(8, 5))).p for _ in range(400)])
     assert 0.015 <= (p < 0.05).mean() <= 0.075

@@ -180,6 +180,14 @@ def test_the_newest_version_counts_wherever_its_record_stands() -> None:
         assert {row[1]: row[4] for row in score_rows(report.leaderboard(order))} == {"a": "50.00", "b": "10.00"}
 
 
+def test_rows_of_equal_scores_are_in_the_order_of_their_labels() -> None:
+    names = [f"m{number}" for number in range(8)]
+    found = [*(make(name, hits=12) for name in names), *(make("m3", hits=12, options={"k": k}) for k in (2, 1))]
+    (table,) = tables(found)
+    assert [row.label for row in table.rows] == sorted([*names, "m3 (k=1)", "m3 (k=2)"])
+    assert list(table.ranks.values()) == list(range(1, 11))
+
+
 @pytest.mark.parametrize(
     "other", [{"compile": True}, {"num_nodes": 2}, {"devices": 2}, {"devices": 2, "compile": True}]
 )
@@ -237,11 +245,11 @@ def test_costs_are_medians_over_the_runs() -> None:
         run = replace(make("a", seed), flops_per_utterance=int(1e6 * factor), peak_memory_mib=10.0 * factor)
         return replace(run, efficiency=times, seconds=factor)
 
-    (table,) = tables([timed(seed, factor) for seed, factor in enumerate((1, 2, 9))])
+    (table,) = tables([timed(seed, factor) for seed, factor in enumerate((1, 2, 6, 9))])
     (row,) = table.rows
-    assert (row.flops, row.memory) == (2e6, 20)
+    assert (row.flops, row.memory) == (4e6, 40)
     assert row.cost is not None
-    assert row.cost.throughput == pytest.approx(32 / 0.02)
+    assert row.cost.throughput == pytest.approx((32 / 0.02 + 32 / 0.06) / 2)
     assert NAMED["Rank"].cell(table, row).text == "1"
 
 
