@@ -47,18 +47,18 @@ RAVDESS_TASK = ("simulated-ravdess", "eight", "folds6", 1)
 
 
 @pytest.fixture(scope="session")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All three corpora, generated once; tests must not change them."""
-    folder = tmp_path_factory.mktemp("data")
+def root(root: Path) -> Path:
+    """The folder that all tests share, with all three corpora; tests must not change them."""
     for name in SIMULATED:
-        ensure_generated(folder / name, PRESETS[name])
-    return folder
+        ensure_generated(root / name, PRESETS[name])
+    return root
 
 
 @pytest.fixture
 def own_root(root: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
-    shutil.copytree(root, tmp_path / "data")
+    for name in SIMULATED:
+        shutil.copytree(root / name, tmp_path / "data" / name)
     return tmp_path / "data"
 
 
