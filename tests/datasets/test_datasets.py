@@ -384,6 +384,8 @@ def test_a_subset_of_the_modalities_and_none(root: Path) -> None:
     module = ready(root, IEMOCAP_TASK, features={"vision": "simulated-vision", "text": "simulated-text"})
     assert list(module.dims) == ["text", "vision"]  # in a fixed order, whatever the caller's
     assert list(next(batches(module.train_dataloader())).features) == ["text", "vision"]
+    every = {name: f"simulated-{name}" for name in ("vision", "audio", "text")}
+    assert list(build(root, IEMOCAP_TASK, features=every).dims) == ["text", "audio", "vision"]
     bare = ready(root, IEMOCAP_TASK, features={})
     assert bare.dims == {}
     assert next(batches(bare.train_dataloader())).features == {}
