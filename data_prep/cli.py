@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import click
 
 from data_prep.corpora.archives import parse_size
-from data_prep.extract import Incomplete, check_name
+from data_prep.extract import Incomplete
 from mer_bench.errors import Misuse
+from mer_bench.schema import check_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,7 +44,7 @@ def name_option(help: str, *, required: bool = False) -> Callable[[F], F]:
 
     def check(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
         try:
-            return value if value is None else check_name(value)
+            return value if value is None else check_name(value, "feature set")
         except Misuse as error:
             raise click.BadParameter(str(error), ctx, param) from error
 

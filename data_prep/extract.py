@@ -30,6 +30,7 @@ from data_prep.corpora.base import Clip, Unreadable, report_reasons
 from mer_bench.errors import Misuse
 from mer_bench.features import FeatureSpec, open_features, write_features
 from mer_bench.files import sha256, write_atomic
+from mer_bench.schema import check_name
 from mer_bench.training.workers import run_in_workers
 from mer_bench.utterances import FILE
 
@@ -37,7 +38,6 @@ FloatArray = npt.NDArray[Any]
 
 EMPTY = np.empty((0, 0), np.float32)
 MISSING = "missing.csv"  #: in the folder of a feature set: the utterances without features, and the reasons
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")  #: of a feature set, which is the name of its folder
 REMARKS = "remarks.csv"  #: in the same folder: utterances whose features the user should check, and the reasons
 
 
@@ -51,20 +51,6 @@ class Remarked:
 
     values: FloatArray
     remark: str
-
-
-def check_name(name: str) -> str:
-    """Return ``name`` if a feature set can have it.
-
-    Raises:
-        Misuse: it has other characters than letters, digits and ``._+-``, begins with one of those, or is too long.
-    """
-    if not NAME.fullmatch(name):
-        raise Misuse(
-            f"a feature set cannot have the name {name[:120]!r}: a name has 1 to 100 letters, digits or characters of "
-            "._+- and begins with a letter or digit"
-        )
-    return name
 
 
 def plain_name(text: str) -> str:
@@ -96,7 +82,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse a name that no folder may have, before anything is computed or written."""
-        check_name(self.name)
+        check_name(self.name, "feature set")
 
     def stored_spec(self, corpus: Path) -> FeatureSpec | None:
         """The spec of the stored set if it comes from this recipe and the present utterance table, otherwise None."""

@@ -34,6 +34,7 @@ def consistent(record: RunRecord) -> RunRecord:
     facts = method_facts().get(record.spec.method)
     return replace(
         record,
+        spec=replace(record.spec, fold=max(record.spec.fold, 1)),
         context=facts.track if facts else record.context,
         provenance=facts.kind if facts else record.provenance,
         rows={**record.rows, "validation": 0, "test": len(predictions)},

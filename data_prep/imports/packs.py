@@ -26,12 +26,13 @@ import pandas as pd
 from data_prep.cli import FILE, Command, force_option, name_option, table_option
 from data_prep.corpora import iemocap
 from data_prep.corpora.base import report_reasons, split_of
-from data_prep.extract import EMPTY, FloatArray, Recipe, check_name, store
+from data_prep.extract import EMPTY, FloatArray, Recipe, store
 from data_prep.imports.arrays import zero_not_finite
 from data_prep.imports.unpickle import read_pickle
 from mer_bench.errors import Misuse
 from mer_bench.features import MODALITIES, FeatureSpec
 from mer_bench.files import sha256
+from mer_bench.schema import check_name
 from mer_bench.utterances import read_table
 
 #: fields of each known tuple; text2 to text4 are the layers of RoBERTa below its last
@@ -492,7 +493,7 @@ def import_pack(corpus: Path, source: Path, *, name: str = "", force: bool = Fal
         Misuse: the pack is unsafe, has an unknown structure, or does not fit the table.
     """
     name = name or re.sub(r"[^a-z0-9]+", "-", source.stem.lower()).strip("-")
-    check_name(f"{name}-vision")  # the longest
+    check_name(f"{name}-vision", "feature set")  # the longest
     table = read_table(corpus)
     ids = list(table["id"])
     pack = read_pack(source, table)

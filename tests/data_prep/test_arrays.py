@@ -486,7 +486,7 @@ def test_name_that_is_no_name_is_refused_before_anything_is_made(
     before = sorted(tmp_path.rglob("*"))
     result = run(*subcommand.split(), "--table", table, *source, *more, f"--name={name}")
     assert result.exit_code == 2
-    assert "a name has 1 to 100 letters" in " ".join(result.output.replace("│", " ").split())
+    assert "must be a name of at most 100 letters" in " ".join(result.output.replace("│", " ").split())
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -494,7 +494,7 @@ def test_name_that_is_no_name_is_refused_before_anything_is_made(
 def test_name_is_checked_in_python_too(table: Path, tmp_path: Path, name: str) -> None:
     np.savez(tmp_path / "some.npz", **{IDS[0]: ROW})
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(Misuse, match="a feature set cannot have the name"):
+    with pytest.raises(Misuse, match=r"the feature set .* must be a name of at most 100 letters"):
         arrays.import_features(table, tmp_path / "some.npz", name=name, modality="audio")
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -508,7 +508,9 @@ def test_good_names_are_accepted(table: Path, tmp_path: Path, name: str) -> None
 
 def test_pack_whose_file_has_no_name_asks_for_one(table: Path, tmp_path: Path) -> None:
     (tmp_path / "特征.pkl").write_bytes(pickle.dumps([]))
-    assert "cannot have the name '-vision'" in refused("pack", "--table", table, "--source", tmp_path / "特征.pkl")
+    assert "the feature set '-vision' must be a name" in refused(
+        "pack", "--table", table, "--source", tmp_path / "特征.pkl"
+    )
 
 
 def test_import_replaces_neither_the_table_nor_a_foreign_folder(table: Path, tmp_path: Path) -> None:

@@ -40,9 +40,12 @@ def test_each_corpus_has_its_label_sets_protocols_and_modalities(prefix: str) ->
     ravdess, iemocap, meld = (DATASETS[prefix + name] for name in ("ravdess", "iemocap", "meld"))
     assert {(name, label_set) for name in ("ravdess", "iemocap", "meld")
             for label_set in DATASETS[prefix + name].label_sets} == set(CLASSES)  # fmt: skip
-    assert ravdess.protocols == {"folds6": 6, "fixed": 6, "literature": 5}
-    assert iemocap.protocols == {"session5": 1, "loso": 5}
-    assert meld.protocols == {"official": 1}
+    facts = [{n: (p.folds, p.clusters) for n, p in c.protocols.items()} for c in (ravdess, iemocap, meld)]
+    assert facts == [
+        {"folds6": (6, "actors"), "fixed": (6, "actors"), "literature": (5, "actors")},
+        {"session5": (1, "dialogues"), "loso": (5, "dialogues")},
+        {"official": (1, "dialogues")},
+    ]
     assert ravdess.modalities == ("audio", "vision")  # all actors say the same two sentences
     assert iemocap.modalities == meld.modalities == ("text", "audio", "vision")
     # these label sets disagree with the emotions of the table, so that they have files of their own

@@ -14,7 +14,7 @@ from test_leaderboard import cells, clustered, line, make, score_rows
 from test_plots import ERRORS, over_tables
 
 from mer_bench.metrics import SCORES
-from mer_bench.records import RunRecord, Training
+from mer_bench.records import Efficiency, RunRecord, Training
 from mer_bench.report import leaderboard as report
 from mer_bench.report.across import across
 from mer_bench.report.columns import NAMED, print_table
@@ -240,8 +240,7 @@ def test_the_best_test_epoch_is_that_of_the_best_weighted_f1() -> None:
 
 def test_costs_are_medians_over_the_runs() -> None:
     def timed(seed: int, factor: float) -> RunRecord:
-        times = {"latency_seconds": 0.001, "latency_utterances": 1, "throughput_seconds": 0.01 * factor,
-                 "throughput_utterances": 32, "device": "X", "threads": 1}  # fmt: skip
+        times = Efficiency("X", 1, 0.001, 1, 0.01 * factor, 32)
         run = replace(make("a", seed), flops_per_utterance=int(1e6 * factor), peak_memory_mib=10.0 * factor)
         return replace(run, efficiency=times, seconds=factor)
 
