@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mer_bench.errors import Misuse
+from mer_bench.processes import find_process, this_process
+
+#: Seconds after which a temporary file of another machine is taken to be left over: no process there can be asked.
+LEFT_OVER = 7 * 24 * 3600
 
 
 def write_atomic(path: Path, text: str | bytes) -> None:
@@ -21,7 +27,7 @@ def write_atomic(path: Path, text: str | bytes) -> None:
     Raises:
         Misuse: The file cannot be written (no permission, full disk); an old file is unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{this_process()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -36,23 +42,70 @@ def write_atomic(path: Path, text: str | bytes) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces ``path`` if the block succeeds and is deleted if it fails."""
+    """Yield a temporary folder that replaces ``path`` if the block succeeds and is deleted if it fails.
+
+    Those that killed processes have left are deleted as well once ``path`` is complete.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{this_process()}.", dir=path.parent))
     try:
         yield temporary
         with writing(path):
             temporary.chmod(0o755)
             if path.exists():  # a folder cannot replace one that is not empty, so the old one is renamed first
-                old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+                old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.{this_process()}.", dir=path.parent))
                 path.replace(old)
                 temporary.replace(path)
                 shutil.rmtree(old)
             else:
                 temporary.replace(path)
+        remove_leftovers(path.parent, f".{glob.escape(path.name)}.*")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, pattern: str) -> None:
+    """Delete the temporary files and folders that killed processes have left in ``folder``, but none of a living one.
+
+    Only names that match ``pattern`` and that hold the name of the process that made them are looked at.
+    """
+    for path in folder.glob(pattern):
+        with suppress(OSError):  # of another user, or deleted meanwhile
+            owner = find_process(path.name)
+            ended = owner is not None and owner.ended
+            if ended or (ended is None and time.time() - path.stat().st_mtime > LEFT_OVER):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
+def check_folder(folder: Path, option: str, least: int) -> None:
+    """Check that files can be written in ``folder``, which is made if it is absent.
+
+    Args:
+        folder: The folder.
+        option: What names it, for the message: "--results".
+        least: Bytes that must be free.
+
+    Raises:
+        Misuse: it is not a folder, nothing can be written in it, or its disk is full.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise Misuse(f"{folder} ({option}) is a file; name a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise Misuse(f"cannot write in {folder} ({option}): {error.strerror or error}") from error
+    if free < least:
+        raise Misuse(
+            f"the disk of {folder} ({option}) has {free >> 20} MiB left, but {least >> 20} MiB should be free: "
+            "delete something, or name a folder on another disk"
+        )
 
 
 @contextmanager
