@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
@@ -21,11 +22,9 @@ from mer_bench.fusion.base import FusionModule
 from mer_bench.records import MONITOR, RunSpec
 
 TF32 = "tf32"  #: a precision that Lightning has no name for: how a GPU multiplies 32-bit numbers
-#: What Lightning's Trainer takes as ``precision``, and TF32.
-PRECISIONS = (
-    TF32, "32-true", "32", "64-true", "64", "16-mixed", "16-true", "16", "bf16-mixed", "bf16-true", "bf16",
-    "transformer-engine", "transformer-engine-float16",
-)  # fmt: skip
+#: What Lightning's Trainer takes as ``precision`` and what keeps the weights in 32 bits, and TF32. Measures and scores
+#: are computed outside of the Trainer too, with batches and weights in 32 bits.
+PRECISIONS = (TF32, "32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16")
 
 
 def build(spec: RunSpec, root: Path) -> tuple[EmotionDataModule, FusionModule]:
@@ -147,12 +146,8 @@ def build_trainer(
     ]
     if monitor and training.patience:
         callbacks.append(EarlyStopping(monitor, patience=training.patience, mode="max"))
-    return L.Trainer(
-        accelerator="auto",
-        devices=spec.devices,
-        num_nodes=spec.num_nodes,
-        strategy=spec.strategy,
-        precision=trainer_precision(spec),
+    return _trainer(
+        spec,
         max_epochs=training.epochs,
         gradient_clip_val=training.gradient_clip or None,
         deterministic=True,
@@ -162,6 +157,21 @@ def build_trainer(
         logger=logger or False,
         callbacks=callbacks,
         default_root_dir=folder,
-        enable_progress_bar=False,
-        enable_model_summary=False,
     )
+
+
+def check_trainer(spec: RunSpec) -> None:
+    """Raise Misuse if Lightning cannot train on this machine as the spec says."""
+    _trainer(spec, logger=False, enable_checkpointing=False)
+
+
+def _trainer(spec: RunSpec, **settings: Any) -> L.Trainer:
+    hardware = {name: getattr(spec, name) for name in ("devices", "num_nodes", "strategy")}
+    hardware["precision"] = trainer_precision(spec)
+    try:
+        return L.Trainer(
+            accelerator="auto", **hardware, enable_progress_bar=False, enable_model_summary=False, **settings
+        )
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+        facts = ", ".join(f"{name} {value}" for name, value in hardware.items())
+        raise Misuse(f"Lightning cannot train with {facts} on this machine: {' '.join(str(error).split())}") from error

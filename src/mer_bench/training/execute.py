@@ -23,7 +23,7 @@ from mer_bench.records import RunRecord, RunSpec, measurable, measured, read_rec
 from mer_bench.training import tracking
 from mer_bench.training.callbacks import Notify
 from mer_bench.training.options import RunSettings
-from mer_bench.training.run import measure_speed, run
+from mer_bench.training.run import measure_speed, run, temporary_prefix
 from mer_bench.training.workers import run_command
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  #: parameters of glibc's mallopt
@@ -136,7 +136,7 @@ def _report(key: str, epoch: int, scores: Mapping[str, float]) -> None:
 
 def _execute_distributed(spec: RunSpec, settings: RunSettings) -> str | None:
     """Give a run with several devices a process of its own: Lightning starts the other ranks from its command line."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    with tempfile.NamedTemporaryFile("w", prefix=temporary_prefix(), suffix=".json") as file:
         json.dump(asdict(spec), file)
         file.flush()
         command = [sys.executable, "-m", "mer_bench", "run", "--spec", file.name]

@@ -23,9 +23,11 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from mer_bench import __version__
 from mer_bench.datasets.base import EmotionDataModule
-from mer_bench.errors import unknown
+from mer_bench.errors import Misuse, unknown
+from mer_bench.files import check_folder
 from mer_bench.fusion.base import FusionModule
 from mer_bench.metrics import confusion_matrix
+from mer_bench.processes import this_process
 from mer_bench.records import MONITOR, FeatureFacts, RunRecord, RunSpec
 from mer_bench.training import measures as measuring
 from mer_bench.training.build import TF32, build, build_trainer, trainer_precision
@@ -35,6 +37,9 @@ from mer_bench.training.cost import flops_per_utterance, peak_memory_mib, reset_
 from mer_bench.training.tracking import wandb_logger
 
 T = TypeVar("T")
+
+TEMPORARY = "mer-bench-"  #: beginning of the names of temporary files and folders
+FREE = 64 << 20  #: bytes that should be free on every disk that a run writes to
 
 
 def run(
@@ -68,8 +73,10 @@ def run(
     peak_is_known = reset_peak_memory()
     L.seed_everything(spec.seed, verbose=False)
     datamodule, method = build(spec, root)
+    weights = sum(tensor.nbytes for tensor in method.state_dict().values())
+    check_folder(temporary_folder(), "TMPDIR", FREE + 2 * weights)  # two checkpoints while a new one replaces the old
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="mer-bench-") as name, _settings_of(spec):
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as name, _settings_of(spec):
         folder = Path(name)
         files, literature = RunFiles(folder, notify), measuring.Literature(folder)
         callbacks: list[Callback] = [files, literature] if "literature" in measures else [files]
@@ -93,6 +100,19 @@ def run(
     if "literature" not in measures:
         return record
     return replace(record, literature=by_epoch or [record.test_confusion])  # without training there is no epoch
+
+
+def temporary_folder() -> Path:
+    """The folder of temporary files."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise Misuse(f"there is no folder for temporary files; name one by TMPDIR ({error.strerror})") from error
+
+
+def temporary_prefix() -> str:
+    """How the names of this process's temporary files begin; it says whose they are when the process was killed."""
+    return f"{TEMPORARY}{this_process()}-"
 
 
 def measure_speed(record: RunRecord, root: Path) -> RunRecord:

@@ -1,6 +1,6 @@
 """Worker processes: they end with the process that started them, and a crash costs only the item that caused it.
 
-Standard library only, so that data preparation can use it as well.
+Standard library and the vocabulary only, so that data preparation can use it as well.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import tempfile
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
+
+from mer_bench.processes import find_process, this_process
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,7 +37,7 @@ def run_in_workers(
     prepare: Callable[[], None] | None = None,
     started: Callable[[Item], None] = lambda item: None,
     waiting: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[Item, Result]]:
+) -> Generator[tuple[Item, Result], None, None]:
     """Apply a function to items in worker processes; yields each item with its result.
 
     When a worker dies (out of memory, or a damaged file that crashes a decoder), every item that was in progress is
@@ -123,23 +127,61 @@ def _begin_worker(prepare: Callable[[], None] | None) -> None:
         prepare()
 
 
-_command: subprocess.Popen[str] | None = None  #: the command that this worker waits for
+_command: subprocess.Popen[bytes] | None = None  #: the command that this worker waits for
 
 
 def _end_worker(*_: object) -> None:
     """End this worker at once, and all processes of the command that it waits for."""
     if _command is not None:
-        with suppress(ProcessLookupError):
-            os.killpg(_command.pid, signal.SIGKILL)
+        _kill_group(_command.pid)
     os._exit(1)
 
 
+def _kill_group(leader: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+#: Variable with the name of the process with which a command ends, see :func:`follow_parent`.
+PARENT = "MER_BENCH_PARENT"
+
+
 def run_command(command: Sequence[str]) -> tuple[int, str]:
-    """Run a command whose processes end with this worker; returns its exit code and what it wrote to stderr."""
+    """Run a command whose processes end with this worker; returns its exit code and what it wrote to stderr.
+
+    A worker that is killed cannot end them: the command has to call :func:`follow_parent`.
+    """
     global _command
     signal.signal(signal.SIGTERM, _end_worker)
-    streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    _command = subprocess.Popen(command, start_new_session=True, **streams)
-    _, written = _command.communicate()
-    code, _command = _command.returncode, None
-    return code, written
+    with tempfile.TemporaryFile() as written:  # a pipe would stay open as long as any process of the command
+        streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": written}
+        environment = os.environ | {PARENT: str(this_process())}
+        _command = subprocess.Popen(command, start_new_session=True, env=environment, **streams)
+        code = _command.wait()
+        if code != 0:
+            _kill_group(_command.pid)  # those that wait for one that was killed
+        _command = None
+        written.seek(0)
+        return code, written.read().decode(errors="replace")
+
+
+def follow_parent() -> None:
+    """In a command: end with the worker that runs it, whatever kills that; and let the same command's children do so.
+
+    Lightning starts the other ranks of a run by the same command. They end some seconds after the first one, which
+    leaves them time to end by themselves.
+    """
+    parent = find_process(os.environ.get(PARENT, ""))
+    os.environ[PARENT] = str(this_process())
+    if parent is None:
+        return
+
+    def follow() -> None:
+        while not parent.ended:
+            time.sleep(0.5)
+        if os.getpgrp() == os.getpid():
+            _kill_group(os.getpid())
+        time.sleep(5)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
