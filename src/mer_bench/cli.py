@@ -12,6 +12,7 @@ import signal
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
@@ -133,9 +134,13 @@ def run(options: RunOptions) -> None:
     --measure efficiency needs no training where there is a record that lacks nothing else.
     """
     from mer_bench.records import check_measures, skipped, write_record
+    from mer_bench.training.checks import before_training, is_first_process
+    from mer_bench.training.claims import announced
     from mer_bench.training.execute import earlier_record, execute, prepare_process
     from mer_bench.training.suite import one_run, run_from_file
+    from mer_bench.training.workers import follow_parent
 
+    follow_parent()
     measures = check_measures(options.measures)
     if options.spec is not None:
         spec = run_from_file(options.spec, options.root)
@@ -152,12 +157,12 @@ def run(options: RunOptions) -> None:
             training=options.training,
             hardware=options,
         )
-    for sentence in skipped([spec], measures):
-        _say(f"warning: {sentence}", err=True)
+    _warn([*before_training([spec], options), *skipped([spec], measures)])
     prepare_process()
-    record = execute(spec, replace(options, measures=measures), earlier_record(spec, options.results))
-    if record is not None:  # None on every process but the first of a distributed run
-        _say(write_record(record, options.results))
+    with announced(spec, options.results) if is_first_process(spec) else nullcontext():
+        record = execute(spec, replace(options, measures=measures), earlier_record(spec, options.results))
+        if record is not None:  # None on every process but the first of a distributed run
+            _say(write_record(record, options.results))
 
 
 @cli.command()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 from rich.console import Console
 
 from mer_bench.datasets import DATASETS
-from mer_bench.errors import Misuse
+from mer_bench.errors import FailedRun, Misuse, printable
 from mer_bench.records import (
     SIMULATED,
+    RunRecord,
     RunSpec,
     check_measures,
     load_records,
@@ -27,10 +29,13 @@ from mer_bench.records import (
 )
 from mer_bench.report import leaderboard
 from mer_bench.suites import Suite
+from mer_bench.training.checks import before_training, is_first_machine
+from mer_bench.training.claims import Claims
 from mer_bench.training.cluster import run_on_cluster
-from mer_bench.training.execute import Job, begin_worker, earlier_record, execute_job, missing
+from mer_bench.training.execute import Job, begin_worker, execute_job, missing
 from mer_bench.training.options import BenchOptions, RunSettings
 from mer_bench.training.progress import Display
+from mer_bench.training.sharing import SharedQueue
 from mer_bench.training.suite import generate_simulated, is_prepared, read_suite, stand_in, suite_specs, validate
 from mer_bench.training.tracking import GROUP
 from mer_bench.training.workers import run_in_workers
@@ -66,7 +71,9 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
         console: Console that shows progress; None = stderr.
 
     Raises:
-        Misuse: something is wrong with the suite, the options or the corpora; nothing has been trained then.
+        Misuse: something is wrong with the suite, the options, the corpora or the folders; nothing has been trained
+            then.
+        FailedRun: the folder of the records has disappeared.
     """
     console = console or Console(stderr=True)
     shard, measures = _shard(options.shard), check_measures(options.measures)
@@ -79,10 +86,14 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
     validate(specs, options.root)
     specs = specs[shard]
     settings = replace(options, measures=check_measures((*suite.measures, *measures)))
+    target = options.leaderboard or leaderboard.default_target(options.results)
+    for sentence in before_training(specs, settings, leaderboard=target, elsewhere=bool(options.cluster)):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if options.logger == "wandb":
         os.environ.setdefault(GROUP, suite_file.stem)  # workers inherit it
     failed = run_missing(specs, settings, jobs=options.jobs, cluster=options.cluster, console=console)
-    target = options.leaderboard or leaderboard.default_target(options.results)
+    if not options.results.is_dir():
+        raise FailedRun(f"{options.results} has disappeared during the bench; {target} is left as it is")
     records, problems = load_records(options.results)
     leaderboard.write(records, target)
     tables = "\n".join(leaderboard.main_table(records, dataset) for dataset in suite.datasets)
@@ -119,6 +130,7 @@ def run_missing(
     """Run every spec whose record is missing or lacks a measure; returns the specs that failed.
 
     Workers end with this process, whatever kills it. A run whose worker dies (out of memory, say) is tried once more.
+    Runs that another bench is making are left to it.
 
     Args:
         specs: What there should be a record of.
@@ -136,36 +148,73 @@ def run_missing(
         console.print(sentence)
     if not queue:
         return []
-    failed = []
-    todo: Iterator[Job] = ((spec, earlier_record(spec, settings.results)) for spec in queue)
-    with Display(console, len(queue)) as display:
-        if cluster:
-            results = run_on_cluster(todo, settings, cluster, workers=jobs)
-        else:
-            messages: Any = multiprocessing.get_context("spawn").Queue()
-            results = run_in_workers(
-                partial(execute_job, settings=settings),
-                todo,
-                jobs,
-                crashed=lambda job: "the worker process died twice (out of memory?)",
-                prepare=partial(begin_worker, messages),
-                started=lambda job: display.started(job[0]),
-                waiting=lambda: display.update(messages),
-            )
-        for (spec, earlier), result in results:
-            path = spec.path(settings.results)
-            try:
-                if isinstance(result, str):
-                    raise Misuse(result)
-                if result is not None:
-                    write_record(result, settings.results)
-                record = read_record(path) if result is None and path.is_file() else result
-            except Misuse as error:
-                failed.append(spec)
-                display.failed(spec, _note_failure(spec, str(error), settings.results))
-            else:
-                display.finished(spec, record, earlier)
+    failed, finished = [], []
+    with Display(console, len(queue)) as display, Claims(settings.results) as claims:
+
+        def fail(spec: RunSpec, reason: str) -> None:
+            failed.append(spec)
+            display.failed(spec, reason)
+
+        def note(spec: RunSpec, reason: str) -> None:
+            fail(spec, _note_failure(spec, reason, settings.results))
+
+        shared = SharedQueue(queue, settings, claims, note)
+        with closing(_execute_all(iter(shared), settings, jobs, cluster, display)) as results:
+            for (spec, earlier), result in results:
+                try:
+                    record = _recorded(spec, result, settings.results)
+                except Misuse as error:
+                    note(spec, str(error))
+                else:
+                    finished.append(spec)
+                    display.finished(spec, record, earlier)
+                claims.give_back(spec)
+        sentences = shared.close()
+        for spec in shared.failed:
+            fail(spec, "in another bench, see the note beside the records")
+        for spec in finished:
+            if is_first_machine(spec) and not spec.path(settings.results).is_file():
+                fail(spec, f"its record has disappeared: {spec.path(settings.results)}")
+    for sentence in sentences:
+        console.print(sentence, highlight=False, soft_wrap=True)
     return failed
+
+
+def _execute_all(
+    todo: Iterator[Job], settings: RunSettings, jobs: int, cluster: str, display: Display
+) -> Generator[tuple[Job, RunRecord | str | None], None, None]:
+    """What comes of each job, see :func:`mer_bench.training.execute.execute_job`."""
+    if cluster:
+        return run_on_cluster(todo, settings, cluster, workers=jobs)
+    messages: Any = multiprocessing.get_context("spawn").Queue()
+    return run_in_workers(
+        partial(execute_job, settings=settings),
+        todo,
+        jobs,
+        crashed=lambda job: "the worker process died twice (out of memory?)",
+        prepare=partial(begin_worker, messages),
+        started=lambda job: display.started(job[0]),
+        waiting=lambda: display.update(messages),
+    )
+
+
+def _recorded(spec: RunSpec, result: RunRecord | str | None, results: Path) -> RunRecord | None:
+    """The record of a run, which stands in its file now; None where the first machine has it.
+
+    Raises:
+        Misuse: there is none, for the reason that the message gives.
+    """
+    if isinstance(result, str):
+        raise Misuse(result)
+    path = spec.path(results)
+    if result is not None:
+        write_record(result, results)
+        return result
+    if path.is_file():
+        return read_record(path)
+    if is_first_machine(spec):
+        raise Misuse(f"the run has ended, but its record is not there: {path}")
+    return None
 
 
 def _note_failure(spec: RunSpec, reason: str, results: Path) -> str:
@@ -174,4 +223,4 @@ def _note_failure(spec: RunSpec, reason: str, results: Path) -> str:
         note = str(write_failure(spec, results, reason))
     except Misuse as error:  # a full disk must not stop the runs that may still fit
         note = str(error)
-    return f"{reason.strip().splitlines()[-1]} ({note})"
+    return printable(f"{reason.strip().splitlines()[-1]} ({note})")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import replace
+from itertools import chain, islice
 from typing import Any
 
 from mer_bench.errors import Misuse
@@ -17,10 +18,13 @@ from mer_bench.training.tracking import GROUP
 #: How often Ray starts a run again whose worker or machine was lost.
 RETRIES = 3
 
+#: Runs per CPU that a cluster is given at a time: none of its CPUs waits, and one that can grow sees that it should.
+AHEAD = 2
+
 
 def run_on_cluster(
     jobs: Iterable[Job], settings: RunSettings, address: str, *, workers: int
-) -> Iterator[tuple[Job, RunRecord | str | None]]:
+) -> Generator[tuple[Job, RunRecord | str | None], None, None]:
     """Execute jobs on a Ray cluster; yields each with its record, or with the reason why there is none.
 
     The caller alone writes records, so whatever ends it or a machine of the cluster loses the runs in progress and
@@ -29,7 +33,7 @@ def run_on_cluster(
     file system or as copies: features are known by their hash.
 
     Args:
-        jobs: What to run; one device each.
+        jobs: What to run, one device each; read as the cluster has room, so that other benches can have the rest.
         settings: Folder of the corpora on every machine, logging and measures.
         address: "local" for a cluster on this machine, or what ``ray.init`` takes, such as ``ray://host:10001``.
         workers: Runs side by side of a local cluster.
@@ -37,17 +41,23 @@ def run_on_cluster(
     Raises:
         Misuse: Ray is not installed, the cluster cannot be reached, or a run wants several devices.
     """
-    jobs = list(jobs)
-    if any(spec.devices * spec.num_nodes > 1 for spec, _ in jobs):
-        raise Misuse("--cluster spreads runs of one device each; run those of several without it (see --num-nodes)")
+    rest = map(_of_one_device, jobs)
+    first = list(islice(rest, 1))
+    if not first:
+        return
     ray = _connect(address, workers)
     try:
         resources = ray.cluster_resources()
         share = min(1.0, resources.get("GPU", 0) / max(resources.get("CPU", 1), 1))
         task = ray.remote(num_cpus=1, num_gpus=int(share * 1000) / 1000, max_retries=RETRIES)(_execute)
         settings = replace(settings, root=settings.root.resolve(), log_folder=settings.log_folder.resolve())
-        running = {task.remote(job, settings): job for job in jobs}
-        while running:
+        running: dict[Any, Job] = {}
+        todo = chain(first, rest)
+        while True:
+            room = AHEAD * max(int(ray.cluster_resources().get("CPU", 1)), 1) - len(running)  # clusters grow and shrink
+            running |= {task.remote(job, settings): job for job in islice(todo, max(room, 0))}
+            if not running:
+                return
             done, _ = ray.wait(list(running), timeout=1)
             for reference in done:
                 job = running.pop(reference)
@@ -58,6 +68,12 @@ def run_on_cluster(
                 yield job, result
     finally:
         ray.shutdown()
+
+
+def _of_one_device(job: Job) -> Job:
+    if job[0].devices * job[0].num_nodes > 1:
+        raise Misuse("--cluster spreads runs of one device each; run those of several without it (see --num-nodes)")
+    return job
 
 
 def _execute(job: Job, settings: RunSettings) -> RunRecord | str | None:
