@@ -19,7 +19,7 @@ from fake_runs import spec
 from rich.console import Console
 from suites import Call, Workspace, spec_of, wait_until
 
-from mer_bench.processes import Process
+from mer_bench.processes import Process, find_process
 from mer_bench.records import RunSpec, load_records, read_record, write_failure, write_record
 from mer_bench.training import bench as benches
 from mer_bench.training import claims as claiming
@@ -103,9 +103,14 @@ def test_the_lock_of_a_living_process_holds_and_that_of_a_killed_one_is_taken_ov
     assert locks(tmp_path) == []
 
 
-def test_of_several_benches_one_takes_a_stale_lock_over(tmp_path: Path) -> None:
+def test_of_several_benches_one_takes_a_stale_lock_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(text: str) -> Process | None:  # all have read the lock before the first one writes it
+        time.sleep(0.1)
+        return find_process(text)
+
+    monkeypatch.setattr(claiming, "find_process", slowly)
     leave_lock(tmp_path, started=1)
-    barrier, taken = threading.Barrier(8), []
+    barrier, taken = threading.Barrier(8, timeout=20), []
 
     def take() -> None:
         with Claims(tmp_path) as claims:
