@@ -17,7 +17,7 @@ import fake_runs
 import pytest
 from fake_runs import spec
 from rich.console import Console
-from suites import Call, Workspace, spec_of, wait_until
+from suites import RAVDESS, Call, Workspace, spec_of, wait_until
 
 from mer_bench.processes import Process, find_process
 from mer_bench.records import RunSpec, load_records, read_record, write_failure, write_record
@@ -285,6 +285,14 @@ def test_the_command_run_announces_its_run(
     assert call("run", *line, "--results", tmp_path / "results").code == 0
     assert len(found) == 1
     assert locks(tmp_path / "results") == []
+
+
+def test_a_dataset_that_a_suite_lists_twice_is_one(workspace: Workspace) -> None:
+    before, text = workspace.specs(), workspace.suite.read_text()
+    twice = text.replace(f'"{RAVDESS}"', f'["{RAVDESS}", "{RAVDESS}"]')
+    assert twice != text
+    workspace.suite.write_text(twice)
+    assert workspace.specs() == before
 
 
 # A results folder that disappears
