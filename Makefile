@@ -14,6 +14,7 @@ NUM_NODES ?= 1
 JOBS ?= 1
 PRECISION ?=
 COMPILE ?=
+RERUN_CHANGED ?=
 SHARD ?=
 CLUSTER ?=
 MEASURE ?=
@@ -42,6 +43,7 @@ help:  ## this text
 	@echo "  NUM_NODES  machines of one run (default 1)"
 	@echo "  PRECISION  as Lightning names it, e.g. bf16-mixed, or tf32 (default: the suite's)"
 	@echo "  COMPILE    1: train through torch.compile"
+	@echo "  RERUN_CHANGED  1: make runs again whose method was edited since"
 	@echo "  JOBS       runs side by side (default 1)"
 	@echo "  SHARD      only this share of the runs, e.g. SHARD=3/10; see docs/many_machines.md"
 	@echo "  CLUSTER    run on Ray: local (JOBS side by side) or ray://HOST:PORT"
@@ -57,7 +59,7 @@ help:  ## this text
 bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb) $(if $(CLUSTER),.venv/cluster)  ## run what the suite lacks, rewrite the leaderboard
 	$(BIN)/mer-bench bench benchmarks/$(DATASET).toml --methods "$(METHODS)" --seeds "$(SEEDS)" \
 	  $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PRECISION),--precision $(PRECISION)) $(if $(COMPILE),--compile) \
-	  $(if $(SHARD),--shard $(SHARD)) $(if $(CLUSTER),--cluster $(CLUSTER)) --jobs $(JOBS) \
+	  $(if $(RERUN_CHANGED),--rerun-changed) $(if $(SHARD),--shard $(SHARD)) $(if $(CLUSTER),--cluster $(CLUSTER)) --jobs $(JOBS) \
 	  --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) --measure "$(MEASURE)" \
 	  --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from mer_bench.suites import Suite
 from mer_bench.training.checks import before_training, is_first_machine
 from mer_bench.training.claims import Claims
 from mer_bench.training.cluster import run_on_cluster
+from mer_bench.training.code import is_changed
 from mer_bench.training.execute import Job, begin_worker, execute_job, missing
 from mer_bench.training.options import BenchOptions, RunSettings
 from mer_bench.training.progress import Display
@@ -91,7 +93,14 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if options.logger == "wandb":
         os.environ.setdefault(GROUP, suite_file.stem)  # workers inherit it
-    failed = run_missing(specs, settings, jobs=options.jobs, cluster=options.cluster, console=console)
+    failed = run_missing(
+        specs,
+        settings,
+        jobs=options.jobs,
+        cluster=options.cluster,
+        rerun_changed=options.rerun_changed,
+        console=console,
+    )
     if not options.results.is_dir():
         raise FailedRun(f"{options.results} has disappeared during the bench; {target} is left as it is")
     records, problems = load_records(options.results)
@@ -125,7 +134,13 @@ def _shard(text: str) -> slice:
 
 
 def run_missing(
-    specs: Sequence[RunSpec], settings: RunSettings, *, jobs: int = 1, cluster: str = "", console: Console | None = None
+    specs: Sequence[RunSpec],
+    settings: RunSettings,
+    *,
+    jobs: int = 1,
+    cluster: str = "",
+    rerun_changed: bool = False,
+    console: Console | None = None,
 ) -> list[RunSpec]:
     """Run every spec whose record is missing or lacks a measure; returns the specs that failed.
 
@@ -137,12 +152,22 @@ def run_missing(
         settings: Folders, logging and measures of the runs.
         jobs: Worker processes, each of which runs one spec at a time.
         cluster: Run on Ray instead, see :mod:`mer_bench.training.cluster`.
+        rerun_changed: Make runs again whose method was edited since, without a new version.
         console: Console that shows progress; None = stderr.
     """
     console = console or Console(stderr=True)
-    queue = missing(specs, settings.results, settings.measures)
-    lacking = sum(spec.path(settings.results).is_file() for spec in queue)
-    measuring = f", {lacking} of them to measure {' and '.join(settings.measures)}" if lacking else ""
+    still_missing = partial(missing, results=settings.results, measures=settings.measures, rerun_changed=rerun_changed)
+    queue = still_missing(specs)
+    changed = _changed(specs, settings.results)
+    if changed and not rerun_changed:
+        count, names = sum(changed.values()), ", ".join(changed)
+        console.print(
+            f"{count} records were made by other code, of the same version, of {names}: "
+            "--rerun-changed (RERUN_CHANGED=1) makes them again",
+            soft_wrap=True,
+        )
+    lacking = sum(spec.path(settings.results).is_file() for spec in queue) - rerun_changed * sum(changed.values())
+    measuring = f", {lacking} of them to measure {' and '.join(settings.measures)}" if lacking > 0 else ""
     console.print(f"{len(specs)} runs: {len(specs) - len(queue)} recorded, {len(queue)} to do{measuring}")
     for sentence in skipped(specs, settings.measures):
         console.print(sentence)
@@ -158,7 +183,7 @@ def run_missing(
         def note(spec: RunSpec, reason: str) -> None:
             fail(spec, _note_failure(spec, reason, settings.results))
 
-        shared = SharedQueue(queue, settings, claims, note)
+        shared = SharedQueue(queue, settings.results, still_missing, claims, note)
         with closing(_execute_all(iter(shared), settings, jobs, cluster, display)) as results:
             for (spec, earlier), result in results:
                 try:
@@ -178,6 +203,16 @@ def run_missing(
     for sentence in sentences:
         console.print(sentence, highlight=False, soft_wrap=True)
     return failed
+
+
+def _changed(specs: Sequence[RunSpec], results: Path) -> Counter[str]:
+    """Method -> how many of its records were made by other code than today's, of the same version."""
+    found: Counter[str] = Counter()
+    for spec in specs:
+        with suppress(Misuse):  # the leaderboard names records that cannot be read
+            if is_changed(read_record(spec.path(results))):
+                found[spec.method] += 1
+    return found
 
 
 def _execute_all(

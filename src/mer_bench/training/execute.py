@@ -22,6 +22,7 @@ from mer_bench.errors import FailedRun, Misuse
 from mer_bench.records import RunRecord, RunSpec, measurable, measured, read_record
 from mer_bench.training import tracking
 from mer_bench.training.callbacks import Notify
+from mer_bench.training.code import is_changed
 from mer_bench.training.options import RunSettings
 from mer_bench.training.run import measure_speed, run, temporary_prefix
 from mer_bench.training.workers import run_command
@@ -35,8 +36,12 @@ THREADS = 1
 Job = tuple[RunSpec, RunRecord | None]  #: a run, and the record that it replaces
 
 
-def missing(specs: Sequence[RunSpec], results: Path, measures: Collection[str] = ()) -> list[RunSpec]:
+def missing(
+    specs: Sequence[RunSpec], results: Path, measures: Collection[str] = (), rerun_changed: bool = False
+) -> list[RunSpec]:
     """The specs without a record, or whose record lacks one of the ``measures`` that the run can take.
+
+    With ``rerun_changed`` also those whose record was made by other code of the method than today's.
 
     Raises:
         Misuse: a record that has to be looked into is not readable.
@@ -44,7 +49,10 @@ def missing(specs: Sequence[RunSpec], results: Path, measures: Collection[str] =
 
     def complete(spec: RunSpec) -> bool:
         path, wanted = spec.path(results), measurable(spec, measures)
-        return path.is_file() and (not wanted or wanted <= measured(read_record(path)))
+        if not path.is_file() or not (wanted or rerun_changed):
+            return path.is_file()
+        record = read_record(path)
+        return wanted <= measured(record) and not (rerun_changed and is_changed(record))
 
     return [spec for spec in specs if not complete(spec)]
 
@@ -73,7 +81,7 @@ def execute(
     """
     known = measured(earlier) if earlier else set()
     wanted = measurable(spec, settings.measures)
-    if earlier and wanted - known == {"efficiency"}:
+    if earlier and wanted - known == {"efficiency"} and not is_changed(earlier):
         return measure_speed(earlier, settings.root)
     record = run(
         spec,

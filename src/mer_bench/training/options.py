@@ -59,6 +59,7 @@ class BenchOptions(Hardware, RunSettings):
         None, "Precision as Lightning names it, e.g. bf16-mixed, or tf32, instead of the suite's."
     )
     jobs: int = _option(1, "Runs side by side.", minimum=1)
+    rerun_changed: bool = _option(False, "Make runs again whose method was edited since, without a new version.")
     shard: str = _option("", "Only the I-th of N shares of the runs, e.g. 3/10.", metavar="I/N")
     cluster: str = _option("", "Run on Ray: local (--jobs side by side) or ray://HOST:PORT.", metavar="ADDRESS")
     corpus: str = _option(

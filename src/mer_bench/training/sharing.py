@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from mer_bench.errors import Misuse
 from mer_bench.records import FAILED, RunSpec
 from mer_bench.training.claims import Claims, lock_path, maker
-from mer_bench.training.execute import Job, earlier_record, missing
-from mer_bench.training.options import RunSettings
+from mer_bench.training.execute import Job, earlier_record
 
 
 class SharedQueue:
@@ -20,15 +20,21 @@ class SharedQueue:
 
     Args:
         queue: Runs without a record.
-        settings: Folder of the records, and the measures that they should have.
+        results: Folder of the records.
+        missing: Gives those of some runs that still have to be made.
         claims: Holds the runs that are given out.
         fail: Called with each run whose lock or record cannot be used, and with the reason.
     """
 
     def __init__(
-        self, queue: Sequence[RunSpec], settings: RunSettings, claims: Claims, fail: Callable[[RunSpec, str], None]
+        self,
+        queue: Sequence[RunSpec],
+        results: Path,
+        missing: Callable[[Sequence[RunSpec]], list[RunSpec]],
+        claims: Claims,
+        fail: Callable[[RunSpec, str], None],
     ) -> None:
-        self.queue, self.settings, self.claims, self.fail = queue, settings, claims, fail
+        self.queue, self.results, self.missing, self.claims, self.fail = queue, results, missing, claims, fail
         self.recorded = 0  #: runs that another bench has recorded meanwhile
         self.failed: list[RunSpec] = []  #: runs that failed in another bench meanwhile
         self._held: Sequence[RunSpec] = ()  # by another bench
@@ -45,7 +51,7 @@ class SharedQueue:
                     elif self._done_elsewhere(spec):  # between the look at the queue and the claim
                         self.claims.give_back(spec)
                     else:
-                        yield spec, earlier_record(spec, self.settings.results)
+                        yield spec, earlier_record(spec, self.results)
                 except Misuse as error:
                     self.claims.give_back(spec)
                     self.fail(spec, str(error))
@@ -55,8 +61,8 @@ class SharedQueue:
     def close(self) -> list[str]:
         """Look once more at the runs that were not given out; returns sentences about what has become of them."""
         open_ = [spec for spec in self._held if not self._done_elsewhere(spec)]
-        being_made = [spec for spec in open_ if lock_path(spec, self.settings.results).exists()]
-        makers = sorted({maker(spec, self.settings.results) for spec in being_made})
+        being_made = [spec for spec in open_ if lock_path(spec, self.results).exists()]
+        makers = sorted({maker(spec, self.results) for spec in being_made})
         left = len(open_) - len(being_made)
         sentences = {
             "recorded by another bench meanwhile": self.recorded,
@@ -66,7 +72,7 @@ class SharedQueue:
         return [f"{number} runs {fate}" for fate, number in sentences.items() if number]
 
     def _done_elsewhere(self, spec: RunSpec) -> bool:
-        if not missing([spec], self.settings.results, self.settings.measures):
+        if not self.missing([spec]):
             self.recorded += 1
         elif self._note(spec) not in (None, self._notes[spec.sha256]):
             self.failed.append(spec)
@@ -76,7 +82,7 @@ class SharedQueue:
 
     def _note(self, spec: RunSpec) -> int | None:
         """When the note of a failure was written."""
-        path = spec.path(self.settings.results)
+        path = spec.path(self.results)
         with suppress(OSError):
             return path.with_name(path.stem + FAILED).stat().st_mtime_ns
         return None
