@@ -259,7 +259,7 @@ def test_a_warning_says_when_a_record_is_replaced_by_one_with_other_predictions(
     one = spec("works")
     assert perform([one], settings)[0] == []
     record = read_record(one.path(settings.results))
-    write_record(replace(record, test_predictions=[1, 1, 1]), settings.results)
+    write_record(replace(record, test_confusion=[[0, 2], [0, 1]], test_predictions=[1, 1, 1]), settings.results)
     failed, output = perform([one], replace(settings, measures=("literature",)))
     assert failed == []
     assert output.count(f"warning works {one.name}: 1 predictions differ from the record that this one replaces") == 1

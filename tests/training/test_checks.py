@@ -145,8 +145,11 @@ def test_wandb_that_is_not_installed_is_refused(command: Command, monkeypatch: p
     [
         ({"strategy": "dpp"}, "unknown strategy 'dpp': did you mean 'ddp'? "),
         ({"training": {"precision": "bf16-mixd"}}, "unknown precision 'bf16-mixd': did you mean 'bf16-mixed'? "),
-        ({"dataset": "simulated-ravdes"}, "unknown dataset 'simulated-ravdes': did you mean 'simulated-ravdess'? "),
-        ({"method": "unimodel"}, "unknown method 'unimodel': did you mean 'unimodal'? "),
+        (
+            {"dataset": "simulated-ravdes"},
+            "unknown dataset in {file} 'simulated-ravdes': did you mean 'simulated-ravdess'? ",
+        ),
+        ({"method": "unimodel"}, "unknown method in {file} 'unimodel': did you mean 'unimodal'? "),
     ],
 )
 def test_a_spec_file_is_checked_as_the_options_are(
@@ -160,7 +163,7 @@ def test_a_spec_file_is_checked_as_the_options_are(
     line = ["run", "--spec", file, "--data", root, "--results", tmp_path / "results", "--logger", "none"]
     answer = call(*line)
     assert answer.code == 2
-    assert answer.err.startswith(f"error: {sentence}")
+    assert answer.err.startswith(f"error: {sentence.format(file=file)}")
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's, about 16 bits on a CPU

@@ -246,10 +246,10 @@ def test_noise_is_standard_gaussian_at_its_level_on_real_frames_of_its_modality_
 def test_efficiency_names_the_device_and_times_one_utterance_and_thirty_two(full: RunRecord) -> None:
     found = full.efficiency
     assert found is not None
-    assert (found["latency_utterances"], found["throughput_utterances"], found["threads"]) == (1, 32, 1)
-    assert 1e-6 < found["latency_seconds"] < 1
-    assert 1e-6 < found["throughput_seconds"] < 32 * found["latency_seconds"]  # batches are faster
-    assert found["device"]
+    assert (found.latency_utterances, found.throughput_utterances, found.threads) == (1, 32, 1)
+    assert 1e-6 < found.latency_seconds < 1
+    assert 1e-6 < found.throughput_seconds < 32 * found.latency_seconds  # batches are faster
+    assert found.device
 
 
 def test_a_dialogue_method_is_timed_on_whole_dialogues(root: Path) -> None:
@@ -258,8 +258,8 @@ def test_a_dialogue_method_is_timed_on_whole_dialogues(root: Path) -> None:
     lengths = datamodule.table["dialogue"].iloc[datamodule.rows["test"]].value_counts()
     method = build_method(spec_of(root, "bc_lstm", "simulated-iemocap"), datamodule.dims, datamodule.num_classes)
     found = measure.efficiency(method, datamodule)
-    assert found["latency_utterances"] == sorted(lengths)[len(lengths) // 2]
-    assert 32 <= found["throughput_utterances"] < 32 + lengths.max()
+    assert found.latency_utterances == sorted(lengths)[len(lengths) // 2]
+    assert 32 <= found.throughput_utterances < 32 + lengths.max()
 
 
 # In a bench: which measures are missing, which are kept
@@ -295,7 +295,7 @@ def test_speed_alone_is_measured_without_training_again(
     path = execute_and_write(plain.spec, replace(settings, measures=("efficiency",)))
     record = read_record(path)
     assert record.efficiency is not None
-    assert record.efficiency["latency_seconds"] > 0
+    assert record.efficiency.latency_seconds > 0
     assert replace(record, efficiency=None) == plain
 
 

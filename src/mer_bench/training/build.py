@@ -162,7 +162,11 @@ def build_trainer(
 
 def check_trainer(spec: RunSpec) -> None:
     """Raise Misuse if Lightning cannot train on this machine as the spec says."""
-    _trainer(spec, logger=False, enable_checkpointing=False)
+    found, wanted = _trainer(spec, logger=False, enable_checkpointing=False).precision, trainer_precision(spec)
+    if str(found).partition("-")[0] != wanted.partition("-")[0]:  # Lightning takes another one where there is no GPU
+        raise Misuse(
+            f"this machine would train in the precision {found} and not in {wanted}; name {found}, or use a GPU"
+        )
 
 
 def _trainer(spec: RunSpec, **settings: Any) -> L.Trainer:

@@ -9,10 +9,10 @@ only.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +23,9 @@ from types import TracebackType
 from mer_bench.files import writing
 from mer_bench.processes import find_process, this_process
 from mer_bench.records import RunSpec
+
+if sys.platform != "win32":
+    import fcntl
 
 TOUCH = 60.0  #: seconds between two signs of life
 STALE = 900.0  #: seconds without one after which a lock of another machine is taken over
@@ -143,7 +146,8 @@ def _stale(path: Path) -> Iterator[int | None]:
     file = os.open(path, os.O_RDWR)
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if sys.platform != "win32":
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:  # another process is about to take it over
             yield None
             return
