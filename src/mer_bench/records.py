@@ -26,6 +26,7 @@ from mer_bench.schema import (
     Count,
     Hash,
     Label,
+    Machines,
     Name,
     NotNegative,
     Option,
@@ -72,9 +73,9 @@ class RunSpec:
     options: Mapping[Name, Option]  #: constructor options that differ from the defaults
     training: Training
     seed: Seed
-    devices: Positive = 1
+    devices: Machines = 1
     strategy: Name = "auto"
-    num_nodes: Positive = 1
+    num_nodes: Machines = 1
     compile: bool = False  #: by torch.compile
 
     @property

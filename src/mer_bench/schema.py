@@ -34,10 +34,11 @@ Text = Annotated[str, Meta(pattern=TEXT, max_length=1000)]  #: one line for read
 Hash = Annotated[str, Meta(pattern=HASH)]  #: sha256 in hexadecimal
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[int, Meta(ge=1, le=2**53)]
+Machines = Annotated[int, Meta(ge=1, le=1000)]  #: number of machines, or of devices of one machine
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]  #: what numpy and torch take
 Real = Annotated[float, Meta(ge=-1e300, le=1e300)]  #: finite; neither NaN nor infinite
-NotNegative = Annotated[float, Meta(ge=0, le=1e300)]
-AboveZero = Annotated[float, Meta(gt=0, le=1e300)]
+NotNegative = Annotated[float, Meta(ge=0, le=1e30)]  #: what single precision can hold
+AboveZero = Annotated[float, Meta(gt=0, le=1e30)]
 Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Meta(ge=0, lt=1)]
