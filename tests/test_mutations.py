@@ -26,6 +26,7 @@ from mer_bench.features import open_features
 from mer_bench.records import RunRecord, decode, load_records, read_spec, write_record
 from mer_bench.report.leaderboard import leaderboard
 from mer_bench.suites import read_suite_file
+from mer_bench.utterances import FILE, read_table
 
 TRIALS = 100  #: of each kind
 
@@ -190,7 +191,28 @@ def try_features(folder: Path, draw: random.Random) -> bool:
     return after is None
 
 
-KINDS = (try_record, try_record_without_checksum, try_spec, try_suite, try_features)
+def try_table(folder: Path, draw: random.Random) -> bool:
+    """A changed utterance table is refused, or is a table."""
+    corpus(folder, 3)
+    path = folder / FILE
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if draw.random() < 0.7:
+        number = draw.randrange(len(lines))
+        cells = lines[number].split(",")
+        odd = ["", "x", "-1", "1.5", "nan", "inf", "1e999", "9" * 400, '"', "a\nb", "take0", "\x00", "\x1b[31m", "é"]
+        cells[draw.randrange(len(cells))] = draw.choice(odd)
+        lines[number] = ",".join(cells)
+        path.write_text("\n".join(lines), encoding="utf-8")
+    else:
+        change(path, draw)
+    table = read(lambda: read_table(folder))
+    if table is not None:
+        assert table["id"].is_unique
+        assert not np.isinf(table[["start", "end"]]).any().any()
+    return table is None
+
+
+KINDS = (try_table, try_record, try_record_without_checksum, try_spec, try_suite, try_features)
 
 
 @pytest.mark.parametrize("attempt", KINDS)

@@ -324,7 +324,8 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
         validation = counts["validation_confusion"][0]
         yield int(validation.sum()) == rows["validation"], "validation_confusion does not count the validation rows"
     yield record.best_epoch < max(len(record.curve), 1), "best_epoch is not an epoch of curve"
-    scores = np.array([epoch[MONITOR] for epoch in record.curve if MONITOR in epoch], np.float32)
+    with np.errstate(over="ignore"):
+        scores = np.array([epoch[MONITOR] for epoch in record.curve if MONITOR in epoch]).astype(np.float32)
     if len(scores):
         yield len(scores) == len(record.curve), "an epoch of curve lacks its validation score"
         yield int(scores.argmax()) == record.best_epoch, "best_epoch is not the best validation score of curve"

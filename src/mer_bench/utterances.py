@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from mer_bench.errors import Misuse
@@ -32,11 +33,30 @@ def read_table(folder: Path) -> pd.DataFrame:
             raise Misuse(f"{path} has the columns {', '.join(table.columns)}; expected {', '.join(COLUMNS)}")
         table["turn"] = table["turn"].astype(int)
         for column in ("start", "end"):
-            table[column] = pd.to_numeric(table[column])
-    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise Misuse(f"{path} is not a readable utterance table: {error}") from error
+            table[column] = pd.to_numeric(table[column]).astype(float)
+            if np.isinf(table[column]).any():
+                raise ValueError(f"the column {column} holds a number that is not finite")
+    except (OSError, ValueError, OverflowError, TypeError) as error:
+        raise Misuse(f"{path} is not a readable utterance table: {' '.join(str(error).split())}") from error
     check_table(table, str(path))
     return table
+
+
+def read_labels(path: Path, ids: pd.Series[str]) -> pd.Series[str]:
+    """Read the labels (columns id and emotion) of a label set that the table does not hold, indexed by id.
+
+    Raises:
+        Misuse: the file is not such a table, repeats an id, or holds one that is not among ``ids``.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        labels = table.set_index("id")["emotion"]
+    except (OSError, ValueError, KeyError) as error:
+        text = " ".join(str(error).split())
+        raise Misuse(f"{path} is not a table of labels with the columns id and emotion: {text}") from error
+    if not labels.index.is_unique or not labels.index.isin(ids).all():
+        raise Misuse(f"{path} repeats ids or holds ids that the table lacks; prepare the corpus again")
+    return labels
 
 
 def write_table(folder: Path, table: pd.DataFrame) -> Path:

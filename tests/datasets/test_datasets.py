@@ -742,3 +742,38 @@ def test_fusion_helps_and_the_task_is_neither_trivial_nor_hopeless(root: Path) -
     assert 0.58 < means["audio", "vision"] < 0.72
     for one in (("audio",), ("vision",)):
         assert 0.3 < means[one] < means["audio", "vision"] - 0.05
+
+
+# --- odd files --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["", "id\na\n", "name,label\na,b\n", 'id,emotion\n"a', "id,emotion\na,b,c\nd,e\n", "\0"]
+)
+def test_labels_that_cannot_be_read_are_one_sentence(own_root: Path, text: str) -> None:
+    path = own_root / "simulated-meld" / "labels_sentiment.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(Misuse, match=r"labels_sentiment\.csv") as caught:
+        build(own_root, ("simulated-meld", "sentiment", "official", 1))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "column"), [(("simulated-ravdess", "eight", "folds6", 1), "speaker"), (IEMOCAP_TASK, "session")]
+)
+def test_a_session_or_speaker_that_is_no_number_is_one_sentence(
+    own_root: Path, task: tuple[str, str, str, int], column: str
+) -> None:
+    folder = own_root / task[0]
+    table = read_table(folder)
+    table.loc[3, column] = "one"
+    table.to_csv(folder / FILE, index=False)
+    with pytest.raises(Misuse, match="splits by a session or speaker that is no number"):
+        build(own_root, task, features={})
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"attainable": {}}', "[" * 20_000])
+def test_what_is_known_of_a_simulated_corpus_is_checked(own_root: Path, text: str) -> None:
+    (own_root / "simulated-ravdess" / TRUTH).write_text(text)
+    with pytest.raises(Misuse, match=r"truth\.json"):
+        assert build(own_root, RAVDESS_TASK).attainable

@@ -21,7 +21,7 @@ from mer_bench.features import CHUNK, MODALITIES, FeatureSet, chunks, open_featu
 from mer_bench.files import sha256
 from mer_bench.records import Protocol
 from mer_bench.schema import check_name
-from mer_bench.utterances import FILE, read_table
+from mer_bench.utterances import FILE, read_labels, read_table
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -228,15 +228,16 @@ class EmotionDataModule(L.LightningDataModule):
             path = self.folder / f"labels_{label_set}.csv"
             if not path.is_file():
                 raise Misuse(f"label set {label_set!r} needs {path}: {self.how_to_get}")
-            sidecar = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")["emotion"]
-            if not sidecar.index.is_unique or not sidecar.index.isin(self.table["id"]).all():
-                raise Misuse(f"{path} repeats ids or holds ids that the table lacks; prepare the corpus again")
-            emotion = self.table["id"].map(sidecar).fillna("")
+            emotion = self.table["id"].map(read_labels(path, self.table["id"])).fillna("")
         index = {emotion: self.classes.index(name) for emotion, name in mapping.items()}
         return emotion.map(index).fillna(-1).to_numpy(np.int64, copy=True)
 
     def _rows(self, protocol: str, fold: int) -> dict[Split, Rows]:
-        split = np.where(self.labels >= 0, self.split(self.table, protocol, fold), "")
+        try:
+            split = np.where(self.labels >= 0, self.split(self.table, protocol, fold), "")
+        except (ValueError, OverflowError) as error:
+            where = self.folder / FILE
+            raise Misuse(f"{where}: {protocol} splits by a session or speaker that is no number: {error}") from error
         rows = {name: np.flatnonzero(split == name) for name in SPLITS}
         for name in ("train", "test"):
             if not len(rows[name]):

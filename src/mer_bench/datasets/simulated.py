@@ -52,6 +52,7 @@ from mer_bench.errors import Misuse
 from mer_bench.features import MODALITIES, write_features
 from mer_bench.files import new_folder, write_atomic, writing
 from mer_bench.records import Protocol
+from mer_bench.schema import read_json
 from mer_bench.utterances import write_table
 
 VERSION = 2  #: version of the generator; raise it when a configuration gives other bytes than before
@@ -335,7 +336,12 @@ class Simulated(EmotionDataModule):
     @property
     def attainable(self) -> Mapping[str, Any]:
         """Track -> modalities, joined by ``+`` -> Bayes rates."""
-        return json.loads((self.folder / TRUTH).read_text(encoding="utf-8"))["attainable"][self.label_set]
+        try:
+            return read_json(self.folder / TRUTH, "what is known of a simulated corpus")["attainable"][self.label_set]
+        except (KeyError, TypeError) as error:
+            raise Misuse(
+                f"{self.folder / TRUTH} was changed; delete {self.folder}, and the corpus is generated again"
+            ) from error
 
 
 class SimulatedRAVDESS(Simulated, RAVDESS):
