@@ -21,7 +21,7 @@ from mer_bench.metrics import SCORES
 from mer_bench.records import Efficiency, FeatureFacts, Protocol, RunRecord, Training, load_records, write_record
 from mer_bench.report import leaderboard as report
 from mer_bench.report.columns import print_table
-from mer_bench.report.formatting import latex
+from mer_bench.report.formatting import escape, latex, unescape
 from mer_bench.report.tables import tables
 
 SETS = {"audio": "wavlm", "text": "minilm", "vision": "clip"}
@@ -508,3 +508,27 @@ def test_rows_without_clusters_have_no_interval() -> None:
     assert score_rows(page)[1][4:6] == ["–", "–"]
     assert "bootstrap over dialogues, but not over seeds, as there is only one" in page
     assert "95 % interval" not in report.leaderboard([make("a", 0)])
+
+
+EVIL = "**bold** _em_ [a](b) `c` <img src=x> # head | a\\b snake_case"
+SHOWN = r"\*\*bold\*\* \_em\_ \[a\](b) \`c\` &lt;img src=x> \# head | a\\b snake_case"
+
+
+def test_text_of_records_is_no_markup_within_tables_and_outside() -> None:
+    facts = FeatureFacts("minilm", EVIL, "", "", 384, 0)
+    run = make("a", modalities=("text",), options={"by": EVIL})
+    run = replace(run, features={"text": facts}, protocol=Protocol(1, EVIL), classes=("_a_", "b", "c"))
+    run = replace(run, efficiency=Efficiency(EVIL, 1, 0.001, 1, 0.02, 32))
+    page = report.leaderboard([run], [])
+    assert f"(text): {SHOWN}; 384 columns" in page
+    assert f"- Protocol `official`: {SHOWN}\n" in page
+    assert f"Medians, on {SHOWN} (1 thread)." in page
+    in_table = SHOWN.replace("|", "\\|").replace("a\\\\b", "a" + 4 * "\\" + "b")  # JSON doubles a backslash
+    assert f'(by="{in_table}")' in page
+    assert r"\_a\_" in page
+    assert "<img" not in page
+    assert [text for text in page.splitlines() if text.lstrip("- ").startswith("#")] == [
+        text for text in report.leaderboard([make("a", modalities=("text",))], []).splitlines() if text.startswith("#")
+    ]
+    for text in (EVIL, "a_b", "_", "\\", "\\*", "&lt;", "`"):
+        assert unescape(escape(text)) == text.replace("&lt;", "<")

@@ -81,6 +81,11 @@ def escape(text: str) -> str:
     return text.replace("<", "&lt;")
 
 
+def unescape(text: str) -> str:
+    """What :func:`escape` was given, for pages that are not Markdown."""
+    return re.sub(r"\\([\\`*\[\]~#_])", r"\1", text.replace("&lt;", "<"))
+
+
 def csv_table(rows: Sequence[Sequence[str]]) -> str:
     """Comma-separated values; the first row is the header."""
     buffer = io.StringIO()

@@ -180,7 +180,7 @@ def _section(number: int, table: Table) -> str:
     by_class = [
         (*name, *map(points, f1(row.pooled).mean(0)[present])) for name, row in zip(names[1:], table.rows, strict=True)
     ]
-    classes = ("F1 by class", "Modalities", *(table.first.classes[index] for index in present))
+    classes = ("F1 by class", "Modalities", *(escape(table.first.classes[index]) for index in present))
     total = ("*utterances*", "", *(f"{count:,}" for count in table.support.values()))
     parts = [
         f"### {number}. {table.title}\n",
@@ -216,7 +216,7 @@ def _measured(table: Table) -> Iterator[str]:
         yield _group(table, COST, list(costs)) + (
             f"- Never ranked. Forward pass without extractors: operations per utterance; latency of one {one}; "
             "throughput on a batch of 32 utterances (or of the fewest whole dialogues that have as many); training "
-            f"time and peak memory of a run (– where it is not known). Medians, on {' and '.join(devices)}.\n"
+            f"time and peak memory of a run (– where it is not known). Medians, on {escape(' and '.join(devices))}.\n"
         )
 
 

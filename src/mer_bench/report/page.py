@@ -21,7 +21,7 @@ from mer_bench.metrics import SCORES, f1, precision, recall
 from mer_bench.records import RunRecord
 from mer_bench.report import plots
 from mer_bench.report.columns import COLUMNS, PAGE, columns, disturbances, groups, trained_on
-from mer_bench.report.formatting import effect, settings, spread
+from mer_bench.report.formatting import effect, settings, spread, unescape
 from mer_bench.report.leaderboard import NO_RECORDS, SIMULATED, ablation_lines, facts
 from mer_bench.report.pairs import pairs
 from mer_bench.report.pictures import draw
@@ -159,4 +159,4 @@ def measured(row: ResultRow) -> Iterator[tuple[str, str]]:
 
 
 #: functions that the template calls
-FUNCTIONS = (groups, headline, facts, ablation_lines, by_class, by_seed, measured, provenance, plots.slug)
+FUNCTIONS = (unescape, groups, headline, facts, ablation_lines, by_class, by_seed, measured, provenance, plots.slug)
