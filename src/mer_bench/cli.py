@@ -251,7 +251,10 @@ def sync(log_folder: Path) -> None:
 def verify(dataset: str | None, root: Path) -> None:
     """Recompute the hashes of all prepared feature sets."""
     from mer_bench.features import verify_features
+    from mer_bench.schema import check_name
 
+    if dataset:
+        check_name(dataset, "dataset")
     pattern = f"{dataset or '*'}/*/spec.json"
     folders = sorted(path.parent for path in root.glob(pattern) if not path.parent.name.startswith("."))
     if not folders:
