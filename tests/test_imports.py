@@ -163,8 +163,8 @@ def test_records_need_little() -> None:
     assert tops("mer_bench.records") - {"mer_bench"} - set(sys.stdlib_module_names) == {"msgspec", "numpy"}
 
 
-@pytest.mark.parametrize("module", ["claims", "options", "workers"])
-def test_claims_options_and_workers_are_standard_library_only(module: str) -> None:
+@pytest.mark.parametrize("module", ["options", "workers"])
+def test_options_and_workers_are_standard_library_only(module: str) -> None:
     assert tops(f"mer_bench.training.{module}") - {"mer_bench"} <= sys.stdlib_module_names
 
 

@@ -3,8 +3,7 @@
 A run that is being made has a lock file beside the path of its record, which names the process that makes it. The lock
 of a process that has ended is taken over. Processes of other machines cannot be asked, so that every process touches
 its locks each minute, and a lock that nobody has touched for a quarter of an hour is taken over as well. Should this
-ever be wrong (a machine was asleep), a run is made twice, and both processes write the same record. Standard library
-only.
+ever be wrong (a machine was asleep), a run is made twice, and both processes write the same record.
 """
 
 from __future__ import annotations
