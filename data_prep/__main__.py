@@ -1,7 +1,8 @@
 """``python -m data_prep ravdess|iemocap|meld --raw PATH``: prepare one corpus with the feature sets its files allow.
 
 ``download ravdess|meld`` downloads the files first. Further commands add feature sets to a prepared corpus: ``audio``,
-``vision`` and ``text`` extract them, ``import`` and ``pack`` import existing ones.
+``vision`` and ``text`` extract them, ``import`` and ``pack`` import existing ones. ``import-table`` makes the utterance
+table of a corpus of your own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import click
 
 from data_prep.corpora import download
 from data_prep.extractors import audio, text, vision
-from data_prep.imports import arrays, packs
+from data_prep.imports import arrays, packs, tables
 from data_prep.prepare import iemocap, meld, ravdess
 
 COMMANDS = (
@@ -22,6 +23,7 @@ COMMANDS = (
     vision.vision_command,
     arrays.main,
     packs.main,
+    tables.main,
     download.main,
 )
 main = click.Group(commands=COMMANDS, help=(__doc__ or "").replace("``", ""))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before torch and numpy are imported; sums then do not depend on the machine
@@ -49,3 +50,18 @@ def call(capfd: pytest.CaptureFixture[str]) -> Call:
         return Answer(exit_code(*arguments), *capfd.readouterr())
 
     return called
+
+
+@pytest.fixture
+def _workers_are_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker imports torch first, which takes longer than short runs; test_bench.py has benches with workers."""
+    from mer_bench.training import bench as benches
+
+    def run_here(
+        function: Callable[[Any], Any], items: Iterable[Any], workers: int, *, started: Callable[[Any], None], **_: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        for item in items:
+            started(item)
+            yield item, function(item)
+
+    monkeypatch.setattr(benches, "run_in_workers", run_here)

@@ -6,10 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_runs import record, spec
@@ -18,7 +17,6 @@ from suites import RAVDESS, Answer, Call, write_suite
 from mer_bench.datasets import DATASETS
 from mer_bench.fusion import METHODS
 from mer_bench.records import Training, load_records, read_record, write_record
-from mer_bench.training import bench as benches
 
 BOTH = 'audio = "simulated-audio", vision = "simulated-vision"'
 
@@ -223,20 +221,6 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(call: Call, root: Path,
 
 
 # Benches
-
-
-@pytest.fixture
-def _workers_are_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker imports torch first, which takes longer than these runs; test_bench.py has benches with workers."""
-
-    def run_here(
-        function: Callable[[Any], Any], items: Iterable[Any], workers: int, *, started: Callable[[Any], None], **_: Any
-    ) -> Iterator[tuple[Any, Any]]:
-        for item in items:
-            started(item)
-            yield item, function(item)
-
-    monkeypatch.setattr(benches, "run_in_workers", run_here)
 
 
 @pytest.mark.usefixtures("_workers_are_this_process")

@@ -230,10 +230,12 @@ def test_an_empty_array_of_any_shape_is_a_missing_modality_and_shifts_no_row(
     verify_features(tmp_path / "given")
 
 
-def test_unknown_modality_names_the_nearest(tmp_path: Path) -> None:
+def test_a_modality_has_any_name_that_can_stand_anywhere(tmp_path: Path) -> None:
     ids = corpus(tmp_path, 1)
-    with pytest.raises(Misuse, match="'visoin': did you mean 'vision'"):
-        write(tmp_path / "noise", noise([1]), ids, modality="visoin")
+    assert write(tmp_path / "noise", noise([1]), ids, modality="eeg").modality == "eeg"
+    for name in ("", "a b", "../x", "a\nb"):
+        with pytest.raises(Misuse, match=r"the modality .* must be a name"):
+            write(tmp_path / "noise", noise([1]), ids, modality=name)
 
 
 def test_an_interruption_leaves_the_old_set_and_no_temporary_files(folder: Path) -> None:

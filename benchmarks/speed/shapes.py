@@ -13,8 +13,9 @@ import pandas as pd
 
 from mer_bench.datasets import DATASETS
 from mer_bench.datasets.base import EmotionDataModule
-from mer_bench.features import MODALITIES, read_spec, write_features
+from mer_bench.features import read_spec, write_features
 from mer_bench.fusion import METHODS
+from mer_bench.modalities import MODALITIES
 from mer_bench.records import RunSpec, Training
 from mer_bench.utterances import COLUMNS, write_table
 

@@ -22,8 +22,9 @@ from data_prep.corpora.base import SPLIT_NAMES, check_offsets, fingerprint, repo
 from data_prep.extract import EMPTY, FloatArray, Recipe, store
 from data_prep.imports.kinds import NPZ, file_kind, unpacked_limit, what_it_is
 from mer_bench.errors import Misuse, unknown
-from mer_bench.features import MODALITIES, FeatureSpec
+from mer_bench.features import FeatureSpec
 from mer_bench.files import sha256
+from mer_bench.modalities import MODALITIES
 from mer_bench.utterances import read_table
 
 Named = tuple[str, FloatArray]  #: the name of an utterance in a source, and its frames [time, dim]
@@ -462,7 +463,9 @@ def import_features(
 @click.command("import", cls=Command)
 @table_option
 @name_option("Name of the new feature set.", required=True)
-@click.option("--modality", type=click.Choice(MODALITIES), required=True, help="Modality of the features.")
+@click.option(
+    "--modality", required=True, help=f"Modality of the features: {', '.join(MODALITIES)}, or another one, such as eeg."
+)
 @click.option(
     "--source",
     type=click.Path(exists=True, path_type=Path),

@@ -30,8 +30,9 @@ from data_prep.extract import EMPTY, FloatArray, Recipe, store
 from data_prep.imports.arrays import zero_not_finite
 from data_prep.imports.unpickle import read_pickle
 from mer_bench.errors import Misuse
-from mer_bench.features import MODALITIES, FeatureSpec
+from mer_bench.features import FeatureSpec
 from mer_bench.files import sha256
+from mer_bench.modalities import MODALITIES
 from mer_bench.schema import check_name
 from mer_bench.utterances import read_table
 

@@ -21,12 +21,10 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mer_bench.errors import Misuse, unknown
+from mer_bench.errors import Misuse
 from mer_bench.files import new_folder, sha256, write_atomic
 from mer_bench.schema import AboveZero, Count, Hash, Name, Positive, Text, check_name, decode, read_json
 from mer_bench.utterances import FILE as TABLE_FILE
-
-MODALITIES = ("text", "audio", "vision")
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class FeatureSpec:
     """What a feature set is and where it came from: the content of ``spec.json``."""
 
     name: Name  #: name of the folder
-    modality: Literal["text", "audio", "vision"]
+    modality: Name  #: ``text``, ``audio``, ``vision``, or another one
     extractor: Text  #: name of the frozen extractor, identified together with ``revision``, ``layer`` and ``settings``
     revision: Text  #: version or hash of the extractor's weights
     layer: Text  #: layer or pooling that the features were taken from
@@ -100,8 +98,7 @@ def write_features(
         Misuse: A value is not finite or does not fit the type, widths differ, or there are more or fewer sequences
             than ids.
     """
-    if modality not in MODALITIES:
-        raise unknown("modality", modality, MODALITIES)
+    check_name(modality, "modality")
     check_name(folder.name, "feature set")
     table = folder.parent / TABLE_FILE
     lengths: list[int] = []

@@ -13,6 +13,7 @@ from mer_bench.files import write_atomic
 
 COLUMNS = ("id", "dialogue", "turn", "speaker", "session", "start", "end", "text", "emotion", "split", "media")
 FILE = "utterances.csv"
+DESCRIPTION = "corpus.toml"  #: beside the table of a corpus that no class describes
 
 
 def read_table(folder: Path) -> pd.DataFrame:

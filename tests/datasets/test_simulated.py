@@ -30,9 +30,10 @@ from mer_bench.datasets.simulated_truth import (
     truth,
 )
 from mer_bench.errors import Misuse
-from mer_bench.features import MODALITIES, open_features
+from mer_bench.features import open_features
 from mer_bench.fusion import METHODS, FusionModule
 from mer_bench.metrics import accuracy, confusion_matrix, weighted_f1
+from mer_bench.modalities import MODALITIES
 
 Array = npt.NDArray[Any]
 SYNERGY = PRESETS["simulated-synergy"]

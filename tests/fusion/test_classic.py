@@ -15,7 +15,6 @@ from factories import DIMS, assert_close, random_batch, sequence
 from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
-from mer_bench.features import MODALITIES
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.compact_bilinear import CountSketch
@@ -28,6 +27,7 @@ from mer_bench.fusion.mfn import GatedMemory
 from mer_bench.fusion.mmtm import TransferModule
 from mer_bench.fusion.msaf import SplitAttention
 from mer_bench.fusion.tensor_fusion import outer_product
+from mer_bench.modalities import MODALITIES
 
 CLASSES = 4
 assert_close = partial(assert_close, atol=1e-6)

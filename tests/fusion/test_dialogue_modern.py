@@ -18,7 +18,6 @@ from mer_bench.batch import PaddedSequence
 from mer_bench.datasets.iemocap import IEMOCAP
 from mer_bench.datasets.meld import MELD
 from mer_bench.errors import Misuse
-from mer_bench.features import MODALITIES
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graph_smile import (
@@ -32,6 +31,7 @@ from mer_bench.fusion.graph_smile import (
 from mer_bench.fusion.m3net import FrequencyFilter, Hypergraph, graph
 from mer_bench.fusion.sdt import Interaction
 from mer_bench.fusion.sync_tva import FUSIONS, GraphAttention
+from mer_bench.modalities import MODALITIES
 
 SMALL: dict[str, dict[str, Any]] = {
     "sdt": {"hidden": 16, "heads": 2},

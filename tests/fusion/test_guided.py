@@ -13,13 +13,13 @@ from factories import DIMS, assert_close, naive_attention, random_batch, sequenc
 from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
-from mer_bench.features import MODALITIES
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.cfn_sr import CrossModalBlock
 from mer_bench.fusion.guided import GuidedAttention, SelfSelection
 from mer_bench.fusion.sync_tva import Addition, Concatenation, CrossAttention, Enhancement, GatedSum
 from mer_bench.fusion.transformer import TransformerEncoder
+from mer_bench.modalities import MODALITIES
 
 Array = npt.NDArray[Any]
 GAPS = {"text": [0, 3], "audio": [1, 3], "vision": [2, 3]}

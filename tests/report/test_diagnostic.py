@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from test_compare import record
 
-from mer_bench.features import MODALITIES
 from mer_bench.fusion import METHODS
+from mer_bench.modalities import MODALITIES
 from mer_bench.records import RunRecord
 from mer_bench.report.diagnostic import CORPORA, NOTHING, QUESTIONS, answers, collect, shares
 from mer_bench.report.formatting import p_value, probability

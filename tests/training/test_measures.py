@@ -147,7 +147,9 @@ def test_the_predictions_under_each_disturbance_are_counted_under_its_name(root:
 
 
 def conditions(batch: Batch, names: Iterable[str] = DIMS) -> dict[tuple[str, str], Batch]:
-    return {(kind, level): changed for kind, level, changed in Disturbances(60, list(names)).of(batch)}
+    return {
+        (kind, level): changed for kind, level, changed in Disturbances(60, list(batch.features), list(names)).of(batch)
+    }
 
 
 def test_the_disturbances_of_three_modalities() -> None:
@@ -207,7 +209,7 @@ def test_modalities_go_missing_at_the_rate_independently_but_never_the_last_that
     lacking = range(0, count, 5)
     batch = random_batch(dialogues=[count], context="utterance", times=(1, 2), missing={"text": lacking})
     batch = replace(batch, index=torch.arange(count))
-    plan = Disturbances(count, [])
+    plan = Disturbances(count, list(DIMS), [])
     before: Tensor | None = None
     for rate in RATES:
         changed = plan.missing(batch, rate)

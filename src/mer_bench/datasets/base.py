@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 from mer_bench.batch import Batch, Rows, gather, to_device
 from mer_bench.datasets.sampler import GroupDataset, GroupSampler
 from mer_bench.errors import Misuse, unknown
-from mer_bench.features import CHUNK, MODALITIES, FeatureSet, chunks, open_features
+from mer_bench.features import CHUNK, FeatureSet, chunks, open_features
 from mer_bench.files import sha256
+from mer_bench.modalities import modality_of, modality_order
 from mer_bench.records import Protocol
 from mer_bench.schema import check_name
 from mer_bench.utterances import FILE, read_labels, read_table
@@ -107,6 +108,12 @@ class EmotionDataModule(L.LightningDataModule):
         folds = cls.protocols[protocol].folds
         if not 1 <= fold <= folds:
             raise Misuse(f"{cls.corpus} {protocol} has folds 1 to {folds}, not {fold}")
+
+    @classmethod
+    def check_modality(cls, name: str) -> None:
+        """Raise Misuse if the corpus does not have the modality; a number after it tells several sets of it apart."""
+        if modality_of(name) not in cls.modalities:
+            raise unknown(f"modality of {cls.corpus}", name, cls.modalities)
 
     def prepare_corpus(self) -> None:
         """Raise Misuse if the corpus is not prepared; a simulated corpus generates itself instead."""
@@ -208,13 +215,12 @@ class EmotionDataModule(L.LightningDataModule):
     def _open(self, features: Mapping[str, str]) -> dict[str, FeatureSet]:
         opened: dict[str, FeatureSet] = {}
         table_hash = sha256(self.folder / FILE)
-        for modality in sorted(features, key=lambda name: MODALITIES.index(name) if name in MODALITIES else -1):
-            if modality not in self.modalities:
-                raise unknown(f"modality of {self.corpus}", modality, self.modalities)
+        for modality in sorted(features, key=modality_order):
+            self.check_modality(modality)
             folder = self.folder / check_name(features[modality], "feature set")
             found = open_features(folder)
-            if found.spec.modality != modality:
-                raise Misuse(f"feature set {folder} is {found.spec.modality}, not {modality}")
+            if found.spec.modality != modality_of(modality):
+                raise Misuse(f"feature set {folder} is {found.spec.modality}, not {modality_of(modality)}")
             if found.spec.rows != len(self.table):
                 raise Misuse(f"feature set {folder} has {found.spec.rows} rows, its table {len(self.table)}")
             if found.spec.table_sha256 != table_hash:

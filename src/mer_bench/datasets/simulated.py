@@ -49,8 +49,9 @@ from mer_bench.datasets.simulated_model import (
 )
 from mer_bench.datasets.simulated_truth import truth
 from mer_bench.errors import Misuse
-from mer_bench.features import MODALITIES, write_features
+from mer_bench.features import write_features
 from mer_bench.files import new_folder, write_atomic, writing
+from mer_bench.modalities import MODALITIES
 from mer_bench.records import Protocol
 from mer_bench.schema import read_json
 from mer_bench.utterances import write_table

@@ -15,8 +15,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mer_bench import metrics
 from mer_bench.batch import Batch
-from mer_bench.errors import FailedRun, Misuse, unknown
-from mer_bench.features import MODALITIES
+from mer_bench.errors import FailedRun, Misuse
+from mer_bench.modalities import modality_order
 from mer_bench.records import Training
 
 #: Increase it when a change of what all methods share may change numbers (2: the utterance encoder standardises).
@@ -53,7 +53,7 @@ class FusionModule(L.LightningModule):
     #: Modalities that the method requires, and the least and the largest number of modalities that it accepts.
     needs: ClassVar[frozenset[str]] = frozenset()
     least: ClassVar[int] = 1
-    most: ClassVar[int] = len(MODALITIES)
+    most: ClassVar[float] = math.inf
 
     #: Options whose whole numbers may be 0; all others start at 1.
     may_be_zero: ClassVar[frozenset[str]] = frozenset()
@@ -78,7 +78,7 @@ class FusionModule(L.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.check_modalities(tuple(dims))
-        self.dims = {name: dims[name] for name in MODALITIES if name in dims}
+        self.dims = {name: dims[name] for name in sorted(dims, key=modality_order)}
         self.num_classes = num_classes
         self.training_options = Training()
         self.register_buffer("class_counts", torch.ones(num_classes))
@@ -93,15 +93,13 @@ class FusionModule(L.LightningModule):
     @classmethod
     def check_modalities(cls, modalities: tuple[str, ...]) -> None:
         """Raise Misuse unless the method can work on ``modalities``."""
-        for modality in modalities:
-            if modality not in MODALITIES:
-                raise unknown("modality", modality, MODALITIES)
         missing = sorted(cls.needs - set(modalities))
         name = cls.__module__.rpartition(".")[2]
         if missing:
             raise Misuse(f"method {name!r} requires {', '.join(missing)}; given {', '.join(modalities)}")
         if not cls.least <= len(modalities) <= cls.most:
-            wanted = f"{cls.least}" if cls.least == cls.most else f"{cls.least} to {cls.most}"
+            several = f"{cls.least} or more" if cls.most == math.inf else f"{cls.least} to {cls.most}"
+            wanted = f"{cls.least}" if cls.least == cls.most else several
             raise Misuse(f"method {name!r} takes {wanted} modalities; given {', '.join(modalities) or 'none'}")
 
     def forward(self, batch: Batch) -> Tensor:

@@ -159,9 +159,8 @@ class LMRCBT(FusionModule):
             raise unknown("target", target, self.dims)
         if attention not in ATTENTIONS:
             raise unknown("attention", attention, ATTENTIONS)
-        self.target = target or ("text" if "text" in self.dims else "vision")
-        order = ("vision", "audio", "text")
-        self.guides: list[str] = [name for name in order if name in self.dims and name != self.target]
+        self.target = target or next((name for name in ("text", "vision") if name in self.dims), next(iter(self.dims)))
+        self.guides: list[str] = [name for name in reversed(self.dims) if name != self.target]
         self.local = nn.ModuleDict(
             {
                 name: Words(dim, hidden, dropout=embedding_dropout)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch
 from mer_bench.errors import unknown
-from mer_bench.features import MODALITIES
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import resample
 
@@ -100,7 +99,7 @@ class MCTN(FusionModule):
         if source is not None and source not in self.dims:
             raise unknown("source", source, self.dims)
         self.source = source or next(iter(self.dims))
-        self.targets = [name for name in reversed(MODALITIES) if name in self.dims and name != self.source]
+        self.targets = [name for name in reversed(self.dims) if name != self.source]
         self.steps, self.translation, self.cycle = steps, translation, cycle
         entering = [self.source, *self.targets[: 1 if cycle else 0]]
         leaving = [*self.targets, *entering[: 1 if cycle else 0]]

@@ -115,7 +115,7 @@ class MMDFN(FusionModule):
         super().__init__(dims, num_classes)
         self.across_weight = across_weight
         multiples = {"text": text_speaker, "audio": audio_speaker, "vision": vision_speaker}
-        self.multiples = {side: multiples[name] for side, name in enumerate(self.dims) if multiples[name]}
+        self.multiples = {side: multiples[name] for side, name in enumerate(self.dims) if multiples.get(name)}
         self.encoder = DialogueEncoder(self.dims, hidden, dropout=dropout)
         self.text_context = text_context(nn.GRU, self.dims, hidden, dropout=dropout)
         self.party = (

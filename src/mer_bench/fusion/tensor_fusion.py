@@ -46,6 +46,7 @@ class TensorFusion(FusionModule):
     """
 
     title = "TFN"
+    most = 3  # the product of more would take billions of parameters
     revision = 2
     paper = "https://arxiv.org/abs/1707.07250"
 

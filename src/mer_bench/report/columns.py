@@ -14,8 +14,9 @@ import numpy as np
 
 from mer_bench.errors import unknown
 from mer_bench.metrics import SCORES, f1
+from mer_bench.modalities import MODALITIES
 from mer_bench.report.formatting import between, csv_table, effect, latex, markdown, p_value, percent, points, spread
-from mer_bench.report.rows import ORDER, Cost, ResultRow, TestSelection, options_text
+from mer_bench.report.rows import Cost, ResultRow, TestSelection, options_text
 from mer_bench.report.statistics import LEVEL
 from mer_bench.report.tables import Table, attained
 
@@ -243,7 +244,7 @@ COLUMNS = (
            TEST_SELECTION, (GROUP, PAGE)),
     Column("Weighted F1", "Weighted F1 without a disturbance.", _undisturbed, RETENTION, (GROUP,)),
     *(Column(f"Only {name}", f"{RETRAINED} with {name} as the only modality.", _retained("only", name), RETENTION,
-             (GROUP,)) for name in ORDER),
+             (GROUP,)) for name in MODALITIES),
     *(Column(f"Missing {rate}", MISSING.format(rate), _retained("missing", rate, "only"), RETENTION,
              (GROUP, PAGE) if rate == "0.5" else (GROUP,)) for rate in ("0.3", "0.5", "0.7")),
     *(Column(f"Noise {level} dB", NOISE.format(level), _retained("noise", level), RETENTION,

@@ -18,6 +18,7 @@ import numpy as np
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1, precision, recall
+from mer_bench.modalities import modality_order
 from mer_bench.records import RunRecord
 from mer_bench.report import plots
 from mer_bench.report.columns import COLUMNS, PAGE, columns, disturbances, groups, trained_on
@@ -27,7 +28,7 @@ from mer_bench.report.pairs import pairs
 from mer_bench.report.pictures import draw
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.reproduce import commands, read_recipes
-from mer_bench.report.rows import ResultRow, modality_order
+from mer_bench.report.rows import ResultRow
 from mer_bench.report.tables import Table, best_single, gain, tables
 
 HERE = Path(__file__).parent

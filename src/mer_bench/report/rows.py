@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from mer_bench.methods import is_current, title
 from mer_bench.metrics import SCORES
+from mer_bench.modalities import modality_order
 from mer_bench.records import RunRecord, RunSpec
 from mer_bench.report.formatting import escape, spread
 from mer_bench.report.statistics import Counts, Floats
 
 REFERENCES = ("majority", "unimodal", "linear")  #: in every table that holds their features, whatever its track
-ORDER = ("text", "audio", "vision")  #: order of the modalities in labels
 OUTDATED = " ‡"  #: mark of a row that another version of the method made
 MARKS = {"baseline": " °", "reconstruction": " †"}  #: provenance -> its mark in labels
 
@@ -253,11 +253,6 @@ def options_text(spec: RunSpec) -> str:
 def modalities(spec: RunSpec) -> tuple[str, ...]:
     """Modalities that a run reads, in the usual order; the majority class reads none."""
     return () if spec.method == "majority" else tuple(sorted(spec.features, key=modality_order))
-
-
-def modality_order(modality: str) -> tuple[int, str]:
-    """Sorting key of a modality: the known ones first, in their usual order."""
-    return ORDER.index(modality) if modality in ORDER else len(ORDER), modality
 
 
 def _weighted_f1(seeds: Iterable[Sequence[npt.ArrayLike]]) -> Floats:

@@ -16,9 +16,10 @@ import numpy as np
 
 from mer_bench.methods import is_current
 from mer_bench.metrics import SCORES
+from mer_bench.modalities import modality_order
 from mer_bench.records import Protocol, RunRecord, RunSpec
 from mer_bench.report import ablation
-from mer_bench.report.rows import REFERENCES, ResultRow, modalities, modality_order, options_text
+from mer_bench.report.rows import REFERENCES, ResultRow, modalities, options_text
 from mer_bench.report.statistics import Difference, Evidence, difference, holm, resample, significant
 
 FeatureMap = frozenset[tuple[str, str, str]]  #: (modality, feature set, sha256)

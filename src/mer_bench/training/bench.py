@@ -41,6 +41,7 @@ from mer_bench.training.sharing import SharedQueue
 from mer_bench.training.suite import generate_simulated, is_prepared, read_suite, stand_in, suite_specs, validate
 from mer_bench.training.tracking import GROUP
 from mer_bench.training.workers import run_in_workers
+from mer_bench.utterances import DESCRIPTION
 
 ABSENT = """\
 ********************************************************************************
@@ -79,8 +80,15 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
     """
     console = console or Console(stderr=True)
     shard, measures = _shard(options.shard), check_measures(options.measures)
+    if (suite_file.parent / DESCRIPTION).is_file():  # a corpus with its suite beside it
+        options = replace(options, root=suite_file.resolve().parent.parent)
     suite = read_suite(
-        suite_file, methods=options.methods, seeds=options.seeds, epochs=options.epochs, precision=options.precision
+        suite_file,
+        methods=options.methods,
+        seeds=options.seeds,
+        epochs=options.epochs,
+        precision=options.precision,
+        root=options.root,
     )
     suite = _available(suite, options, console)
     generate_simulated(suite, options.root)
@@ -111,7 +119,7 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
 
 def _available(suite: Suite, options: BenchOptions, console: Console) -> Suite:
     """The suite, or that of its simulated stand-ins where a real corpus is absent or not wanted."""
-    real = [name for name in suite.datasets if not name.startswith(SIMULATED)]
+    real = [name for name in suite.datasets if SIMULATED + name in DATASETS]
     absent = [name for name in real if options.corpus == "simulated" or not is_prepared(name, options.root)]
     if not absent:
         return suite

@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
-from mer_bench.datasets import DATASETS
+from mer_bench.datasets import find_dataset
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.encoders import ResNeXt3D
 from mer_bench.errors import Misuse, unknown
@@ -46,11 +46,10 @@ def trainer_precision(spec: RunSpec) -> Any:
 
 def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
     """Open the corpus of a spec and check that its features are the ones that the spec names."""
-    if spec.dataset not in DATASETS:
-        raise unknown("dataset", spec.dataset, DATASETS)
+    corpus = find_dataset(spec.dataset, root)
     if spec.method not in METHODS:
         raise unknown("method", spec.method, METHODS)
-    datamodule = DATASETS[spec.dataset](
+    datamodule = corpus(
         root,
         spec.features,
         label_set=spec.label_set,

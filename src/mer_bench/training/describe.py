@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mer_bench.datasets import DATASETS
+from mer_bench.datasets import DATASETS, find_dataset, own_datasets
 from mer_bench.errors import unknown
 from mer_bench.files import write_atomic
 from mer_bench.fusion import METHODS
@@ -73,7 +73,7 @@ def describe_datasets(root: Path) -> dict[str, dict[str, Any]]:
             "protocols (folds)": [f"{name} ({protocol.folds})" for name, protocol in module.protocols.items()],
             "prepared": "generated when needed" if module.simulated else "yes" if is_prepared(name, root) else "no",
         }
-        for name, module in DATASETS.items()
+        for name, module in {each: find_dataset(each, root) for each in [*DATASETS, *own_datasets(root)]}.items()
     }
 
 

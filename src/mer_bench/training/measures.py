@@ -27,8 +27,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.datasets.base import EmotionDataModule
-from mer_bench.features import MODALITIES
 from mer_bench.fusion.base import FusionModule
+from mer_bench.modalities import MODALITIES, modality_order
 from mer_bench.records import Efficiency
 
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  #: probabilities that an utterance lacks a modality
@@ -85,7 +85,7 @@ def robustness(method: FusionModule, datamodule: EmotionDataModule) -> Matrices:
         datamodule: The corpus, set up and without a trainer, so that one process reads the whole test set.
     """
     standardised = [name for name, opened in datamodule.features.items() if not opened.spec.integer]
-    disturbances = Disturbances(len(datamodule.table), standardised, method.device)
+    disturbances = Disturbances(len(datamodule.table), datamodule.dims, standardised, method.device)
     classes = method.num_classes
     counts: dict[tuple[str, str], Tensor] = defaultdict(
         lambda: torch.zeros(classes**2, dtype=torch.long, device=method.device)
@@ -111,19 +111,29 @@ class Disturbances:
 
     Args:
         rows: Number of rows of the utterance table.
+        names: Modalities of the batches.
         standardised: Modalities to add noise to, whose features have deviation 1 over the training frames. Pixels are
             not standardised and get no noise.
         device: Device of the batches.
     """
 
-    def __init__(self, rows: int, standardised: Collection[str], device: torch.device | str = "cpu") -> None:
-        self.standardised = [name for name in MODALITIES if name in standardised]
+    def __init__(
+        self, rows: int, names: Collection[str], standardised: Collection[str], device: torch.device | str = "cpu"
+    ) -> None:
+        self.standardised = sorted(standardised, key=modality_order)
         generator = np.random.default_rng(SEED)
         shape = (rows, len(MODALITIES))  # a column for each modality, whether or not the run has it
-        self.lots = torch.from_numpy(generator.random(shape, np.float32)).to(device)
+        lots = generator.random(shape, np.float32)
         bank = generator.standard_normal(1 << 20, np.float32)
         self.bank = torch.from_numpy(bank).to(device)
-        self.start = torch.from_numpy(generator.integers(0, len(bank), shape)).to(device)
+        start = generator.integers(0, len(bank), shape)
+        self.lots, self.start = {}, {}
+        for name in names:
+            draw = (lots[:, MODALITIES.index(name)], start[:, MODALITIES.index(name)]) if name in MODALITIES else None
+            if draw is None:  # each further modality has random numbers of its own, which no other run's set changes
+                own = np.random.default_rng([SEED, *name.encode()])
+                draw = own.random(rows, np.float32), own.integers(0, len(bank), rows)
+            self.lots[name], self.start[name] = (torch.from_numpy(each.copy()).to(device) for each in draw)
 
     def of(self, batch: Batch) -> Iterator[tuple[str, str, Batch]]:
         """Kind, level and batch of each disturbance.
@@ -136,7 +146,7 @@ class Disturbances:
         ``noise``, ``noise audio``
             Gaussian noise at a signal-to-noise ratio in dB, "10", on all modalities or on one.
         """
-        names = [name for name in MODALITIES if name in batch.features]
+        names = sorted(batch.features, key=modality_order)
         for size in range(1, len(names)):
             for chosen in combinations(names, size):
                 yield "only", "+".join(sorted(chosen)), self.only(batch, chosen)
@@ -161,7 +171,7 @@ class Disturbances:
     def missing(self, batch: Batch, rate: float) -> Batch:
         """The batch with each modality of each utterance missing at ``rate``, but never the last one."""
         names = list(batch.features)
-        lots = self.lots[batch.index][:, [MODALITIES.index(name) for name in names]]
+        lots = torch.stack([self.lots[name][batch.index] for name in names], 1)
         present = torch.stack([batch.features[name].mask.any(1) for name in names], 1)
         last = lots.masked_fill(~present, -1).max(1, keepdim=True).values
         keep = (lots >= rate) | (lots == last)
@@ -172,7 +182,7 @@ class Disturbances:
         """Standard Gaussian noise [utterance, time, dim]; each utterance starts at its own offset of one long draw."""
         sequence = batch.features[name]
         _, time, dim = sequence.values.shape
-        start = self.start[batch.index, MODALITIES.index(name)]
+        start = self.start[name][batch.index]
         ring = self.bank.repeat(2 + time * dim // len(self.bank))
         drawn = ring.unfold(0, time * dim, 1)[start].reshape(sequence.values.shape)
         return drawn.masked_fill(~sequence.mask[..., None], 0)

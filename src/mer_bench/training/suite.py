@@ -12,11 +12,12 @@ from typing import Any
 
 from lightning.pytorch.strategies import StrategyRegistry
 
-from mer_bench.datasets import DATASETS
+from mer_bench.datasets import DATASETS, find_dataset
+from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.errors import Misuse, unknown
-from mer_bench.features import MODALITIES
 from mer_bench.features import read_spec as read_feature_spec
 from mer_bench.fusion import METHODS
+from mer_bench.modalities import modality_of, modality_order
 from mer_bench.records import SIMULATED, RunSpec, Training, read_spec
 from mer_bench.schema import check_name, decode
 from mer_bench.suites import Suite, SuiteRow, change_training, check_seeds, read_suite_file
@@ -32,6 +33,7 @@ def read_suite(
     seeds: Sequence[int] = (),
     epochs: int | None = None,
     precision: str | None = None,
+    root: Path = Path("data"),
 ) -> Suite:
     """Read a suite file and check its names; ``methods``, ``seeds``, ``epochs`` and ``precision`` override it if given.
 
@@ -42,13 +44,12 @@ def read_suite(
         Misuse: the file is absent or no TOML, a key is unknown or of the wrong type, or a name does not exist.
     """
     suite = read_suite_file(path)
-    for dataset in suite.datasets:
-        if dataset not in DATASETS:
-            raise unknown(f"dataset in {suite.where}", dataset, DATASETS)
-        DATASETS[dataset].check_names(suite.label_set, suite.protocol, 1)
+    corpora = [find_dataset(dataset, root, f" in {suite.where}") for dataset in suite.datasets]
+    for corpus in corpora:
+        corpus.check_names(suite.label_set, suite.protocol, 1)
     changes = {"epochs": epochs, "precision": precision}
     changes = {name: value for name, value in changes.items() if value is not None}
-    rows = [row for given in suite.rows for dataset in suite.datasets for row in _resolve(given, dataset)]
+    rows = [row for given in suite.rows for corpus in corpora for row in _resolve(given, corpus)]
     listed = {row.method for row in rows}
     for method in methods:
         if method not in METHODS:
@@ -63,11 +64,11 @@ def read_suite(
     return replace(suite, seeds=check_seeds(seeds, suite.where) if seeds else suite.seeds, rows=_distinct(rows))
 
 
-def _resolve(row: SuiteRow, dataset: str) -> Iterator[SuiteRow]:
+def _resolve(row: SuiteRow, corpus: type[EmotionDataModule]) -> Iterator[SuiteRow]:
     """The rows that a row of a file stands for on a corpus."""
     if row.method not in METHODS:
         raise unknown(f"method in {row.where}", row.method, METHODS)
-    method, features = METHODS[row.method], _in_order(row.features, dataset, row.where)
+    method, features = METHODS[row.method], _in_order(row.features, corpus, row.where)
     valid = options_of(method)
     options = {name: value for name, value in row.common.items() if name in valid} | dict(row.options)
     for part in [{name: each} for name, each in features.items()] if method.most == 1 else [features]:
@@ -75,13 +76,13 @@ def _resolve(row: SuiteRow, dataset: str) -> Iterator[SuiteRow]:
         yield replace(row, features=part, options=options, common={})
 
 
-def _in_order(features: Mapping[str, str], dataset: str, where: str) -> dict[str, str]:
+def _in_order(features: Mapping[str, str], corpus: type[EmotionDataModule], where: str) -> dict[str, str]:
     """The feature sets in the usual order of modalities."""
     for modality in features:
-        if modality not in DATASETS[dataset].modalities:
-            raise unknown(f"modality in {where}", modality, DATASETS[dataset].modalities)
+        if modality_of(modality) not in corpus.modalities:
+            raise unknown(f"modality in {where}", modality, corpus.modalities)
         check_name(features[modality], "feature set")
-    return {modality: features[modality] for modality in MODALITIES if modality in features}
+    return {modality: features[modality] for modality in sorted(features, key=modality_order)}
 
 
 def _distinct(rows: Sequence[SuiteRow]) -> tuple[SuiteRow, ...]:
@@ -117,7 +118,7 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
         for seed in suite.seeds
         for dataset in suite.datasets
         for row in suite.rows
-        for fold in range(1, DATASETS[dataset].protocols[suite.protocol].folds + 1)
+        for fold in range(1, find_dataset(dataset, root).protocols[suite.protocol].folds + 1)
     ]
 
 
@@ -138,14 +139,15 @@ def stand_in(suite: Suite) -> Suite:
 
 def is_prepared(dataset: str, root: Path) -> bool:
     """Whether the corpus is on this machine; a simulated one always is."""
-    return DATASETS[dataset].simulated or (root / dataset / FILE).is_file()
+    return find_dataset(dataset, root).simulated or (root / dataset / FILE).is_file()
 
 
 def generate_simulated(suite: Suite, root: Path) -> None:
     """Generate the simulated corpora of a suite that are not there yet."""
     for dataset in suite.datasets:
-        if DATASETS[dataset].simulated:
-            DATASETS[dataset](root, label_set=suite.label_set, protocol=suite.protocol)
+        corpus = find_dataset(dataset, root)
+        if corpus.simulated:
+            corpus(root, label_set=suite.label_set, protocol=suite.protocol)
 
 
 def check_hardware(spec: RunSpec) -> None:
@@ -166,7 +168,7 @@ def validate(specs: Sequence[RunSpec], root: Path) -> None:
     seen: dict[str, Any] = {}
     for spec in specs:
         decode(asdict(spec), RunSpec, "the run")
-        DATASETS[spec.dataset].check_names(spec.label_set, spec.protocol, spec.fold)
+        find_dataset(spec.dataset, root).check_names(spec.label_set, spec.protocol, spec.fold)
         check_hardware(spec)
         data = f"{spec.dataset} {spec.features} {spec.fold} {METHODS[spec.method].context}"
         if data not in seen:
@@ -184,9 +186,9 @@ def run_from_file(path: Path, root: Path) -> RunSpec:
         Misuse: the file holds no spec, a name does not exist, or the method's code has another version.
     """
     spec = read_spec(path)
-    for kind, name, known in (("dataset", spec.dataset, DATASETS), ("method", spec.method, METHODS)):
-        if name not in known:
-            raise unknown(f"{kind} in {path}", name, known)
+    find_dataset(spec.dataset, root, f" in {path}")
+    if spec.method not in METHODS:
+        raise unknown(f"method in {path}", spec.method, METHODS)
     version = METHODS[spec.method].version
     if spec.version != version:
         raise Misuse(
@@ -216,14 +218,12 @@ def one_run(
     Raises:
         Misuse: a name that does not exist, or options that the method or its training do not take.
     """
-    if dataset not in DATASETS:
-        raise unknown("dataset", dataset, DATASETS)
+    corpus = find_dataset(dataset, root)
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    corpus = DATASETS[dataset]
     label_set, protocol = label_set or next(iter(corpus.label_sets)), protocol or next(iter(corpus.protocols))
     corpus.check_names(label_set, protocol, fold)
-    chosen = _in_order(features or corpus.default_features, dataset, "--feature")
+    chosen = _in_order(features or corpus.default_features, corpus, "--feature")
     row = SuiteRow(method, chosen, options or {}, change_training(Training(), training or {}, "--train"), {}, "")
     suite = Suite(Path(), (dataset,), label_set, protocol, (seed,), (), (row,))
     generate_simulated(suite, root)
