@@ -24,7 +24,8 @@ class MethodFacts:
         track: "utterance", or "dialogue" for a method that reads whole dialogues.
         version: Version of its code; records of other versions are not compared with it.
         modalities: How many modalities it accepts, and which ones it requires.
-        kind: "baseline", "reimplemented" or "reconstruction" (the paper does not determine the method).
+        kind: "baseline", "reimplemented", "reconstruction" (the paper does not determine the method) or "own" (not
+            built in).
         paper: Address of the paper; empty for a baseline without one.
         idea: The title and its idea in one sentence, the first line of its module.
         parameters: Number of trainable parameters with default options for audio of width 40, vision of width 140 and

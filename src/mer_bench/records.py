@@ -94,7 +94,8 @@ class RunSpec:
 
     def path(self, results: Path) -> Path:
         """Where the record of this run stands."""
-        return results / self.dataset / self.method / f"{self.name}.json"
+        folder = self.method.replace(":", ".")  # of module:Class, as Windows has no colon in names
+        return results / self.dataset / folder / f"{self.name}.json"
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ class RunRecord:
     spec: RunSpec
     classes: tuple[Label, ...]
     context: Literal["utterance", "dialogue"]
-    provenance: Literal["baseline", "reimplemented", "reconstruction"]
+    #: "own": the method is not built in
+    provenance: Literal["baseline", "reimplemented", "reconstruction", "own"]
     simulated: bool
     features: Mapping[Name, FeatureFacts]  #: by modality
     rows: Mapping[Literal["train", "validation", "test"], Count]  #: number of utterances
@@ -290,6 +292,9 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
     if facts and facts.version == spec.version:
         same = (record.context, record.provenance) == (facts.track, facts.kind)
         yield same, f"context and provenance are not those of {spec.method}"
+    own = record.provenance == "own"
+    yield not (own and facts), f"provenance says that the built-in method {spec.method} is not"
+    yield own or ":" not in spec.method, f"provenance says that {spec.method} is built in"
     matrices = {
         "test_confusion": [record.test_confusion],
         "validation_confusion": [record.validation_confusion or []],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import combinations
 from typing import Any, ClassVar, Literal
 
 import lightning as L
@@ -91,16 +93,33 @@ class FusionModule(L.LightningModule):
         self._validation_scores: dict[str, float] = {}
 
     @classmethod
+    def code_name(cls) -> str:
+        """What messages call the method: a built-in one has the name of its file, any other is ``module:Class``."""
+        package, _, module = cls.__module__.rpartition(".")
+        return module if package == "mer_bench.fusion" else f"{cls.__module__}:{cls.__qualname__}"
+
+    @classmethod
     def check_modalities(cls, modalities: tuple[str, ...]) -> None:
         """Raise Misuse unless the method can work on ``modalities``."""
         missing = sorted(cls.needs - set(modalities))
-        name = cls.__module__.rpartition(".")[2]
+        name = cls.code_name()
         if missing:
             raise Misuse(f"method {name!r} requires {', '.join(missing)}; given {', '.join(modalities)}")
         if not cls.least <= len(modalities) <= cls.most:
             several = f"{cls.least} or more" if cls.most == math.inf else f"{cls.least} to {cls.most}"
             wanted = f"{cls.least}" if cls.least == cls.most else several
             raise Misuse(f"method {name!r} takes {wanted} modalities; given {', '.join(modalities) or 'none'}")
+
+    @classmethod
+    def accepted_modalities(cls) -> list[tuple[str, ...]]:
+        """Every set of modalities that the method can work on, the smallest ones first."""
+        sets = (chosen for size in range(1, len(MODALITIES) + 1) for chosen in combinations(MODALITIES, size))
+        found = []
+        for chosen in sets:
+            with suppress(Misuse):
+                cls.check_modalities(chosen)
+                found.append(chosen)
+        return found
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""

@@ -218,7 +218,8 @@ COLUMNS = (
     Column("Rank", "Position by weighted F1. The rows that fusion has to beat (one modality of several, the majority "
            "class, the linear model) have no rank, nor has a row without a complete seed.", _rank, falling=False),
     Column("Method", "Name in its paper, and in small type its code name with the options that are not its defaults. "
-           "† reconstruction: the paper does not determine the method. ° baseline.", _method, align="<", falling=False),
+           "† reconstruction: the paper does not determine the method. ° baseline. ◇ not built in.",
+           _method, align="<", falling=False),
     Column("Modalities", "Modalities that the row reads.", lambda table, row: Cell(row.reads, row.reads), align="<",
            falling=False),
     Column(NAMES["weighted_f1"], "F1 averaged over classes, each weighted by its number of utterances: the primary "

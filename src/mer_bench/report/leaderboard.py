@@ -246,6 +246,8 @@ def _notes(table: Table) -> Iterator[str]:
             f"{table.waiting} runs of another version of their method wait to be made again. Rows of such runs are "
             f"marked{OUTDATED} and have no rank."
         )
+    if any(row.records[-1].provenance == "own" for row in (*table.rows, *table.ablations)):
+        yield "◇ marks methods that are not part of mer_bench; their records hold the hash of their source."
     if NAMED["Fusion"] in columns(table):
         yield "*Fusion* counts the parameters outside the unimodal encoders; – where they were not counted."
     if table.track == "dialogue":

@@ -20,7 +20,7 @@ from mer_bench.report.statistics import Counts, Floats
 
 REFERENCES = ("majority", "unimodal", "linear")  #: in every table that holds their features, whatever its track
 OUTDATED = " ‡"  #: mark of a row that another version of the method made
-MARKS = {"baseline": " °", "reconstruction": " †"}  #: provenance -> its mark in labels
+MARKS = {"baseline": " °", "reconstruction": " †", "own": " ◇"}  #: provenance -> its mark in labels
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from mer_bench.datasets import find_dataset
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.encoders import ResNeXt3D
 from mer_bench.errors import Misuse, unknown
-from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.find import find_method
 from mer_bench.records import MONITOR, RunSpec
 
 TF32 = "tf32"  #: a precision that Lightning has no name for: how a GPU multiplies 32-bit numbers
@@ -47,15 +47,13 @@ def trainer_precision(spec: RunSpec) -> Any:
 def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
     """Open the corpus of a spec and check that its features are the ones that the spec names."""
     corpus = find_dataset(spec.dataset, root)
-    if spec.method not in METHODS:
-        raise unknown("method", spec.method, METHODS)
     datamodule = corpus(
         root,
         spec.features,
         label_set=spec.label_set,
         protocol=spec.protocol,
         fold=spec.fold,
-        context=METHODS[spec.method].context,
+        context=find_method(spec.method).context,
         batch_size=spec.training.batch_size,
         seed=spec.seed,
     )
@@ -73,18 +71,30 @@ def build_method(spec: RunSpec, dims: Mapping[str, int], num_classes: int) -> Fu
     Raises:
         Misuse: an unknown option, a value that the method refuses, or modalities that it cannot work on.
     """
-    method = METHODS[spec.method]
-    method.check_modalities(tuple(dims))
-    for option, value in spec.options.items():
-        check_option(spec.method, option, value)
-    try:
-        module = method(dims, num_classes, **spec.options)
-    except (TypeError, ValueError, KeyError, RuntimeError, MemoryError, ArithmeticError) as error:
-        raise Misuse(f"method {spec.method!r} refuses its options {dict(spec.options)}: {error}") from error
+    module = construct(spec.method, dims, num_classes, spec.options)
     module.training_options = spec.training
     if spec.compile:
         module.compile(dynamic=True)  # compiled at its first call; lengths change from batch to batch
     return module
+
+
+def construct(name: str, dims: Mapping[str, int], num_classes: int, options: Mapping[str, Any]) -> FusionModule:
+    """An untrained module of a method.
+
+    Raises:
+        Misuse: an unknown option, a value that the method refuses, or modalities that it cannot work on.
+    """
+    method = find_method(name)
+    method.check_modalities(tuple(dims))
+    for option, value in options.items():
+        check_option(name, option, value)
+    try:
+        return method(dims, num_classes, **options)
+    except Misuse:
+        raise
+    except Exception as error:  # a method that is not built in may raise anything
+        said = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise Misuse(f"method {name!r} refuses its options {dict(options)}: {said}") from error
 
 
 def check_option(method: str, name: str, value: Any) -> None:
@@ -93,11 +103,12 @@ def check_option(method: str, name: str, value: Any) -> None:
     A whole number starts at 1, or at 0 where the method says so; a number is finite and not negative, a rate of dropout
     below 1; a text or a truth value replaces its like. An option whose default is None is left to the method.
     """
-    options = options_of(METHODS[method])
+    found = find_method(method)
+    options = options_of(found)
     if name not in options:
         raise unknown(f"option of {method}", name, options)
     default = options[name]
-    least = 0 if name in METHODS[method].may_be_zero else 1
+    least = 0 if name in found.may_be_zero else 1
     if isinstance(default, bool):
         fits, wanted = isinstance(value, bool), "true or false"
     elif isinstance(default, int):
@@ -120,10 +131,9 @@ def check_pixels(method: FusionModule, datamodule: EmotionDataModule) -> None:
     if method.num_parameters and not any(isinstance(module, ResNeXt3D) for module in method.modules()):
         for opened in datamodule.features.values():
             if opened.spec.integer:
-                name = type(method).__module__.rpartition(".")[2]
                 raise Misuse(
-                    f"feature set {opened.spec.name!r} holds pixels, which {name!r} with these options does not read: "
-                    'give it features, or take cfn_sr with encoders = "paper"'
+                    f"feature set {opened.spec.name!r} holds pixels, which {method.code_name()!r} with these options "
+                    'does not read: give it features, or take cfn_sr with encoders = "paper"'
                 )
 
 

@@ -7,9 +7,11 @@ import os
 from collections.abc import Generator, Iterable
 from dataclasses import replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 from mer_bench.errors import Misuse
+from mer_bench.fusion.find import search_in
 from mer_bench.records import RunRecord
 from mer_bench.training.execute import Job, begin_worker, execute_job
 from mer_bench.training.options import RunSettings
@@ -30,7 +32,8 @@ def run_on_cluster(
     The caller alone writes records, so whatever ends it or a machine of the cluster loses the runs in progress and
     nothing else. Ray gives a run whose worker is lost to another one. A run takes one CPU and, where the cluster has
     GPUs, an equal share of them. The machines need mer-bench and the prepared corpora at the same path, on a shared
-    file system or as copies: features are known by their hash.
+    file system or as copies: features are known by their hash. So do they need the working folder, if a method is found
+    there (``module:Class``).
 
     Args:
         jobs: What to run, one device each; read as the cluster has room, so that other benches can have the rest.
@@ -55,7 +58,7 @@ def run_on_cluster(
         todo = chain(first, rest)
         while True:
             room = AHEAD * max(int(ray.cluster_resources().get("CPU", 1)), 1) - len(running)  # clusters grow and shrink
-            running |= {task.remote(job, settings): job for job in islice(todo, max(room, 0))}
+            running |= {task.remote(job, settings, Path.cwd()): job for job in islice(todo, max(room, 0))}
             if not running:
                 return
             done, _ = ray.wait(list(running), timeout=1)
@@ -76,7 +79,8 @@ def _of_one_device(job: Job) -> Job:
     return job
 
 
-def _execute(job: Job, settings: RunSettings) -> RunRecord | str | None:
+def _execute(job: Job, settings: RunSettings, folder: Path) -> RunRecord | str | None:
+    search_in(folder)  # for methods that are named module:Class; Ray's workers may have another working folder
     begin_worker()
     return execute_job(job, settings)
 

@@ -10,15 +10,16 @@ from functools import cache
 from pathlib import Path
 
 import mer_bench
+from mer_bench.errors import Misuse
 from mer_bench.files import sha256
-from mer_bench.fusion import METHODS
+from mer_bench.fusion.find import find_method
 from mer_bench.records import Code, RunRecord, RunSpec
 from mer_bench.training.build import options_of
 
 
 def code_of(spec: RunSpec) -> Code:
     """The code that makes a run today."""
-    method = METHODS[spec.method]
+    method = find_method(spec.method)
     commit, dirty = _repository()
     options = json.loads(json.dumps({**options_of(method), **spec.options}))  # as a record holds them
     return Code(_source(spec.method), options, commit, dirty)
@@ -26,15 +27,18 @@ def code_of(spec: RunSpec) -> Code:
 
 def is_changed(record: RunRecord) -> bool:
     """Whether the method was edited, or a default of its options, since it made a record; False where not recorded."""
-    if record.code is None or record.spec.method not in METHODS:
+    if record.code is None:
         return False
-    today = code_of(record.spec)
+    try:
+        today = code_of(record.spec)
+    except Misuse:  # there is no such method today
+        return False
     return (record.code.source, record.code.options) != (today.source, today.options)
 
 
 @cache
 def _source(method: str) -> str:
-    return sha256(Path(inspect.getfile(METHODS[method])))
+    return sha256(Path(inspect.getfile(find_method(method))))
 
 
 @cache

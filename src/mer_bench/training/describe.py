@@ -10,28 +10,36 @@ from pathlib import Path
 from typing import Any
 
 from mer_bench.datasets import DATASETS, find_dataset, own_datasets
-from mer_bench.errors import unknown
 from mer_bench.files import write_atomic
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.find import find_method, provenance
 from mer_bench.methods import FILE, MethodFacts
-from mer_bench.training.build import options_of
+from mer_bench.training.build import construct, options_of
 from mer_bench.training.suite import is_prepared
+
+#: Widths of the features for which parameters are counted: MFCC, landmarks and, for methods that need text, MiniLM.
+WIDTHS = {"audio": 40, "vision": 140, "text": 384}
 
 
 def describe_method(name: str) -> MethodFacts:
-    """The facts of a built-in method, from its class."""
-    method = METHODS[name]
-    dims = {"audio": 40, "vision": 140} if method.most > 1 else {"audio": 40}
+    """The facts of a method, from its class.
+
+    Raises:
+        Misuse: there is no such method, or it cannot be constructed.
+    """
+    method = find_method(name)
+    accepted = method.accepted_modalities()
+    chosen = next((each for each in (("audio", "vision"), ("audio",), *accepted) if each in accepted), ())
     return MethodFacts(
         title=method.title,
         track=method.context,
         version=method.version,
         modalities=_modalities(method),
-        kind=method.provenance,
+        kind=provenance(name),
         paper=method.paper.replace("arXiv ", "https://arxiv.org/abs/"),
-        idea=(sys.modules[method.__module__].__doc__ or "").splitlines()[0].rstrip("."),
-        parameters=method(dims, 8).num_parameters,
+        idea=(sys.modules[method.__module__].__doc__ or method.__doc__ or name).strip().splitlines()[0].rstrip("."),
+        parameters=construct(name, {modality: WIDTHS[modality] for modality in chosen}, 8, {}).num_parameters,
     )
 
 
@@ -43,14 +51,12 @@ def _modalities(method: type[FusionModule]) -> str:
 
 
 def method_details(name: str) -> tuple[dict[str, Any], str]:
-    """Facts, options with their defaults and docstring of a built-in method: as JSON-able data, and as text.
+    """Facts, options with their defaults and docstring of a method: as JSON-able data, and as text.
 
     Raises:
-        Misuse: there is no such method.
+        Misuse: there is no such method, or it cannot be constructed.
     """
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    facts, method = describe_method(name), METHODS[name]
+    facts, method = describe_method(name), find_method(name)
     docstring, options = inspect.getdoc(method) or "", options_of(method)
     lines = [f"{name}: {facts.idea}.", ""]
     lines += [f"{key.capitalize():<12}{value}" for key, value in asdict(facts).items() if key not in ("title", "idea")]

@@ -26,6 +26,7 @@ from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import check_folder
 from mer_bench.fusion.base import FusionModule
+from mer_bench.fusion.find import provenance
 from mer_bench.metrics import confusion_matrix
 from mer_bench.processes import this_process
 from mer_bench.records import MONITOR, FeatureFacts, RunRecord, RunSpec
@@ -190,7 +191,7 @@ def _record(
         spec=spec,
         classes=datamodule.classes,
         context=method.context,
-        provenance=method.provenance,
+        provenance=provenance(spec.method),
         simulated=datamodule.simulated,
         attainable=datamodule.attainable,
         protocol=datamodule.protocols[spec.protocol],
@@ -240,7 +241,7 @@ def _logger(name: str, spec: RunSpec, folder: Path) -> Logger | None:
     if name == "none":
         return None
     if name == "csv":
-        return CSVLogger(folder / "logs", name=f"{spec.dataset}/{spec.method}", version=spec.name)
+        return CSVLogger(folder / "logs", name=spec.path(Path()).parent.as_posix(), version=spec.name)
     if name == "wandb":
         return wandb_logger(spec, folder)
     raise unknown("logger", name, ("csv", "wandb", "none"))

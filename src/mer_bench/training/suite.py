@@ -16,7 +16,7 @@ from mer_bench.datasets import DATASETS, find_dataset
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import read_spec as read_feature_spec
-from mer_bench.fusion import METHODS
+from mer_bench.fusion.find import find_method
 from mer_bench.modalities import modality_of, modality_order
 from mer_bench.records import SIMULATED, RunSpec, Training, read_spec
 from mer_bench.schema import check_name, decode
@@ -52,9 +52,8 @@ def read_suite(
     rows = [row for given in suite.rows for corpus in corpora for row in _resolve(given, corpus)]
     listed = {row.method for row in rows}
     for method in methods:
-        if method not in METHODS:
-            raise unknown("method", method, METHODS)
         if method not in listed:
+            find_method(method)
             raise Misuse(f"{suite.where} does not list the method {method!r}; it lists {', '.join(sorted(listed))}")
     rows = [
         replace(row, training=change_training(row.training, changes, "EPOCHS"))
@@ -66,9 +65,7 @@ def read_suite(
 
 def _resolve(row: SuiteRow, corpus: type[EmotionDataModule]) -> Iterator[SuiteRow]:
     """The rows that a row of a file stands for on a corpus."""
-    if row.method not in METHODS:
-        raise unknown(f"method in {row.where}", row.method, METHODS)
-    method, features = METHODS[row.method], _in_order(row.features, corpus, row.where)
+    method, features = find_method(row.method, f"method in {row.where}"), _in_order(row.features, corpus, row.where)
     valid = options_of(method)
     options = {name: value for name, value in row.common.items() if name in valid} | dict(row.options)
     for part in [{name: each} for name, each in features.items()] if method.most == 1 else [features]:
@@ -109,7 +106,7 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
             features=row.features,
             features_sha256={modality: hashes[dataset, name] for modality, name in row.features.items()},
             method=row.method,
-            version=METHODS[row.method].version,
+            version=find_method(row.method).version,
             options=row.options,
             training=row.training,
             seed=seed,
@@ -170,7 +167,7 @@ def validate(specs: Sequence[RunSpec], root: Path) -> None:
         decode(asdict(spec), RunSpec, "the run")
         find_dataset(spec.dataset, root).check_names(spec.label_set, spec.protocol, spec.fold)
         check_hardware(spec)
-        data = f"{spec.dataset} {spec.features} {spec.fold} {METHODS[spec.method].context}"
+        data = f"{spec.dataset} {spec.features} {spec.fold} {find_method(spec.method).context}"
         if data not in seen:
             seen[data] = build_datamodule(spec, root)
         row = f"{spec.method} {spec.features} {spec.options}"
@@ -187,9 +184,7 @@ def run_from_file(path: Path, root: Path) -> RunSpec:
     """
     spec = read_spec(path)
     find_dataset(spec.dataset, root, f" in {path}")
-    if spec.method not in METHODS:
-        raise unknown(f"method in {path}", spec.method, METHODS)
-    version = METHODS[spec.method].version
+    version = find_method(spec.method, f"method in {path}").version
     if spec.version != version:
         raise Misuse(
             f"{path} names version {spec.version} of {spec.method}, and the code has version {version}, whose numbers "
@@ -219,8 +214,7 @@ def one_run(
         Misuse: a name that does not exist, or options that the method or its training do not take.
     """
     corpus = find_dataset(dataset, root)
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
+    find_method(method)
     label_set, protocol = label_set or next(iter(corpus.label_sets)), protocol or next(iter(corpus.protocols))
     corpus.check_names(label_set, protocol, fold)
     chosen = _in_order(features or corpus.default_features, corpus, "--feature")

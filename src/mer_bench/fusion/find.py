@@ -1,0 +1,128 @@
+"""The class of a method by its name: built in, ``module:Class`` from the working folder, or of an installed package."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from mer_bench.errors import Misuse, unknown
+from mer_bench.fusion import METHODS
+from mer_bench.fusion.base import FusionModule
+from mer_bench.schema import check_name
+
+#: Group of the entry points by which an installed package registers methods: ``name = "module:Class"``.
+GROUP = "mer_bench.methods"
+
+Provenance = Literal["baseline", "reimplemented", "reconstruction", "own"]
+
+
+def find_method(name: str, kind: str = "method") -> type[FusionModule]:
+    """The class of a method.
+
+    Built-in names come first, so that nothing can take their place.
+
+    Args:
+        name: A built-in name, ``module:Class``, or the name of an entry point.
+        kind: What messages call it, such as "method in suite my_suite.toml".
+
+    Raises:
+        Misuse: there is no such method, its module fails while it is imported, or it is no :class:`FusionModule`.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if ":" in name:
+        check_name(name, kind)
+        return _checked(_from_folder(name, kind), f"{kind} {name!r}")
+    registered = entry_points(group=GROUP)
+    chosen = {point.value: point for point in registered if point.name == name}
+    if not chosen:
+        raise unknown(kind, name, [*METHODS, *sorted(registered.names), "module:Class for one of your own"])
+    if len(chosen) > 1:
+        packages = " and ".join(f"{_package(point)} ({value})" for value, point in sorted(chosen.items()))
+        raise Misuse(f"{kind} {name!r} is registered by {packages}: give one of these classes instead")
+    (point,) = chosen.values()
+    what = f"{kind} {name!r}, {point.value} of {_package(point)},"
+    return _checked(_imported(point.load, what), what)
+
+
+def provenance(name: str) -> Provenance:
+    """Who wrote a method: what a built-in one declares; "own" for any other, also if it extends a built-in one."""
+    return METHODS[name].provenance if name in METHODS else "own"
+
+
+def search_in(folder: Path) -> None:
+    """Let modules be imported from ``folder`` first, as ``python -m`` does with the working folder."""
+    if not {str(folder), ""} & set(sys.path):
+        sys.path.insert(0, str(folder))
+
+
+def _from_folder(name: str, kind: str) -> Any:
+    """What ``module:Class`` names."""
+    module_name, _, class_name = name.partition(":")
+    if not (re.fullmatch(r"\w+(\.\w+)*", module_name) and class_name.isidentifier()):
+        raise Misuse(f"{kind} {name!r} must be module:Class, such as my_module:MyFusion or package.module:MyFusion")
+    search_in(Path.cwd())
+    importlib.invalidate_caches()  # the module may have been written a moment ago
+    for depth, part in enumerate(parts := module_name.split("."), 1):
+        # Each package is looked for before it is imported: a module that is absent is told from one that lacks another.
+        above, known = ".".join(parts[: depth - 1]), ".".join(parts[:depth])
+        if known not in sys.modules and _absent(known, f"{kind} {name!r}"):
+            folders = [Path(path) for path in sys.modules[above].__path__] if above else [Path.cwd()]
+            valid = sorted({module for folder in folders for module in _modules(folder)})
+            raise unknown(f"module of {kind} {name!r}, looked for in {above or Path.cwd()},", part, valid)
+    module: ModuleType = _imported(lambda: importlib.import_module(module_name), f"{kind} {name!r}")
+    if class_name not in vars(module):
+        classes = [each for each, value in vars(module).items() if isinstance(value, type)]
+        own = [each for each in classes if issubclass(vars(module)[each], FusionModule) and each != "FusionModule"]
+        raise unknown(f"class of {kind} {name!r}, looked for in {module.__file__ or module_name},", class_name, own)
+    return vars(module)[class_name]
+
+
+def _absent(module: str, what: str) -> bool:
+    """Whether there is no such module; the package that holds it is imported to see."""
+    return bool(_imported(lambda: importlib.util.find_spec(module) is None, what))
+
+
+def _modules(folder: Path) -> list[str]:
+    """Names of the modules and packages in a folder."""
+    found = [path.stem for path in folder.glob("*.py") if path.stem != "__init__"]
+    return found + [path.parent.name for path in folder.glob("*/__init__.py")]
+
+
+def _imported(load: Callable[[], Any], what: str) -> Any:
+    """What ``load`` gives; raises Misuse in one sentence for whatever the code of the module raises."""
+    try:
+        return load()
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        file, line = frames[-1].filename, frames[-1].lineno
+        for frame in frames:  # the last line of the user's code, and none of the import system's
+            if not frame.filename.startswith("<frozen"):
+                file, line = frame.filename, frame.lineno
+        if isinstance(error, SyntaxError) and error.filename:
+            file, line = error.filename, error.lineno
+        message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+        raise Misuse(f"{what} cannot be imported: {type(error).__name__}: {message} ({file}, line {line})") from error
+
+
+def _checked(found: Any, what: str) -> type[FusionModule]:
+    if not (isinstance(found, type) and issubclass(found, FusionModule)):
+        raise Misuse(f"{what} is no FusionModule: it must be a class that extends mer_bench.fusion.FusionModule")
+    built_in = [name for name, each in METHODS.items() if each is found]
+    if built_in:
+        raise Misuse(f"{what} is the built-in method {built_in[0]!r}: give that name")
+    if found.forward is FusionModule.forward:
+        raise Misuse(f"{what} has no forward(batch), which returns the logits [utterance, num_classes]")
+    return found
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "a package"
