@@ -166,6 +166,34 @@ def run(options: RunOptions) -> None:
 
 
 @cli.command()
+@click.argument("method")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Option of the method; repeatable, TOML values.",
+    callback=lambda _, option, values: _read_pairs(option.opts[0], values, _toml),
+)
+def check(method: str, options: dict[str, Any]) -> None:
+    """Check what every fusion method must hold of METHOD, such as my_module:MyFusion: gradients, padding, label leak ..."""
+    from mer_bench.fusion.find import find_method
+    from mer_bench.testing import checks
+    from mer_bench.training.build import check_option
+    from mer_bench.training.execute import prepare_process
+
+    found = find_method(method)
+    for name, value in options.items():
+        check_option(method, name, value)
+    prepare_process()
+    failed = 0
+    for sentence, failure in checks(found, options):
+        failed += bool(failure)
+        _say(f"FAILED  {sentence} {failure}" if failure else f"ok      {sentence}")
+    sys.exit(1 if failed else 0)
+
+
+@cli.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if the file is not what the records give.")
 @click.option("--output", type=Path, help="[default: leaderboard.md; beside the records if --results is given]")
 @results_option

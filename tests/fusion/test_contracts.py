@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
-from factories import DIMS, alone, assert_close, on_meta, pad, random_batch
+from factories import assert_close, on_meta, random_batch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mer_bench import testing
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import Misuse
 from mer_bench.fusion import METHODS, base
@@ -30,9 +27,9 @@ from mer_bench.fusion.sync_tva import FUSIONS
 from mer_bench.fusion.utterance import TokenEncoder
 from mer_bench.modalities import MODALITIES
 from mer_bench.records import Training
+from mer_bench.testing import CLASSES, logits, total_loss
 from mer_bench.training.cost import count_flops
 
-CLASSES = 4
 SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(MODALITIES, size)]
 #: Smaller options for speed, and windows shorter than the dialogues; other methods have their defaults.
 SMALL: dict[str, dict[str, Any]] = {
@@ -67,230 +64,67 @@ SMALL: dict[str, dict[str, Any]] = {
     "cogmen": {"hidden": 20, "window_past": 1, "window_future": 2},
     "corect": {"hidden": 20, "graph_heads": 2, "window_past": 1, "window_future": 2},
 }
-#: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
-IDLE = re.compile(r"\.(key|score)\.bias$")
-
-
-def accepted(name: str, subset: tuple[str, ...]) -> bool:
-    try:
-        METHODS[name].check_modalities(subset)
-    except Misuse:
-        return False
-    return True
-
-
-CASES = [(name, subset) for name in METHODS for subset in SUBSETS if accepted(name, subset)]
-REFUSED = [(name, subset) for name in METHODS for subset in [(), *SUBSETS] if not accepted(name, subset)]
-TRAINED = [name for name in METHODS if name != "majority"]
-TRAINED_CASES = [case for case in CASES if case[0] in TRAINED]
+CASES = [(name, subset) for name, method in METHODS.items() for subset in method.accepted_modalities()]
+REFUSED = [(name, subset) for name in METHODS for subset in SUBSETS if (name, subset) not in CASES]
 
 each_case = pytest.mark.parametrize(("name", "subset"), CASES)
-each_trained_case = pytest.mark.parametrize(("name", "subset"), TRAINED_CASES)
 each_method = pytest.mark.parametrize("name", METHODS)
 
 
+def case(name: str, subset: tuple[str, ...], **options: Any) -> testing.Case:
+    return testing.Case(METHODS[name], subset, {**SMALL.get(name, {}), **options})
+
+
 def build(name: str, subset: tuple[str, ...], **options: Any) -> FusionModule:
-    torch.manual_seed(1)
-    return METHODS[name]({m: DIMS[m] for m in subset}, CLASSES, **{**SMALL.get(name, {}), **options})
+    return case(name, subset, **options).build()
 
 
 def widest(name: str) -> tuple[str, ...]:
-    return max((subset for method, subset in CASES if method == name), key=len)
+    return max(METHODS[name].accepted_modalities(), key=len)
 
 
 def batch_for(name: str, subset: tuple[str, ...], **settings: Any) -> Batch:
-    return random_batch({m: DIMS[m] for m in subset}, CLASSES, context=METHODS[name].context, **settings)
-
-
-def gaps(subset: tuple[str, ...]) -> dict[str, list[int]]:
-    """Utterance 3 lacks everything, and so does 8, a dialogue of its own; others lack one modality each."""
-    return {modality: [3, 8, index] for index, modality in enumerate(subset)}
-
-
-def total_loss(module: FusionModule, batch: Batch) -> Tensor:
-    return torch.stack(list(module.losses(batch).values())).sum()
-
-
-@torch.no_grad()
-def logits(module: FusionModule, batch: Batch) -> Tensor:
-    return module.eval()(batch)
-
-
-def assert_every_parameter_learns(module: FusionModule, batch: Batch) -> None:
-    """In double precision, where true gradients are ten orders of magnitude larger than rounding errors of zero."""
-    module.double().train()
-    features = {m: PaddedSequence(s.values.double(), s.mask) for m, s in batch.features.items()}
-    total_loss(module, replace(batch, features=features)).backward()
-    untouched = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
-    assert untouched == []
-    dead = [name for name, p in module.named_parameters() if p.requires_grad and float(p.grad.abs().max()) < 1e-13]
-    assert [name for name in dead if not IDLE.search(name)] == []
+    return case(name, subset).batch(**settings)
 
 
 # All methods
 
 
+@pytest.mark.parametrize("check", testing.EACH)
 @each_case
-def test_logits_are_one_row_per_utterance(name: str, subset: tuple[str, ...]) -> None:
-    batch = batch_for(name, subset)
-    found = logits(build(name, subset), batch)
-    assert found.shape == (len(batch), CLASSES)
-    assert found.dtype == torch.float32
-    assert found.isfinite().all()
+def test_each_check_holds_on_every_set_of_modalities(
+    check: Callable[[testing.Case], None], name: str, subset: tuple[str, ...]
+) -> None:
+    if name == "mctn" and check is testing.use:  # its other modalities teach it in training
+        testing.use(case(name, subset), (build(name, subset).source,))
+    else:
+        check(case(name, subset))
 
 
-@each_trained_case
-def test_a_gradient_reaches_every_parameter(name: str, subset: tuple[str, ...]) -> None:
-    assert_every_parameter_learns(build(name, subset), batch_for(name, subset, times=(6, 12)))
+@pytest.mark.parametrize("check", testing.ONCE)
+@each_method
+def test_each_check_holds_on_the_largest_set(check: Callable[[testing.Case], None], name: str) -> None:
+    check(case(name, widest(name)))
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_gradient_reaches_every_parameter_of_the_defaults(name: str) -> None:
-    module = METHODS[name]({m: DIMS[m] for m in widest(name)}, CLASSES)
-    assert_every_parameter_learns(module, batch_for(name, widest(name), dialogues=(3, 2), times=(6, 12)))
+    defaults = testing.Case(METHODS[name], widest(name))
+    batch = defaults.batch(dialogues=(3, 2), times=(6, 12))
+    testing.every_parameter_learns(defaults.build(), batch, defaults)
 
 
-@each_case
-def test_logits_do_not_depend_on_the_amount_of_padding(name: str, subset: tuple[str, ...]) -> None:
-    batch = batch_for(name, subset, missing=gaps(subset))
-    module = build(name, subset)
-    turns = 4 if METHODS[name].context == "dialogue" else 0
-    expected = logits(module, batch)
-    for frames in (1, 2, 8):  # with one frame more in each further modality, strides of 2 and 4 meet every remainder
-        assert_close(logits(module, pad(batch, frames=frames, turns=turns)), expected)
-
-
-@each_case
-def test_a_group_alone_has_the_logits_that_it_has_in_a_batch(name: str, subset: tuple[str, ...]) -> None:
-    batch = batch_for(name, subset, missing=gaps(subset))
-    module = build(name, subset)
-    together = logits(module, batch)
-    assert len(batch.grid) == (3 if METHODS[name].context == "dialogue" else 9)
-    for group in range(min(len(batch.grid), 4)):  # the utterances with gaps are among them
-        single, rows = alone(batch, group)
-        assert_close(logits(module, single), together[rows])
-
-
-@pytest.fixture
-def deterministic() -> Iterator[None]:
-    """As the trainer of a run sets it."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(before)
-
-
-@each_method
-@pytest.mark.usefixtures("deterministic")
-def test_no_step_waits_for_its_device(name: str) -> None:
-    """Nothing has a value on the meta device: who reads one, or leaves a tensor on the CPU, fails there."""
-    batch = batch_for(name, widest(name), missing=gaps(widest(name))).to("meta")
-    module = build(name, widest(name)).to("meta").train()
-    loss = module.training_step(batch, 0)
-    assert loss.is_meta
-    if module.num_parameters:
-        loss.backward()
-    with torch.no_grad():
-        module.eval().validation_step(batch, 0)
-
-
-@pytest.mark.usefixtures("deterministic")
 def test_neither_the_optimizer_nor_the_test_waits_for_the_device() -> None:
     """All methods share these."""
     batch = batch_for("early_concat", widest("early_concat")).to("meta")
     module = build("early_concat", widest("early_concat")).to("meta").train()
     module.test_predictions = base.PredictionTable(100).to("meta")
-    module.training_step(batch, 0).backward()
-    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-    module.adamw().step()
-    with torch.no_grad():
-        module.eval().test_step(batch, 0)
-
-
-@each_case
-def test_order_of_the_modalities_does_not_matter(name: str, subset: tuple[str, ...]) -> None:
-    batch = batch_for(name, subset)
-    torch.manual_seed(1)
-    dims = {m: DIMS[m] for m in reversed(subset)}
-    reordered = METHODS[name](dims, CLASSES, **SMALL.get(name, {}))
-    features = {m: batch.features[m] for m in reversed(subset)}
-    assert torch.equal(logits(reordered, replace(batch, features=features)), logits(build(name, subset), batch))
-
-
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.context == "utterance"])
-def test_utterance_context_reads_nothing_of_the_dialogue(name: str) -> None:
-    batch = batch_for(name, widest(name))
-    module = build(name, widest(name))
-    elsewhere = torch.full_like(batch.turn, 10_000)  # an index that no tensor has
-    grid = torch.full((2, 3), 10_000)
-    moved = replace(batch, speaker=elsewhere, dialogue=elsewhere, turn=elsewhere, grid=grid)
-    assert torch.equal(logits(module, moved), logits(module, batch))
-
-
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.context == "dialogue"])
-def test_dialogue_context_reads_the_other_turns(name: str) -> None:
-    batch = batch_for(name, widest(name))
-    module = build(name, widest(name))
-    changed = {m: PaddedSequence(s.values.clone(), s.mask) for m, s in batch.features.items()}
-    for sequence in changed.values():
-        sequence.values[0] *= -1
-    difference = (logits(module, replace(batch, features=changed)) - logits(module, batch)).abs().amax(1)
-    assert float(difference[1]) > 1e-6
-
-
-@each_method
-@pytest.mark.parametrize("training", [False, True])
-def test_forward_reads_neither_labels_nor_table_rows(name: str, training: bool) -> None:
-    batch = batch_for(name, widest(name))
-    module = build(name, widest(name)).train(training)
-    found = []
-    for one in (batch, replace(batch, label=(batch.label + 1) % CLASSES, index=batch.index + 1000)):
-        torch.manual_seed(2)  # the same dropout
-        found.append(module(one).detach())
-    assert torch.equal(*found)
-
-
-@each_case
-@pytest.mark.parametrize("everyone", [False, True])
-def test_missing_modalities_give_finite_logits_and_gradients(
-    name: str, subset: tuple[str, ...], everyone: bool
-) -> None:
-    batch = batch_for(name, subset, missing={subset[0]: range(9)} if everyone else gaps(subset))
-    module = build(name, subset)
-    assert logits(module, batch).isfinite().all()
-    loss = total_loss(module.train(), batch)
-    assert loss.isfinite()
-    if loss.requires_grad:
-        loss.backward()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
-
-
-@each_trained_case
-def test_each_modality_matters(name: str, subset: tuple[str, ...]) -> None:
-    batch = batch_for(name, subset)
-    module = build(name, subset)
-    for modality in (module.source,) if name == "mctn" else subset:  # MCTN's other modalities teach it in training
-        other = PaddedSequence(-batch.features[modality].values, batch.features[modality].mask)
-        changed = replace(batch, features={**batch.features, modality: other})
-        assert float((logits(module, changed) - logits(module, batch)).abs().max()) > 1e-6
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_eight_samples_are_overfitted(name: str) -> None:
-    batch = batch_for(name, widest(name), dialogues=(5, 3))
-    module = build(name, widest(name))
-    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], 3e-3)
-    accuracy = 0.0
-    for step in range(200):
-        optimizer.zero_grad()
-        total_loss(module.train(), batch).backward()
+    with testing.deterministic():
+        module.training_step(batch, 0).backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-        if step % 5 == 4:
-            accuracy = float((logits(module, batch).argmax(1) == batch.label).float().mean())
-            if accuracy == 1:
-                break
-    assert accuracy == 1
+        module.adamw().step()
+        with torch.no_grad():
+            module.eval().test_step(batch, 0)
 
 
 def test_the_optimizer_of_large_methods_takes_one_pass_and_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,13 +146,6 @@ def test_the_optimizer_of_large_methods_takes_one_pass_and_the_same_steps(monkey
     assert not module.adamw().defaults["fused"]
 
 
-@each_method
-def test_the_operations_of_a_forward_pass_can_be_counted(name: str) -> None:
-    module = build(name, widest(name))
-    batch = random_batch(module.dims, context=module.context)
-    assert (count_flops(module, batch) > 0) == (module.num_parameters > 0)
-
-
 def test_operations_are_counted_as_on_a_device_that_multiplies_zeros_too() -> None:
     module = METHODS["unimodal"]({"text": 300}, 4, hidden=32).eval()
     batch = random_batch(module.dims, context="utterance", times=(1, 1))
@@ -330,49 +157,11 @@ def test_operations_are_counted_as_on_a_device_that_multiplies_zeros_too() -> No
 
 
 @each_method
-def test_state_survives_a_checkpoint(name: str, tmp_path: Path) -> None:
-    module = build(name, widest(name))
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    module.class_counts.copy_(torch.arange(CLASSES) + 5)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        default_root_dir=tmp_path,
-    )
-    trainer.strategy.connect(module)
-    trainer.save_checkpoint(tmp_path / "one.ckpt", weights_only=True)
-    loaded = METHODS[name].load_from_checkpoint(tmp_path / "one.ckpt", map_location="cpu", weights_only=True)
-    batch = batch_for(name, widest(name))
-    assert torch.equal(logits(loaded, batch), logits(module, batch))
-    assert torch.equal(loaded.class_counts, torch.arange(CLASSES) + 5)
-    assert loaded.hparams == module.hparams
-
-
-@each_method
-def test_constructor_is_dims_classes_and_keyword_options_with_defaults(name: str) -> None:
-    first, second, *options = inspect.signature(METHODS[name]).parameters.values()
-    assert (first.name, second.name) == ("dims", "num_classes")
-    assert all(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty for p in (first, second))
-    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in options)
-
-
-@each_method
 def test_a_method_is_a_file_of_its_name(name: str) -> None:
     assert METHODS[name].__module__ == f"mer_bench.fusion.{name}"
     docstring = importlib.import_module(METHODS[name].__module__).__doc__ or ""
     assert docstring.startswith(f"{METHODS[name].title}: ")
     assert METHODS[name].provenance == "baseline" or METHODS[name].paper
-
-
-@pytest.mark.parametrize(("name", "subset"), REFUSED)
-def test_modalities_that_a_method_refuses_are_a_misuse_that_names_it(name: str, subset: tuple[str, ...]) -> None:
-    with pytest.raises(Misuse, match=f"method '{name}'"):
-        build(name, subset)
 
 
 def test_refusals_are_those_of_the_papers() -> None:
@@ -493,7 +282,7 @@ def test_an_ablation_trains_every_parameter_it_has(name: str, options: dict[str,
     batch = batch_for(name, subset, times=(6, 12))
     module = build(name, subset, **options)
     assert logits(module, batch).shape == (len(batch), CLASSES)
-    assert_every_parameter_learns(module, batch)
+    testing.every_parameter_learns(module, batch, case(name, subset, **options))
 
 
 @pytest.mark.parametrize(("name", "options"), [case for case in ABLATIONS if case[1] != {"graph": "pairwise"}])

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -102,15 +103,20 @@ def _imported(load: Callable[[], Any], what: str) -> Any:
     try:
         return load()
     except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        file, line = frames[-1].filename, frames[-1].lineno
-        for frame in frames:  # the last line of the user's code, and none of the import system's
-            if not frame.filename.startswith("<frozen"):
-                file, line = frame.filename, frame.lineno
-        if isinstance(error, SyntaxError) and error.filename:
-            file, line = error.filename, error.lineno
-        message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
-        raise Misuse(f"{what} cannot be imported: {type(error).__name__}: {message} ({file}, line {line})") from error
+        raise Misuse(f"{what} cannot be imported: {said(error)}") from error
+
+
+def said(error: BaseException) -> str:
+    """An error in one line: its type, its message and, in brackets, the last line of the user's code that led to it."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    installed = [sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")]
+    library = (str(Path(__file__).parents[1]), *installed)
+    own = [frame for frame in frames if not frame.filename.startswith(library)] or frames
+    file, line = own[-1].filename, own[-1].lineno
+    message = str(error)
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line, message = error.filename, error.lineno, error.msg
+    return f"{type(error).__name__}: {' '.join(message.split())} ({file}, line {line})"
 
 
 def _checked(found: Any, what: str) -> type[FusionModule]:
