@@ -406,6 +406,17 @@ def test_context_and_provenance_are_those_of_a_method_s_version(tmp_path: Path) 
         assert write_record(replace(RECORD, **change), tmp_path).is_file()  # what another version was is not known
 
 
+def test_own_is_the_provenance_of_methods_that_are_not_built_in_and_theirs_alone(tmp_path: Path) -> None:
+    named = replace(RECORD, spec=replace(SPEC, method="my_module:MyFusion"))
+    path = write_record(replace(named, provenance="own"), tmp_path)
+    assert path.parent.name == "my_module.MyFusion"  # Windows has no colon in names of folders
+    assert read_record(path).spec.method == "my_module:MyFusion"
+    with pytest.raises(Misuse, match="provenance says that my_module:MyFusion is built in"):
+        write_record(named, tmp_path)
+    with pytest.raises(Misuse, match="provenance says that the built-in method cfn_sr is not"):
+        write_record(replace(RECORD, provenance="own"), tmp_path)
+
+
 @pytest.mark.parametrize("key", ["seconds", "parameters", "device", "curve", "versions", "protocol", "features"])
 def test_a_record_that_was_changed_by_hand_is_named_and_left_out(tmp_path: Path, key: str) -> None:
     path = write_record(WHOLE, tmp_path)

@@ -308,7 +308,7 @@ def list_(what: str, name: str | None, as_json: bool, root: Path) -> None:
     """List methods or datasets; with a NAME say everything about that one."""
     from dataclasses import asdict
 
-    from mer_bench.methods import method_facts
+    from mer_bench.methods import method_facts, registered
     from mer_bench.report.formatting import plain
 
     rows: list[tuple[str, ...]]
@@ -317,6 +317,9 @@ def list_(what: str, name: str | None, as_json: bool, root: Path) -> None:
         found: Any = {each: asdict(its) for each, its in facts.items()}
         rows = [("name", "method", "track", "kind", "parameters")]
         rows += [(each, its.title, its.track, its.kind, f"{its.parameters:,}") for each, its in facts.items()]
+        for point in registered():
+            found[point.name] = {"title": point.value, "kind": "own"}
+            rows.append((point.name, point.value, "", "own", ""))
         text = plain(rows, "<<<<>")
     else:
         from mer_bench.training import describe

@@ -10,9 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 FILE = Path(__file__).with_name("methods.json")
+
+#: Group of the entry points by which an installed package registers methods: ``name = "module:Class"``.
+GROUP = "mer_bench.methods"
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ def method_facts() -> Mapping[str, MethodFacts]:
     """Facts about every built-in method by its name in suites, in the order of ``METHODS``."""
     content = json.loads(FILE.read_text(encoding="utf-8"))
     return {name: MethodFacts(**facts) for name, facts in content.items()}
+
+
+def registered() -> list[EntryPoint]:
+    """The methods of installed packages, without those that take the name of a built-in one; nothing is imported."""
+    return [point for point in sorted(entry_points(group=GROUP)) if point.name not in method_facts()]
 
 
 def is_current(method: str, version: int) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from suites import Call
 
 from mer_bench.errors import Misuse
 from mer_bench.fusion import METHODS
@@ -108,6 +109,16 @@ def register(write: Write, package: str, **points: str) -> None:
     write(f"{package}-1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
     lines = [f"{name} = {value}" for name, value in points.items()]
     write(f"{package}-1.dist-info/entry_points.txt", "\n".join(["[mer_bench.methods]", *lines]) + "\n")
+
+
+def test_registered_methods_are_listed_without_being_imported(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    register(write, "one", fine="absent:MyFusion", cfn_sr="absent:MyFusion")
+    listed = call("list", "methods").out.splitlines()
+    assert listed[-1].split() == ["fine", "absent:MyFusion", "own"]
+    assert "absent" not in "".join(listed[:-1])
 
 
 def test_installed_packages_register_methods_and_cannot_take_the_place_of_built_in_ones(

@@ -15,8 +15,11 @@ import pytest
 from suites import INTERRUPTED, Answer, Call, Workspace, execute_and_write, started, wait_until
 
 from benchmarks.speed.scaling import workers
+from mer_bench.errors import Misuse
+from mer_bench.fusion.find import find_method
 from mer_bench.records import RunSpec, load_records, read_record
 from mer_bench.training import bench as benches
+from mer_bench.training import cluster
 from mer_bench.training.options import RunSettings
 
 
@@ -147,6 +150,19 @@ def test_workers_on_a_cluster_have_the_group_of_the_suite_in_wandb(
     assert refused.code == 2
     assert given["runtime_env"] == {"env_vars": {"WANDB_RUN_GROUP": "mine"}}
     assert "no Ray cluster answers at 'ray://nowhere:1': connection refused" in refused.err
+
+
+def test_a_task_on_a_cluster_finds_methods_in_the_working_folder_of_the_bench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "from mer_bench.fusion import FusionModule\nclass Mine(FusionModule):\n    forward = len"
+    (tmp_path / "found_by_tasks.py").write_text(module, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(cluster, "begin_worker", lambda: None)
+    monkeypatch.setattr(cluster, "execute_job", lambda job, settings: find_method(job).__name__)
+    with pytest.raises(Misuse, match="unknown module"):
+        find_method("found_by_tasks:Mine")
+    assert cluster._execute("found_by_tasks:Mine", None, tmp_path) == "Mine"  # type: ignore[arg-type]
 
 
 needs_ray = pytest.mark.skipif(

@@ -9,7 +9,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -17,10 +17,8 @@ from typing import Any, Literal
 from mer_bench.errors import Misuse, unknown
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
+from mer_bench.methods import registered
 from mer_bench.schema import check_name
-
-#: Group of the entry points by which an installed package registers methods: ``name = "module:Class"``.
-GROUP = "mer_bench.methods"
 
 Provenance = Literal["baseline", "reimplemented", "reconstruction", "own"]
 
@@ -42,10 +40,11 @@ def find_method(name: str, kind: str = "method") -> type[FusionModule]:
     if ":" in name:
         check_name(name, kind)
         return _checked(_from_folder(name, kind), f"{kind} {name!r}")
-    registered = entry_points(group=GROUP)
-    chosen = {point.value: point for point in registered if point.name == name}
+    points = registered()
+    chosen = {point.value: point for point in points if point.name == name}
     if not chosen:
-        raise unknown(kind, name, [*METHODS, *sorted(registered.names), "module:Class for one of your own"])
+        names = dict.fromkeys(point.name for point in points)
+        raise unknown(kind, name, [*METHODS, *names, "module:Class for one of your own"])
     if len(chosen) > 1:
         packages = " and ".join(f"{_package(point)} ({value})" for value, point in sorted(chosen.items()))
         raise Misuse(f"{kind} {name!r} is registered by {packages}: give one of these classes instead")
