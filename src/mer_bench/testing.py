@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import Misuse
-from mer_bench.features import MODALITIES
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.find import said
+from mer_bench.modalities import MODALITIES
 from mer_bench.training.cost import count_flops
 
 CLASSES = 4

@@ -18,7 +18,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from mer_bench import metrics
 from mer_bench.batch import Batch
 from mer_bench.errors import FailedRun, Misuse
-from mer_bench.modalities import modality_order
+from mer_bench.modalities import MODALITIES, modality_order
 from mer_bench.records import Training
 
 #: Increase it when a change of what all methods share may change numbers (2: the utterance encoder standardises).
