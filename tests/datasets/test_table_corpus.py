@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from suites import Call
 
+from mer_bench import datasets
 from mer_bench.datasets import DATASETS, find_dataset
 from mer_bench.datasets.table_corpus import read_corpus
 from mer_bench.errors import Misuse
@@ -216,3 +218,33 @@ def test_odd_splits_and_names_are_one_sentence(folder: Path) -> None:
 def test_a_built_in_corpus_is_not_replaced_by_a_file(folder: Path) -> None:
     folder.rename(folder.parent / "meld")
     assert find_dataset("meld", folder.parent) is DATASETS["meld"]
+
+
+class Elsewhere(DATASETS["simulated-ravdess"]):  # type: ignore[misc]
+    corpus = "elsewhere"
+
+
+def test_an_installed_package_registers_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: list[tuple[str, str]] = []
+
+    def entry_points(group: str) -> EntryPoints:
+        return EntryPoints(EntryPoint(name, value, group) for name, value in known)
+
+    monkeypatch.setattr(datasets, "entry_points", entry_points)
+    here = f"{__name__}:Elsewhere"
+    known.append(("elsewhere", here))
+    assert find_dataset("elsewhere", tmp_path) is Elsewhere
+    known.append(("meld", here))
+    assert find_dataset("meld", tmp_path) is DATASETS["meld"]  # a built-in corpus is not replaced
+    for value, said in [
+        ("nowhere:Elsewhere", "cannot be imported: No module named 'nowhere'"),
+        (f"{__name__}:WIDTHS", "is no EmotionDataModule"),
+    ]:
+        known[:] = [("elsewhere", value)]
+        with pytest.raises(Misuse, match=said):
+            find_dataset("elsewhere", tmp_path)
+    known.append(("elsewhere", here))
+    with pytest.raises(Misuse, match="the dataset 'elsewhere' is registered by"):
+        find_dataset("elsewhere", tmp_path)
+    with pytest.raises(Misuse, match="unknown dataset 'elsewher': did you mean 'elsewhere'"):
+        find_dataset("elsewher", tmp_path)
