@@ -15,6 +15,7 @@ JOBS ?= 1
 PRECISION ?=
 COMPILE ?=
 RERUN_CHANGED ?=
+WITH_PUBLISHED ?=
 SHARD ?=
 CLUSTER ?=
 MEASURE ?=
@@ -52,6 +53,7 @@ help:  ## this text
 	@echo "  CORPUS     auto (default: a simulated stand-in where the corpus is absent), real or simulated"
 	@echo "  MER_DATA   folder of the prepared corpora (default data)"
 	@echo "  RESULTS    folder of the records (default benchmarks/results)"
+	@echo "  WITH_PUBLISHED  1: with RESULTS, show the published rows on its leaderboard as well"
 	@echo "Variables of make data: DATASET, RAW (the corpus as you obtained it), MER_DATA, FEATURES (further sets, such as"
 	@echo "  FEATURES='audio logmel; vision frames --side 112')"
 	@echo "Variables of make download: DATASET, OUT (default downloads/DATASET), YES=1 (accept the licence unasked)"
@@ -59,7 +61,7 @@ help:  ## this text
 bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb) $(if $(CLUSTER),.venv/cluster)  ## run what the suite lacks, rewrite the leaderboard
 	$(BIN)/mer-bench bench benchmarks/$(DATASET).toml --methods "$(METHODS)" --seeds "$(SEEDS)" \
 	  $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PRECISION),--precision $(PRECISION)) $(if $(COMPILE),--compile) \
-	  $(if $(RERUN_CHANGED),--rerun-changed) $(if $(SHARD),--shard $(SHARD)) $(if $(CLUSTER),--cluster $(CLUSTER)) --jobs $(JOBS) \
+	  $(if $(RERUN_CHANGED),--rerun-changed) $(if $(WITH_PUBLISHED),--with-published) $(if $(SHARD),--shard $(SHARD)) $(if $(CLUSTER),--cluster $(CLUSTER)) --jobs $(JOBS) \
 	  --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) --measure "$(MEASURE)" \
 	  --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"
 
@@ -93,7 +95,7 @@ smoke: .venv/dev  ## a small bench on a simulated corpus, from nothing to a lead
 	$(BIN)/mer-bench verify --data build/smoke/data
 
 leaderboard: .venv/base  ## regenerate leaderboard.md and the tables of README.md from the records
-	$(BIN)/mer-bench leaderboard --results "$(RESULTS)"
+	$(BIN)/mer-bench leaderboard --results "$(RESULTS)" $(if $(WITH_PUBLISHED),--with-published)
 	$(BIN)/python -m mer_bench.report.readme
 
 methods: .venv/base  ## rewrite src/mer_bench/methods.json, the facts of the methods, from their classes

@@ -1,8 +1,8 @@
-"""``python -m data_prep ravdess|iemocap|meld --raw PATH``: prepare one corpus with the feature sets its files allow.
+"""``ravdess|iemocap|meld --raw PATH``: prepare one corpus with the feature sets its files allow.
 
 ``download ravdess|meld`` downloads the files first. Further commands add feature sets to a prepared corpus: ``audio``,
 ``vision`` and ``text`` extract them, ``import`` and ``pack`` import existing ones. ``import-table`` makes the utterance
-table of a corpus of your own.
+table of a corpus of your own. Reading media and extracting features need pip install 'mer-bench[prep]'.
 """
 
 from __future__ import annotations

@@ -234,7 +234,7 @@ def test_without_the_real_corpus_a_bench_warns_and_runs_the_simulated_one(
 
     refused = call("bench", suite, *options, "--corpus", "real")
     assert refused.code == 2
-    assert refused.err == f"error: ravdess is not prepared below {root}: {DATASETS['ravdess'].how_to_get}\n"
+    assert refused.err == f"error: ravdess is not prepared below {root}: {DATASETS['ravdess'].how_to_prepare()}\n"
     assert not results.exists()
 
     answer = call("bench", suite, *options)

@@ -20,7 +20,7 @@ def media_folder(corpus: Path, raw: Path) -> Path:
 
     Args:
         corpus: Folder of the utterance table; its name says which corpus it is.
-        raw: The folder given to ``make data`` as RAW, or any folder between it and the media folder.
+        raw: The folder that the corpus was prepared from, or any folder between it and the media folder.
 
     Raises:
         Misuse: the corpus is not below ``raw``.
@@ -51,7 +51,7 @@ def vision_clips(corpus: Path, raw: Path, *, marked_side: str = "left") -> list[
 
     Args:
         corpus: Folder of the utterance table; its name says which corpus it is.
-        raw: The folder given to ``make data`` as RAW.
+        raw: The folder that the corpus was prepared from.
         marked_side: Half of IEMOCAP's picture that shows the actor with motion capture markers. The name of the
             dialogue says who wears them: in ``Ses01F_impro01`` it is the woman. IEMOCAP's documentation does not state
             the side. Public code that cuts out the speakers with manually chosen windows takes the left half for the

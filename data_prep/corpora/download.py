@@ -23,6 +23,7 @@ from data_prep.corpora import meld, ravdess
 from data_prep.corpora.archives import TIMES, unpack_all
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
+from mer_bench.workspace import prepare_command
 
 ZENODO = "https://zenodo.org/api/records/{}"
 RAVDESS_RECORDS = (1188976, 3255102)  #: audio and video; facial landmarks
@@ -41,7 +42,7 @@ LICENCES = {
 }
 IEMOCAP = (
     "IEMOCAP cannot be downloaded: request it from USC SAIL with the form at "
-    "https://sail.usc.edu/iemocap/iemocap_release.htm, then run make data DATASET=iemocap RAW=<IEMOCAP_full_release>"
+    "https://sail.usc.edu/iemocap/iemocap_release.htm, then run {}"
 )
 CHECKSUMS = "checksums.json"  #: the sha256 of each file without a published checksum
 ATTEMPTS = 5  #: consecutive attempts without any new bytes after which a download fails
@@ -225,7 +226,7 @@ def download(
 
     Args:
         dataset: ``ravdess`` (speech only; 13 GB with video) or ``meld`` (11 GB).
-        folder: Folder to download into, which is RAW for ``make data``.
+        folder: Folder to download into, from which the corpus is then prepared.
         only: Glob patterns of file names; all files by default.
         unpack: Whether to unpack the archives.
         max_unpacked: Bytes that unpacking may write; by default a multiple of the size of the release.
@@ -272,7 +273,7 @@ def main(
 ) -> None:
     """Download RAVDESS or MELD; for IEMOCAP, print how to request it."""
     if dataset == "iemocap":
-        raise Misuse(IEMOCAP)
+        raise Misuse(IEMOCAP.format(prepare_command("iemocap", "<IEMOCAP_full_release>")))
     click.echo(LICENCES[dataset])
     try:
         accepted = yes or click.confirm("Do you accept these terms?")
@@ -282,4 +283,4 @@ def main(
         raise Misuse("nothing was downloaded, because the licence was not accepted (--yes accepts it)")
     folder = out or Path("downloads") / dataset
     download(dataset, folder, only=only, unpack=not no_unpack, max_unpacked=max_unpacked)
-    click.echo(f"next: make data DATASET={dataset} RAW={folder}")
+    click.echo(f"next: {prepare_command(dataset, folder)}")

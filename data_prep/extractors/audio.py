@@ -70,7 +70,7 @@ def extract_audio(
 
 @click.group("audio")
 def audio_command() -> None:
-    """Add audio features to a prepared corpus; RAW is the folder given to make data."""
+    """Add audio features to a prepared corpus; RAW is the folder that it was prepared from."""
 
 
 def _command(name: str, function: Callable[..., Extractor]) -> click.Command:

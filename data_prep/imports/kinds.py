@@ -12,10 +12,10 @@ ARRAYS = "write its arrays as an npz (numpy.savez)"
 #: what to do with a file of each kind
 ADVICE = {
     "empty": "obtain it again",
-    NPZ: "python -m data_prep import reads it",
+    NPZ: "mer-bench prepare import reads it",
     "a zip": "unpack it",
     "one npy array without ids": "write an npz with ids and values, or a folder with one <id>.npy for each utterance",
-    PICKLE: f"python -m data_prep pack reads those of papers; otherwise {ARRAYS}",
+    PICKLE: f"mer-bench prepare pack reads those of papers; otherwise {ARRAYS}",
     "a joblib file": f"load it with joblib.load, then {ARRAYS}",
     "a torch file": f"load it with torch.load(FILE, weights_only=True), call numpy() on the tensors, and {ARRAYS}",
     "safetensors": f"load it with safetensors.numpy.load_file, then {ARRAYS}",
@@ -29,7 +29,7 @@ ADVICE = {
     "zstd": "unpack it with unzstd",
     "lz4": "unpack it with unlz4",
     "zlib, as joblib.dump(compress=...) writes it": f"load it with joblib.load, then {ARRAYS}",
-    "a wav": "extract its features first (python -m data_prep audio)",
+    "a wav": "extract its features first (mer-bench prepare audio)",
     "a Git LFS pointer instead of the file": "fetch the file with git lfs pull",
     "an HTML page instead of the file": "download the file itself",
     "XML": f"{ARRAYS}",

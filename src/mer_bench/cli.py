@@ -22,9 +22,26 @@ import click
 from mer_bench import __version__
 from mer_bench.errors import FailedRun, Misuse, printable, unknown
 from mer_bench.training.options import BenchOptions, RunOptions, RunSettings
+from mer_bench.workspace import (
+    default_leaderboard,
+    default_plots,
+    default_report,
+    default_results,
+    in_clone,
+    prepare_command,
+    repository,
+    suites_folder,
+    unpack_published,
+)
 
 if TYPE_CHECKING:
     from mer_bench.records import RunRecord
+
+
+PUBLISHED_STATE = (
+    "own runs apart: make bench RESULTS=my_results (WITH_PUBLISHED=1 shows the published rows beside them); back to the "
+    "published state: git checkout -- benchmarks/results leaderboard.md && git clean -fd benchmarks/results"
+)
 
 
 def takes(options: type[Any]) -> Callable[..., Any]:
@@ -64,6 +81,8 @@ def _click_option(item: Any, kind: Any) -> Callable[..., Any]:
         arguments["type"] = click.IntRange(facts["minimum"])
     elif Path in (kind, *get_args(kind)):
         arguments["type"] = click.Path(path_type=Path)
+        if item.default_factory is not MISSING:  # it depends on the working folder; the help says how
+            arguments["default"] = item.default_factory
     return click.option(
         flag, item.name, show_default=bool(default) or (default == 0 and default is not False), **arguments
     )
@@ -114,13 +133,18 @@ def cli() -> None:
 @click.argument("suite", type=Path)
 @takes(BenchOptions)
 def bench(suite: Path, options: BenchOptions) -> None:
-    """Run what SUITE (a TOML file) lacks, then rewrite the leaderboard."""
+    """Run what SUITE lacks, then rewrite the leaderboard.
+
+    SUITE is a TOML file, or the name of one that comes with the package, such as simulated or ravdess.
+    """
     from mer_bench.training.bench import bench as run_suite
 
     result = run_suite(suite, options)
     _warn(result.problems)
     _say(result.tables)
     _say(f"leaderboard: {result.leaderboard}")
+    if in_clone() and options.results == default_results():
+        _say(PUBLISHED_STATE, err=True)
     if result.failed:
         _say(f"{len(result.failed)} of {len(result.specs)} runs failed; the next bench tries them again", err=True)
         sys.exit(1)
@@ -196,28 +220,43 @@ def check(method: str, options: dict[str, Any]) -> None:
 @cli.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if the file is not what the records give.")
 @click.option("--output", type=Path, help="[default: leaderboard.md; beside the records if --results is given]")
+@click.option("--with-published", is_flag=True, help="Show the published rows beside those of the records.")
 @results_option
-def leaderboard(check: bool, output: Path | None, results: Path) -> None:
+def leaderboard(check: bool, output: Path | None, with_published: bool, results: Path) -> None:
     """Regenerate the leaderboard from the records: the same bytes anywhere."""
     from mer_bench.report import leaderboard as report
 
-    target = output or report.default_target(results)
+    target = output or default_leaderboard(results)
     if check:
-        difference = report.check(results, target)
+        difference = report.check(results, target, with_published=with_published)
         if difference:
             _say(f"error: {difference}", err=True)
             sys.exit(1)
         _say(f"{target} is what the records give")
         return
-    report.write(_records(results), target)
+    records, problems, own = report.load(results, with_published=with_published)
+    _warn(problems)
+    report.write(records, target, own)
     _say(target)
+
+
+@cli.command()
+@click.argument("folder", type=Path)
+def records(folder: Path) -> None:
+    """Unpack the published records into FOLDER, so that other commands can read them: --results FOLDER."""
+    if folder.exists():
+        raise Misuse(f"{folder} exists; name a new folder, so that no record of yours is replaced")
+    unpack_published(folder)
+    _say(folder)
 
 
 @cli.command()
 @click.option(
     "--format", "formats", type=click.Choice(["svg", "png"]), multiple=True, default=["svg"], show_default=True
 )
-@click.option("--output", type=Path, default=Path("benchmarks/plots"), show_default=True)
+@click.option(
+    "--output", type=Path, default=default_plots, help="[default: benchmarks/plots in a clone, elsewhere plots]"
+)
 @results_option
 def plots(formats: tuple[str, ...], output: Path, results: Path) -> None:
     """Draw every table: ranking, F1 by class, confusion, cost, learning, robustness; and tracks over their tables."""
@@ -228,13 +267,14 @@ def plots(formats: tuple[str, ...], output: Path, results: Path) -> None:
 
 
 @cli.command("report")
-@click.option("--output", type=Path, default=Path("build/report.html"), show_default=True)
+@click.option(
+    "--output", type=Path, default=default_report, help="[default: build/report.html in a clone, elsewhere report.html]"
+)
 @click.option(
     "--suites",
     type=Path,
-    default=Path("benchmarks"),
-    show_default=True,
-    help="Suites that the commands on the page name.",
+    default=suites_folder,
+    help="Suites that the commands on the page name [default: those that have names].",
 )
 @results_option
 def report_(output: Path, suites: Path, results: Path) -> None:
@@ -273,6 +313,16 @@ def sync(log_folder: Path) -> None:
     _say(f"{count} runs uploaded" if count else f"nothing to upload in {log_folder / 'wandb'}")
 
 
+@cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def prepare(arguments: tuple[str, ...]) -> None:
+    """Prepare a corpus, or add features to one: prepare ravdess --raw FOLDER (see prepare --help)."""
+    sys.path.insert(0, str(repository().resolve()))  # where data_prep is; worker processes get the same path
+    from data_prep.__main__ import main as data_prep
+
+    sys.exit(data_prep.main(list(arguments), prog_name="mer-bench prepare", standalone_mode=False) or 0)
+
+
 @cli.command()
 @click.option("--dataset", help="Only this corpus.")
 @data_option
@@ -286,7 +336,7 @@ def verify(dataset: str | None, root: Path) -> None:
     pattern = f"{dataset or '*'}/*/spec.json"
     folders = sorted(path.parent for path in root.glob(pattern) if not path.parent.name.startswith("."))
     if not folders:
-        raise Misuse(f"no feature set at {root / pattern}: prepare a corpus first (make data DATASET=... RAW=...)")
+        raise Misuse(f"no feature set at {root / pattern}: prepare a corpus first ({prepare_command()})")
     problems = 0
     for folder in folders:
         try:
@@ -365,7 +415,7 @@ def main() -> NoReturn:
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             _say(message)
             sys.exit(2)
-        _fail(_nearest_command(message), 2)
+        _fail(_nearest_command(message, error.ctx), 2)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -382,9 +432,10 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _nearest_command(message: str) -> str:
+def _nearest_command(message: str, where: click.Context | None) -> str:
     found = re.match(r"No such command ['\"]([^'\"]*)", message)
-    return str(unknown("command", found[1], cli.commands)) if found else message
+    group = where.command if where and isinstance(where.command, click.Group) else cli
+    return str(unknown("command", found[1], group.commands)) if found else message
 
 
 def _records(results: Path) -> list[RunRecord]:

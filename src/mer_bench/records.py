@@ -342,16 +342,20 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
     yield all({"accuracy", "weighted_f1"} <= set(best) for best in known), "attainable lacks a score"
 
 
-def load_records(results: Path) -> tuple[list[RunRecord], list[str]]:
-    """All records below ``results`` in path order, and one sentence for each file that is not a readable record.
+def load_records(*folders: Path) -> tuple[list[RunRecord], list[str]]:
+    """All records below the folders in path order, and one sentence for each file that is not a readable record.
+
+    A run that several folders have is read from the first of them.
 
     Records of the same features and fold that test other utterances, or know other labels of them, than most are left
     out as well.
     """
-    records, problems = {}, []
-    for path in sorted(results.glob("*/*/*.json")):
-        if path.name.endswith(FAILED):
+    records, problems, names = {}, [], set()
+    for folder, path in ((each, path) for each in folders for path in sorted(each.glob("*/*/*.json"))):
+        run = path.relative_to(folder)
+        if run in names or path.name.endswith(FAILED):
             continue
+        names.add(run)
         try:
             records[path] = read_record(path)
         except Misuse as error:

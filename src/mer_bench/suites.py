@@ -17,6 +17,7 @@ from mer_bench.errors import Misuse, unknown
 from mer_bench.files import read_toml
 from mer_bench.records import Training, check_measures
 from mer_bench.schema import Name, Option, Seed, decode
+from mer_bench.workspace import find_suite
 
 Names = Annotated[list[Name], Meta(min_length=1)]
 Changes = Mapping[str, Any]  #: training options that differ, see :func:`change_training`
@@ -88,11 +89,13 @@ class Suite:
 def read_suite_file(path: Path) -> Suite:
     """Read a suite file and check its form.
 
+    Args:
+        path: The file, or the name of a suite that comes with the package.
+
     Raises:
         Misuse: the file is absent or not TOML, a key is missing, unknown or of the wrong type.
     """
-    if not path.is_file():
-        raise unknown(f"suite in {path.parent}", path.stem, sorted(other.stem for other in path.parent.glob("*.toml")))
+    path = find_suite(path)
     where = f"suite {path}"
     content = decode(read_toml(path, "suite"), _File, where)
     training = change_training(Training(), content.training, f"{where}, [training]")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
+from mer_bench.workspace import prepare_command
 
 COLUMNS = ("id", "dialogue", "turn", "speaker", "session", "start", "end", "text", "emotion", "split", "media")
 FILE = "utterances.csv"
@@ -27,7 +28,7 @@ def read_table(folder: Path) -> pd.DataFrame:
     """
     path = folder / FILE
     if not path.is_file():
-        raise Misuse(f"there is no utterance table at {path}: prepare the corpus first (make data DATASET=... RAW=...)")
+        raise Misuse(f"there is no utterance table at {path}: prepare the corpus first ({prepare_command()})")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         if tuple(table.columns) != COLUMNS:

@@ -335,7 +335,7 @@ def test_refusal_says_how_to_convert(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match=r"calls for pandas.*; load it with pandas.read_pickle"):
         read_pickle(path)
     np.savez(path.with_suffix(".npz"), a=np.ones(2))
-    with pytest.raises(Misuse, match="it is an npz: python -m data_prep import reads it"):
+    with pytest.raises(Misuse, match="it is an npz: mer-bench prepare import reads it"):
         read_pickle(path.with_suffix(".npz"))
     path.write_text("<!doctype html><html>Sign in</html>")
     with pytest.raises(Misuse, match="it is an HTML page instead of the file: download the file itself"):

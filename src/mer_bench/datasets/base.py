@@ -23,6 +23,7 @@ from mer_bench.modalities import modality_of, modality_order
 from mer_bench.records import Protocol
 from mer_bench.schema import check_name
 from mer_bench.utterances import FILE, read_labels, read_table
+from mer_bench.workspace import prepare_command
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -61,9 +62,10 @@ class EmotionDataModule(L.LightningDataModule):
     protocols: ClassVar[Mapping[str, Protocol]]
     #: column of the table whose groups statistics resample as a whole, since their utterances are not independent
     cluster: ClassVar[str] = "dialogue"
-    #: modality -> feature set that ``make data`` extracts
+    #: modality -> feature set that preparing the corpus extracts
     default_features: ClassVar[Mapping[str, str]]
-    how_to_get: ClassVar[str]  #: instruction for error messages
+    how_to_get: ClassVar[str]  #: instruction for error messages, without the command that prepares the corpus
+    raw: ClassVar[str] = ""  #: what that command is given, for messages; empty where there is nothing to prepare
 
     def __init__(
         self,
@@ -115,10 +117,15 @@ class EmotionDataModule(L.LightningDataModule):
         if modality_of(name) not in cls.modalities:
             raise unknown(f"modality of {cls.corpus}", name, cls.modalities)
 
+    @classmethod
+    def how_to_prepare(cls) -> str:
+        """Where the corpus is from, and the command that prepares it."""
+        return f"{cls.how_to_get}, then run {prepare_command(cls.corpus, cls.raw)}" if cls.raw else cls.how_to_get
+
     def prepare_corpus(self) -> None:
         """Raise Misuse if the corpus is not prepared; a simulated corpus generates itself instead."""
         if not (self.folder / FILE).is_file():
-            raise Misuse(f"{self.corpus} is not prepared below {self.folder}: {self.how_to_get}")
+            raise Misuse(f"{self.corpus} is not prepared below {self.folder}: {self.how_to_prepare()}")
 
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
         """Return the split of every table row ("train", "validation", "test" or "" for none): the column ``split``."""
@@ -233,7 +240,7 @@ class EmotionDataModule(L.LightningDataModule):
         if label_set in self.sidecars:
             path = self.folder / f"labels_{label_set}.csv"
             if not path.is_file():
-                raise Misuse(f"label set {label_set!r} needs {path}: {self.how_to_get}")
+                raise Misuse(f"label set {label_set!r} needs {path}: {self.how_to_prepare()}")
             emotion = self.table["id"].map(read_labels(path, self.table["id"])).fillna("")
         index = {emotion: self.classes.index(name) for emotion, name in mapping.items()}
         return emotion.map(index).fillna(-1).to_numpy(np.int64, copy=True)

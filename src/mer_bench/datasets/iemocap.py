@@ -44,10 +44,8 @@ class IEMOCAP(EmotionDataModule):
         ),
     }
     default_features = {"text": "minilm-tokens", "audio": "gemaps"}
-    how_to_get = (
-        "ask USC SAIL for the licence (https://sail.usc.edu/iemocap/), then run "
-        "make data DATASET=iemocap RAW=<IEMOCAP_full_release>"
-    )
+    how_to_get = "ask USC SAIL for the licence (https://sail.usc.edu/iemocap/)"
+    raw = "<IEMOCAP_full_release>"
 
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
         """Split by session, and by dialogue for validation."""

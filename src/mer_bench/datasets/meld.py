@@ -25,4 +25,5 @@ class MELD(EmotionDataModule):
         "official": Protocol(1, "the corpus's own train, validation and test split; speakers occur in several of them.")
     }
     default_features = {"text": "minilm-tokens"}
-    how_to_get = "download MELD.Raw (https://affective-meld.github.io) and run make data DATASET=meld RAW=<MELD.Raw>"
+    how_to_get = "download MELD.Raw (https://affective-meld.github.io)"
+    raw = "<MELD.Raw>"

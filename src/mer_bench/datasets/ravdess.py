@@ -48,7 +48,8 @@ class RAVDESS(EmotionDataModule):
     }
     default_features = {"audio": "mfcc", "vision": "landmarks"}
     cluster = "speaker"
-    how_to_get = "download the speech archives of Zenodo record 1188976, run make data DATASET=ravdess RAW=<folder>"
+    how_to_get = "download the speech archives of Zenodo record 1188976"
+    raw = "<folder>"
 
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
         """Split by actor."""

@@ -23,7 +23,7 @@ CORPORA = (
     "redundant", "unique-text", "unique-audio", "unique-vision", "synergy", "mixed", "unreliable", "context",
     "irrelevant",
 )  # fmt: skip
-NOTHING = "There are no records yet: `make bench DATASET=diagnostic` makes them.\n"
+NOTHING = "There are no records yet: `mer-bench bench diagnostic` makes them.\n"
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_pub
 from mer_bench.report.reproduce import commands, read_recipes
 from mer_bench.report.rows import ResultRow
 from mer_bench.report.tables import Table, best_single, gain, tables
+from mer_bench.workspace import default_results, suites_folder
 
 HERE = Path(__file__).parent
 
@@ -37,16 +38,16 @@ HERE = Path(__file__).parent
 def page(
     records: Sequence[RunRecord],
     *,
-    results: Path = Path("benchmarks/results"),
-    suites: Path = Path("benchmarks"),
+    results: Path | None = None,
+    suites: Path | None = None,
     published: Sequence[Published] | None = None,
 ) -> str:
     """The whole page; independent of the order of ``records``.
 
     Args:
         records: All runs.
-        results: Where the commands that reproduce a run find its record.
-        suites: Folder of the suite files that commands name.
+        results: Where the commands that reproduce a run find its record; None = the usual folder.
+        suites: Folder of the suite files that commands name; None = that of the suites that have names.
         published: Numbers to quote; None = those that come with the package.
 
     Raises:
@@ -58,7 +59,7 @@ def page(
     except ModuleNotFoundError as error:
         raise Misuse("the report needs jinja2: pip install 'mer-bench[report]'") from error
     numbered = list(enumerate(tables(records), 1))
-    recipes = read_recipes(suites)
+    results, recipes = results or default_results(), read_recipes(suites or suites_folder())
     pictures, across = draw([table for _, table in numbered])
     script = (HERE / "page.js").read_text(encoding="utf-8")
     environment = Environment(

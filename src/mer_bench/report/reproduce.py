@@ -9,6 +9,7 @@ from pathlib import Path
 from mer_bench.records import RunRecord
 from mer_bench.report.rows import ResultRow
 from mer_bench.suites import Suite, SuiteRow, read_suite_file
+from mer_bench.workspace import suite_argument
 
 AGAIN = "build/again"  #: where the commands of the page write, so that they train anew beside the committed records
 
@@ -31,7 +32,7 @@ def commands(row: ResultRow, recipes: Sequence[Recipe], results: Path) -> Iterat
     suite = next((suite for suite, of in recipes if all(_gives(suite, of, record) for record in row.records)), None)
     if suite:
         seeds = " ".join(str(seed) for seed in sorted({record.spec.seed for record in row.records}))
-        words = ["mer-bench", "bench", suite.file.as_posix(), "--methods", row.method, "--seeds", seeds]
+        words = ["mer-bench", "bench", suite_argument(suite.file), "--methods", row.method, "--seeds", seeds]
         words += ["--results", AGAIN] if first.simulated else ["--corpus", "real", "--results", AGAIN]
         yield "The row", shlex.join(words)
     spec = first.spec.path(results).as_posix()

@@ -22,7 +22,6 @@ from mer_bench.records import (
     RunRecord,
     RunSpec,
     check_measures,
-    load_records,
     read_record,
     skipped,
     write_failure,
@@ -42,13 +41,14 @@ from mer_bench.training.suite import generate_simulated, is_prepared, read_suite
 from mer_bench.training.tracking import GROUP
 from mer_bench.training.workers import run_in_workers
 from mer_bench.utterances import DESCRIPTION
+from mer_bench.workspace import command_here, default_leaderboard
 
 ABSENT = """\
 ********************************************************************************
   {dataset} IS NOT PREPARED BELOW {root}.
   To get it: {how}.
   Running the SIMULATED stand-in {stand_in} instead: its scores say nothing
-  about the real corpus. CORPUS=real makes its absence an error.
+  about the real corpus. {real} makes its absence an error.
 ********************************************************************************"""
 
 
@@ -96,7 +96,7 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
     validate(specs, options.root)
     specs = specs[shard]
     settings = replace(options, measures=check_measures((*suite.measures, *measures)))
-    target = options.leaderboard or leaderboard.default_target(options.results)
+    target = options.leaderboard or default_leaderboard(options.results)
     for sentence in before_training(specs, settings, leaderboard=target, elsewhere=bool(options.cluster)):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if options.logger == "wandb":
@@ -111,9 +111,9 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
     )
     if not options.results.is_dir():
         raise FailedRun(f"{options.results} has disappeared during the bench; {target} is left as it is")
-    records, problems = load_records(options.results)
-    leaderboard.write(records, target)
-    tables = "\n".join(leaderboard.main_table(records, dataset) for dataset in suite.datasets)
+    records, problems, own = leaderboard.load(options.results, with_published=options.with_published)
+    leaderboard.write(records, target, own)
+    tables = "\n".join(leaderboard.main_table(records, dataset, own) for dataset in suite.datasets)
     return BenchResult(specs, failed, target, tables, problems)
 
 
@@ -123,12 +123,18 @@ def _available(suite: Suite, options: BenchOptions, console: Console) -> Suite:
     absent = [name for name in real if options.corpus == "simulated" or not is_prepared(name, options.root)]
     if not absent:
         return suite
-    name, how = absent[0], DATASETS[absent[0]].how_to_get
+    name, how = absent[0], DATASETS[absent[0]].how_to_prepare()
     if options.corpus == "real":
         raise Misuse(f"{name} is not prepared below {options.root}: {how}")
     suite = stand_in(suite)
     if options.corpus == "auto":
-        notice = ABSENT.format(dataset=name.upper(), root=options.root, how=how, stand_in=suite.datasets[0])
+        notice = ABSENT.format(
+            dataset=name.upper(),
+            root=options.root,
+            how=how,
+            stand_in=suite.datasets[0],
+            real=command_here("CORPUS=real", "--corpus real"),
+        )
         console.print(notice, markup=False, highlight=False, soft_wrap=True)
     return suite
 
@@ -171,7 +177,7 @@ def run_missing(
         count, names = sum(changed.values()), ", ".join(changed)
         console.print(
             f"{count} records were made by other code, of the same version, of {names}: "
-            "--rerun-changed (RERUN_CHANGED=1) makes them again",
+            f"--rerun-changed{command_here(' (RERUN_CHANGED=1)', '')} makes them again",
             soft_wrap=True,
         )
     lacking = sum(spec.path(settings.results).is_file() for spec in queue) - rerun_changed * sum(changed.values())

@@ -1,6 +1,6 @@
 """Options of the commands that train, each declared once: the command line reads them from here, and so does Python.
 
-A field's type, default and metadata are all that the command line needs. Standard library only.
+A field's type, default and metadata are all that the command line needs. Needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mer_bench.workspace import default_results
+
 
 def _option(default: Any, help: str, *, flag: str = "", **facts: Any) -> Any:
     """A field that is an option.
 
     Args:
-        default: Its default value.
+        default: Its default value, or a function that gives it.
         help: What the command line says of it.
         flag: Its name on the command line, if that is not the name of the field.
         **facts: ``minimum`` of a number, ``choices``, ``metavar``; ``toml`` for NAME=VALUE pairs with TOML values.
     """
     if isinstance(default, Mapping):
         return field(default_factory=lambda: dict(default), metadata={"help": help, "flag": flag, **facts})
+    if callable(default):
+        return field(default_factory=default, metadata={"help": help, "flag": flag, **facts})
     return field(default=default, metadata={"help": help, "flag": flag, **facts})
 
 
@@ -30,7 +34,9 @@ class RunSettings:
     """Where a run reads and writes, how it logs, and what it measures beside its scores."""
 
     root: Path = _option(Path("data"), "Folder of the prepared corpora.", flag="--data")
-    results: Path = _option(Path("benchmarks/results"), "Folder of the records.")
+    results: Path = _option(
+        default_results, "Folder of the records [default: benchmarks/results in a clone, elsewhere results]."
+    )
     logger: str = _option("csv", "Where training curves are logged.", choices=("csv", "wandb", "none"))
     log_folder: Path = _option(Path("runs"), "Where loggers write.", flag="--logs")
     measures: tuple[str, ...] = _option(
@@ -68,6 +74,7 @@ class BenchOptions(Hardware, RunSettings):
         choices=("auto", "real", "simulated"),
     )
     leaderboard: Path | None = _option(None, "Leaderboard to rewrite [default: see mer-bench leaderboard].")
+    with_published: bool = _option(False, "Show the published rows on that page as well.")
 
 
 @dataclass(frozen=True)
