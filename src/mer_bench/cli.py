@@ -23,6 +23,7 @@ from mer_bench import __version__
 from mer_bench.errors import FailedRun, Misuse, printable, unknown
 from mer_bench.training.options import BenchOptions, RunOptions, RunSettings
 from mer_bench.workspace import (
+    copy_published,
     default_leaderboard,
     default_plots,
     default_report,
@@ -31,7 +32,6 @@ from mer_bench.workspace import (
     prepare_command,
     repository,
     suites_folder,
-    unpack_published,
 )
 
 if TYPE_CHECKING:
@@ -243,10 +243,8 @@ def leaderboard(check: bool, output: Path | None, with_published: bool, results:
 @cli.command()
 @click.argument("folder", type=Path)
 def records(folder: Path) -> None:
-    """Unpack the published records into FOLDER, so that other commands can read them: --results FOLDER."""
-    if folder.exists():
-        raise Misuse(f"{folder} exists; name a new folder, so that no record of yours is replaced")
-    unpack_published(folder)
+    """Write the published records into the new FOLDER, so that other commands can read them: --results FOLDER."""
+    copy_published(folder)
     _say(folder)
 
 

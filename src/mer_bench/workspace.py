@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -95,15 +96,6 @@ def suite_argument(file: Path) -> str:
     return file.stem if named else file.as_posix()
 
 
-def unpack_published(folder: Path) -> None:
-    """Write the published records that came with the wheel into ``folder``."""
-    packed = BUNDLED / RECORDS
-    if not packed.is_file():
-        raise Misuse(f"the published records are not beside the package; they are in {suites_folder() / 'results'}")
-    with zipfile.ZipFile(io.BytesIO(lzma.decompress(packed.read_bytes()))) as archive:
-        archive.extractall(folder)  # which keeps every path below the folder
-
-
 @contextmanager
 def published_results() -> Iterator[Path]:
     """The folder of the published records: that of the repository, or a temporary one."""
@@ -111,6 +103,24 @@ def published_results() -> Iterator[Path]:
     if folder.is_dir():
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="mer_bench_published_") as temporary:
-        unpack_published(Path(temporary))
-        yield Path(temporary)
+    with tempfile.TemporaryDirectory(prefix="mer_bench_records_") as temporary:
+        with zipfile.ZipFile(io.BytesIO(lzma.decompress((BUNDLED / RECORDS).read_bytes()))) as archive:
+            archive.extractall(Path(temporary) / "results")  # which keeps every path below the folder
+        yield Path(temporary) / "results"
+
+
+def copy_published(folder: Path) -> None:
+    """Write the published records into a new ``folder``, all or none of them.
+
+    Raises:
+        Misuse: the folder exists, or cannot be written.
+    """
+    if folder.exists():
+        raise Misuse(f"{folder} exists; name a new folder, so that no record of yours is replaced")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with published_results() as source, tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            shutil.copytree(source, Path(temporary) / "results")
+            (Path(temporary) / "results").rename(folder)
+    except OSError as error:
+        raise Misuse(f"{folder} cannot be written: {error.strerror or error}") from error

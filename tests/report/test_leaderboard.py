@@ -387,7 +387,7 @@ def test_terminal_table_shows_one_corpus() -> None:
 
 def test_published_numbers_are_quoted_with_their_digits_and_never_ranked() -> None:
     page = report.leaderboard([])
-    assert "`make bench`" in page  # without records the page states how to make some
+    assert "`mer-bench bench simulated`" in page  # without records the page states how to make some
     assert "| Rank" not in page
     published = page[page.index("## Published numbers") :]
     assert cells(line(published, "Sync-TVA", "weighted F1"))[2] == "67.40"
