@@ -15,7 +15,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = ("src", "data_prep", "benchmarks", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 
-pytestmark = pytest.mark.slow  # a build and four starts of Python with torch
 pytest.importorskip("setuptools", minversion="77")
 
 
@@ -60,6 +59,7 @@ def test_the_wheel_holds_all_that_the_commands_need(wheel: Path) -> None:
     assert "Classifier: Programming Language :: Python :: 3.13" in metadata
 
 
+@pytest.mark.slow  # several starts of Python with torch
 def test_the_wheel_works_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     def call(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}

@@ -15,6 +15,7 @@ from mer_bench.errors import Misuse
 from mer_bench.records import load_records, write_record
 from mer_bench.report.leaderboard import load
 from mer_bench.suites import read_suite_file
+from mer_bench.training import bench as benches
 from mer_bench.training.options import BenchOptions
 from mer_bench.utterances import read_table
 
@@ -156,3 +157,16 @@ def test_published_rows_stand_beside_own_ones_which_are_marked(
     assert call("leaderboard").code == 0
     assert "published" not in Path("leaderboard.md").read_text(encoding="utf-8").partition("## Published")[0]
     assert load_records(Path("results"))[0] != records
+
+
+@pytest.mark.parametrize(("results", "said"), [("benchmarks/results", 1), ("my_results", 0)])
+@pytest.mark.usefixtures("clone")
+def test_a_bench_of_the_published_records_says_how_to_go_back(
+    call: Call, monkeypatch: pytest.MonkeyPatch, results: str, said: int
+) -> None:
+    done = benches.BenchResult([], [], Path("leaderboard.md"), "tables", [])
+    monkeypatch.setattr(benches, "bench", lambda suite, options: done)
+    answer = call("bench", "simulated", "--results", results)
+    assert answer.err.count("make bench RESULTS=my_results") == said
+    assert answer.err.count("git checkout -- benchmarks/results leaderboard.md && git clean -fd benchmarks/res") == said
+    assert answer.err.count("\n") == said
