@@ -467,6 +467,8 @@ ONCE = (constructor, refusals, device, context, labels, overfit, operations, che
 def checks(method: type[FusionModule], options: Mapping[str, Any] | None = None) -> Iterator[tuple[str, str]]:
     """Make every check; yields its sentence with what failed, or with "" if it holds.
 
+    It ends where the method cannot be constructed or gives no logits, as all other checks would fail as well.
+
     Args:
         method: The class.
         options: Options of its constructor; None = the defaults.
@@ -477,10 +479,13 @@ def checks(method: type[FusionModule], options: Mapping[str, Any] | None = None)
     # the largest set first: what fails there has another remedy than what fails on a single modality alone
     cases = [Case(method, chosen, options or {}) for chosen in reversed(accepted)]
     with torch.random.fork_rng(devices=[]):
-        for check in (*ONCE, *EACH):
+        for check in dict.fromkeys((constructor, refusals, shapes, *ONCE, *EACH)):
             sentence = (check.__doc__ or "").splitlines()[0]
             failures = (_failure(check, case) for case in (cases if check in EACH else cases[:1]))
-            yield sentence, next(filter(None, failures), "")
+            failure = next(filter(None, failures), "")
+            yield sentence, failure
+            if failure and check in (constructor, shapes):
+                return
 
 
 def _failure(check: Callable[[Case], None], case: Case) -> str:

@@ -81,7 +81,9 @@ def test_provenance_is_own_whatever_the_class_extends_or_says(write: Write) -> N
         ("found-here:MyFusion", "must be module:Class"),
         (":MyFusion", "must be a name"),
         ("found_here:My Fusion", "must be a name"),
-        ("found_here", "unknown method 'found_here': .*module:Class"),
+        ("found_here", "unknown method 'found_here': did you mean 'found_here:Class'"),
+        ("found_here.Mine", "unknown method 'found_here.Mine': did you mean 'found_here:Mine'"),
+        ("nothing_here", "unknown method 'nothing_here': .*module:Class"),
         ("cfn_srr", "did you mean 'cfn_sr'"),
     ],
 )

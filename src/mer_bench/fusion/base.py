@@ -104,7 +104,7 @@ class FusionModule(L.LightningModule):
         missing = sorted(cls.needs - set(modalities))
         name = cls.code_name()
         if missing:
-            raise Misuse(f"method {name!r} requires {', '.join(missing)}; given {', '.join(modalities)}")
+            raise Misuse(f"method {name!r} requires {', '.join(missing)}; given {', '.join(modalities) or 'none'}")
         if not cls.least <= len(modalities) <= cls.most:
             several = f"{cls.least} or more" if cls.most == math.inf else f"{cls.least} to {cls.most}"
             wanted = f"{cls.least}" if cls.least == cls.most else several

@@ -43,8 +43,9 @@ def find_method(name: str, kind: str = "method") -> type[FusionModule]:
     points = registered()
     chosen = {point.value: point for point in points if point.name == name}
     if not chosen:
-        names = dict.fromkeys(point.name for point in points)
-        raise unknown(kind, name, [*METHODS, *names, "module:Class for one of your own"])
+        module, _, rest = name.partition(".")
+        own = f"{module}:{rest or 'Class'}" if module in _modules(Path.cwd()) else "module:Class for one of your own"
+        raise unknown(kind, name, [*METHODS, *dict.fromkeys(point.name for point in points), own])
     if len(chosen) > 1:
         packages = " and ".join(f"{_package(point)} ({value})" for value, point in sorted(chosen.items()))
         raise Misuse(f"{kind} {name!r} is registered by {packages}: give one of these classes instead")
@@ -107,15 +108,17 @@ def _imported(load: Callable[[], Any], what: str) -> Any:
 
 def said(error: BaseException) -> str:
     """An error in one line: its type, its message and, in brackets, the last line of the user's code that led to it."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-    installed = [sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")]
-    library = (str(Path(__file__).parents[1]), *installed)
-    own = [frame for frame in frames if not frame.filename.startswith(library)] or frames
-    file, line = own[-1].filename, own[-1].lineno
+    library = [sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")]
+    frames = list(traceback.extract_tb(error.__traceback__))
+    frames = [each for each in frames if not each.filename.startswith(("<", str(Path(__file__).parents[1])))]
+    frames = [each for each in frames if "importlib" not in each.filename]
+    own = [(each.filename, each.lineno) for each in frames if not each.filename.startswith(tuple(library))]
+    where = own or [(each.filename, each.lineno) for each in frames]
     message = str(error)
     if isinstance(error, SyntaxError) and error.filename:
-        file, line, message = error.filename, error.lineno, error.msg
-    return f"{type(error).__name__}: {' '.join(message.split())} ({file}, line {line})"
+        where, message = [(error.filename, error.lineno)], error.msg
+    file = f" ({where[-1][0]}, line {where[-1][1]})" if where else ""
+    return f"{type(error).__name__}: {' '.join(message.split())}{file}"
 
 
 def _checked(found: Any, what: str) -> type[FusionModule]:

@@ -18,7 +18,7 @@ from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.encoders import ResNeXt3D
 from mer_bench.errors import Misuse, unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.find import find_method
+from mer_bench.fusion.find import find_method, provenance, said
 from mer_bench.records import MONITOR, RunSpec
 
 TF32 = "tf32"  #: a precision that Lightning has no name for: how a GPU multiplies 32-bit numbers
@@ -93,8 +93,8 @@ def construct(name: str, dims: Mapping[str, int], num_classes: int, options: Map
     except Misuse:
         raise
     except Exception as error:  # a method that is not built in may raise anything
-        said = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise Misuse(f"method {name!r} refuses its options {dict(options)}: {said}") from error
+        why = error if provenance(name) != "own" else said(error)
+        raise Misuse(f"method {name!r} refuses its options {dict(options)}: {why}") from error
 
 
 def check_option(method: str, name: str, value: Any) -> None:

@@ -57,7 +57,7 @@ def method_details(name: str) -> tuple[dict[str, Any], str]:
         Misuse: there is no such method, or it cannot be constructed.
     """
     facts, method = describe_method(name), find_method(name)
-    docstring, options = inspect.getdoc(method) or "", options_of(method)
+    docstring, options = inspect.cleandoc(method.__doc__ or ""), options_of(method)
     lines = [f"{name}: {facts.idea}.", ""]
     lines += [f"{key.capitalize():<12}{value}" for key, value in asdict(facts).items() if key not in ("title", "idea")]
     lines += [
