@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+import mer_bench
 
 ROOT = Path(__file__).parent.parent
 TREES = {"mer_bench": ROOT / "src" / "mer_bench", "data_prep": ROOT / "data_prep"}
@@ -182,10 +186,32 @@ def test_a_leaderboard_renders_without_torch_lightning_or_pandas(module: str) ->
     if (
         module not in EXCEPTIONS and module != "mer_bench.report.readme"
     ):  # it fills in the tables of the simulated corpora
-        texts = (
-            {"pandas"} if module != "mer_bench.report.compare" else set()
-        )  # the utterances on which two methods differ
+        # the utterances on which two methods differ, and the tables as DataFrames
+        texts = {"pandas"} if module not in ("mer_bench.report.compare", "mer_bench.report.frames") else set()
         assert not tops(module) & {"torch", "lightning", "torchmetrics", *texts}
+
+
+def test_importing_the_package_imports_nothing_but_the_standard_library() -> None:
+    assert direct("mer_bench") <= {"importlib", "typing"}
+    code = "import sys; before = set(sys.modules); import mer_bench; print(*set(sys.modules) - before)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert {name.partition(".")[0] for name in found.split()} - {"mer_bench"} <= set(sys.stdlib_module_names)
+
+
+def test_what_the_package_exports_is_where_it_says_and_is_for_users_alone() -> None:
+    """The package names these modules by text, which the reader of imports does not see: no module may go that way."""
+    assert set(mer_bench.__all__) == {"__version__", *mer_bench._EXPORTS}
+    for name, module in mer_bench._EXPORTS.items():
+        assert module in SOURCES
+        assert getattr(mer_bench, name) is getattr(import_module(module), name)
+        assert name in dir(mer_bench)
+    with pytest.raises(AttributeError, match="no attribute 'load_reslts'"):
+        mer_bench.load_reslts  # noqa: B018
+    for module, path in SOURCES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "mer_bench":
+                names = {alias.name for alias in node.names}
+                assert all(name == "__version__" or f"mer_bench.{name}" in SOURCES for name in names), module
 
 
 @pytest.mark.parametrize("module", [module for module in LIBRARY if module != "mer_bench.cli"])

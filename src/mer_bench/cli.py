@@ -302,6 +302,23 @@ def compare(first: str, second: str, dataset: str | None, show: int, root: Path,
 
 
 @cli.command()
+@click.option("--dataset", help="Only tables of this corpus.")
+@click.option("--label-set", help="Only tables of this label set.")
+@click.option("--protocol", help="Only tables of this protocol.")
+@click.option("--track", help="Only tables of this track: utterance or dialogue.")
+@click.option("--number", type=int, help="The table that has this number in the leaderboard.")
+@click.option("--format", default="markdown", show_default=True, help="markdown, latex (needs booktabs), csv or json.")
+@click.option("--bibtex", is_flag=True, help="Print BibTeX entries of the methods' papers instead of the tables.")
+@results_option
+def table(bibtex: bool, format: str, results: Path, **chosen: Any) -> None:
+    """Print tables of the leaderboard for a paper: all that the options leave."""
+    from mer_bench.report import printed
+
+    found = printed.choose(_records(results), **chosen)
+    _print(printed.bibtex(found) if bibtex else printed.print_tables(found, format))
+
+
+@cli.command()
 @logs_option
 def sync(log_folder: Path) -> None:
     """Upload the wandb runs that were made offline (LOGGER=wandb logs offline unless you are logged in)."""
@@ -423,6 +440,15 @@ def main() -> NoReturn:
 def _say(text: object, err: bool = False) -> None:
     """Print text that may quote what a file says."""
     click.echo(printable(str(text)), err=err)
+
+
+def _print(text: str) -> None:
+    """Print what other programs read: UTF-8 as it is, unless a terminal shows it."""
+    if sys.stdout.isatty():
+        click.echo(printable(text), nl=False)
+    else:
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.flush()
 
 
 def _fail(message: str, code: int) -> NoReturn:

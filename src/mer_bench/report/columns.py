@@ -127,12 +127,13 @@ def _interval(table: Table, row: ResultRow) -> Cell:
 def _behind(table: Table, row: ResultRow) -> Cell:
     if row not in table.behind:
         if row.ranked and row in table.evidence:
-            return Cell("–", 0.0, brief="best")
+            return Cell("–", 0.0, {"tied": "yes"}, brief="best")
         return Cell("–", tip="Not compared") if table.evidence else UNKNOWN
     found, p = table.behind[row]
-    more = {"lower end": 100 * found.low, "upper end": 100 * found.high, "p": p}
-    tip = f"{effect(found, '+').replace('-', '−')}\nHolm-corrected {p_value(p)}"
     tied = table.tied(row)
+    more: dict[str, float | str] = {"lower end": 100 * found.low, "upper end": 100 * found.high, "p": p}
+    more["tied"] = "yes" if tied else "no"
+    tip = f"{effect(found, '+').replace('-', '−')}\nHolm-corrected {p_value(p)}"
     text = effect(found) + " ≈" * tied
     return Cell(text, 100 * found.effect, more, points(found.effect), "≈ tied" if tied else "", tip)
 
@@ -301,30 +302,46 @@ def lines(
     return [[column.name for column in shown], *body]
 
 
-def print_table(table: Table, format: str = "markdown") -> str:
+def print_table(table: Table, format: str = "markdown", *, bold: bool = False) -> str:
     """The ranking of a table as ``markdown``, ``csv`` (numbers as numbers, unknown ones empty) or ``latex``.
+
+    Args:
+        table: The table.
+        format: The format.
+        bold: Whether the scores of the best row and of those tied with it are bold, where the format has that.
 
     Raises:
         Misuse: the format is another one.
     """
-    shown = columns(table)
     if write := {"markdown": markdown, "latex": latex}.get(format):
-        return write(lines(table, shown, table.rows), "".join(column.align for column in shown))
+        shown = columns(table)
+        head, *body = lines(table, shown, table.rows)
+        at = shown.index(NAMED[NAMES["weighted_f1"]])
+        for row, cells in zip(table.rows, body, strict=True):
+            if bold and row.ranked and table.tied(row):
+                cells[at] = f"**{cells[at]}**"
+        return write([head, *body], "".join(column.align for column in shown))
     if format != "csv":
         raise unknown("format", format, ("markdown", "csv", "latex"))
-    cells = {column.name: [column.cell(table, row) for row in table.rows] for column in shown}
-    written: dict[str, list[str]] = {}
-    for name, found in cells.items():
-        written[name] = [_csv(cell.value) for cell in found]
-        for more in dict.fromkeys(key for cell in found for key in cell.more):
-            written[f"{name}, {more}"] = [_csv(cell.more.get(more)) for cell in found]
-    return csv_table([list(written), *zip(*written.values(), strict=True)])
+    found = values(table)
+    rows = [["" if value is None else str(value) for value in row.values()] for row in found]
+    return csv_table([list(found[0]), *rows])
 
 
-def _csv(value: float | str | None) -> str:
-    if value is None:
-        return ""
-    return str(round(value, 4) if isinstance(value, float) else value)
+def values(table: Table) -> list[dict[str, float | str | None]]:
+    """The ranking of a table as data: for each row, heading -> number or text, None where it is not known."""
+    found: list[dict[str, float | str | None]] = [{} for _ in table.rows]
+    for column in columns(table):
+        cells = [column.cell(table, row) for row in table.rows]
+        more = dict.fromkeys(key for cell in cells for key in cell.more)
+        for into, cell in zip(found, cells, strict=True):
+            into[column.name] = _rounded(cell.value)
+            into |= {f"{column.name}, {key}": _rounded(cell.more.get(key)) for key in more}
+    return found
+
+
+def _rounded(value: float | str | None) -> float | str | None:
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def disturbances(row: ResultRow) -> Iterator[tuple[str, str, str]]:

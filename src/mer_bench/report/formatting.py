@@ -97,14 +97,16 @@ def csv_table(rows: Sequence[Sequence[str]]) -> str:
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "±": r"$\pm$", "≈": r"$\approx$", "°": r"$^\circ$", "†": r"$\dagger$", "–": "--",
+    "|": r"\textbar{}", "±": r"$\pm$", "≈": r"$\approx$", "°": r"$^\circ$", "†": r"$\dagger$", "‡": r"$\ddagger$",
+    "–": "--",
 }  # fmt: skip
 
 
 def latex(rows: Sequence[Sequence[str]], align: str) -> str:
     """A LaTeX ``tabular`` whose first row is the header; needs the package booktabs.
 
-    Special characters are escaped. Markdown's backticks become typewriter text, asterisks around a cell italics.
+    Special characters are escaped. Markdown's backticks become typewriter text, an asterisk on each side of a cell
+    makes italics, two make bold type.
     """
     head, *body = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
     columns = align.translate({ord("<"): "l", ord(">"): "r"})
@@ -115,4 +117,5 @@ def latex(rows: Sequence[Sequence[str]], align: str) -> str:
 def _latex(cell: str) -> str:
     text = "".join(LATEX.get(character, character) for character in cell)
     text = re.sub(r"`([^`]*)`", r"\\texttt{\1}", text)
+    text = re.sub(r"^\*\*(.*)\*\*$", r"\\textbf{\1}", text)
     return re.sub(r"^\*(.*)\*$", r"\\textit{\1}", text)

@@ -1,0 +1,122 @@
+"""The tables as a pandas DataFrame, one row per row of a table."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mer_bench.metrics import SCORES
+from mer_bench.report.rows import ResultRow
+from mer_bench.report.tables import Table, tables
+from mer_bench.results import FLAG, REAL, TEXT, WHOLE, Values, frame, read_results
+
+Entry = tuple[int, Table, ResultRow]  #: number of the table, the table, a row of it
+
+
+def load_tables(path: str | PathLike[str] | None = None) -> pd.DataFrame:
+    """Read records as the tables of the leaderboard: one row per method, options and modalities of a table, as ranked.
+
+    It is a plain table and no method of what :func:`mer_bench.load_results` returns, because ranks, intervals and ties
+    need whole records, whereas a DataFrame may have been filtered or merged. Ablations, which are never ranked, are not
+    in it. Scores and differences are shares between 0 and 1; what is not known is missing.
+
+    ======================================= ==========================================================================
+    Columns                                 Content
+    ======================================= ==========================================================================
+    table, heading                          number and heading of the table in the leaderboard
+    dataset, label_set, protocol, track     what makes the table, together with its
+    table_features                          feature sets; see :func:`mer_bench.load_results` for these and the next
+    simulated                               whether the corpus is simulated
+    rank                                    1 = best; missing for rows that fusion has to beat, and incomplete ones
+    method, title, provenance, options,     the row; it has the features of the table that ``modalities`` names
+    version, current, modalities
+    seeds, incomplete_seeds, folds          complete seeds, others, and how many folds make a seed complete
+    weighted_f1, accuracy, macro_f1, uar    mean over the complete seeds, each pooled over its folds; over all runs
+                                            where no seed is complete
+    weighted_f1_sd, accuracy_sd, ...        standard deviation (n - 1) over the seeds
+    low, high                               95 % interval of weighted F1
+    behind, behind_low, behind_high         how far weighted F1 is behind the best ranked row, with its 95 % interval
+    behind_p, tied                          Holm-corrected p-value, and whether the row is the best or not shown to be
+                                            behind it
+    parameters, fusion_parameters, flops    as in the table
+    seconds                                 of one training, median
+    ======================================= ==========================================================================
+
+    Args:
+        path: As for :func:`mer_bench.load_results`.
+
+    Raises:
+        Misuse: there is no such folder.
+
+    Warns:
+        UserWarning: for each record that is left out.
+    """
+    numbered = enumerate(tables(read_results(path)), 1)
+    return frame(COLUMNS, [(number, table, row) for number, table in numbered for row in table.rows])
+
+
+def _score(name: str, entry: Entry) -> float:
+    return float(SCORES[name](entry[2].pooled).mean())
+
+
+def _deviation(name: str, entry: Entry) -> float | None:
+    found = SCORES[name](entry[2].pooled)
+    return float(found.std(ddof=1)) if len(found) > 1 else None
+
+
+def _interval(end: int) -> Any:
+    return lambda e: e[1].evidence[e[2]].interval[end] if e[2] in e[1].evidence else None
+
+
+def _behind(part: str) -> Any:
+    return lambda e: getattr(e[1].behind[e[2]][0], part) if e[2] in e[1].behind else None
+
+
+def _tied(entry: Entry) -> bool | None:
+    _, table, row = entry
+    return table.tied(row) if row.ranked and row in table.evidence else None
+
+
+def _seconds(entry: Entry) -> float:
+    return float(np.median([record.seconds for record in entry[2].records]))
+
+
+COLUMNS: Values = {
+    "table": (WHOLE, lambda e: e[0]),
+    "heading": (TEXT, lambda e: e[1].title),
+    "dataset": (TEXT, lambda e: e[2].spec.dataset),
+    "label_set": (TEXT, lambda e: e[2].spec.label_set),
+    "protocol": (TEXT, lambda e: e[2].spec.protocol),
+    "track": (TEXT, lambda e: e[1].track),
+    "table_features": (TEXT, lambda e: " ".join(f"{modality}={name}" for modality, name, _ in sorted(e[1].features))),
+    "simulated": (FLAG, lambda e: e[1].first.simulated),
+    "rank": (WHOLE, lambda e: e[1].ranks.get(e[2])),
+    "method": (TEXT, lambda e: e[2].method),
+    "title": (TEXT, lambda e: e[2].title),
+    "provenance": (TEXT, lambda e: e[2].records[-1].provenance),
+    "options": (TEXT, lambda e: json.dumps(dict(e[2].spec.options), sort_keys=True)),
+    "version": (WHOLE, lambda e: e[2].spec.version),
+    "current": (FLAG, lambda e: e[2].current),
+    "modalities": (TEXT, lambda e: "+".join(sorted(e[2].modalities))),
+    "seeds": (WHOLE, lambda e: e[2].complete),
+    "incomplete_seeds": (WHOLE, lambda e: len(e[2].seeds) - e[2].complete),
+    "folds": (WHOLE, lambda e: e[2].folds),
+    **{name: (REAL, partial(_score, name)) for name in SCORES},
+    **{f"{name}_sd": (REAL, partial(_deviation, name)) for name in SCORES},
+    "low": (REAL, _interval(0)),
+    "high": (REAL, _interval(1)),
+    "behind": (REAL, _behind("effect")),
+    "behind_low": (REAL, _behind("low")),
+    "behind_high": (REAL, _behind("high")),
+    "behind_p": (REAL, lambda e: e[1].behind[e[2]][1] if e[2] in e[1].behind else None),
+    "tied": (FLAG, _tied),
+    "parameters": (WHOLE, lambda e: e[2].parameters),
+    "fusion_parameters": (WHOLE, lambda e: e[2].fusion_parameters),
+    "flops": (REAL, lambda e: e[2].flops),
+    "seconds": (REAL, _seconds),
+}
