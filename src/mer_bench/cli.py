@@ -21,6 +21,7 @@ import click
 
 from mer_bench import __version__
 from mer_bench.errors import FailedRun, Misuse, printable, unknown
+from mer_bench.files import write_atomic
 from mer_bench.training.options import BenchOptions, RunOptions, RunSettings
 from mer_bench.workspace import (
     copy_published,
@@ -318,6 +319,31 @@ def table(bibtex: bool, format: str, results: Path, **chosen: Any) -> None:
     _print(printed.bibtex(found) if bibtex else printed.print_tables(found, format))
 
 
+def corpus_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that name the labels and splits of a prepared corpus."""
+    for option in (
+        click.option("--protocol", help="Default: the corpus's first."),
+        click.option("--label-set", help="Default: the corpus's first."),
+        click.option("--dataset", required=True, help="See mer-bench list datasets."),
+        data_option,
+    ):
+        command = option(command)
+    return command
+
+
+csv_option = click.option("--csv", "target", default="-", show_default=True, help="File to write; - prints.")
+
+
+@cli.command()
+@corpus_options
+@csv_option
+def splits(root: Path, dataset: str, label_set: str | None, protocol: str | None, target: str) -> None:
+    """Write ids, labels and splits of every fold as CSV, for use in another toolkit."""
+    from mer_bench.datasets.splits import read_splits
+
+    _write(read_splits(root, dataset, label_set, protocol).to_csv(), target)
+
+
 @cli.command()
 @logs_option
 def sync(log_folder: Path) -> None:
@@ -449,6 +475,15 @@ def _print(text: str) -> None:
     else:
         sys.stdout.buffer.write(text.encode())
         sys.stdout.buffer.flush()
+
+
+def _write(text: str, target: str) -> None:
+    """Write what other programs read to a file, or print it."""
+    if target == "-":
+        _print(text)
+    else:
+        write_atomic(Path(target), text)
+        _say(target)
 
 
 def _fail(message: str, code: int) -> NoReturn:
