@@ -186,8 +186,9 @@ def test_a_leaderboard_renders_without_torch_lightning_or_pandas(module: str) ->
     if (
         module not in EXCEPTIONS and module != "mer_bench.report.readme"
     ):  # it fills in the tables of the simulated corpora
-        # the utterances on which two methods differ, and the tables as DataFrames
-        texts = {"pandas"} if module not in ("mer_bench.report.compare", "mer_bench.report.frames") else set()
+        # the utterances on which two methods differ, the tables as DataFrames, and predictions with their ids
+        tabular = {f"mer_bench.report.{name}" for name in ("compare", "frames", "external")}
+        texts = {"pandas"} if module not in tabular else set()
         assert not tops(module) & {"torch", "lightning", "torchmetrics", *texts}
 
 

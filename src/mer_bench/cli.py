@@ -345,6 +345,68 @@ def splits(root: Path, dataset: str, label_set: str | None, protocol: str | None
 
 
 @cli.command()
+@click.argument("file", type=Path)
+@click.option("--against", multiple=True, metavar="METHOD", help="Test against this method of the records; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@corpus_options
+@results_option
+def score(
+    file: Path,
+    against: tuple[str, ...],
+    as_json: bool,
+    root: Path,
+    dataset: str,
+    label_set: str | None,
+    protocol: str | None,
+    results: Path,
+) -> None:
+    """Score the predictions in FILE, a CSV with the columns id and prediction, with intervals and paired tests.
+
+    A prediction is a class or its number. Optional columns: fold, seed, and p_CLASS for the probability of each class.
+    """
+    from mer_bench.datasets.splits import read_splits
+    from mer_bench.report import external
+
+    corpus = read_splits(root, dataset, label_set, protocol)
+    predictions = external.read_predictions(file, corpus)
+    found = external.score(predictions, corpus, _records(results) if against else (), against)
+    if as_json:
+        _say(json.dumps(external.as_json(found, predictions, corpus), indent=1, ensure_ascii=False))
+    else:
+        _say(external.describe(found, predictions, corpus, str(file)))
+
+
+@cli.command()
+@click.argument("method")
+@click.option("--seed", type=int, multiple=True, help="Only this seed; repeatable.")
+@click.option("--fold", type=int, multiple=True, help="Only this fold; repeatable.")
+@corpus_options
+@csv_option
+@results_option
+def predictions(
+    method: str,
+    seed: tuple[int, ...],
+    fold: tuple[int, ...],
+    root: Path,
+    dataset: str,
+    label_set: str | None,
+    protocol: str | None,
+    target: str,
+    results: Path,
+) -> None:
+    """Write what the recorded runs of METHOD predicted, with ids and labels of the prepared corpus, as CSV.
+
+    METHOD/MODALITIES, as in unimodal/audio, is the row that reads just these.
+    """
+    from mer_bench.datasets.splits import read_splits
+    from mer_bench.report import external
+
+    records = _records(results)
+    corpus = read_splits(root, dataset, label_set, protocol)
+    _write(external.predictions_csv(records, corpus, method, seeds=seed, folds=fold), target)
+
+
+@cli.command()
 @logs_option
 def sync(log_folder: Path) -> None:
     """Upload the wandb runs that were made offline (LOGGER=wandb logs offline unless you are logged in)."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mer_bench.datasets import DATASETS
 from mer_bench.errors import unknown
-from mer_bench.splits import LabelledSplits
+from mer_bench.splits import LabelledSplits, Rows
 from mer_bench.utterances import FILE
 
 
@@ -30,6 +30,7 @@ def read_splits(root: Path, dataset: str, label_set: str | None = None, protocol
     facts = corpus.protocols[protocol]
     folds = range(1, facts.folds + 1)
     first, *_ = modules = [corpus(root, label_set=label_set, protocol=protocol, fold=fold) for fold in folds]
+    rows: list[dict[str, Rows]] = [{name: each for name, each in module.rows.items()} for module in modules]
     return LabelledSplits(
         dataset,
         label_set,
@@ -40,5 +41,5 @@ def read_splits(root: Path, dataset: str, label_set: str | None = None, protocol
         first.labels,
         corpus.cluster,
         facts.clusters,
-        {fold: {**module.rows} for fold, module in zip(folds, modules, strict=True)},
+        dict(zip(folds, rows, strict=True)),
     )

@@ -52,7 +52,7 @@ def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str 
     all_tables = tables(records)
     methods = sorted({record.spec.method for record in records})
     for name in (first, second):
-        if not any(_row(table, name) for table in all_tables):
+        if not any(find_row(table, name) for table in all_tables):
             raise unknown("method among the records", name, methods)
     chosen = [table for table in all_tables if dataset in (None, table.first.spec.dataset)]
     found = [one for table in chosen if (one := _compare(table, first, second))]
@@ -64,7 +64,7 @@ def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str 
 
 def _compare(table: Table, first: str, second: str) -> Comparison | None:
     """Comparison of both rows in one table; None unless it has both."""
-    one, other = _row(table, first), _row(table, second)
+    one, other = find_row(table, first), find_row(table, second)
     if not (one and other):
         return None
     known = table.evidence | table.ablation_evidence
@@ -72,8 +72,8 @@ def _compare(table: Table, first: str, second: str) -> Comparison | None:
     return Comparison(table, one, other, difference(known[one], known[other]) if both else None)
 
 
-def _row(table: Table, name: str) -> ResultRow | None:
-    """The row whose label without its mark is ``name``, else a row of the method of that name."""
+def find_row(table: Table, name: str) -> ResultRow | None:
+    """The row whose label without its mark is ``name``, else one of the method of that name; see :func:`compare`."""
     rows = sorted((*table.rows, *table.ablations), key=lambda row: -len(row.modalities))
 
     def has_name(row: ResultRow, label: str) -> bool:

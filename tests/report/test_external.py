@@ -1,0 +1,257 @@
+"""Predictions as CSV: what runs predicted, and what is said of predictions that others made."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from suites import RAVDESS, Call
+
+from mer_bench.datasets import DATASETS
+from mer_bench.datasets.splits import read_splits
+from mer_bench.errors import Misuse
+from mer_bench.metrics import SCORES
+from mer_bench.records import FeatureFacts, RunRecord, RunSpec, Training, write_record
+from mer_bench.report.external import counts, predictions_csv, read_predictions, score, utterances_tested
+from mer_bench.report.statistics import difference, resample
+from mer_bench.report.tables import tables
+from mer_bench.splits import LabelledSplits
+from mer_bench.training.run import by_cluster
+
+Line = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def corpus(root: Path) -> LabelledSplits:
+    return read_splits(root, RAVDESS, "eight", "folds6")
+
+
+def guesses(corpus: LabelledSplits, seed: int, right: float = 0.6) -> list[Line]:
+    """Predictions that are right at this rate, for every test utterance."""
+    draw = np.random.default_rng(seed)
+    lines = []
+    for fold, row in zip(*utterances_tested(corpus), strict=True):
+        label = int(corpus.labels[row]) if draw.random() < right else int(draw.integers(8))
+        lines.append({"id": corpus.table["id"][row], "fold": int(fold), "prediction": corpus.classes[label]})
+    return lines
+
+
+def write(path: Path, lines: Sequence[Line]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    return path
+
+
+def recorded(root: Path, lines: Iterable[Line], method: str, seed: int = 0) -> list[RunRecord]:
+    """Records of a method with these predictions."""
+    predicted, records = {line["id"]: line["prediction"] for line in lines}, []
+    for fold in range(1, 7):
+        module = DATASETS[RAVDESS](root, label_set="eight", protocol="folds6", fold=fold)
+        index = module.rows["test"]
+        classes = np.array([module.classes.index(predicted[name]) for name in module.table["id"][index]])
+        clusters = by_cluster(module, index, classes)
+        spec = RunSpec(
+            RAVDESS, "eight", "folds6", fold, {"audio": "a"}, {"audio": "0" * 64}, method, 1, {}, Training(), seed
+        )
+        records.append(
+            RunRecord(
+                spec, module.classes, "utterance", "reimplemented", True,
+                {"audio": FeatureFacts("a", "e", "", "", 2, 0)}, {"train": 9, "validation": 0, "test": len(index)},
+                None, clusters.sum(0).tolist(), index.tolist(), classes.tolist(), [], 0, 10, 20, 1.0, None, "cpu",
+                clusters.tolist(), protocol=DATASETS[RAVDESS].protocols["folds6"],
+            )
+        )  # fmt: skip
+    return records
+
+
+def test_a_score_is_that_of_records_with_the_same_predictions(
+    root: Path, corpus: LabelledSplits, tmp_path: Path
+) -> None:
+    lines = [guesses(corpus, seed) for seed in range(2)]
+    records = [each for seed in range(2) for each in recorded(root, lines[seed], "theirs", seed)]
+    (table,) = tables(records)
+    (row,) = table.rows
+    path = write(tmp_path / "p.csv", [{**line, "seed": seed} for seed in range(2) for line in lines[seed]])
+    predictions = read_predictions(path, corpus)
+    assert row.counts is not None
+    assert (counts(predictions, corpus) == row.counts).all()
+    found = score(predictions, corpus)
+    assert {name: list(values) for name, values in found.scores.items()} == {
+        name: list(SCORES[name](row.pooled)) for name in SCORES
+    }
+    assert found.against == ()
+    assert found.probability_scores == {}
+
+
+def test_the_paired_test_is_that_of_two_records(root: Path, corpus: LabelledSplits, tmp_path: Path) -> None:
+    ours, theirs = guesses(corpus, 0, 0.7), guesses(corpus, 1, 0.5)
+    records = [*recorded(root, ours, "ours"), *recorded(root, theirs, "theirs")]
+    (table,) = tables(records)
+    rows = {row.method: row for row in table.rows}
+    expected = difference(
+        resample(rows["ours"].counts, stream=1), resample(rows["theirs"].counts, stream=0)  # type: ignore[arg-type]
+    )  # fmt: skip
+    predictions = read_predictions(write(tmp_path / "p.csv", ours), corpus)
+    (one,) = score(predictions, corpus, records, ["theirs"]).against
+    assert one.difference == expected
+    assert one.difference.effect > 0.1
+    assert one.score == pytest.approx(rows["theirs"].weighted_f1)
+    with pytest.raises(Misuse, match="did you mean 'theirs'"):
+        score(predictions, corpus, records, ["thers"])
+
+
+def test_probabilities_are_scored_like_scikit_learn(corpus: LabelledSplits, tmp_path: Path) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    lines = guesses(corpus, 0)
+    p = np.random.default_rng(0).dirichlet(np.ones(8), len(lines)).round(4)
+    lines = [
+        {**line, **{f"p_{name}": value for name, value in zip(corpus.classes, row, strict=True)}}
+        for line, row in zip(lines, p, strict=True)
+    ]
+    predictions = read_predictions(write(tmp_path / "p.csv", lines), corpus)
+    found = {name: float(values[0]) for name, values in score(predictions, corpus).probability_scores.items()}
+    p /= p.sum(1, keepdims=True)
+    truth = corpus.labels[utterances_tested(corpus)[1]]
+    assert found["negative log-likelihood"] == pytest.approx(metrics.log_loss(truth, p, labels=range(8)), abs=1e-6)
+    assert found["Brier score"] == pytest.approx(((p - np.eye(8)[truth]) ** 2).sum(1).mean())
+    confidence, right = p.max(1), p.argmax(1) == truth
+    gap = 0.0
+    for low in range(15):
+        inside = (confidence >= low / 15) & (confidence < (low + 1) / 15)
+        gap += abs(confidence[inside].sum() - right[inside].sum()) / len(p)
+    assert found["calibration error"] == pytest.approx(gap)
+
+
+def test_predictions_of_records_come_with_ids_and_score_as_their_row(
+    root: Path, corpus: LabelledSplits, tmp_path: Path
+) -> None:
+    lines = guesses(corpus, 0)
+    records = recorded(root, lines, "theirs")
+    text = predictions_csv(records, corpus, "theirs")
+    written = list(csv.DictReader(io.StringIO(text)))
+    assert [(line["id"], line["prediction"]) for line in written] == [(o["id"], o["prediction"]) for o in lines]
+    for line, row in zip(written, utterances_tested(corpus)[1], strict=True):
+        about = corpus.table.iloc[row]
+        assert (line["id"], line["dialogue"], line["turn"]) == (about["id"], about["dialogue"], str(about["turn"]))
+        assert line["truth"] == corpus.classes[corpus.labels[row]]
+    (tmp_path / "p.csv").write_text(text, encoding="utf-8")
+    read_predictions(tmp_path / "p.csv", corpus)
+    of_fold = list(csv.DictReader(io.StringIO(predictions_csv(records, corpus, "theirs", folds=[2]))))
+    assert {line["fold"] for line in of_fold} == {"2"}
+    with pytest.raises(Misuse, match="no record of theirs with seed 3, but with 0"):
+        predictions_csv(records, corpus, "theirs", seeds=[3])
+
+
+def test_records_of_another_table_are_refused(root: Path, corpus: LabelledSplits, tmp_path: Path) -> None:
+    records = recorded(root, guesses(corpus, 0), "theirs")
+    labels = corpus.labels.copy()
+    labels[[0, 50]] = labels[[50, 0]]
+    other = replace(corpus, labels=labels)
+    assert labels[0] != labels[50]
+    with pytest.raises(Misuse, match="is not the table that the records of theirs were made on"):
+        predictions_csv(records, other, "theirs")
+    predictions = read_predictions(write(tmp_path / "p.csv", guesses(corpus, 1)), other)
+    with pytest.raises(Misuse, match="is not the table that the records of theirs were made on"):
+        score(predictions, other, records, ["theirs"])
+
+
+def swap(at: int, **cells: Any) -> Callable[[list[Line]], list[Line]]:
+    return lambda lines: [*lines[:at], {**lines[at], **cells}, *lines[at + 1 :]]
+
+
+UNIFORM = {f"p_{name}": 0.125 for name in DATASETS[RAVDESS].label_sets["eight"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (swap(0, id="x"), "1 line of ids that are not in the corpus (first: 'x', line 2); 1 of 120 test "),
+        (lambda lines: [*lines, lines[5], lines[6]], "2 lines that repeat an id (first: "),
+        (lambda lines: lines[3:], "3 of 120 test utterances of fold 1 are lacking (first: "),
+        (swap(3, fold=2), "1 line of ids that are no test utterance of fold 2"),
+        (swap(3, fold="two"), "line 5: the fold is 'two', which is no whole number"),
+        (swap(3, prediction="hapy"), "line 5 'hapy': did you mean 'happy'?"),
+        (swap(3, prediction="8"), "line 5: there is no class 8; they are numbered 0 to 7: neutral, calm"),
+        (swap(3, prediction=""), "unknown class in "),
+        (lambda lines: [{"name": "a", "prediction": "0"}], "has no column 'id', but 'name', 'prediction'"),
+        (lambda lines: [{"id;prediction": "a;0"}], "has no column 'id', but 'id;prediction'"),
+        (lambda lines: [{**line, **UNIFORM, "p_sad": 0.2} for line in lines],
+         "720 lines whose probabilities do not sum to one (first: 1.07 in line 2)"),
+        (lambda lines: [{**line, **UNIFORM, "p_sad": "nan"} for line in lines], "line 2: p_sad is 'nan', which is no"),
+        (lambda lines: [{**line, "p_sad": 1} for line in lines], "has probabilities, but no column p_neutral, p_calm"),
+        (lambda lines: [{**line, "p_sadd": 1} for line in lines], "'sadd': did you mean 'sad'?"),
+        (lambda lines: [{**line, "seed": int(at > 0)} for at, line in enumerate(lines)],
+         "119 of 120 test utterances of fold 1 with seed 0 are lacking"),
+    ],
+)  # fmt: skip
+def test_predictions_that_do_not_fit_are_one_sentence(
+    corpus: LabelledSplits, tmp_path: Path, change: Callable[[list[Line]], list[Line]], part: str
+) -> None:
+    path = write(tmp_path / "p.csv", change(guesses(corpus, 0)))
+    with pytest.raises(Misuse) as raised:
+        read_predictions(path, corpus)
+    assert part in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "holds no predictions: it is empty"),
+        (b"id,prediction\n", "holds no predictions, but a line of headings"),
+        (b"id,id,prediction\na,b,0\n", "has more than one column 'id'"),
+        (b"id,prediction\na,0,1\n", "line 2 has 3 cells, and the line of headings 2"),
+        (b"id,prediction\n\xff,0\n", "is not a CSV file in UTF-8"),
+        (b'id,prediction\n"a,0\n', "is not a CSV file in UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_such_csv_is_one_sentence(
+    corpus: LabelledSplits, tmp_path: Path, content: bytes, part: str
+) -> None:
+    path = tmp_path / "p.csv"
+    path.write_bytes(content)
+    with pytest.raises(Misuse, match=part):
+        read_predictions(path, corpus)
+    with pytest.raises(Misuse, match="cannot read"):
+        read_predictions(tmp_path / "nowhere.csv", corpus)
+
+
+def test_a_byte_order_mark_other_line_ends_and_numbers_make_no_difference(
+    corpus: LabelledSplits, tmp_path: Path
+) -> None:
+    lines = guesses(corpus, 0)
+    plain = read_predictions(write(tmp_path / "p.csv", lines), corpus)
+    numbers = [{"prediction": corpus.classes.index(line["prediction"]), "id": line["id"]} for line in lines[::-1]]
+    text = write(tmp_path / "q.csv", numbers).read_text(encoding="utf-8")
+    (tmp_path / "q.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(text.split()).encode() + b"\r\n\r\n")
+    assert (read_predictions(tmp_path / "q.csv", corpus).predicted == plain.predicted).all()
+
+
+def test_the_commands_print_text_and_json(call: Call, root: Path, corpus: LabelledSplits, tmp_path: Path) -> None:
+    for each in recorded(root, guesses(corpus, 1, 0.3), "theirs"):
+        write_record(each, tmp_path / "results")
+    path = write(tmp_path / "p.csv", guesses(corpus, 0))
+    where = ["--dataset", RAVDESS, "--data", root, "--results", tmp_path / "results"]
+    text = call("score", path, *where, "--against", "theirs")
+    assert (text.code, text.err) == (0, "")
+    assert "720 test utterances, folds: 6, actors: 24, seeds: 1" in text.out
+    assert "against theirs on audio" in text.out
+    data = json.loads(call("score", path, *where, "--against", "theirs", "--json").out)
+    (one,) = data["against"]
+    assert f"{100 * one['difference']:+.1f} points" in text.out
+    assert f"{100 * data['scores']['weighted_f1']['mean']:.2f}" in text.out
+    printed = call("predictions", "theirs", *where)
+    assert printed.out.count("\n") == 721
+    assert call("predictions", "theirs", *where, "--csv", tmp_path / "t.csv").code == 0
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8") == printed.out
+    assert call("predictions", "theirs", "--dataset", RAVDESS, "--data", root, "--results", tmp_path).code == 2
