@@ -174,9 +174,9 @@ UNIFORM = {f"p_{name}": 0.125 for name in DATASETS[RAVDESS].label_sets["eight"]}
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (swap(0, id="x"), "1 line of ids that are not in the corpus (first: 'x', line 2); 1 of 120 test "),
+        (swap(0, id="x"), "1 line of ids that are not in the corpus (first: 'x', line 2); 1 of 720 test "),
         (lambda lines: [*lines, lines[5], lines[6]], "2 lines that repeat an id (first: "),
-        (lambda lines: lines[3:], "3 of 120 test utterances of fold 1 are lacking (first: "),
+        (lambda lines: lines[3:], "3 of 720 test utterances are lacking: 3 of fold 1 (first: "),
         (swap(3, fold=2), "1 line of ids that are no test utterance of fold 2"),
         (swap(3, fold="two"), "line 5: the fold is 'two', which is no whole number"),
         (swap(3, prediction="hapy"), "line 5 'hapy': did you mean 'happy'?"),
@@ -190,7 +190,7 @@ UNIFORM = {f"p_{name}": 0.125 for name in DATASETS[RAVDESS].label_sets["eight"]}
         (lambda lines: [{**line, "p_sad": 1} for line in lines], "has probabilities, but no column p_neutral, p_calm"),
         (lambda lines: [{**line, "p_sadd": 1} for line in lines], "'sadd': did you mean 'sad'?"),
         (lambda lines: [{**line, "seed": int(at > 0)} for at, line in enumerate(lines)],
-         "119 of 120 test utterances of fold 1 with seed 0 are lacking"),
+         "719 of 720 test utterances are lacking with seed 0: 119 of fold 1, 120 of fold 2"),
     ],
 )  # fmt: skip
 def test_predictions_that_do_not_fit_are_one_sentence(

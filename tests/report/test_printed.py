@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
+from pathlib import Path
 
 import pytest
+from fake_runs import consistent
+from suites import Call
 from test_leaderboard import clustered, make
 
 from mer_bench.errors import Misuse
+from mer_bench.records import write_record
 from mer_bench.report.printed import bibtex, choose, print_tables
 
 METHODS = (("cfn_sr", 9), ("msaf", 9), ("late_product", 2))
@@ -84,3 +88,14 @@ def test_methods_of_one_paper_share_an_entry_and_no_author_is_invented() -> None
     assert "year = {2021}" in found
     assert "author" not in found
     assert found.count("{") == found.count("}")
+
+
+def test_the_command_prints_what_its_options_leave(call: Call, tmp_path: Path) -> None:
+    for each in RUNS:
+        write_record(consistent(each), tmp_path)
+    found = call("table", "--results", tmp_path, "--dataset", "meld", "--format", "json", "--track", "utterance")
+    assert (found.code, found.err) == (0, "")
+    assert [data["track"] for data in json.loads(found.out)] == ["utterance"]
+    assert "eprint = {2111.02172}" in call("table", "--results", tmp_path, "--bibtex").out
+    wrong = call("table", "--results", tmp_path, "--dataset", "meldd")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)

@@ -96,8 +96,8 @@ def read_predictions(path: Path, corpus: LabelledSplits) -> Predictions:
         place = position.get((fold, line["id"]))
         of_seed = found.setdefault(seed, {})
         if place is None:
-            of_fold = f" of fold {fold}" if "fold" in head else ""
-            kind = f"no test utterance{of_fold}" if line["id"] in known else "not in the corpus"
+            in_fold = f" of fold {fold}" if "fold" in head else ""
+            kind = f"no test utterance{in_fold}" if line["id"] in known else "not in the corpus"
             problems.add(f"{{}} of ids that are {kind}", f"{line['id']!r}, line {number}")
             continue
         if place in of_seed:
@@ -108,13 +108,12 @@ def read_predictions(path: Path, corpus: LabelledSplits) -> Predictions:
         of_seed[place] = _class(line["prediction"], corpus.classes, at), probabilities
     for seed, given in sorted(found.items()):
         lacking = [at for at in range(len(rows)) if at not in given]
-        for fold in corpus.folds:
-            missing = [at for at in lacking if folds[at] == fold]
-            if missing:
-                total = int((folds == fold).sum())
-                of_seed_text = f" with seed {seed}" if "seed" in head else ""
-                kind = f"{len(missing):,} of {total:,} test utterances of fold {fold}{of_seed_text} are lacking"
-                problems.add(kind, repr(ids[rows[missing[0]]]))
+        if lacking:
+            of_fold = Counter(int(folds[at]) for at in lacking)
+            parts = ", ".join(f"{count:,} of fold {fold}" for fold, count in of_fold.items())
+            with_seed = f" with seed {seed}" if "seed" in head else ""
+            kind = f"{len(lacking):,} of {len(rows):,} test utterances are lacking{with_seed}: {parts}"
+            problems.add(kind, repr(ids[rows[lacking[0]]]))
     problems.check(f"{path} does not fit {corpus.dataset} {corpus.label_set} {corpus.protocol}")
     seeds = tuple(sorted(found))
     pairs = [[found[seed][at] for at in range(len(rows))] for seed in seeds]
