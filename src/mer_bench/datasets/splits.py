@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mer_bench.datasets import DATASETS
-from mer_bench.errors import unknown
+from mer_bench.datasets import find_dataset
 from mer_bench.splits import LabelledSplits, Rows
 from mer_bench.utterances import FILE
 
@@ -22,9 +21,7 @@ def read_splits(root: Path, dataset: str, label_set: str | None = None, protocol
     Raises:
         Misuse: a name is unknown, or the corpus is not prepared.
     """
-    if dataset not in DATASETS:
-        raise unknown("dataset", dataset, DATASETS)
-    corpus = DATASETS[dataset]
+    corpus = find_dataset(dataset, root)
     label_set, protocol = label_set or next(iter(corpus.label_sets)), protocol or next(iter(corpus.protocols))
     corpus.check_names(label_set, protocol, 1)
     facts = corpus.protocols[protocol]
