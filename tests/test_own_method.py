@@ -33,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[module]
 
 
+@pytest.mark.usefixtures("_workers_are_this_process")
 def test_the_commands_of_the_readme_work_from_outside_and_the_row_has_its_mark(
     folder: Path, root: Path, call: Call
 ) -> None:
@@ -49,7 +50,7 @@ def test_the_commands_of_the_readme_work_from_outside_and_the_row_has_its_mark(
     assert set(said) == {"check", "bench", "compare", "list"}
     assert "sum_fusion:SumFusion (hidden=32) ◇" in said["bench"]
     assert "sum_fusion:SumFusion (hidden=32) ◇ against Early concatenation" in said["compare"]
-    page = (folder / "results" / "leaderboard.md").read_text(encoding="utf-8")
+    page = (folder / "leaderboard.md").read_text(encoding="utf-8")
     assert re.search(r"\| sum_fusion:SumFusion \(hidden=32\) ◇ +\| audio \+ vision \|", page)
     assert "- ◇ marks methods that are not part of mer_bench" in page
     records, problems = load_records(folder / "results")
@@ -61,3 +62,17 @@ def test_the_commands_of_the_readme_work_from_outside_and_the_row_has_its_mark(
 
 def test_the_module_is_as_short_as_promised() -> None:
     assert len((EXAMPLE / "sum_fusion.py").read_text(encoding="utf-8").splitlines()) <= 30
+
+
+def test_a_method_that_fails_while_it_trains_is_a_failed_run_in_one_sentence(
+    folder: Path, root: Path, call: Call
+) -> None:
+    text = (folder / "sum_fusion.py").read_text(encoding="utf-8")
+    (folder / "sum_fusion.py").write_text(re.sub(r"        return ", "        return self.nothing or ", text, count=1))
+    line = "run --dataset simulated-ravdess --method sum_fusion:SumFusion --train epochs=1 --logger none"
+    answer = call(*line.split(), "--data", root, "--results", folder / "results")
+    assert answer.code == 1
+    said = [each for each in answer.err.splitlines() if each.startswith("error: ")]
+    assert len(said) == 1
+    assert "method 'sum_fusion:SumFusion' failed: AttributeError" in said[0]
+    assert "Traceback" not in answer.err

@@ -158,6 +158,7 @@ def run(options: RunOptions) -> None:
 
     --measure efficiency needs no training where there is a record that lacks nothing else.
     """
+    from mer_bench.fusion.find import provenance, said
     from mer_bench.records import check_measures, skipped, write_record
     from mer_bench.training.checks import before_training, is_first_process
     from mer_bench.training.claims import announced
@@ -185,7 +186,14 @@ def run(options: RunOptions) -> None:
     _warn([*before_training([spec], options), *skipped([spec], measures)])
     prepare_process()
     with announced(spec, options.results) if is_first_process(spec) else nullcontext():
-        record = execute(spec, replace(options, measures=measures), earlier_record(spec, options.results))
+        try:
+            record = execute(spec, replace(options, measures=measures), earlier_record(spec, options.results))
+        except (Misuse, FailedRun):
+            raise
+        except Exception as error:
+            if provenance(spec.method) != "own":
+                raise  # a fault of this package, whose traceback is wanted
+            raise FailedRun(f"method {spec.method!r} failed: {said(error)}") from error
         if record is not None:  # None on every process but the first of a distributed run
             _say(write_record(record, options.results))
 
