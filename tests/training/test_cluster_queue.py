@@ -36,7 +36,7 @@ class Ray:
 
     def remote(self, **_: Any) -> Callable[..., Any]:
         def task(function: Callable[..., Any]) -> Any:
-            return SimpleNamespace(remote=lambda job, settings: (job[0].sha256, lambda: function(job, settings)))
+            return SimpleNamespace(remote=lambda job, *more: (job[0].sha256, lambda: function(job, *more)))
 
         return task
 
@@ -54,7 +54,7 @@ class Ray:
 def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     played = Ray()
     monkeypatch.setitem(sys.modules, "ray", played)
-    monkeypatch.setattr(cluster, "_execute", lambda job, _: fake_runs.record(job[0]))
+    monkeypatch.setattr(cluster, "_execute", lambda job, *_: fake_runs.record(job[0]))
     return played
 
 
