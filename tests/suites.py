@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -15,10 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from mer_bench.cli import main
 from mer_bench.datasets import DATASETS
 from mer_bench.records import RunRecord, RunSpec, write_record
+from mer_bench.training.bench import run_missing
 from mer_bench.training.execute import earlier_record, execute
 from mer_bench.training.options import Hardware, RunSettings
 from mer_bench.training.run import run
@@ -88,6 +91,19 @@ def execute_and_write(spec: RunSpec, settings: RunSettings) -> Path:
     record = execute(spec, settings, earlier_record(spec, settings.results))
     assert record is not None
     return write_record(record, settings.results)
+
+
+def perform(specs: list[RunSpec], settings: RunSettings, jobs: int = 1) -> tuple[list[RunSpec], str]:
+    """Return the runs that failed and what the bench wrote."""
+    output = io.StringIO()
+    failed = run_missing(specs, settings, jobs=jobs, console=Console(file=output, width=300))
+    return failed, output.getvalue()
+
+
+def attempts(settings: RunSettings, *specs: RunSpec) -> list[int]:
+    """Return how often each run was begun with the fixture ``settings``."""
+    paths = [settings.log_folder / f"{spec.method}-{spec.seed}" for spec in specs]
+    return [path.stat().st_size if path.exists() else 0 for path in paths]
 
 
 def permute_labels(monkeypatch: pytest.MonkeyPatch, *splits: str, seed: int = 0) -> None:

@@ -13,16 +13,25 @@ from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
 
-import fake_runs
 import pytest
 from fake_runs import spec
 from rich.console import Console
-from suites import INTERRUPTED, Call, Workspace, execute_and_write, exit_code, started, wait_until, write_suite
+from suites import (
+    INTERRUPTED,
+    Call,
+    Workspace,
+    attempts,
+    execute_and_write,
+    exit_code,
+    perform,
+    started,
+    wait_until,
+    write_suite,
+)
 
 from benchmarks.speed.scaling import ancestors
 from mer_bench.records import RunSpec, load_records, read_record, write_failure, write_record
 from mer_bench.training import bench as benches
-from mer_bench.training.bench import run_missing
 from mer_bench.training.execute import missing
 from mer_bench.training.options import BenchOptions, RunSettings
 
@@ -145,25 +154,6 @@ def test_the_function_bench_does_what_the_command_does(uninterrupted: Workspace)
 
 
 # Without training: workers for which the name of the method says what its run does
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSettings:
-    monkeypatch.setattr(benches, "execute_job", fake_runs.execute_job)
-    monkeypatch.setattr(benches, "begin_worker", fake_runs.begin_worker)
-    (tmp_path / "attempts").mkdir()
-    return RunSettings(tmp_path, tmp_path / "results", log_folder=tmp_path / "attempts")
-
-
-def perform(specs: list[RunSpec], settings: RunSettings, jobs: int = 1) -> tuple[list[RunSpec], str]:
-    """Return the runs that failed and what the bench wrote."""
-    output = io.StringIO()
-    failed = run_missing(specs, settings, jobs=jobs, console=Console(file=output, width=300))
-    return failed, output.getvalue()
-
-
-def attempts(settings: RunSettings, *specs: RunSpec) -> list[int]:
-    return [(settings.log_folder / f"{spec.method}-{spec.seed}").stat().st_size for spec in specs]
 
 
 def note(spec: RunSpec, settings: RunSettings) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -16,36 +15,15 @@ from pathlib import Path
 import fake_runs
 import pytest
 from fake_runs import spec
-from rich.console import Console
-from suites import RAVDESS, Call, Workspace, spec_of, wait_until
+from suites import RAVDESS, Call, Workspace, attempts, perform, spec_of, wait_until
 
 from mer_bench.processes import Process, find_process
 from mer_bench.records import RunSpec, load_records, read_record, write_failure, write_record
 from mer_bench.training import bench as benches
 from mer_bench.training import claims as claiming
-from mer_bench.training.bench import run_missing
 from mer_bench.training.claims import Claims, announced, lock_path, remove_stale
 from mer_bench.training.execute import missing
 from mer_bench.training.options import RunSettings
-
-
-@pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSettings:
-    monkeypatch.setattr(benches, "execute_job", fake_runs.execute_job)
-    monkeypatch.setattr(benches, "begin_worker", fake_runs.begin_worker)
-    (tmp_path / "attempts").mkdir()
-    return RunSettings(tmp_path, tmp_path / "results", log_folder=tmp_path / "attempts")
-
-
-def perform(specs: list[RunSpec], settings: RunSettings, jobs: int = 1) -> tuple[list[RunSpec], str]:
-    output = io.StringIO()
-    failed = run_missing(specs, settings, jobs=jobs, console=Console(file=output, width=300))
-    return failed, output.getvalue()
-
-
-def attempts(settings: RunSettings, *specs: RunSpec) -> list[int]:
-    paths = [settings.log_folder / f"{spec.method}-{spec.seed}" for spec in specs]
-    return [path.stat().st_size if path.exists() else 0 for path in paths]
 
 
 def locks(results: Path) -> list[str]:
