@@ -112,10 +112,13 @@ class EmotionDataModule(L.LightningDataModule):
             raise Misuse(f"{cls.corpus} {protocol} has folds 1 to {folds}, not {fold}")
 
     @classmethod
-    def check_modality(cls, name: str) -> None:
-        """Raise Misuse if the corpus does not have the modality; a number after it tells several sets of it apart."""
+    def check_modality(cls, name: str, where: str = "") -> None:
+        """Raise Misuse, which names ``where`` or else the corpus, if the corpus does not have the modality.
+
+        A number after the name tells several feature sets of a modality apart.
+        """
         if modality_of(name) not in cls.modalities:
-            raise unknown(f"modality of {cls.corpus}", name, cls.modalities)
+            raise unknown(f"modality {f'in {where}' if where else f'of {cls.corpus}'}", name, cls.modalities)
 
     @classmethod
     def how_to_prepare(cls) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -174,14 +173,14 @@ def run_missing(
     queue = still_missing(specs)
     changed = _changed(specs, settings.results)
     if changed and not rerun_changed:
-        count, names = sum(changed.values()), ", ".join(changed)
+        names = ", ".join(dict.fromkeys(spec.method for spec in changed))
         console.print(
-            f"{count} records were made by other code, of the same version, of {names}: "
+            f"{len(changed)} records were made by other code, of the same version, of {names}: "
             f"--rerun-changed{command_here(' (RERUN_CHANGED=1)', '')} makes them again",
             soft_wrap=True,
         )
-    lacking = sum(spec.path(settings.results).is_file() for spec in queue) - rerun_changed * sum(changed.values())
-    measuring = f", {lacking} of them to measure {' and '.join(settings.measures)}" if lacking > 0 else ""
+    lacking = sum(spec.path(settings.results).is_file() for spec in queue if not (rerun_changed and spec in changed))
+    measuring = f", {lacking} of them to measure {' and '.join(settings.measures)}" if lacking else ""
     console.print(f"{len(specs)} runs: {len(specs) - len(queue)} recorded, {len(queue)} to do{measuring}")
     for sentence in skipped(specs, settings.measures):
         console.print(sentence)
@@ -219,13 +218,13 @@ def run_missing(
     return failed
 
 
-def _changed(specs: Sequence[RunSpec], results: Path) -> Counter[str]:
-    """Method -> how many of its records were made by other code than today's, of the same version."""
-    found: Counter[str] = Counter()
+def _changed(specs: Sequence[RunSpec], results: Path) -> list[RunSpec]:
+    """The runs whose records were made by other code than today's, of the same version."""
+    found = []
     for spec in specs:
         with suppress(Misuse):  # the leaderboard names records that cannot be read
             if is_changed(read_record(spec.path(results))):
-                found[spec.method] += 1
+                found.append(spec)
     return found
 
 

@@ -17,7 +17,7 @@ from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import read_spec as read_feature_spec
 from mer_bench.fusion.find import find_method
-from mer_bench.modalities import modality_of, modality_order
+from mer_bench.modalities import modality_order
 from mer_bench.records import SIMULATED, RunSpec, Training, read_spec
 from mer_bench.schema import check_name, decode
 from mer_bench.suites import Suite, SuiteRow, change_training, check_seeds, read_suite_file
@@ -76,8 +76,7 @@ def _resolve(row: SuiteRow, corpus: type[EmotionDataModule]) -> Iterator[SuiteRo
 def _in_order(features: Mapping[str, str], corpus: type[EmotionDataModule], where: str) -> dict[str, str]:
     """The feature sets in the usual order of modalities."""
     for modality in features:
-        if modality_of(modality) not in corpus.modalities:
-            raise unknown(f"modality in {where}", modality, corpus.modalities)
+        corpus.check_modality(modality, where)
         check_name(features[modality], "feature set")
     return {modality: features[modality] for modality in sorted(features, key=modality_order)}
 
@@ -97,6 +96,7 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
     names = dict.fromkeys(name for row in suite.rows for name in row.features.values())
     sets = [(dataset, name) for dataset in suite.datasets for name in names]
     hashes = {(dataset, name): read_feature_spec(root / dataset / name).sha256 for dataset, name in sets}
+    folds = {dataset: find_dataset(dataset, root).protocols[suite.protocol].folds for dataset in suite.datasets}
     return [
         RunSpec(
             dataset=dataset,
@@ -115,7 +115,7 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
         for seed in suite.seeds
         for dataset in suite.datasets
         for row in suite.rows
-        for fold in range(1, find_dataset(dataset, root).protocols[suite.protocol].folds + 1)
+        for fold in range(1, folds[dataset] + 1)
     ]
 
 
@@ -165,9 +165,9 @@ def validate(specs: Sequence[RunSpec], root: Path) -> None:
     seen: dict[str, Any] = {}
     for spec in specs:
         decode(asdict(spec), RunSpec, "the run")
-        find_dataset(spec.dataset, root).check_names(spec.label_set, spec.protocol, spec.fold)
         check_hardware(spec)
-        data = f"{spec.dataset} {spec.features} {spec.fold} {find_method(spec.method).context}"
+        splits = f"{spec.dataset} {spec.label_set} {spec.protocol} {spec.fold}"
+        data = f"{splits} {spec.features} {find_method(spec.method).context}"
         if data not in seen:
             seen[data] = build_datamodule(spec, root)
         row = f"{spec.method} {spec.features} {spec.options}"
