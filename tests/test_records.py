@@ -10,8 +10,10 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from mer_bench.calibration import calibrate
 from mer_bench.errors import Misuse
 from mer_bench.files import new_folder, write_atomic
 from mer_bench.methods import method_facts
@@ -325,10 +327,18 @@ def test_a_new_folder_is_complete_or_absent(tmp_path: Path, existed: bool) -> No
 # What a record says of itself
 
 
+CALIBRATION = calibrate(
+    np.array([[0.9, 0.1, 0.0], [0.2, 0.5, 0.3], [0.7, 0.2, 0.1]], np.float32),
+    np.array([0, 1, 2]),
+    np.array([0, 1, 0]),
+    np.array([0, 1, 1]),
+)
 WHOLE = replace(
     RECORD,
     test_by_cluster=[[[1, 0, 0], [0, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 1, 0], [1, 0, 0]]],
     encoder_parameters=85_345,
+    calibration=CALIBRATION,
+    probabilities="f" * 64,
     protocol=Protocol(1, "training on sessions 1-4, test on session 5."),
     code=Code("d" * 64, {"hidden": 64, "scale": True, "layers": 5}, "e" * 40, False),
     literature=[[[1, 0, 0], [0, 0, 1], [1, 0, 0]]],
@@ -336,6 +346,11 @@ WHOLE = replace(
     efficiency=Efficiency("cpu", 1, 0.001, 1, 0.02, 32),
 )
 PERFECT = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def bins(at: int, value: float) -> list[Any]:
+    """Bins with this value in one of them."""
+    return [value if index == at else 0 for index in range(15)]
 
 
 @pytest.mark.parametrize(
@@ -346,6 +361,20 @@ PERFECT = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
         ({"simulated": True}, "simulated does not fit the corpus 'iemocap'"),
         ({"spec": replace(SPEC, features_sha256={"text": "a" * 64})}, "name different modalities"),
         ({"features": {"text": RECORD.features["text"]}}, "features are not those of its spec"),
+        ({"calibration": None}, None),
+        ({"calibration": None, "test_by_cluster": None}, None),
+        ({"test_by_cluster": None}, "calibration has clusters, but there is no test_by_cluster"),
+        ({"calibration": replace(CALIBRATION, log_loss=[3])}, "log_loss of calibration does not have one sum per clu"),
+        ({"calibration": replace(CALIBRATION, brier=[1, 2, 3])}, "brier of calibration does not have one sum"),
+        ({"calibration": replace(CALIBRATION, log_loss=[1597, 0])}, "log_loss of calibration exceeds what"),
+        ({"calibration": replace(CALIBRATION, brier=[202, 0])}, "brier of calibration exceeds what the utterances of"),
+        ({"calibration": replace(CALIBRATION, brier=[201, 401])}, None),
+        ({"calibration": replace(CALIBRATION, correct=[2])}, "calibration does not have 15 bins"),
+        ({"calibration": replace(CALIBRATION, utterances=bins(13, 4))}, "does not count the test utterances"),
+        ({"calibration": replace(CALIBRATION, correct=bins(13, 1))}, "does not count the correct predictions"),
+        ({"calibration": replace(CALIBRATION, correct=bins(13, 2))}, "has more correct utterances than utterances"),
+        ({"calibration": replace(CALIBRATION, confidence=bins(13, 0.94))}, "the confidence of a bin of calibration is"),
+        ({"calibration": replace(CALIBRATION, confidence=CALIBRATION.confidence[::-1])}, "is outside of the bin"),
         ({"test_confusion": PERFECT, "test_by_cluster": None}, "test_confusion does not count test_predictions"),
         ({"test_confusion": PERFECT}, "test_confusion does not count test_predictions"),
         ({"test_confusion": [[1, 0], [0, 1], [1, 0]]}, "test_confusion does not have 3 rows and columns"),

@@ -159,7 +159,7 @@ def run(options: RunOptions) -> None:
     --measure efficiency needs no training where there is a record that lacks nothing else.
     """
     from mer_bench.fusion.find import provenance, said
-    from mer_bench.records import check_measures, skipped, write_record
+    from mer_bench.records import check_kept, check_measures, skipped, write_record
     from mer_bench.training.checks import before_training, is_first_process
     from mer_bench.training.claims import announced
     from mer_bench.training.execute import earlier_record, execute, prepare_process
@@ -167,7 +167,7 @@ def run(options: RunOptions) -> None:
     from mer_bench.training.workers import follow_parent
 
     follow_parent()
-    measures = check_measures(options.measures)
+    measures, keep = check_measures(options.measures), check_kept(options.keep)
     if options.spec is not None:
         spec = run_from_file(options.spec, options.root)
     elif options.dataset is None or options.method is None:
@@ -187,7 +187,8 @@ def run(options: RunOptions) -> None:
     prepare_process()
     with announced(spec, options.results) if is_first_process(spec) else nullcontext():
         try:
-            record = execute(spec, replace(options, measures=measures), earlier_record(spec, options.results))
+            settings = replace(options, measures=measures, keep=keep)
+            record = execute(spec, settings, earlier_record(spec, options.results))
         except (Misuse, FailedRun):
             raise
         except Exception as error:
@@ -404,6 +405,8 @@ def predictions(
 ) -> None:
     """Write what the recorded runs of METHOD predicted, with ids and labels of the prepared corpus, as CSV.
 
+    With the probability of each class where it was kept (--keep probabilities).
+
     METHOD/MODALITIES, as in unimodal/audio, is the row that reads just these.
     """
     from mer_bench.datasets.splits import read_splits
@@ -411,7 +414,9 @@ def predictions(
 
     records = _records(results)
     corpus = read_splits(root, dataset, label_set, protocol)
-    _write(external.predictions_csv(records, corpus, method, seeds=seed, folds=fold), target)
+    text, problems = external.predictions_csv(records, corpus, method, results=results, seeds=seed, folds=fold)
+    _warn(problems)
+    _write(text, target)
 
 
 @cli.command()

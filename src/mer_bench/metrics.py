@@ -1,7 +1,7 @@
 """Scores from a confusion matrix (rows: true classes, columns: predicted classes), as pure functions on numpy arrays.
 
 Records store confusion matrices, so that a new score needs no new training. An undefined ratio (a class without a true
-or a predicted utterance) is 0, as in scikit-learn with ``zero_division=0``.
+or a predicted utterance) is 0, as in scikit-learn with ``zero_division=0``. Scores of probabilities come last.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
+
+BINS = 15  #: of the calibration error, of equal width
+#: What smaller probabilities count as in the log-likelihood, as in scikit-learn for single precision: 16 nats at most.
+SMALLEST = float(np.finfo(np.float32).eps)
 
 
 def confusion_matrix(true: Array, predicted: Array, num_classes: int) -> npt.NDArray[np.int64]:
@@ -90,3 +94,33 @@ SCORES_FROM_MARGINS: dict[str, Callable[[Array, Array, Array], FloatArray]] = {
 #: the same scores from a confusion matrix; [..., class, class] -> [...]
 SCORES = {name: _of_matrix(score) for name, score in SCORES_FROM_MARGINS.items()}
 weighted_f1, accuracy, macro_f1, uar = SCORES.values()
+
+
+def log_losses(probabilities: Array, true: Array) -> FloatArray:
+    """Negative log-likelihood of each utterance in nats; [..., utterance, class], [utterance] -> [..., utterance]."""
+    likelihood = np.asarray(probabilities, np.float64)[..., np.arange(len(true)), true]
+    return -np.log(np.maximum(likelihood, SMALLEST))
+
+
+def brier_scores(probabilities: Array, true: Array) -> FloatArray:
+    """Squared error of each utterance summed over classes, 0 to 2; shapes as for :func:`log_losses`."""
+    wanted = np.eye(np.shape(probabilities)[-1])[true]
+    return ((np.asarray(probabilities, np.float64) - wanted) ** 2).sum(-1)
+
+
+def reliability(confidence: Array, right: Array) -> FloatArray:
+    """By bin of confidence: utterances, correct ones, and the sum of confidence [3, BINS].
+
+    Args:
+        confidence: Probability of the predicted class [utterance].
+        right: Whether that class is the true one [utterance].
+    """
+    confidence = np.asarray(confidence, np.float64)
+    index = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    return np.stack([np.bincount(index, weights, BINS) for weights in (np.ones_like(confidence), right, confidence)])
+
+
+def calibration_error(bins: Array) -> FloatArray:
+    """Expected calibration error: mean gap of accuracy and confidence of the bins [..., 3, BINS], by utterances."""
+    utterances, correct, confidence = np.moveaxis(bins, -2, 0)
+    return np.abs(correct - confidence).sum(-1) / utterances.sum(-1)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mer_bench.calibration import Calibration, statements
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import write_atomic
 from mer_bench.methods import method_facts
@@ -173,6 +174,8 @@ class RunRecord:
     versions: Mapping[Text, Text] = field(default_factory=dict)
     protocol: Protocol | None = None  #: None = not recorded
     code: Code | None = None  #: None = not recorded
+    calibration: Calibration | None = None  #: needs ``test_by_cluster``; None = not counted
+    probabilities: Hash | None = None  #: sha256 of the file of :mod:`mer_bench.probabilities`; None = not kept
     # Measured on demand, see mer_bench.training.measures; None = not measured. Rows are never ranked by these.
     #: ``test_confusion`` after each epoch: what choosing the epoch on the test set would have given
     literature: list[Matrix] | None = None
@@ -182,6 +185,7 @@ class RunRecord:
 
 
 MEASURES = ("literature", "robustness", "efficiency")  #: fields of a record that are measured on demand
+KEPT = ("probabilities",)  #: what is kept on demand in a file beside a record
 
 
 def check_measures(names: Iterable[str], where: str = "") -> tuple[str, ...]:
@@ -190,6 +194,15 @@ def check_measures(names: Iterable[str], where: str = "") -> tuple[str, ...]:
     for name in found:
         if name not in MEASURES:
             raise unknown(f"measure{where}", str(name), MEASURES)
+    return found
+
+
+def check_kept(names: Iterable[str], where: str = "") -> tuple[str, ...]:
+    """The names without repetition; raises Misuse for what cannot be kept."""
+    found = tuple(dict.fromkeys(names))
+    for name in found:
+        if name not in KEPT:
+            raise unknown(f"file to keep{where}", str(name), KEPT)
     return found
 
 
@@ -320,6 +333,9 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
         clusters = counts["test_by_cluster"]
         yield bool((clusters.sum(0) == test).all()), "test_by_cluster does not sum to test_confusion"
         yield bool((clusters.sum((1, 2)) > 0).all()), "a cluster of test_by_cluster has no utterance"
+    if record.calibration is not None:
+        yield record.test_by_cluster is not None, "calibration has clusters, but there is no test_by_cluster"
+        yield from statements(record.calibration, counts["test_by_cluster"])
     for name in ("literature", "robustness"):
         yield bool((counts[name].sum(2) == support).all()), f"{name} counts other test utterances than test_confusion"
     if record.literature is not None:

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import read_toml
-from mer_bench.records import Training, check_measures
+from mer_bench.records import Training, check_kept, check_measures
 from mer_bench.schema import Name, Option, Seed, decode
 from mer_bench.workspace import find_suite
 
@@ -54,6 +54,7 @@ class _File:
     table: Annotated[list[_Table], Meta(min_length=1)]
     training: Changes = field(default_factory=dict)
     measure: list[Name] = field(default_factory=list)
+    keep: list[Name] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Suite:
     protocol: str
     seeds: tuple[int, ...]
     measures: tuple[str, ...]  #: on demand, see ``records.MEASURES``
+    keep: tuple[str, ...]  #: on demand, see ``records.KEPT``
     rows: tuple[SuiteRow, ...]
 
     @property
@@ -112,6 +114,7 @@ def read_suite_file(path: Path) -> Suite:
         content.protocol,
         check_seeds(content.seeds, where),
         check_measures(content.measure, f" in {where}"),
+        check_kept(content.keep, f" in {where}"),
         tuple(rows),
     )
 

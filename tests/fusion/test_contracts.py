@@ -118,7 +118,7 @@ def test_neither_the_optimizer_nor_the_test_waits_for_the_device() -> None:
     """All methods share these."""
     batch = batch_for("early_concat", widest("early_concat")).to("meta")
     module = build("early_concat", widest("early_concat")).to("meta").train()
-    module.test_predictions = base.PredictionTable(100).to("meta")
+    module.test_predictions = base.PredictionTable(100, module.num_classes).to("meta")
     with testing.deterministic():
         module.training_step(batch, 0).backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)

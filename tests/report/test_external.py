@@ -136,7 +136,8 @@ def test_predictions_of_records_come_with_ids_and_score_as_their_row(
 ) -> None:
     lines = guesses(corpus, 0)
     records = recorded(root, lines, "theirs")
-    text = predictions_csv(records, corpus, "theirs")
+    text, problems = predictions_csv(records, corpus, "theirs", results=tmp_path)
+    assert problems == []
     written = list(csv.DictReader(io.StringIO(text)))
     assert [(line["id"], line["prediction"]) for line in written] == [(o["id"], o["prediction"]) for o in lines]
     for line, row in zip(written, utterances_tested(corpus)[1], strict=True):
@@ -145,10 +146,12 @@ def test_predictions_of_records_come_with_ids_and_score_as_their_row(
         assert line["truth"] == corpus.classes[corpus.labels[row]]
     (tmp_path / "p.csv").write_text(text, encoding="utf-8")
     read_predictions(tmp_path / "p.csv", corpus)
-    of_fold = list(csv.DictReader(io.StringIO(predictions_csv(records, corpus, "theirs", folds=[2]))))
+    of_fold = list(
+        csv.DictReader(io.StringIO(predictions_csv(records, corpus, "theirs", results=tmp_path, folds=[2])[0]))
+    )
     assert {line["fold"] for line in of_fold} == {"2"}
     with pytest.raises(Misuse, match="no record of theirs with seed 3, but with 0"):
-        predictions_csv(records, corpus, "theirs", seeds=[3])
+        predictions_csv(records, corpus, "theirs", results=tmp_path, seeds=[3])
 
 
 def test_records_of_another_table_are_refused(root: Path, corpus: LabelledSplits, tmp_path: Path) -> None:
@@ -158,7 +161,7 @@ def test_records_of_another_table_are_refused(root: Path, corpus: LabelledSplits
     other = replace(corpus, labels=labels)
     assert labels[0] != labels[50]
     with pytest.raises(Misuse, match="is not the table that the records of theirs were made on"):
-        predictions_csv(records, other, "theirs")
+        predictions_csv(records, other, "theirs", results=tmp_path)
     predictions = read_predictions(write(tmp_path / "p.csv", guesses(corpus, 1)), other)
     with pytest.raises(Misuse, match="is not the table that the records of theirs were made on"):
         score(predictions, other, records, ["theirs"])

@@ -14,6 +14,7 @@ import pytest
 from fake_runs import spec
 
 from mer_bench.errors import Misuse
+from mer_bench.probabilities import probabilities_path
 from mer_bench.records import RunRecord
 from mer_bench.training import cluster
 from mer_bench.training.execute import Job
@@ -54,7 +55,7 @@ class Ray:
 def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
     played = Ray()
     monkeypatch.setitem(sys.modules, "ray", played)
-    monkeypatch.setattr(cluster, "_execute", lambda job, *_: fake_runs.record(job[0]))
+    monkeypatch.setattr(cluster, "_execute", lambda job, *_: (fake_runs.record(job[0]), None))
     return played
 
 
@@ -76,6 +77,15 @@ def test_runs_are_read_as_the_cluster_has_room_and_all_come_back(ray: Ray, tmp_p
     assert sorted(seeds) == list(range(20))
     assert most <= cluster.AHEAD * 2 + 1
     assert ray.down
+
+
+def test_what_a_run_keeps_is_written_by_the_caller_before_its_record_is_given(
+    ray: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_execute", lambda job, *_: (fake_runs.record(job[0]), b"content"))
+    settings = RunSettings(tmp_path, tmp_path / "results")
+    for (each, _), _ in cluster.run_on_cluster([(spec("works"), None)], settings, "local", workers=2):
+        assert probabilities_path(each, settings.results).read_bytes() == b"content"
 
 
 def test_without_runs_no_cluster_is_asked(ray: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mer_bench.batch import Batch
 from mer_bench.fusion.base import FusionModule
+from mer_bench.probabilities import read_probabilities
 from mer_bench.records import MEASURES, RunRecord, read_record, write_record
 from mer_bench.training import measures as measure
 from mer_bench.training.bench import missing
@@ -312,12 +313,16 @@ def test_what_needs_whole_weights_is_not_missing_under_a_strategy_that_shards_th
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.filterwarnings("ignore")  # from Lightning and Python, about logging and forking
-def test_two_devices_measure_every_utterance_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_devices_measure_every_utterance_once(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "RATES", (0.0,))
     monkeypatch.setattr(measure, "DECIBELS", (400,))
     training = {"epochs": 2, "batch_size": 12}  # evaluation takes 48, 48 and 24
     hardware = Hardware(devices=2, strategy="ddp_fork")
-    record = train(spec_of(root, "early_concat", training=training, hardware=hardware), root, measures=MEASURES)
+    spec = spec_of(root, "early_concat", training=training, hardware=hardware)
+    record = train(spec, root, measures=MEASURES, keep=tmp_path)
+    probabilities = read_probabilities(record, tmp_path)
+    assert probabilities is not None
+    assert probabilities.astype(float).sum(1) == pytest.approx(1, abs=0.005)
     assert record.literature is not None
     assert record.robustness is not None
     assert record.literature[record.best_epoch] == record.test_confusion

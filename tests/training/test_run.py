@@ -262,10 +262,11 @@ def test_a_training_that_diverges_is_a_failed_run_with_its_epoch(root: Path, pro
 
 
 def test_logits_that_are_not_finite_are_no_predictions() -> None:
-    predictions = PredictionTable(4)
+    predictions = PredictionTable(4, 2)
     predictions.update(torch.tensor([3, 1]), torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
-    index, classes = predictions.compute()
+    index, classes, probabilities = predictions.compute()
     assert (index.tolist(), classes.tolist()) == ([1, 3], [0, 1])
+    assert probabilities.tolist() == torch.tensor([[2.0, 0.0], [0.0, 1.0]]).softmax(1).tolist()
     predictions.update(torch.tensor([0, 2]), torch.tensor([[0.0, torch.nan], [torch.inf, 0.0]]))
     with pytest.raises(FailedRun, match="the logits of 2 test utterances are not finite"):
         predictions.compute()

@@ -142,7 +142,7 @@ class FusionModule(L.LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:
             self.class_counts.copy_(datamodule.class_counts)
-            self.test_predictions = PredictionTable(len(datamodule.table)).to(self.device)
+            self.test_predictions = PredictionTable(len(datamodule.table), self.num_classes).to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One optimisation step; losses are summed on the device and logged once per epoch."""
@@ -249,30 +249,33 @@ class FusionModule(L.LightningModule):
 
 
 class PredictionTable(Metric):
-    """Predictions in table order, summed over devices, and how often each row was predicted.
+    """Predictions and probabilities in table order, summed over devices, and how often each row was predicted.
 
     The counts reveal a distributed sampler that repeats utterances, which would otherwise change scores unnoticed.
     """
 
     full_state_update = False
     predictions: Tensor
+    probabilities: Tensor
     seen: Tensor
     not_finite: Tensor
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, classes: int) -> None:
         super().__init__()
         self.add_state("not_finite", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("predictions", torch.zeros(rows, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("probabilities", torch.zeros(rows, classes), dist_reduce_fx="sum")
         self.add_state("seen", torch.zeros(rows, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, index: Tensor, logits: Tensor) -> None:
-        """Record the class with the largest logit [utterance, class] for the table rows ``index`` [utterance]."""
+        """Record the largest logit's class, and the softmax, of logits [utterance, class] for the rows ``index``."""
         self.not_finite += (~logits.isfinite().all(1)).sum()
         self.predictions.index_add_(0, index, logits.argmax(1))
+        self.probabilities.index_add_(0, index, logits.softmax(1, torch.float32))
         self.seen.index_add_(0, index, torch.ones_like(index))
 
-    def compute(self) -> tuple[Tensor, Tensor]:
-        """Table rows in ascending order and the class predicted for each.
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Table rows in ascending order, the class predicted for each, and its probabilities [row, class].
 
         Raises:
             RuntimeError: an utterance was seen more than once.
@@ -283,7 +286,7 @@ class PredictionTable(Metric):
         if int(self.seen.max()) > 1:
             raise RuntimeError("an utterance was evaluated more than once: the distributed sampler repeats utterances")
         index = self.seen.nonzero()[:, 0]
-        return index, self.predictions[index]
+        return index, self.predictions[index], self.probabilities[index]
 
 
 class _Mean(Metric):

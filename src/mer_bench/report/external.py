@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from mer_bench.errors import Misuse, unknown
-from mer_bench.metrics import SCORES, confusion_matrix, f1
+from mer_bench.metrics import SCORES, brier_scores, calibration_error, confusion_matrix, f1, log_losses, reliability
+from mer_bench.probabilities import read_probabilities
 from mer_bench.records import RunRecord
 from mer_bench.report.columns import NAMES
 from mer_bench.report.compare import find_row
@@ -25,7 +25,6 @@ from mer_bench.report.tables import Table, tables
 from mer_bench.splits import LabelledSplits, Rows
 
 TOLERANCE = 0.01  #: by which probabilities may miss a sum of one, as they may have been rounded
-BINS = 15  #: of the calibration error
 PROBABILITY = "p_"  #: how the columns of probabilities begin
 
 
@@ -265,21 +264,12 @@ def _probability_scores(predictions: Predictions, corpus: LabelledSplits) -> dic
     if p is None:
         return {}
     truth = corpus.labels[utterances_tested(corpus)[1]]
-    true = np.eye(len(corpus.classes))[truth]
-    likelihood = np.take_along_axis(p, np.broadcast_to(truth[None, :, None], (*p.shape[:2], 1)), 2)[..., 0]
-    confidence, right = p.max(-1), p.argmax(-1) == truth
+    bins = np.stack([reliability(of_seed.max(-1), of_seed.argmax(-1) == truth) for of_seed in p])
     return {
-        "negative log-likelihood": -np.log(np.maximum(likelihood, np.finfo(np.float64).tiny)).mean(1),
-        "Brier score": ((p - true) ** 2).sum(-1).mean(1),
-        "calibration error": np.array([_calibration(c, r) for c, r in zip(confidence, right, strict=True)]),
+        "negative log-likelihood": log_losses(p, truth).mean(1),
+        "Brier score": brier_scores(p, truth).mean(1),
+        "calibration error": calibration_error(bins),
     }
-
-
-def _calibration(confidence: Floats, right: npt.NDArray[np.bool_]) -> float:
-    """Mean gap of confidence and accuracy over :data:`BINS` bins of equal width, by their utterances."""
-    index = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    gaps = np.bincount(index, confidence - right, BINS)
-    return float(np.abs(gaps).sum() / len(confidence))
 
 
 def describe(found: Score, predictions: Predictions, corpus: LabelledSplits, name: str) -> str:
@@ -373,22 +363,33 @@ def predictions_csv(
     corpus: LabelledSplits,
     method: str,
     *,
+    results: Path,
     seeds: Sequence[int] = (),
     folds: Sequence[int] = (),
-) -> str:
+) -> tuple[str, list[str]]:
     """What the runs of a method predicted: one line per test utterance, by features, seed and fold, in table order.
+
+    Where probabilities were kept, there are columns ``p_<class>``, which are empty for runs whose file is absent.
 
     Args:
         records: All runs.
         corpus: Labels and splits.
         method: A method, as :func:`mer_bench.report.compare.compare` takes it.
+        results: Folder of the records, beside which the probabilities are.
         seeds: Only these; empty = all.
         folds: Likewise.
 
+    Returns:
+        The lines as CSV, and a sentence if probabilities that some record states are absent.
+
     Raises:
-        Misuse: there is no such run, or the corpus is another one than the runs'.
+        Misuse: there is no such run, the corpus is another one than the runs', or a file does not hold the
+            probabilities of its record.
     """
-    lines = [["run", "features", "seed", "fold", "id", "dialogue", "turn", "truth", "prediction"]]
+    head = ["run", "features", "seed", "fold", "id", "dialogue", "turn", "truth", "prediction"]
+    lines: list[list[str]] = []
+    kept: list[bool] = []
+    stated = False
     found = rows_of(records, corpus, method)
     for kind, wanted in (("seed", seeds), ("fold", folds)):
         known = sorted({getattr(record.spec, kind) for _, row in found for record in row.records})
@@ -403,12 +404,22 @@ def predictions_csv(
             if (seeds and spec.seed not in seeds) or (folds and spec.fold not in folds):
                 continue
             check_corpus(record, corpus)
+            probabilities = read_probabilities(record, results)
+            kept.append(probabilities is not None)
+            stated |= record.probabilities is not None
+            empty = [[""] * len(corpus.classes)] * len(record.test_index)
+            cells = empty if probabilities is None else [[str(p) for p in row] for row in probabilities]
             sets = " ".join(f"{modality}={name}" for modality, name in sorted(spec.features.items()))
             start = [spec.sha256[:12], sets, str(spec.seed), str(spec.fold)]
             about = corpus.table.iloc[record.test_index]
-            for index, name, dialogue, turn, predicted in zip(
-                record.test_index, about["id"], about["dialogue"], about["turn"], record.test_predictions, strict=True
-            ):
+            columns = (about["id"], about["dialogue"], about["turn"], record.test_predictions, cells)
+            for index, name, dialogue, turn, predicted, p in zip(record.test_index, *columns, strict=True):
                 truth = corpus.classes[corpus.labels[index]]
-                lines.append([*start, name, dialogue, str(turn), truth, corpus.classes[predicted]])
-    return csv_table(lines)
+                lines.append([*start, name, dialogue, str(turn), truth, corpus.classes[predicted], *p])
+    if any(kept):
+        head += [f"{PROBABILITY}{name}" for name in corpus.classes]
+    said = [
+        f"the probabilities of {kept.count(False)} of {len(kept)} runs are not below {results}; a bench with --keep "
+        "probabilities makes these runs again and keeps them"
+    ]
+    return csv_table([head, *(line[: len(head)] for line in lines)]), said * (stated and not all(kept))

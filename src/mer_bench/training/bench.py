@@ -20,6 +20,7 @@ from mer_bench.records import (
     SIMULATED,
     RunRecord,
     RunSpec,
+    check_kept,
     check_measures,
     read_record,
     skipped,
@@ -78,7 +79,7 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
         FailedRun: the folder of the records has disappeared.
     """
     console = console or Console(stderr=True)
-    shard, measures = _shard(options.shard), check_measures(options.measures)
+    shard, measures, keep = _shard(options.shard), check_measures(options.measures), check_kept(options.keep)
     if (suite_file.parent / DESCRIPTION).is_file():  # a corpus with its suite beside it
         options = replace(options, root=suite_file.resolve().parent.parent)
     suite = read_suite(
@@ -94,7 +95,8 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
     specs = suite_specs(suite, options.root, options)
     validate(specs, options.root)
     specs = specs[shard]
-    settings = replace(options, measures=check_measures((*suite.measures, *measures)))
+    measures, keep = check_measures((*suite.measures, *measures)), check_kept((*suite.keep, *keep))
+    settings = replace(options, measures=measures, keep=keep)
     target = options.leaderboard or default_leaderboard(options.results)
     for sentence in before_training(specs, settings, leaderboard=target, elsewhere=bool(options.cluster)):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
@@ -169,7 +171,9 @@ def run_missing(
         console: Console that shows progress; None = stderr.
     """
     console = console or Console(stderr=True)
-    still_missing = partial(missing, results=settings.results, measures=settings.measures, rerun_changed=rerun_changed)
+    still_missing = partial(
+        missing, results=settings.results, measures=settings.measures, rerun_changed=rerun_changed, keep=settings.keep
+    )
     queue = still_missing(specs)
     changed = _changed(specs, settings.results)
     if changed and not rerun_changed:
@@ -180,7 +184,9 @@ def run_missing(
             soft_wrap=True,
         )
     lacking = sum(spec.path(settings.results).is_file() for spec in queue if not (rerun_changed and spec in changed))
-    measuring = f", {lacking} of them to measure {' and '.join(settings.measures)}" if lacking else ""
+    tasks = (("measure", settings.measures), ("keep", settings.keep))
+    task = " and to ".join(f"{verb} {' and '.join(names)}" for verb, names in tasks if names)
+    measuring = f", {lacking} of them to {task}" if lacking else ""
     console.print(f"{len(specs)} runs: {len(specs) - len(queue)} recorded, {len(queue)} to do{measuring}")
     for sentence in skipped(specs, settings.measures):
         console.print(sentence)

@@ -26,6 +26,7 @@ class Outcome:
     validation_confusions: list[list[list[int]]]  #: one matrix per epoch
     index: npt.NDArray[np.int64]  #: table rows of the test utterances, ascending
     predictions: npt.NDArray[np.int64]  #: class of each
+    probabilities: npt.NDArray[np.float32]  #: of each class [utterance, class]
 
 
 class RunFiles(Callback):
@@ -54,19 +55,20 @@ class RunFiles(Callback):
             self._write_curve(trainer, module)
 
     def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Write the predictions."""
+        """Write the predictions and their probabilities."""
         assert isinstance(module, FusionModule)
         assert module.test_predictions is not None
-        index, predicted = module.test_predictions.compute()
+        index, predicted, probabilities = module.test_predictions.compute()
         if trainer.is_global_zero:
             np.save(self.folder / "test.npy", torch.stack([index, predicted]).reshape(2, -1).cpu().numpy())
+            np.save(self.folder / "probabilities.npy", probabilities.cpu().numpy())
 
     def read(self) -> Outcome:
         """What was written."""
         path = self.folder / "curve.json"
         curve, confusions = json.loads(path.read_text()) if path.is_file() else ([], [])
         index, predictions = np.load(self.folder / "test.npy")
-        return Outcome(curve, confusions, index, predictions)
+        return Outcome(curve, confusions, index, predictions, np.load(self.folder / "probabilities.npy"))
 
     def _notify(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, FusionModule)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import tempfile
 from collections.abc import Generator, Iterable
 from dataclasses import replace
 from itertools import chain, islice
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mer_bench.errors import Misuse
+from mer_bench.files import write_atomic
 from mer_bench.fusion.find import search_in
+from mer_bench.probabilities import probabilities_path
 from mer_bench.records import RunRecord
 from mer_bench.training.execute import Job, begin_worker, execute_job
 from mer_bench.training.options import RunSettings
+from mer_bench.training.run import temporary_prefix
 from mer_bench.training.tracking import GROUP
 
 #: How often Ray starts a run again whose worker or machine was lost.
@@ -29,11 +33,11 @@ def run_on_cluster(
 ) -> Generator[tuple[Job, RunRecord | str | None], None, None]:
     """Execute jobs on a Ray cluster; yields each with its record, or with the reason why there is none.
 
-    The caller alone writes records, so whatever ends it or a machine of the cluster loses the runs in progress and
-    nothing else. Ray gives a run whose worker is lost to another one. A run takes one CPU and, where the cluster has
-    GPUs, an equal share of them. The machines need mer-bench and the prepared corpora at the same path, on a shared
-    file system or as copies: features are known by their hash. So do they need the working folder, if a method is found
-    there (``module:Class``).
+    The caller alone writes records, and what is kept beside them, so whatever ends it or a machine of the cluster loses
+    the runs in progress and nothing else. Ray gives a run whose worker is lost to another one. A run takes one CPU and,
+    where the cluster has GPUs, an equal share of them. The machines need mer-bench and the prepared corpora at the same
+    path, on a shared file system or as copies: features are known by their hash. So do they need the working folder, if
+    a method is found there (``module:Class``).
 
     Args:
         jobs: What to run, one device each; read as the cluster has room, so that other benches can have the rest.
@@ -64,10 +68,13 @@ def run_on_cluster(
             done, _ = ray.wait(list(running), timeout=1)
             for reference in done:
                 job = running.pop(reference)
+                kept = None
                 try:
-                    result = ray.get(reference)
+                    result, kept = ray.get(reference)
                 except ray.exceptions.RayError as error:
                     result = f"the worker was lost {RETRIES + 1} times: {str(error).splitlines()[0]}"
+                if kept is not None:
+                    write_atomic(probabilities_path(job[0], settings.results), kept)
                 yield job, result
     finally:
         ray.shutdown()
@@ -79,10 +86,14 @@ def _of_one_device(job: Job) -> Job:
     return job
 
 
-def _execute(job: Job, settings: RunSettings, folder: Path) -> RunRecord | str | None:
+def _execute(job: Job, settings: RunSettings, folder: Path) -> tuple[RunRecord | str | None, bytes | None]:
+    """What comes of a job, and the content of the file that is kept beside its record."""
     search_in(folder)  # for methods that are named module:Class; Ray's workers may have another working folder
     begin_worker()
-    return execute_job(job, settings)
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as results:
+        found = execute_job(job, replace(settings, results=Path(results)))
+        kept = probabilities_path(job[0], Path(results))
+        return found, kept.read_bytes() if kept.is_file() else None
 
 
 def _connect(address: str, workers: int) -> Any:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from mer_bench.errors import FailedRun, Misuse
+from mer_bench.probabilities import are_kept
 from mer_bench.records import RunRecord, RunSpec, measurable, measured, read_record
 from mer_bench.training import tracking
 from mer_bench.training.callbacks import Notify
@@ -37,9 +38,13 @@ Job = tuple[RunSpec, RunRecord | None]  #: a run, and the record that it replace
 
 
 def missing(
-    specs: Sequence[RunSpec], results: Path, measures: Collection[str] = (), rerun_changed: bool = False
+    specs: Sequence[RunSpec],
+    results: Path,
+    measures: Collection[str] = (),
+    rerun_changed: bool = False,
+    keep: Collection[str] = (),
 ) -> list[RunSpec]:
-    """The specs without a record, or whose record lacks one of the ``measures`` that the run can take.
+    """The specs without a record, or whose record lacks one of the ``measures`` that the run can take, or what to keep.
 
     With ``rerun_changed`` also those whose record was made by other code of the method than today's.
 
@@ -49,10 +54,11 @@ def missing(
 
     def complete(spec: RunSpec) -> bool:
         path, wanted = spec.path(results), measurable(spec, measures)
-        if not path.is_file() or not (wanted or rerun_changed):
+        if not path.is_file() or not (wanted or rerun_changed or keep):
             return path.is_file()
         record = read_record(path)
-        return wanted <= measured(record) and not (rerun_changed and is_changed(record))
+        whole = wanted <= measured(record) and (not keep or are_kept(record, results))
+        return whole and not (rerun_changed and is_changed(record))
 
     return [spec for spec in specs if not complete(spec)]
 
@@ -73,15 +79,16 @@ def execute(
 ) -> RunRecord | None:
     """Train and score one spec; None on every process but the first of a distributed run.
 
-    What the ``earlier`` record of the run has measured is measured again. A run that lacks nothing but its speed is not
-    trained again.
+    What the ``earlier`` record of the run has measured or kept is measured or kept again. A run that lacks nothing but
+    its speed is not trained again.
 
     Raises:
         Misuse: the spec does not fit the data or the method.
     """
     known = measured(earlier) if earlier else set()
     wanted = measurable(spec, settings.measures)
-    if earlier and wanted - known == {"efficiency"} and not is_changed(earlier):
+    kept = not settings.keep or (earlier is not None and are_kept(earlier, settings.results))
+    if earlier and wanted - known == {"efficiency"} and kept and not is_changed(earlier):
         return measure_speed(earlier, settings.root)
     record = run(
         spec,
@@ -90,6 +97,7 @@ def execute(
         log_folder=settings.log_folder,
         notify=notify,
         measures=wanted | known,
+        keep=settings.results if settings.keep or (earlier and earlier.probabilities) else None,
     )
     if record is not None and settings.logger == "wandb":
         tracking.finish(record)
@@ -150,6 +158,6 @@ def _execute_distributed(spec: RunSpec, settings: RunSettings) -> str | None:
         command = [sys.executable, "-m", "mer_bench", "run", "--spec", file.name]
         command += ["--data", str(settings.root), "--results", str(settings.results)]
         command += ["--logger", settings.logger, "--logs", str(settings.log_folder)]
-        command += ["--measure", " ".join(settings.measures)]
+        command += ["--measure", " ".join(settings.measures), "--keep", " ".join(settings.keep)]
         code, written = run_command(command)
     return None if code == 0 else written or f"exit code {code}"

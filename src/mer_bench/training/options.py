@@ -42,6 +42,12 @@ class RunSettings:
     measures: tuple[str, ...] = _option(
         (), "Beside the score: literature, robustness, efficiency; repeatable.", flag="--measure", metavar="NAME"
     )
+    keep: tuple[str, ...] = _option(
+        (),
+        "In a file beside the record: probabilities, of the test utterances. Runs whose record or file lacks them are "
+        "made again, as for --measure.",
+        metavar="NAME",
+    )
 
 
 @dataclass(frozen=True)

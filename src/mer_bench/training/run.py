@@ -22,12 +22,14 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from mer_bench import __version__
+from mer_bench.calibration import calibrate
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import check_folder
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.find import provenance
 from mer_bench.metrics import confusion_matrix
+from mer_bench.probabilities import write_probabilities
 from mer_bench.processes import this_process
 from mer_bench.records import MONITOR, FeatureFacts, RunRecord, RunSpec
 from mer_bench.training import measures as measuring
@@ -51,6 +53,7 @@ def run(
     log_folder: Path = Path("runs"),
     notify: Notify | None = None,
     measures: Collection[str] = (),
+    keep: Path | None = None,
 ) -> RunRecord | None:
     """Train and score one spec.
 
@@ -64,6 +67,7 @@ def run(
         log_folder: Folder of the logs.
         notify: Called after every epoch.
         measures: What to measure beside the score, see ``records.MEASURES``; nothing else of the record depends on it.
+        keep: Folder of the records, to keep the probabilities beside the record; None = they are not kept.
 
     Returns:
         The record; None on every process but the first of a distributed run.
@@ -98,6 +102,8 @@ def run(
         if "efficiency" in measures:
             measured["efficiency"] = _on_device(measuring.efficiency, method, datamodule, trainer)
     record = _record(spec, datamodule, method, outcome, measured)
+    if keep is not None:
+        record = replace(record, probabilities=write_probabilities(spec, keep, outcome.probabilities))
     if "literature" not in measures:
         return record
     return replace(record, literature=by_epoch or [record.test_confusion])  # without training there is no epoch
@@ -186,7 +192,8 @@ def _record(
     scores = [entry[MONITOR] for entry in outcome.curve if MONITOR in entry]
     best = int(np.argmax(np.asarray(scores, np.float32))) if scores else max(len(outcome.curve) - 1, 0)
     index, predictions = outcome.index, outcome.predictions
-    confusion = confusion_matrix(datamodule.labels[index], predictions, datamodule.num_classes)
+    true = datamodule.labels[index]
+    confusion = confusion_matrix(true, predictions, datamodule.num_classes)
     return RunRecord(
         spec=spec,
         classes=datamodule.classes,
@@ -211,6 +218,7 @@ def _record(
         validation_confusion=outcome.validation_confusions[best] if outcome.validation_confusions else None,
         test_confusion=confusion.tolist(),
         test_by_cluster=by_cluster(datamodule, index, predictions).tolist(),
+        calibration=calibrate(outcome.probabilities, true, predictions, _clusters(datamodule, index)),
         test_index=index.tolist(),
         test_predictions=predictions.tolist(),
         curve=outcome.curve,
@@ -232,9 +240,14 @@ def by_cluster(
 ) -> npt.NDArray[np.int64]:
     """Confusion matrices [cluster, class, class] of the predictions for the table rows ``index``, in table order."""
     classes = datamodule.num_classes
-    cluster, names = pd.factorize(datamodule.table[datamodule.cluster].to_numpy()[index])
+    cluster = _clusters(datamodule, index)
     pairs = cluster * classes**2 + datamodule.labels[index] * classes + predicted
-    return np.bincount(pairs, minlength=len(names) * classes**2).reshape(-1, classes, classes)
+    return np.bincount(pairs, minlength=(cluster.max() + 1) * classes**2).reshape(-1, classes, classes)
+
+
+def _clusters(datamodule: EmotionDataModule, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Number of the cluster of each of the table rows ``index``, from 0 in table order."""
+    return pd.factorize(datamodule.table[datamodule.cluster].to_numpy()[index])[0]
 
 
 def _logger(name: str, spec: RunSpec, folder: Path) -> Logger | None:

@@ -219,7 +219,7 @@ def one_run(
     corpus.check_names(label_set, protocol, fold)
     chosen = _in_order(features or corpus.default_features, corpus, "--feature")
     row = SuiteRow(method, chosen, options or {}, change_training(Training(), training or {}, "--train"), {}, "")
-    suite = Suite(Path(), (dataset,), label_set, protocol, (seed,), (), (row,))
+    suite = Suite(Path(), (dataset,), label_set, protocol, (seed,), (), (), (row,))
     generate_simulated(suite, root)
     spec = suite_specs(suite, root, hardware)[fold - 1]
     validate([spec], root)
