@@ -49,9 +49,9 @@ def test_the_commands_of_the_readme_work_from_outside_and_the_row_has_its_mark(
     importlib.import_module("test_sum_fusion").test_sum_fusion_holds_what_every_method_must_hold()
     assert set(said) == {"check", "bench", "compare", "list"}
     assert "sum_fusion:SumFusion (hidden=32) ◇" in said["bench"]
-    assert "sum_fusion:SumFusion (hidden=32) ◇ against Early concatenation" in said["compare"]
+    assert "SumFusion `sum_fusion:SumFusion` (hidden=32) ◇ against Early concatenation" in said["compare"]
     page = (folder / "leaderboard.md").read_text(encoding="utf-8")
-    assert re.search(r"\| sum_fusion:SumFusion \(hidden=32\) ◇ +\| audio \+ vision \|", page)
+    assert re.search(r"\| SumFusion `sum_fusion:SumFusion` \(hidden=32\) ◇ +\| audio \+ vision \|", page)
     assert "- ◇ marks methods that are not part of mer_bench" in page
     records, problems = load_records(folder / "results")
     own = [record for record in records if record.spec.method == "sum_fusion:SumFusion"]

@@ -7,7 +7,8 @@ They are read from ``methods.json`` beside this file. ``make methods`` writes it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -65,6 +66,13 @@ def is_current(method: str, version: int) -> bool:
 
 
 def title(method: str) -> str:
-    """Name of a method in its paper; the given name for a method that is not built in."""
+    """Name of a method in its paper; of one that is not built in, the name of its class, or its registered name."""
     facts = method_facts().get(method)
-    return facts.title if facts else method
+    return facts.title if facts else method.rpartition(":")[2]
+
+
+def titles(methods: Iterable[str]) -> dict[str, str]:
+    """Titles of methods of one page; one that is not built in keeps its full name where another has its title too."""
+    found = set(methods) | set(method_facts())
+    count = Counter(map(title, found))
+    return {name: title(name) if name in method_facts() or count[title(name)] == 1 else name for name in found}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mer_bench.calibration import probability_scores
 from mer_bench.errors import Misuse, printable
 from mer_bench.methods import is_current, title
 from mer_bench.metrics import SCORES
@@ -39,7 +40,7 @@ def load_results(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     fold, folds, seed                       test fold from 1, number of folds of the protocol, seed
     method, title                           code name, and the name in the paper
     track                                   ``utterance``, or ``dialogue`` for a method that reads whole dialogues
-    provenance                              ``baseline``, ``reimplemented`` or ``reconstruction``
+    provenance                              ``baseline``, ``reimplemented``, ``reconstruction`` or ``own``
     modalities, features                    ``audio+text``, ``audio=gemaps text=minilm``
     features_sha256                         identities of these feature sets, in the same form
     options                                 options that differ from the method's defaults, as JSON
@@ -48,6 +49,8 @@ def load_results(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     classes                                 number of classes
     train, validation, test                 number of utterances
     weighted_f1, accuracy, macro_f1, uar    scores on the test utterances at the selected epoch
+    nll, brier, ece                         negative log-likelihood in nats, Brier score summed over classes and
+                                            expected calibration error of the probabilities on the test utterances
     validation_weighted_f1                  the score that selected the epoch
     best_epoch, epochs_trained              the epoch that was scored, from 0, and how many there were
     parameters, fusion_parameters           trainable parameters, and those outside the unimodal encoders
@@ -57,6 +60,7 @@ def load_results(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     weight_decay, warmup, gradient_clip,
     label_smoothing, patience, precision
     devices, strategy, num_nodes, compile   what the run was trained on
+    probabilities                           sha256 of the file of probabilities that was kept beside the record
     run, file                               sha256 of the run's description, and its record below ``path``
     ======================================= ==========================================================================
 
@@ -96,6 +100,10 @@ def _score(name: str, record: RunRecord) -> float:
     return float(SCORES[name](np.array(record.test_confusion, np.int64)))
 
 
+def _probability_score(position: int, record: RunRecord) -> float | None:
+    return probability_scores([record.calibration])[position] if record.calibration else None
+
+
 def _validation(record: RunRecord) -> float | None:
     found = record.validation_confusion
     return None if found is None else float(SCORES["weighted_f1"](np.array(found, np.int64)))
@@ -133,6 +141,7 @@ COLUMNS: Values = {
     "validation": (WHOLE, lambda r: r.rows["validation"]),
     "test": (WHOLE, lambda r: r.rows["test"]),
     **{name: (REAL, partial(_score, name)) for name in SCORES},
+    **{name: (REAL, partial(_probability_score, at)) for at, name in enumerate(("nll", "brier", "ece"))},
     "validation_weighted_f1": (REAL, _validation),
     "best_epoch": (WHOLE, lambda r: r.best_epoch),
     "epochs_trained": (WHOLE, lambda r: len(r.curve)),
@@ -150,6 +159,7 @@ COLUMNS: Values = {
     "strategy": (TEXT, lambda r: r.spec.strategy),
     "num_nodes": (WHOLE, lambda r: r.spec.num_nodes),
     "compile": (FLAG, lambda r: r.spec.compile),
+    "probabilities": (TEXT, lambda r: r.probabilities),
     "run": (TEXT, lambda r: r.spec.sha256),
     "file": (TEXT, lambda r: r.spec.path(Path()).as_posix()),
 }

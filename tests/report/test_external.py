@@ -17,7 +17,8 @@ from suites import RAVDESS, Call
 from mer_bench.datasets import DATASETS
 from mer_bench.datasets.splits import read_splits
 from mer_bench.errors import Misuse
-from mer_bench.metrics import SCORES
+from mer_bench.metrics import SCORES, SMALLEST
+from mer_bench.probabilities import probabilities_path, read_probabilities, write_probabilities
 from mer_bench.records import FeatureFacts, RunRecord, RunSpec, Training, write_record
 from mer_bench.report.external import counts, predictions_csv, read_predictions, score, utterances_tested
 from mer_bench.report.statistics import difference, resample
@@ -258,3 +259,70 @@ def test_the_commands_print_text_and_json(call: Call, root: Path, corpus: Labell
     assert call("predictions", "theirs", *where, "--csv", tmp_path / "t.csv").code == 0
     assert (tmp_path / "t.csv").read_text(encoding="utf-8") == printed.out
     assert call("predictions", "theirs", "--dataset", RAVDESS, "--data", root, "--results", tmp_path).code == 2
+
+
+# Kept probabilities
+
+
+def kept(root: Path, results: Path) -> list[RunRecord]:
+    """Records of all folds whose probabilities are kept; those of a right prediction are larger."""
+    records = recorded(root, guesses(read_splits(root, RAVDESS, "eight", "folds6"), 0), "theirs")
+    found = []
+    for record in records:
+        p = np.random.default_rng(record.spec.fold).dirichlet(np.ones(8), len(record.test_index)).astype(np.float32)
+        p[np.arange(len(p)), record.test_predictions] += 1
+        p /= p.sum(1, keepdims=True)
+        found.append(replace(record, probabilities=write_probabilities(record.spec, results, p)))
+        write_record(found[-1], results)
+    return found
+
+
+def test_predictions_come_with_the_probabilities_that_were_kept_and_can_be_scored(
+    root: Path, corpus: LabelledSplits, tmp_path: Path, call: Call
+) -> None:
+    records = kept(root, tmp_path / "results")
+    line = ["predictions", "theirs", "--dataset", RAVDESS, "--data", root, "--results", tmp_path / "results"]
+    assert call(*line, "--csv", tmp_path / "p.csv").err == ""
+    predictions = read_predictions(tmp_path / "p.csv", corpus)
+    assert predictions.probabilities is not None
+    stored = np.concatenate([read_probabilities(record, tmp_path / "results") for record in records])  # type: ignore[arg-type]
+    assert predictions.probabilities[0] == pytest.approx(stored.astype(float), abs=0.001)
+    assert set(score(predictions, corpus).probability_scores) == {
+        "negative log-likelihood", "Brier score", "calibration error"
+    }  # fmt: skip
+
+
+def test_absent_probabilities_are_said_and_their_cells_empty_and_others_are_refused(
+    root: Path, corpus: LabelledSplits, tmp_path: Path, call: Call
+) -> None:
+    first, second, *rest = kept(root, tmp_path)
+    probabilities_path(first.spec, tmp_path).unlink()
+    line = ["predictions", "theirs", "--dataset", RAVDESS, "--data", root, "--results", tmp_path]
+    answer = call(*line)
+    assert answer.code == 0
+    assert answer.err.startswith(f"warning: the probabilities of 1 of 6 runs are not below {tmp_path}; a bench with --")
+    found = list(csv.DictReader(io.StringIO(answer.out)))
+    assert {row["fold"] for row in found if row["p_happy"] == ""} == {"1"}
+    for each in (second, *rest):
+        probabilities_path(each.spec, tmp_path).unlink()
+    answer = call(*line)
+    assert "p_happy" not in answer.out
+    assert "the probabilities of 6 of 6 runs are not below" in answer.err
+    probabilities_path(second.spec, tmp_path).write_bytes(b"changed")
+    refused = call(*line)
+    assert (refused.code, refused.out) == (2, "")
+    assert f"{second.spec.name}.npy does not hold the probabilities of its record" in refused.err
+
+
+def test_a_probability_of_zero_of_the_true_class_counts_as_the_smallest(corpus: LabelledSplits, tmp_path: Path) -> None:
+    lines = guesses(corpus, 0)
+    truth = {row: corpus.classes[corpus.labels[row]] for row in utterances_tested(corpus)[1]}
+    certain = [
+        {**line, **{f"p_{name}": float(name == truth[row]) for name in corpus.classes}}
+        for line, row in zip(lines, utterances_tested(corpus)[1], strict=True)
+    ]
+    true = truth[utterances_tested(corpus)[1][0]]
+    other = next(name for name in corpus.classes if name != true)
+    certain[0] |= {f"p_{true}": 0.0, f"p_{other}": 1.0}
+    found = score(read_predictions(write(tmp_path / "p.csv", certain), corpus), corpus).probability_scores
+    assert found["negative log-likelihood"][0] == pytest.approx(-np.log(SMALLEST) / 720)

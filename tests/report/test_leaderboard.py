@@ -255,7 +255,7 @@ def test_options_and_provenance_stand_in_the_label() -> None:
     assert "◇" not in page
     records.append(make("my_module:MyFusion", provenance="own"))
     page = report.leaderboard(records)
-    assert "| my_module:MyFusion ◇ |" in re.sub(" +", " ", page)
+    assert "| MyFusion `my_module:MyFusion` ◇ |" in re.sub(" +", " ", page)
     assert "\n- ◇ marks methods that are not part of mer_bench" in page
     assert "| CFN-SR `cfn_sr` (k=3, self_attention=false) |" in page
 

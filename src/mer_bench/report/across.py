@@ -20,7 +20,7 @@ class Across:
     track: str
     simulated: bool
     tables: tuple[Table, ...]
-    methods: tuple[str, ...]  #: code names, best mean rank first where there is a test, else by name
+    methods: tuple[str, ...]  #: titles, best mean rank first where there is a test, else by code name
     test: Friedman | None  #: None for fewer than three tables or methods
 
 
@@ -42,10 +42,11 @@ def across(found: Sequence[Table]) -> list[Across]:
 
 def _across(track: str, simulated: bool, group: Sequence[tuple[Table, Mapping[str, ResultRow]]]) -> Across:
     methods = sorted(set.intersection(*(set(rows) for _, rows in group)))
+    titles = [group[0][1][name].title for name in methods]
     tables = tuple(table for table, _ in group)
     if min(len(methods), len(tables)) < 3:
-        return Across(track, simulated, tables, tuple(methods), None)
+        return Across(track, simulated, tables, tuple(titles), None)
     scores = np.array([[rows[name].weighted_f1 for name in methods] for _, rows in group])
     test = friedman(scores)
-    ranks, names = zip(*sorted(zip(test.ranks, methods, strict=True)), strict=True)
+    ranks, _, names = zip(*sorted(zip(test.ranks, methods, titles, strict=True)), strict=True)
     return Across(track, simulated, tables, names, replace(test, ranks=ranks))

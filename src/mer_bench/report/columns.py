@@ -13,8 +13,8 @@ from itertools import groupby
 import numpy as np
 
 from mer_bench.errors import unknown
-from mer_bench.metrics import SCORES, f1
-from mer_bench.modalities import MODALITIES
+from mer_bench.metrics import BINS, SCORES, f1
+from mer_bench.modalities import modality_order
 from mer_bench.report.formatting import between, csv_table, effect, latex, markdown, p_value, percent, points, spread
 from mer_bench.report.rows import Cost, ResultRow, TestSelection, options_text
 from mer_bench.report.statistics import LEVEL
@@ -53,7 +53,9 @@ Value = Callable[[Table, ResultRow], Cell]
 
 #: Kinds of tables: the ranking, the table of a group of columns beside it, and the ranking of the HTML page
 RANKING, GROUP, PAGE = "ranking", "group", "page"
-SCORE, TEST_SELECTION, RETENTION, COST = "Scores", "Best test epoch", "Retained", "Cost"
+SCORE, CALIBRATION, TEST_SELECTION, RETENTION, COST = (
+    "Scores", "Calibration", "Best test epoch", "Retained", "Cost"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,21 @@ def _behind(table: Table, row: ResultRow) -> Cell:
     tip = f"{effect(found, '+').replace('-', '−')}\nHolm-corrected {p_value(p)}"
     text = effect(found) + " ≈" * tied
     return Cell(text, 100 * found.effect, more, points(found.effect), "≈ tied" if tied else "", tip)
+
+
+def _calibration(name: str) -> Value:
+    """A score of the probabilities; hovering shows that of each seed."""
+
+    def cell(table: Table, row: ResultRow) -> Cell:
+        found = row.probability_scores
+        if found is None:
+            return UNKNOWN
+        values = getattr(found, name)
+        deviation = {"standard deviation": float(values.std(ddof=1))} if len(values) > 1 else {}
+        tip = "\n".join(f"{value:.4f}" for value in values)
+        return Cell(f"{values.mean():.3f}", float(values.mean()), deviation, tip=f"By seed\n{tip}")
+
+    return cell
 
 
 def _test_selection(text: Callable[[TestSelection], str], value: Callable[[TestSelection], float]) -> Value:
@@ -234,6 +251,12 @@ COLUMNS = (
     Column(NAMES["uar"], "Unweighted average recall.", _score("uar"), SCORE),
     Column("Attained", "Share of what the modalities allow that the row gains over the majority class; only known for "
            "simulated corpora.", _number("{:.0f} %", attained), SCORE),
+    Column("NLL", "Negative log-likelihood of the true class, in nats; small where probabilities are right.",
+           _calibration("log_loss"), CALIBRATION, falling=False),
+    Column("Brier", "Squared error of the probabilities, summed over classes: 0 to 2, small where they are right.",
+           _calibration("brier"), CALIBRATION, falling=False),
+    Column("ECE", f"Expected calibration error: gap of confidence and accuracy in {BINS} bins of confidence, weighted "
+           "by their utterances.", _calibration("calibration_error"), CALIBRATION, falling=False),
     Column("Weighted F1", "Weighted F1 at the epoch that was chosen on validation.",
            _test_selection(lambda found: spread(found.honest), lambda found: 100 * float(found.honest.mean())),
            TEST_SELECTION, (GROUP,)),
@@ -245,8 +268,6 @@ COLUMNS = (
            _test_selection(lambda found: f"{found.inflation:+.2f}", lambda found: found.inflation),
            TEST_SELECTION, (GROUP, PAGE)),
     Column("Weighted F1", "Weighted F1 without a disturbance.", _undisturbed, RETENTION, (GROUP,)),
-    *(Column(f"Only {name}", f"{RETRAINED} with {name} as the only modality.", _retained("only", name), RETENTION,
-             (GROUP,)) for name in MODALITIES),
     *(Column(f"Missing {rate}", MISSING.format(rate), _retained("missing", rate, "only"), RETENTION,
              (GROUP, PAGE) if rate == "0.5" else (GROUP,)) for rate in ("0.3", "0.5", "0.7")),
     *(Column(f"Noise {level} dB", NOISE.format(level), _retained("noise", level), RETENTION,
@@ -284,8 +305,20 @@ def columns(table: Table, shown: str = RANKING, group: str = "") -> list[Column]
         group: Name of the group, whose columns follow the method and its modalities.
     """
     kept = [c for c in COLUMNS if shown in c.shown and (shown != GROUP or c.group == group)]
+    if group == RETENTION:
+        kept[1:1] = [_only(modality) for modality in sorted(_modalities(table), key=modality_order)]
     found = [column for column in kept if any(column.cell(table, row) != UNKNOWN for row in table.rows)]
     return [NAMED["Method"], NAMED["Modalities"], *found] if shown == GROUP else found
+
+
+def _modalities(table: Table) -> set[str]:
+    return {modality for row in table.rows for modality in row.modalities}
+
+
+def _only(modality: str) -> Column:
+    """What remains with one modality alone; corpora may have modalities of any name."""
+    explanation = f"{RETRAINED} with {modality} as the only modality."
+    return Column(f"Only {modality}", explanation, _retained("only", modality), RETENTION, (GROUP,))
 
 
 def groups(shown: Sequence[Column]) -> list[tuple[str, int]]:

@@ -98,15 +98,15 @@ LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "±": r"$\pm$", "≈": r"$\approx$", "°": r"$^\circ$", "†": r"$\dagger$", "‡": r"$\ddagger$",
-    "–": "--",
+    "◇": r"$\diamond$", "–": "--", "−": "$-$",
 }  # fmt: skip
 
 
 def latex(rows: Sequence[Sequence[str]], align: str) -> str:
     """A LaTeX ``tabular`` whose first row is the header; needs the package booktabs.
 
-    Special characters are escaped. Markdown's backticks become typewriter text, an asterisk on each side of a cell
-    makes italics, two make bold type.
+    Cells are Markdown. Characters that :func:`escape` escaped are printed as they are, and so are the special ones of
+    LaTeX. Backticks become typewriter text, an asterisk on each side of a cell makes italics, two make bold type.
     """
     head, *body = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
     columns = align.translate({ord("<"): "l", ord(">"): "r"})
@@ -115,7 +115,10 @@ def latex(rows: Sequence[Sequence[str]], align: str) -> str:
 
 
 def _latex(cell: str) -> str:
-    text = "".join(LATEX.get(character, character) for character in cell)
+    start = 0xE000  # of a private area of Unicode, in which escaped characters wait until the marks are replaced
+    text = re.sub(r"\\([\\`*\[\]~#_])", lambda found: chr(start + ord(found[1])), cell.replace("&lt;", "<"))
+    text = "".join(LATEX.get(character, character) for character in text)
     text = re.sub(r"`([^`]*)`", r"\\texttt{\1}", text)
     text = re.sub(r"^\*\*(.*)\*\*$", r"\\textbf{\1}", text)
-    return re.sub(r"^\*(.*)\*$", r"\\textit{\1}", text)
+    text = re.sub(r"^\*(.*)\*$", r"\\textit{\1}", text)
+    return re.sub("[\ue000-\ue07f]", lambda found: LATEX.get(c := chr(ord(found[0]) - start), c), text)

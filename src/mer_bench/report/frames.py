@@ -39,6 +39,7 @@ def load_tables(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     weighted_f1, accuracy, macro_f1, uar    mean over the complete seeds, each pooled over its folds; over all runs
                                             where no seed is complete
     weighted_f1_sd, accuracy_sd, ...        standard deviation (n - 1) over the seeds
+    nll, brier, ece                         scores of the probabilities, as for a run, each seed pooled over its folds
     low, high                               95 % interval of weighted F1
     behind, behind_low, behind_high         how far weighted F1 is behind the best ranked row, with its 95 % interval
     behind_p, tied                          Holm-corrected p-value, and whether the row is the best or not shown to be
@@ -67,6 +68,11 @@ def _score(name: str, entry: Entry) -> float:
 def _deviation(name: str, entry: Entry) -> float | None:
     found = SCORES[name](entry[2].pooled)
     return float(found.std(ddof=1)) if len(found) > 1 else None
+
+
+def _probability_score(name: str, entry: Entry) -> float | None:
+    found = entry[2].probability_scores
+    return float(getattr(found, name).mean()) if found else None
 
 
 def _interval(end: int) -> Any:
@@ -108,6 +114,9 @@ COLUMNS: Values = {
     "folds": (WHOLE, lambda e: e[2].folds),
     **{name: (REAL, partial(_score, name)) for name in SCORES},
     **{f"{name}_sd": (REAL, partial(_deviation, name)) for name in SCORES},
+    "nll": (REAL, partial(_probability_score, "log_loss")),
+    "brier": (REAL, partial(_probability_score, "brier")),
+    "ece": (REAL, partial(_probability_score, "calibration_error")),
     "low": (REAL, _interval(0)),
     "high": (REAL, _interval(1)),
     "behind": (REAL, _behind("effect")),

@@ -15,8 +15,7 @@ import numpy as np
 
 from mer_bench.errors import unknown
 from mer_bench.files import write_atomic
-from mer_bench.methods import title
-from mer_bench.metrics import f1
+from mer_bench.metrics import BINS, SMALLEST, f1
 from mer_bench.records import Protocol, RunRecord, Training, load_records
 from mer_bench.report import ablation
 from mer_bench.report.across import Across, across
@@ -103,7 +102,7 @@ def main_table(records: Sequence[RunRecord], dataset: str, own: Own = NONE) -> s
         shown = [NAMED[name] for name in ("Modalities", "Weighted F1", "Accuracy", "Seeds")]
         rows = (*table.rows, *table.ablations)
         body = [
-            [row.title, row.label + _own_mark(row, own), *(column.cell(table, row).text for column in shown)]
+            [row.title, row.label + own_mark(row, own), *(column.cell(table, row).text for column in shown)]
             for row in rows
         ]
         head = ["method", "name", "modalities", "weighted F1", "accuracy", "seeds"]
@@ -168,7 +167,7 @@ def _ranks(part: Across) -> str:
     start = f"{part.track.capitalize()} track, {len(part.methods)} methods {over}:"
     if test is None:
         return f"{start} a test over tables needs three of each."
-    ranks = ", ".join(f"{title(name)} {rank:.2f}" for name, rank in zip(part.methods, test.ranks, strict=True))
+    ranks = ", ".join(f"{escape(name)} {rank:.2f}" for name, rank in zip(part.methods, test.ranks, strict=True))
     return (
         f"{start} Friedman chi² = {test.chi2:.2f}, df = {test.df}, {p_value(test.p)}; critical difference of mean "
         f"ranks (Nemenyi, 5 %) {test.critical:.2f}. Mean ranks: {ranks}."
@@ -187,7 +186,8 @@ def _headline(chosen: Sequence[tuple[int, Table]]) -> str:
     return markdown([header, *rows], "><<<<<><")
 
 
-def _own_mark(row: ResultRow, own: Own) -> str:
+def own_mark(row: ResultRow, own: Own) -> str:
+    """The mark of a row with runs of one's own, on a page that also has the published ones."""
     return OWN * any(record.spec.sha256 in own for record in row.records)
 
 
@@ -196,7 +196,7 @@ def _section(number: int, table: Table, own: Own) -> str:
     usual = _usual_training(table)
     notes = {row: _difference(row.spec.training, usual) for row in table.rows}
     footnotes = list(dict.fromkeys(note for note in notes.values() if note))
-    marks = {row: _own_mark(row, own) + _superscript(footnotes, note) for row, note in notes.items()}
+    marks = {row: own_mark(row, own) + _superscript(footnotes, note) for row, note in notes.items()}
     shown = columns(table)
     scores = lines(table, shown, table.rows, marks)
     present = list(table.support)
@@ -247,7 +247,7 @@ def _measured(table: Table) -> Iterator[str]:
 def _group(table: Table, group: str, rows: Sequence[ResultRow]) -> str:
     shown = columns(table, GROUP, group)
     head, *body = lines(table, shown, rows)
-    return markdown([[group, *head[1:]], *body], "".join(column.align for column in shown)) + "\n"
+    return markdown([[group, *map(escape, head[1:])], *body], "".join(column.align for column in shown)) + "\n"
 
 
 def _notes(table: Table) -> Iterator[str]:
@@ -256,9 +256,9 @@ def _notes(table: Table) -> Iterator[str]:
     if found := gain(table):
         best, single, points_gained = found
         yield (
-            f"{best.name} gains {points(points_gained.effect)} points of weighted F1 (95 % interval "
+            f"{escape(best.name)} gains {points(points_gained.effect)} points of weighted F1 (95 % interval "
             f"{between(points_gained.low, points_gained.high)}) over the best single modality, "
-            f"{single.modalities[0]} ({single.title})."
+            f"{escape(f'{single.modalities[0]} ({single.title})')}."
         )
     if table.ablations:
         yield (
@@ -274,6 +274,12 @@ def _notes(table: Table) -> Iterator[str]:
         yield "◇ marks methods that are not part of mer_bench; their records hold the hash of their source."
     if NAMED["Fusion"] in columns(table):
         yield "*Fusion* counts the parameters outside the unimodal encoders; – where they were not counted."
+    if NAMED["NLL"] in columns(table):
+        yield (
+            "Probabilities, the smaller the better and never ranked: negative log-likelihood (*NLL*, in nats; smaller "
+            f"probabilities count as {SMALLEST:.2g}), *Brier* score (summed over classes), expected calibration error "
+            f"(*ECE*, {BINS} bins). Means over seeds, each pooled over its folds."
+        )
     if table.track == "dialogue":
         yield "Methods read whole dialogues and their batch size counts dialogues; reference rows read utterances."
 

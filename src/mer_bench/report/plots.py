@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mer_bench import methods
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.metrics import f1
@@ -210,7 +209,7 @@ def critical_difference(found: Across) -> Figure | None:
         axes.plot([x, x], [first - 0.25, last + 0.25], color=INK, linewidth=3, solid_capstyle="butt", clip_on=False)
     axes.plot([1, 1 + test.critical], [-1.5, -1.5], "|-", color=INK, clip_on=False)
     axes.text(1, -1.3, f"critical difference {test.critical:.2f} (Nemenyi, 5 %)", color=INK, va="top")
-    _list(axes, [f"{methods.title(name)}  {rank:.2f}" for name, rank in zip(found.methods, test.ranks, strict=True)])
+    _list(axes, [f"{name}  {rank:.2f}" for name, rank in zip(found.methods, test.ranks, strict=True)])
     axes.set_ylim(edge - 0.4, -1.8)
     axes.set_xlim(0.9, edge + 0.25 * (len(groups) + 1) * edge / 10)
     axes.set_xticks([tick for tick in axes.get_xticks() if 1 <= tick <= edge])

@@ -86,7 +86,10 @@ def caption(table: Table) -> list[str]:
     found.append("Scores in percent: mean ± standard deviation over seeds; one seed has no deviation.")
     if table.evidence:
         found.append("Bold: the best, and those not shown to be behind it (≈; Holm-corrected p of 0.05 or more).")
-    return [*found, "† reconstruction, ° baseline; – no rank."]
+    if any(row.probability_scores for row in table.rows):
+        found.append("NLL in nats, Brier score and expected calibration error (ECE): the smaller the better.")
+    own = ", ◇ not built in" * any(row.records[-1].provenance == "own" for row in table.rows)
+    return [*found, f"† reconstruction, ° baseline{own}; – no rank."]
 
 
 def _sets(table: Table) -> str:

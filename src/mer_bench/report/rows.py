@@ -11,7 +11,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from mer_bench.methods import is_current, title
+from mer_bench.calibration import probability_scores
+from mer_bench.methods import is_current
 from mer_bench.metrics import SCORES
 from mer_bench.modalities import modality_order
 from mer_bench.records import RunRecord, RunSpec
@@ -54,6 +55,15 @@ class Cost:
     devices: frozenset[str]  #: each with its number of threads
 
 
+@dataclass(frozen=True)
+class ProbabilityScores:
+    """Scores of the probabilities [seed], utterances pooled over folds; the smaller the better."""
+
+    log_loss: Floats  #: negative log-likelihood in nats
+    brier: Floats  #: summed over classes
+    calibration_error: Floats  #: expected calibration error, a share
+
+
 @dataclass(frozen=True, eq=False)
 class ResultRow:
     """The runs of one version of a method with the same modalities, options and training."""
@@ -61,6 +71,7 @@ class ResultRow:
     records: tuple[RunRecord, ...]
     folds: int  #: how many folds make a seed complete
     alone: bool  #: whether it reads one modality of a table that has several; fusion has to beat such rows
+    title: str  #: the method as its paper calls it; see :func:`mer_bench.methods.titles` for others
 
     @property
     def spec(self) -> RunSpec:
@@ -71,11 +82,6 @@ class ResultRow:
     def method(self) -> str:
         """Code name of the method."""
         return self.spec.method
-
-    @property
-    def title(self) -> str:
-        """The method as its paper calls it."""
-        return title(self.method)
 
     @property
     def current(self) -> bool:
@@ -106,7 +112,7 @@ class ResultRow:
     def name_with_code(self) -> str:
         """:attr:`name` as Markdown, with the code name in backticks where that differs from the title."""
         code = "" if self.title == self.method else f" `{self.method}`"
-        return self.title + code + escape(self.details)
+        return escape(self.title) + code + escape(self.details)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -196,6 +202,13 @@ class ResultRow:
         """Peak memory of one training in MiB, median over the runs that measured it; None where none did."""
         known = [record.peak_memory_mib for record in self.records if record.peak_memory_mib is not None]
         return float(np.median(known)) if known else None
+
+    @cached_property
+    def probability_scores(self) -> ProbabilityScores | None:
+        """Scores of the probabilities; None where no complete seed has all that they need. They never rank."""
+        seeds = self._measured("calibration")
+        found = [probability_scores([r.calibration for r in folds if r.calibration is not None]) for folds in seeds]
+        return ProbabilityScores(*np.array(found).T) if found else None
 
     @cached_property
     def test_selection(self) -> TestSelection | None:

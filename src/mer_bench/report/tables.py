@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mer_bench.methods import is_current
+from mer_bench.methods import is_current, titles
 from mer_bench.metrics import SCORES
 from mer_bench.modalities import modality_order
 from mer_bench.records import Protocol, RunRecord, RunSpec
@@ -155,7 +155,8 @@ def tables(records: Sequence[RunRecord]) -> list[Table]:
     for record in sorted(records, key=lambda r: (-r.spec.num_nodes, -r.spec.devices, -r.spec.compile, r.spec.sha256)):
         spec = record.spec
         groups[record.simulated, spec.dataset, spec.label_set, spec.protocol, record.classes].append(record)
-    return [table for _, group in sorted(groups.items()) for table in _tables_of(group)]
+    names = titles(record.spec.method for record in records)
+    return [table for _, group in sorted(groups.items()) for table in _tables_of(group, names)]
 
 
 def _feature_map(spec: RunSpec) -> FeatureMap:
@@ -164,7 +165,7 @@ def _feature_map(spec: RunSpec) -> FeatureMap:
     )
 
 
-def _tables_of(group: Sequence[RunRecord]) -> Iterator[Table]:
+def _tables_of(group: Sequence[RunRecord], names: Mapping[str, str]) -> Iterator[Table]:
     """Tables of records that share corpus, labels and protocol."""
     maps: dict[str, set[FeatureMap]] = defaultdict(set)  # track -> the feature maps of its runs
     reference: set[FeatureMap] = set()
@@ -176,10 +177,10 @@ def _tables_of(group: Sequence[RunRecord]) -> Iterator[Table]:
     chosen = [(whole, track) for track, found in maps.items() for whole in found if not any(whole < o for o in found)]
     for whole, track in sorted(chosen, key=lambda item: (sorted(item[0]), item[1] == "dialogue")):
         inside = [record for record in group if _feature_map(record.spec) <= whole]
-        yield _table(whole, track, [r for r in inside if r.context == track or r.spec.method in REFERENCES])
+        yield _table(whole, track, [r for r in inside if r.context == track or r.spec.method in REFERENCES], names)
 
 
-def _table(features: FeatureMap, track: str, records: Sequence[RunRecord]) -> Table:
+def _table(features: FeatureMap, track: str, records: Sequence[RunRecord], names: Mapping[str, str]) -> Table:
     stated = (record.protocol.folds for record in records if record.protocol)
     folds = max((*stated, len({record.spec.fold for record in records})))
     versions: dict[tuple[object, ...], dict[int, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
@@ -188,7 +189,10 @@ def _table(features: FeatureMap, track: str, records: Sequence[RunRecord]) -> Ta
         key = spec.method, modalities(spec), options_text(spec), astuple(spec.training)
         versions[key][spec.version].append(record)
     shown = [_shown(found) for found in versions.values()]
-    made = [ResultRow(tuple(same), folds, len(same[-1].spec.features) == 1 < len(features)) for same in shown]
+    made = [
+        ResultRow(tuple(same), folds, len(same[-1].spec.features) == 1 < len(features), names[same[-1].spec.method])
+        for same in shown
+    ]
     by_name = sorted(made, key=lambda row: (row.label, row.modalities, repr(row.spec.training)))
     rows = sorted(by_name, key=lambda row: (not row.complete, not row.current, -row.weighted_f1))
     whole = {row: _whole(row, rows) for row in rows}
