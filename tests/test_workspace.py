@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
@@ -157,6 +158,37 @@ def test_published_rows_stand_beside_own_ones_which_are_marked(
     assert call("leaderboard").code == 0
     assert "published" not in Path("leaderboard.md").read_text(encoding="utf-8").partition("## Published")[0]
     assert load_records(Path("results"))[0] != records
+
+
+def test_the_html_page_too_marks_own_rows_and_says_where_published_records_are(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    pytest.importorskip("jinja2")
+    page = pytest.importorskip("mer_bench.report.page")
+    monkeypatch.setattr(page, "draw", lambda found: ({page.plots.slug(table): [] for table in found}, []))
+    bundled = empty / "bundled"
+    write_record(record(spec("published")), bundled / "benchmarks" / "results")
+    monkeypatch.setattr(workspace, "BUNDLED", bundled)
+    write_record(record(spec("mine")), Path("results"))
+    assert call("report", "--with-published").code == 0
+    text = html.unescape(Path("report.html").read_text(encoding="utf-8"))
+    buttons = dict(re.findall(r'<button class="more"[^>]*>(mine|published)([^<]*)</button>', text))
+    assert buttons == {"mine": " ° (own)", "published": " °"}
+    assert "Rows marked (own) contain runs from your folder of records" in text
+    published = spec("published").path(bundled / "benchmarks" / "results").as_posix()
+    assert f"mer-bench run --spec {published}" in text
+    assert f"<code>{spec('mine').path(Path('results')).as_posix()}</code>" in text
+    assert call("report").code == 0
+    alone = Path("report.html").read_text(encoding="utf-8")
+    assert "published °" not in alone
+    assert "Rows marked (own)" not in alone
+
+
+def test_published_records_that_are_packed_are_named_where_a_command_writes_them(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workspace, "BUNDLED", empty)
+    assert workspace.published_folder() == Path("published")
 
 
 @pytest.mark.parametrize(("results", "said"), [("benchmarks/results", 1), ("my_results", 0)])

@@ -31,6 +31,7 @@ from mer_bench.workspace import (
     default_results,
     in_clone,
     prepare_command,
+    published_folder,
     repository,
     suites_folder,
 )
@@ -122,6 +123,9 @@ def _declared(name: str) -> Callable[..., Any]:
 
 
 data_option, results_option, logs_option = map(_declared, ("root", "results", "log_folder"))
+published_option = click.option(
+    "--with-published", is_flag=True, help="Show the published rows beside those of the records."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -230,7 +234,7 @@ def check(method: str, options: dict[str, Any]) -> None:
 @cli.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if the file is not what the records give.")
 @click.option("--output", type=Path, help="[default: leaderboard.md; beside the records if --results is given]")
-@click.option("--with-published", is_flag=True, help="Show the published rows beside those of the records.")
+@published_option
 @results_option
 def leaderboard(check: bool, output: Path | None, with_published: bool, results: Path) -> None:
     """Regenerate the leaderboard from the records: the same bytes anywhere."""
@@ -284,12 +288,16 @@ def plots(formats: tuple[str, ...], output: Path, results: Path) -> None:
     default=suites_folder,
     help="Suites that the commands on the page name [default: those that have names].",
 )
+@published_option
 @results_option
-def report_(output: Path, suites: Path, results: Path) -> None:
+def report_(output: Path, suites: Path, with_published: bool, results: Path) -> None:
     """Write one HTML page of all records: tables to sort and filter, pictures, provenance, two methods compared."""
-    from mer_bench.report import page
+    from mer_bench.report import leaderboard, page
 
-    page.write(_records(results), output, results=results, suites=suites)
+    records, problems, own = leaderboard.load(results, with_published=with_published)
+    _warn(problems)
+    elsewhere = published_folder() if with_published else None
+    page.write(records, output, results=results, suites=suites, own=own, elsewhere=elsewhere)
     _say(output)
 
 

@@ -109,6 +109,12 @@ def published_results() -> Iterator[Path]:
         yield Path(temporary) / "results"
 
 
+def published_folder() -> Path:
+    """Where commands on a page find the published records: in the repository, else where ``records`` writes them."""
+    folder = suites_folder() / "results"
+    return folder if folder.is_dir() else Path("published")
+
+
 def copy_published(folder: Path) -> None:
     """Write the published records into a new ``folder``, all or none of them.
 

@@ -332,7 +332,7 @@ def test_the_command_of_a_row_trains_that_row(file: str, monkeypatch: pytest.Mon
         return read_suite(Path(file), methods=[method], seeds=[int(seed) for seed in seeds.split()])
 
     for row in rows:
-        (_, line), (_, single) = page.commands(row, recipes, Path("benchmarks/results"))
+        (_, line), (_, single) = page.commands(row, recipes, lambda _: Path("benchmarks/results"))
         words = shlex.split(line)
         assert words[:2] == ["mer-bench", "bench"]
         options = dict(zip(words[3::2], words[4::2], strict=True))
@@ -362,7 +362,7 @@ def test_a_row_that_no_suite_holds_has_the_command_of_its_training_alone(tmp_pat
         run = record("a", 0, [])
         held = {"label_set": "seven", "options": {"hidden": 8, "dropout": 0.1}, "training": Training(3, 4)}
         ((row, *_),) = [table.rows for table in tables([replace(run, spec=replace(run.spec, **held | spec))])]
-        return [line for _, line in page.commands(row, recipes, Path("some where"))]
+        return [line for _, line in page.commands(row, recipes, lambda _: Path("some where"))]
 
     whole, single = lines()
     assert whole.startswith(f"mer-bench bench {tmp_path}/own.toml --methods a --seeds 0 --corpus real --results ")

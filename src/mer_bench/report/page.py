@@ -23,7 +23,7 @@ from mer_bench.records import RunRecord
 from mer_bench.report import plots
 from mer_bench.report.columns import COLUMNS, PAGE, columns, disturbances, groups, trained_on
 from mer_bench.report.formatting import effect, settings, spread, unescape
-from mer_bench.report.leaderboard import NO_RECORDS, SIMULATED, ablation_lines, facts
+from mer_bench.report.leaderboard import NO_RECORDS, NONE, OWN, SIMULATED, Own, ablation_lines, facts, own_mark
 from mer_bench.report.pairs import pairs
 from mer_bench.report.pictures import draw
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
@@ -41,6 +41,8 @@ def page(
     results: Path | None = None,
     suites: Path | None = None,
     published: Sequence[Published] | None = None,
+    own: Own = NONE,
+    elsewhere: Path | None = None,
 ) -> str:
     """The whole page; independent of the order of ``records``.
 
@@ -49,6 +51,8 @@ def page(
         results: Where the commands that reproduce a run find its record; None = the usual folder.
         suites: Folder of the suite files that commands name; None = that of the suites that have names.
         published: Numbers to quote; None = those that come with the package.
+        own: Runs whose rows are marked.
+        elsewhere: Where commands find the records of all other runs; None = in ``results`` too.
 
     Raises:
         Misuse: jinja2 or matplotlib is not installed.
@@ -60,6 +64,10 @@ def page(
         raise Misuse("the report needs jinja2: pip install 'mer-bench[report]'") from error
     numbered = list(enumerate(tables(records), 1))
     results, recipes = results or default_results(), read_recipes(suites or suites_folder())
+
+    def folder(record: RunRecord) -> Path:
+        return results if elsewhere is None or record.spec.sha256 in own else elsewhere
+
     pictures, across = draw([table for _, table in numbered])
     script = (HERE / "page.js").read_text(encoding="utf-8")
     environment = Environment(
@@ -85,8 +93,12 @@ def page(
         all_columns=[column for column in COLUMNS if PAGE in column.shown],
         columns=lambda table: columns(table, PAGE),
         runs=lambda row: sorted(row.records, key=lambda record: (record.spec.seed, record.spec.fold)),
-        commands=lambda row: commands(row, recipes, results),
-        where=lambda record: record.spec.path(results).as_posix(),
+        commands=lambda row: commands(row, recipes, folder),
+        where=lambda record: record.spec.path(folder(record)).as_posix(),
+        own=own,
+        own_mark=lambda row: own_mark(row, own),
+        own_text=OWN.strip(),
+        elsewhere=elsewhere,
         **{each.__name__: each for each in FUNCTIONS},
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
@@ -94,9 +106,17 @@ def page(
     )  # fmt: skip
 
 
-def write(records: Sequence[RunRecord], target: Path, *, results: Path, suites: Path) -> None:
+def write(
+    records: Sequence[RunRecord],
+    target: Path,
+    *,
+    results: Path,
+    suites: Path,
+    own: Own = NONE,
+    elsewhere: Path | None = None,
+) -> None:
     """Write the page of the records."""
-    write_atomic(target, page(records, results=results, suites=suites))
+    write_atomic(target, page(records, results=results, suites=suites, own=own, elsewhere=elsewhere))
 
 
 def headline(table: Table) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mer_bench.records import RunRecord
@@ -26,8 +26,16 @@ def read_recipes(folder: Path) -> list[Recipe]:
     return [(suite, row) for suite in suites for row in suite.rows]
 
 
-def commands(row: ResultRow, recipes: Sequence[Recipe], results: Path) -> Iterator[tuple[str, str]]:
-    """Command lines that train a row again: all of it where a suite holds it, and one of its trainings."""
+def commands(
+    row: ResultRow, recipes: Sequence[Recipe], folder: Callable[[RunRecord], Path]
+) -> Iterator[tuple[str, str]]:
+    """Command lines that train a row again: all of it where a suite holds it, and one of its trainings.
+
+    Args:
+        row: The row.
+        recipes: What suites train.
+        folder: Function that gives the folder in which the commands find a record.
+    """
     first = min(row.records, key=lambda record: (record.spec.seed, record.spec.fold))
     suite = next((suite for suite, of in recipes if all(_gives(suite, of, record) for record in row.records)), None)
     if suite:
@@ -35,7 +43,7 @@ def commands(row: ResultRow, recipes: Sequence[Recipe], results: Path) -> Iterat
         words = ["mer-bench", "bench", suite_argument(suite.file), "--methods", row.method, "--seeds", seeds]
         words += ["--results", AGAIN] if first.simulated else ["--corpus", "real", "--results", AGAIN]
         yield "The row", shlex.join(words)
-    spec = first.spec.path(results).as_posix()
+    spec = first.spec.path(folder(first)).as_posix()
     yield "One training of it", shlex.join(["mer-bench", "run", "--spec", spec, "--results", AGAIN])
 
 
