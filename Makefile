@@ -19,6 +19,7 @@ WITH_PUBLISHED ?=
 SHARD ?=
 CLUSTER ?=
 MEASURE ?=
+KEEP ?=
 LOGGER ?= csv
 CORPUS ?= auto
 MER_DATA ?= data
@@ -49,11 +50,12 @@ help:  ## this text
 	@echo "  SHARD      only this share of the runs, e.g. SHARD=3/10; see docs/many_machines.md"
 	@echo "  CLUSTER    run on Ray: local (JOBS side by side) or ray://HOST:PORT"
 	@echo "  MEASURE    beside the score: literature (best test epoch), robustness, efficiency; several in quotes"
+	@echo "  KEEP       beside each record: probabilities, of the test utterances"
 	@echo "  LOGGER     csv (default), wandb (offline unless you are logged in) or none"
 	@echo "  CORPUS     auto (default: a simulated stand-in where the corpus is absent), real or simulated"
 	@echo "  MER_DATA   folder of the prepared corpora (default data)"
 	@echo "  RESULTS    folder of the records (default benchmarks/results)"
-	@echo "  WITH_PUBLISHED  1: with RESULTS, show the published rows on its leaderboard as well"
+	@echo "  WITH_PUBLISHED  1: with RESULTS, show the published rows on its leaderboard or report as well"
 	@echo "Variables of make data: DATASET, RAW (the corpus as you obtained it), MER_DATA, FEATURES (further sets, such as"
 	@echo "  FEATURES='audio logmel; vision frames --side 112')"
 	@echo "Variables of make download: DATASET, OUT (default downloads/DATASET), YES=1 (accept the licence unasked)"
@@ -62,7 +64,7 @@ bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb) $(if $(CLUSTER),.v
 	$(BIN)/mer-bench bench benchmarks/$(DATASET).toml --methods "$(METHODS)" --seeds "$(SEEDS)" \
 	  $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PRECISION),--precision $(PRECISION)) $(if $(COMPILE),--compile) \
 	  $(if $(RERUN_CHANGED),--rerun-changed) $(if $(WITH_PUBLISHED),--with-published) $(if $(SHARD),--shard $(SHARD)) $(if $(CLUSTER),--cluster $(CLUSTER)) --jobs $(JOBS) \
-	  --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) --measure "$(MEASURE)" \
+	  --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) --measure "$(MEASURE)" --keep "$(KEEP)" \
 	  --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"
 
 data: .venv/prep  ## prepare a corpus: make data DATASET=ravdess RAW=<folder>
@@ -108,7 +110,7 @@ plots: .venv/report  ## draw every table of the leaderboard into benchmarks/plot
 	$(BIN)/mer-bench plots --results "$(RESULTS)"
 
 report: .venv/report  ## write build/report.html: one page to sort, filter and compare, with pictures and provenance
-	$(BIN)/mer-bench report --results "$(RESULTS)"
+	$(BIN)/mer-bench report --results "$(RESULTS)" $(if $(WITH_PUBLISHED),--with-published)
 
 check: .venv/base  ## fail if leaderboard.md is not what the records give
 	$(BIN)/mer-bench leaderboard --check
