@@ -38,7 +38,7 @@ def load_results(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     ======================================= ==========================================================================
     dataset, label_set, protocol            what was classified, and on which splits
     fold, folds, seed                       test fold from 1, number of folds of the protocol, seed
-    method, title                           code name, and the name in the paper
+    method, title                           code name, and the name in the paper or of the class of an own method
     track                                   ``utterance``, or ``dialogue`` for a method that reads whole dialogues
     provenance                              ``baseline``, ``reimplemented``, ``reconstruction`` or ``own``
     modalities, features                    ``audio+text``, ``audio=gemaps text=minilm``

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fake_runs
 import pytest
 from suites import INTERRUPTED, Answer, Call, Workspace, execute_and_write, started, wait_until
 
@@ -159,10 +160,11 @@ def test_a_task_on_a_cluster_finds_methods_in_the_working_folder_of_the_bench(
     (tmp_path / "found_by_tasks.py").write_text(module, encoding="utf-8")
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(cluster, "begin_worker", lambda: None)
-    monkeypatch.setattr(cluster, "execute_job", lambda job, settings: find_method(job).__name__)
+    monkeypatch.setattr(cluster, "execute_job", lambda job, settings: find_method(job[0].method).__name__)
     with pytest.raises(Misuse, match="unknown module"):
         find_method("found_by_tasks:Mine")
-    assert cluster._execute("found_by_tasks:Mine", None, tmp_path) == "Mine"  # type: ignore[arg-type]
+    job = fake_runs.spec("found_by_tasks:Mine"), None
+    assert cluster._execute(job, RunSettings(), tmp_path) == ("Mine", None)
 
 
 needs_ray = pytest.mark.skipif(
