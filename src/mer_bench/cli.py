@@ -122,6 +122,8 @@ def _declared(name: str) -> Callable[..., Any]:
     return _click_option(item, get_type_hints(RunSettings)[name])
 
 
+SHOWN = 10  #: predictions that are printed
+
 data_option, results_option, logs_option = map(_declared, ("root", "results", "log_folder"))
 published_option = click.option(
     "--with-published", is_flag=True, help="Show the published rows beside those of the records."
@@ -201,6 +203,71 @@ def run(options: RunOptions) -> None:
             raise FailedRun(f"method {spec.method!r} failed: {said(error)}") from error
         if record is not None:  # None on every process but the first of a distributed run
             _say(write_record(record, options.results))
+
+
+@cli.command()
+@click.argument("record", type=Path)
+@click.option(
+    "--to", "folder", type=Path, required=True, help="Folder of the model, which must not exist, or be empty."
+)
+@data_option
+def export(record: Path, folder: Path, root: Path) -> None:
+    """Write the trained model of RECORD, a record or the spec of a run; trains it again unless it was kept."""
+    from mer_bench.bundle.export import export as export_model
+    from mer_bench.training.execute import prepare_process
+
+    prepare_process()
+    sentence = export_model(record, folder, root)
+    _say(sentence, err="WARNING" in sentence)
+    _say(folder)
+
+
+@cli.command()
+@click.argument("bundle", type=Path)
+@click.argument("clips", nargs=-1, type=Path)
+@click.option(
+    "--table", type=Path, help="Folder with utterances.csv, which needs no labels, and feature sets beside it."
+)
+@click.option("--split", default="all", show_default=True, help="Only utterances of this split, e.g. test.")
+@click.option("--to", "target", type=Path, help="File to write, .csv or .json.")
+@click.option("--explain", is_flag=True, help="Predict from each subset of the modalities too.")
+@click.option("--without", multiple=True, metavar="MODALITY", help="Take this modality as missing; repeatable.")
+@click.option(
+    "--trust", multiple=True, metavar="MODALITY", help="Take its features, whatever has made them; repeatable."
+)
+@click.option("--method", metavar="MODULE:CLASS", help="Code of the model's method, if it is no part of mer_bench.")
+@click.option("--allow-changed", is_flag=True, help="Also if that code was edited since the training.")
+def predict(
+    bundle: Path,
+    clips: tuple[Path, ...],
+    table: Path | None,
+    split: str,
+    target: Path | None,
+    explain: bool,
+    without: tuple[str, ...],
+    trust: tuple[str, ...],
+    method: str | None,
+    allow_changed: bool,
+) -> None:
+    """Predict with the trained model in the folder BUNDLE; see run --save-model and export."""
+    from mer_bench.bundle import predict as predicting
+    from mer_bench.bundle.model import load_model
+    from mer_bench.training.execute import prepare_process
+
+    if table is None or clips:
+        raise Misuse("predict needs --table, the folder of an utterance table and its feature sets")
+    if target is not None:
+        predicting.check_output(target)
+    prepare_process()
+    model = load_model(bundle, method=method, allow_changed=allow_changed)
+    frame = predicting.predict_table(model, table, split, explain, without=without, trust=trust)
+    _warn(predicting.remarks(model, frame))
+    for row in frame.head(SHOWN).to_dict("records"):
+        _say(predicting.sentence(model, row))
+    _say(predicting.summary(frame) + (f"; {SHOWN} are shown, --to FILE writes all" if len(frame) > SHOWN else ""))
+    if target is not None:
+        predicting.write_predictions(frame, target)
+        _say(target)
 
 
 @cli.command()

@@ -208,8 +208,12 @@ def check_kept(names: Iterable[str], where: str = "") -> tuple[str, ...]:
 
 def measurable(spec: RunSpec, measures: Iterable[str]) -> set[str]:
     """Those of ``measures`` that a run can take: where a strategy shards the weights, no process has all of them."""
-    whole = spec.strategy == "auto" or spec.strategy.startswith("ddp")
-    return {name for name in measures if whole or name == "efficiency"}
+    return {name for name in measures if has_whole_weights(spec) or name == "efficiency"}
+
+
+def has_whole_weights(spec: RunSpec) -> bool:
+    """Whether each process of a run has all weights: some strategies shard them."""
+    return spec.strategy == "auto" or spec.strategy.startswith("ddp")
 
 
 def skipped(specs: Iterable[RunSpec], measures: Iterable[str]) -> list[str]:
@@ -404,6 +408,11 @@ FAILED = ".failed.json"
 CHECKSUM = "sha256"  #: key of a record's file: hash of all else in it
 SIMULATED = "simulated-"  #: how the names of simulated corpora begin
 MONITOR = "val/weighted_f1"  #: the score that selects the epoch
+
+
+def bundle_path(record: Path) -> Path:
+    """Where the trained model stands whose record is ``record``."""
+    return record.with_suffix(".bundle")
 
 
 def _failure_path(path: Path) -> Path:

@@ -55,6 +55,7 @@ class _File:
     training: Changes = field(default_factory=dict)
     measure: list[Name] = field(default_factory=list)
     keep: list[Name] = field(default_factory=list)
+    save_models: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Suite:
     measures: tuple[str, ...]  #: on demand, see ``records.MEASURES``
     keep: tuple[str, ...]  #: on demand, see ``records.KEPT``
     rows: tuple[SuiteRow, ...]
+    save_models: bool = False  #: whether the trained models are kept, see ``--save-model``
 
     @property
     def where(self) -> str:
@@ -116,6 +118,7 @@ def read_suite_file(path: Path) -> Suite:
         check_measures(content.measure, f" in {where}"),
         check_kept(content.keep, f" in {where}"),
         tuple(rows),
+        content.save_models,
     )
 
 

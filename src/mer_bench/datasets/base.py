@@ -65,6 +65,7 @@ class EmotionDataModule(L.LightningDataModule):
     #: modality -> feature set that preparing the corpus extracts
     default_features: ClassVar[Mapping[str, str]]
     how_to_get: ClassVar[str]  #: instruction for error messages, without the command that prepares the corpus
+    licence: ClassVar[str] = ""  #: what the corpus may be used for, in one line
     raw: ClassVar[str] = ""  #: what that command is given, for messages; empty where there is nothing to prepare
 
     def __init__(
@@ -143,6 +144,12 @@ class EmotionDataModule(L.LightningDataModule):
     def has_validation(self) -> bool:
         """Whether the protocol has validation rows to select the best epoch; otherwise the last epoch is tested."""
         return len(self.rows["validation"]) > 0
+
+    @property
+    def statistics(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Modality -> mean [dim] and inverse standard deviation [dim] over the training rows; none for pixels."""
+        self.setup("test")
+        return self._statistics
 
     def setup(self, stage: str) -> None:
         """Compute the statistics of the features over the training rows, except for pixels.

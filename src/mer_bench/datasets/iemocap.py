@@ -46,6 +46,7 @@ class IEMOCAP(EmotionDataModule):
     default_features = {"text": "minilm-tokens", "audio": "gemaps"}
     how_to_get = "ask USC SAIL for the licence (https://sail.usc.edu/iemocap/)"
     raw = "<IEMOCAP_full_release>"
+    licence = "by agreement with USC SAIL, for research alone; it is not passed on"
 
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
         """Split by session, and by dialogue for validation."""

@@ -27,3 +27,4 @@ class MELD(EmotionDataModule):
     default_features = {"text": "minilm-tokens"}
     how_to_get = "download MELD.Raw (https://affective-meld.github.io)"
     raw = "<MELD.Raw>"
+    licence = "GPL-3.0, for research; its clips are from the series Friends, whose rights others hold"

@@ -50,6 +50,7 @@ class RAVDESS(EmotionDataModule):
     cluster = "speaker"
     how_to_get = "download the speech archives of Zenodo record 1188976"
     raw = "<folder>"
+    licence = "CC BY-NC-SA 4.0: its source is named, it is not used commercially, what is made of it is shared alike"
 
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
         """Split by actor."""

@@ -329,6 +329,7 @@ class Simulated(EmotionDataModule):
     simulated: ClassVar[bool] = True
     default_features = {name: f"simulated-{name}" for name in MODALITIES}
     how_to_get = "it is generated on first use"
+    licence = "none is needed: mer_bench generates the corpus"
 
     def prepare_corpus(self) -> None:
         """Generate the corpus unless it exists."""

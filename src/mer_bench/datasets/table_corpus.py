@@ -55,7 +55,6 @@ class Description:
 class TableCorpus(EmotionDataModule):
     """A corpus whose facts stand in a file; :func:`read_corpus` makes a subclass for each."""
 
-    licence: ClassVar[str]
     splits: ClassVar[Mapping[str, Splits]]
 
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:

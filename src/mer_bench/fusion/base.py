@@ -138,9 +138,9 @@ class FusionModule(L.LightningModule):
         return F.cross_entropy(logits, batch.label, weight, label_smoothing=self.training_options.label_smoothing)
 
     def setup(self, stage: str) -> None:
-        """Store the class counts of the training rows and create the prediction table."""
+        """Store the class counts of the training rows and create the prediction table; prediction needs neither."""
         datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is not None:
+        if datamodule is not None and stage != "predict":
             self.class_counts.copy_(datamodule.class_counts)
             self.test_predictions = PredictionTable(len(datamodule.table), self.num_classes).to(self.device)
 
@@ -190,6 +190,10 @@ class FusionModule(L.LightningModule):
         """Record each utterance's prediction in table order."""
         assert self.test_predictions is not None
         self.test_predictions.update(batch.index, self(batch))
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> tuple[Tensor, Tensor]:
+        """Table rows [utterance] and probabilities [utterance, class], on the CPU; labels are not read."""
+        return batch.index.cpu(), self(batch).cpu().double().softmax(1)
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up and a cosine to zero; None for a method without trainable parameters."""

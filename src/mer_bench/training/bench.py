@@ -95,8 +95,12 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
     specs = suite_specs(suite, options.root, options)
     validate(specs, options.root)
     specs = specs[shard]
-    measures, keep = check_measures((*suite.measures, *measures)), check_kept((*suite.keep, *keep))
-    settings = replace(options, measures=measures, keep=keep)
+    settings = replace(
+        options,
+        measures=check_measures((*suite.measures, *measures)),
+        keep=check_kept((*suite.keep, *keep)),
+        save_model=options.save_model or suite.save_models,
+    )
     target = options.leaderboard or default_leaderboard(options.results)
     for sentence in before_training(specs, settings, leaderboard=target, elsewhere=bool(options.cluster)):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
@@ -172,7 +176,12 @@ def run_missing(
     """
     console = console or Console(stderr=True)
     still_missing = partial(
-        missing, results=settings.results, measures=settings.measures, rerun_changed=rerun_changed, keep=settings.keep
+        missing,
+        results=settings.results,
+        measures=settings.measures,
+        rerun_changed=rerun_changed,
+        keep=settings.keep,
+        save_model=settings.save_model,
     )
     queue = still_missing(specs)
     changed = _changed(specs, settings.results)
@@ -184,9 +193,13 @@ def run_missing(
             soft_wrap=True,
         )
     lacking = sum(spec.path(settings.results).is_file() for spec in queue if not (rerun_changed and spec in changed))
-    tasks = (("measure", settings.measures), ("keep", settings.keep))
-    task = " and to ".join(f"{verb} {' and '.join(names)}" for verb, names in tasks if names)
-    measuring = f", {lacking} of them to {task}" if lacking else ""
+    tasks = [
+        f"{verb} {' and '.join(names)}"
+        for verb, names in (("measure", settings.measures), ("keep", settings.keep))
+        if names
+    ]
+    tasks += ["save the model"] if settings.save_model else []
+    measuring = f", {lacking} of them to {' and to '.join(tasks)}" if lacking else ""
     console.print(f"{len(specs)} runs: {len(specs) - len(queue)} recorded, {len(queue)} to do{measuring}")
     for sentence in skipped(specs, settings.measures):
         console.print(sentence)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mer_bench.errors import Misuse
 from mer_bench.files import check_folder, remove_leftovers
-from mer_bench.records import RunSpec
+from mer_bench.records import RunSpec, has_whole_weights
 from mer_bench.training.build import build_datamodule, check_trainer
 from mer_bench.training.claims import remove_stale
 from mer_bench.training.options import RunSettings
@@ -42,12 +42,15 @@ def before_training(
             _quiet_check_trainer(spec)
     if settings.logger == "wandb" and importlib.util.find_spec("wandb") is None:
         raise Misuse("LOGGER=wandb needs the package wandb: pip install 'mer-bench[wandb]'")
+    if settings.save_model:
+        check_savable(specs, elsewhere)
     temporary = temporary_folder()
     check_folder(temporary, "TMPDIR", FREE)
     if all(map(is_first_process, specs)):
         check_folder(settings.results, "--results", FREE)
         remove_stale(settings.results)
         remove_leftovers(settings.results, "*/*/.*.tmp")
+        remove_leftovers(settings.results, "*/*/.*.bundle.*")
     if settings.logger != "none":
         check_folder(settings.log_folder, "--logs", FREE)
     if leaderboard is not None:
@@ -57,6 +60,21 @@ def before_training(
         remove_leftovers(leaderboard.parent, ".*.tmp")
     remove_leftovers(temporary, f"{TEMPORARY}*")
     return without_validation(specs, settings.root)
+
+
+def check_savable(specs: Sequence[RunSpec], elsewhere: bool) -> None:
+    """Raise Misuse if a trained model could not be kept beside its record."""
+    if elsewhere:
+        raise Misuse(
+            "--save-model keeps models where they are trained, which with --cluster is on other machines: leave it "
+            "out, and get the models that you want by mer-bench export RECORD --to FOLDER"
+        )
+    for spec in specs:
+        if not has_whole_weights(spec):
+            raise Misuse(
+                f"--save-model needs all weights in one process, and strategy {spec.strategy!r} shards them: train "
+                "without it, or with strategy ddp"
+            )
 
 
 def without_validation(specs: Sequence[RunSpec], root: Path) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import mer_bench
 from mer_bench.errors import Misuse
 from mer_bench.files import sha256
+from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.find import find_method
 from mer_bench.records import Code, RunRecord, RunSpec
 from mer_bench.training.build import options_of
@@ -38,7 +39,12 @@ def is_changed(record: RunRecord) -> bool:
 
 @cache
 def _source(method: str) -> str:
-    return sha256(Path(inspect.getfile(find_method(method))))
+    return source_of(find_method(method))
+
+
+def source_of(method: type[FusionModule]) -> str:
+    """The hash of the file that defines a method."""
+    return sha256(Path(inspect.getfile(method)))
 
 
 @cache

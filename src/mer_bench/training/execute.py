@@ -20,7 +20,7 @@ import torch
 
 from mer_bench.errors import FailedRun, Misuse
 from mer_bench.probabilities import are_kept
-from mer_bench.records import RunRecord, RunSpec, measurable, measured, read_record
+from mer_bench.records import RunRecord, RunSpec, bundle_path, measurable, measured, read_record
 from mer_bench.training import tracking
 from mer_bench.training.callbacks import Notify
 from mer_bench.training.code import is_changed
@@ -43,10 +43,12 @@ def missing(
     measures: Collection[str] = (),
     rerun_changed: bool = False,
     keep: Collection[str] = (),
+    save_model: bool = False,
 ) -> list[RunSpec]:
     """The specs without a record, or whose record lacks one of the ``measures`` that the run can take, or what to keep.
 
-    With ``rerun_changed`` also those whose record was made by other code of the method than today's.
+    With ``rerun_changed`` also those whose record was made by other code of the method than today's, with
+    ``save_model`` those whose trained model is not there.
 
     Raises:
         Misuse: a record that has to be looked into is not readable.
@@ -54,6 +56,8 @@ def missing(
 
     def complete(spec: RunSpec) -> bool:
         path, wanted = spec.path(results), measurable(spec, measures)
+        if save_model and not bundle_path(path).is_dir():
+            return False
         if not path.is_file() or not (wanted or rerun_changed or keep):
             return path.is_file()
         record = read_record(path)
@@ -80,15 +84,17 @@ def execute(
     """Train and score one spec; None on every process but the first of a distributed run.
 
     What the ``earlier`` record of the run has measured or kept is measured or kept again. A run that lacks nothing but
-    its speed is not trained again.
+    its speed is not trained again. A trained model that is to be kept is written before the record.
 
     Raises:
         Misuse: the spec does not fit the data or the method.
     """
     known = measured(earlier) if earlier else set()
     wanted = measurable(spec, settings.measures)
+    bundle = bundle_path(spec.path(settings.results)) if settings.save_model else None
     kept = not settings.keep or (earlier is not None and are_kept(earlier, settings.results))
-    if earlier and wanted - known == {"efficiency"} and kept and not is_changed(earlier):
+    kept = kept and (bundle is None or bundle.is_dir())
+    if earlier and kept and wanted - known == {"efficiency"} and not is_changed(earlier):
         return measure_speed(earlier, settings.root)
     record = run(
         spec,
@@ -98,6 +104,7 @@ def execute(
         notify=notify,
         measures=wanted | known,
         keep=settings.results if settings.keep or (earlier and earlier.probabilities) else None,
+        bundle=bundle,
     )
     if record is not None and settings.logger == "wandb":
         tracking.finish(record)
@@ -159,5 +166,6 @@ def _execute_distributed(spec: RunSpec, settings: RunSettings) -> str | None:
         command += ["--data", str(settings.root), "--results", str(settings.results)]
         command += ["--logger", settings.logger, "--logs", str(settings.log_folder)]
         command += ["--measure", " ".join(settings.measures), "--keep", " ".join(settings.keep)]
+        command += ["--save-model"] * settings.save_model
         code, written = run_command(command)
     return None if code == 0 else written or f"exit code {code}"

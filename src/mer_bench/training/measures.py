@@ -149,7 +149,7 @@ class Disturbances:
         names = sorted(batch.features, key=modality_order)
         for size in range(1, len(names)):
             for chosen in combinations(names, size):
-                yield "only", "+".join(sorted(chosen)), self.only(batch, chosen)
+                yield "only", "+".join(sorted(chosen)), only(batch, chosen)
         if len(names) > 1:
             for rate in RATES:
                 yield "missing", f"{rate:g}", self.missing(batch, rate)
@@ -163,10 +163,6 @@ class Disturbances:
                     for name, s in batch.features.items()
                 }
                 yield kind, f"{decibels}", replace(batch, features=features)
-
-    def only(self, batch: Batch, chosen: Collection[str]) -> Batch:
-        """The batch with the modalities ``chosen`` alone; the others are masked as missing ones are."""
-        return replace(batch, features={n: s if n in chosen else _without(s) for n, s in batch.features.items()})
 
     def missing(self, batch: Batch, rate: float) -> Batch:
         """The batch with each modality of each utterance missing at ``rate``, but never the last one."""
@@ -186,6 +182,11 @@ class Disturbances:
         ring = self.bank.repeat(2 + time * dim // len(self.bank))
         drawn = ring.unfold(0, time * dim, 1)[start].reshape(sequence.values.shape)
         return drawn.masked_fill(~sequence.mask[..., None], 0)
+
+
+def only(batch: Batch, chosen: Collection[str]) -> Batch:
+    """The batch with the modalities ``chosen`` alone; the others are masked as missing ones are."""
+    return replace(batch, features={n: s if n in chosen else _without(s) for n, s in batch.features.items()})
 
 
 def _without(sequence: PaddedSequence, lost: Tensor | None = None) -> PaddedSequence:

@@ -31,7 +31,7 @@ def _option(default: Any, help: str, *, flag: str = "", **facts: Any) -> Any:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where a run reads and writes, how it logs, and what it measures beside its scores."""
+    """Where a run reads and writes, how it logs, what it measures beside its scores, and what it keeps."""
 
     root: Path = _option(Path("data"), "Folder of the prepared corpora.", flag="--data")
     results: Path = _option(
@@ -48,6 +48,7 @@ class RunSettings:
         "made again, as for --measure.",
         metavar="NAME",
     )
+    save_model: bool = _option(False, "Keep the trained model of each run in a folder beside its record.")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from mer_bench import __version__
+from mer_bench.bundle.store import copied, write_bundle
 from mer_bench.calibration import calibrate
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.errors import Misuse, unknown
@@ -54,6 +55,7 @@ def run(
     notify: Notify | None = None,
     measures: Collection[str] = (),
     keep: Path | None = None,
+    bundle: Path | None = None,
 ) -> RunRecord | None:
     """Train and score one spec.
 
@@ -68,6 +70,7 @@ def run(
         notify: Called after every epoch.
         measures: What to measure beside the score, see ``records.MEASURES``; nothing else of the record depends on it.
         keep: Folder of the records, to keep the probabilities beside the record; None = they are not kept.
+        bundle: Folder to keep the trained model in, with the weights that were tested; None = it is not kept.
 
     Returns:
         The record; None on every process but the first of a distributed run.
@@ -96,6 +99,10 @@ def run(
         measured["seconds"] = round(time.perf_counter() - started - seconds_aside, 2)
         measured["peak_memory_mib"] = round(peak_memory_mib(), 1) if peak_is_known else None
         datamodule.trainer = None  # from here on this process alone reads the test set
+        tensors = {}
+        if bundle is not None:
+            _load(method, datamodule, checkpoint)
+            tensors = copied(method.state_dict(), datamodule.statistics)
         if "robustness" in measures:
             _load(method, datamodule, checkpoint)
             measured["robustness"] = _on_device(measuring.robustness, method, datamodule, trainer)
@@ -104,6 +111,9 @@ def run(
     record = _record(spec, datamodule, method, outcome, measured)
     if keep is not None:
         record = replace(record, probabilities=write_probabilities(spec, keep, outcome.probabilities))
+    if bundle is not None:
+        opened = {modality: each.spec for modality, each in datamodule.features.items()}
+        write_bundle(bundle, record, opened, datamodule.licence, tensors)
     if "literature" not in measures:
         return record
     return replace(record, literature=by_epoch or [record.test_confusion])  # without training there is no epoch
