@@ -20,6 +20,7 @@ SHARD ?=
 CLUSTER ?=
 MEASURE ?=
 KEEP ?=
+SAVE_MODELS ?=
 LOGGER ?= csv
 CORPUS ?= auto
 MER_DATA ?= data
@@ -51,6 +52,7 @@ help:  ## this text
 	@echo "  CLUSTER    run on Ray: local (JOBS side by side) or ray://HOST:PORT"
 	@echo "  MEASURE    beside the score: literature (best test epoch), robustness, efficiency; several in quotes"
 	@echo "  KEEP       beside each record: probabilities, of the test utterances"
+	@echo "  SAVE_MODELS  1: keep the trained model of each run beside its record"
 	@echo "  LOGGER     csv (default), wandb (offline unless you are logged in) or none"
 	@echo "  CORPUS     auto (default: a simulated stand-in where the corpus is absent), real or simulated"
 	@echo "  MER_DATA   folder of the prepared corpora (default data)"
@@ -63,8 +65,9 @@ help:  ## this text
 bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb) $(if $(CLUSTER),.venv/cluster)  ## run what the suite lacks, rewrite the leaderboard
 	$(BIN)/mer-bench bench benchmarks/$(DATASET).toml --methods "$(METHODS)" --seeds "$(SEEDS)" \
 	  $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PRECISION),--precision $(PRECISION)) $(if $(COMPILE),--compile) \
-	  $(if $(RERUN_CHANGED),--rerun-changed) $(if $(WITH_PUBLISHED),--with-published) $(if $(SHARD),--shard $(SHARD)) $(if $(CLUSTER),--cluster $(CLUSTER)) --jobs $(JOBS) \
-	  --devices $(DEVICES) --strategy $(STRATEGY) --num-nodes $(NUM_NODES) --measure "$(MEASURE)" --keep "$(KEEP)" \
+	  $(if $(RERUN_CHANGED),--rerun-changed) $(if $(WITH_PUBLISHED),--with-published) $(if $(SAVE_MODELS),--save-model) \
+	  $(if $(SHARD),--shard $(SHARD)) $(if $(CLUSTER),--cluster $(CLUSTER)) --jobs $(JOBS) --devices $(DEVICES) \
+	  --strategy $(STRATEGY) --num-nodes $(NUM_NODES) --measure "$(MEASURE)" --keep "$(KEEP)" \
 	  --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"
 
 data: .venv/prep  ## prepare a corpus: make data DATASET=ravdess RAW=<folder>

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from mer_bench.bundle.facts import facts_of, read_facts
 from mer_bench.bundle.store import check_target, copy_bundle
-from mer_bench.errors import FailedRun, Misuse
+from mer_bench.errors import Misuse
+from mer_bench.files import check_folder
 from mer_bench.records import RunRecord, bundle_path, read_record
 from mer_bench.schema import read_json
-from mer_bench.training.checks import before_training
-from mer_bench.training.options import RunSettings
-from mer_bench.training.run import run
+from mer_bench.training.build import check_trainer
+from mer_bench.training.checks import check_savable
+from mer_bench.training.run import FREE, run
 from mer_bench.training.suite import run_from_file
 
 
@@ -37,10 +38,16 @@ def export(path: Path, folder: Path, root: Path) -> str:
         copy_bundle(kept, folder)
         return f"copied from {kept}"
     spec = run_from_file(path, root)
-    before_training([spec], RunSettings(root, folder.parent, "none", save_model=True))
+    check_savable([spec])
+    if spec.devices * spec.num_nodes > 1:
+        raise Misuse(
+            f"{path} is a run on several devices, whose model no single process makes again: keep it by mer-bench run "
+            f"--spec {path} --save-model"
+        )
+    check_trainer(spec)
+    check_folder(folder.parent, "--to", FREE)
     made = run(spec, root, logger="none", bundle=folder)
-    if made is None:
-        raise FailedRun(f"another process of the run writes {folder}")
+    assert made is not None
     if record is None:
         return "trained; there is no record to compare its predictions with"
     pairs = zip(made.test_predictions, record.test_predictions, strict=True)

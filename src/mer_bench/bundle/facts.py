@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from mer_bench.report.statistics import resample
 from mer_bench.schema import Count, Hash, Label, Name, Positive, Share, Text, decode, read_json
 
 FORMAT = 1  #: of bundles; raise it when older ones can no longer be read
+CHECKSUM = "sha256"  #: key of the file: hash of all else in it
 FILE, WEIGHTS, CARD = "bundle.json", "weights.safetensors", "README.md"
 
 
@@ -84,6 +87,17 @@ def facts_of(record: RunRecord, features: Mapping[str, FeatureSpec], licence: st
     )
 
 
+def as_text(facts: BundleFacts) -> str:
+    """The content of the file, with a checksum."""
+    content = asdict(facts)
+    content[CHECKSUM] = _checksum(content)
+    return json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read_facts(folder: Path) -> BundleFacts:
     """Read and check ``folder/bundle.json``.
 
@@ -100,7 +114,10 @@ def read_facts(folder: Path) -> BundleFacts:
             f"{path} has format {stated}, and this version of mer_bench reads format {FORMAT}: "
             + ("install a newer version" if stated > FORMAT else "export the model again")
         )
+    checksum = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
     facts = decode(content, BundleFacts, str(path))
+    if checksum != _checksum(content):
+        raise Misuse(f"{path} was changed after it was written: its sha256 is not that of its content; copy it again")
     modalities = set(facts.features)
     names = {modality: each.name for modality, each in facts.features.items()}
     for holds, sentence in (

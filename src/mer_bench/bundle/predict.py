@@ -66,34 +66,19 @@ def predict_table(
     Raises:
         Misuse: the table or a feature set is absent or not what the model needs, or there is no such split.
     """
-    for modality in (*without, *trust):
-        if modality not in bundle.features:
-            raise unknown("modality of the model", modality, bundle.features)
     if explain and not 1 <= len(bundle.features) <= LARGEST:
         raise Misuse(f"--explain needs a model of 1 to {LARGEST} modalities; this one has {len(bundle.features)}")
-    table = read_utterances(folder, bundle.context)
-    sets = {
-        modality: absent(spec, len(table)) if modality in without else _open(folder, spec, table, modality in trust)
-        for modality, spec in bundle.features.items()
-    }
-    rows = _rows(bundle, folder, table, split or ALL)
-    data = UnlabelledData(
-        table,
-        sets,
-        bundle.statistics,
-        context=bundle.context,
-        rows=rows,
-        batch_size=bundle.facts.spec.training.batch_size,
-    )
+    data = open_table(bundle, folder, split, without=without, trust=trust)
+    rows = data.rows["test"]
 
     def probabilities(chosen: Collection[str]) -> Floats:
         pairs = [bundle.step(only(batch, chosen)) for batch in bundle.batches(data)]
-        return to_numpy(pairs, len(table), len(bundle.classes))[rows]
+        return to_numpy(pairs, len(data.table), len(bundle.classes))[rows]
 
     found = probabilities(bundle.features)
-    here = {modality: has[rows] for modality, has in present(sets).items()}
+    here = {modality: has[rows] for modality, has in present(data.features).items()}
     classes = np.array(bundle.classes)
-    frame = pd.DataFrame({"id": table["id"].to_numpy()[rows], "prediction": classes[found.argmax(1)]})
+    frame = pd.DataFrame({"id": data.table["id"].to_numpy()[rows], "prediction": classes[found.argmax(1)]})
     for number, name in enumerate(bundle.classes):
         frame[f"{PROBABILITY}{name}"] = found[:, number]
     lacking = zip(*(np.where(has, "", modality) for modality, has in here.items()), strict=True)
@@ -104,6 +89,36 @@ def predict_table(
         by_subset = {chosen: probabilities(chosen) for chosen in subsets} | {tuple(names): found}
         frame = pd.concat([frame, _explained(bundle, by_subset, here)], axis=1)
     return frame
+
+
+def open_table(
+    bundle: Bundle,
+    folder: Path,
+    split: str | None = None,
+    *,
+    without: Collection[str] = (),
+    trust: Collection[str] = (),
+) -> UnlabelledData:
+    """The utterances of a table for ``Trainer.predict(bundle.module, datamodule=...)``; see :func:`predict_table`.
+
+    Each batch gives the table rows and the probabilities of its utterances.
+    """
+    for modality in (*without, *trust):
+        if modality not in bundle.features:
+            raise unknown("modality of the model", modality, bundle.features)
+    table = read_utterances(folder, bundle.context)
+    sets = {
+        modality: absent(spec, len(table)) if modality in without else _open(folder, spec, table, modality in trust)
+        for modality, spec in bundle.features.items()
+    }
+    return UnlabelledData(
+        table,
+        sets,
+        bundle.statistics,
+        context=bundle.context,
+        rows=_rows(bundle, folder, table, split or ALL),
+        batch_size=bundle.facts.spec.training.batch_size,
+    )
 
 
 def _open(folder: Path, wanted: FeatureSpec, table: pd.DataFrame, trusted: bool) -> FeatureSet:

@@ -8,10 +8,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import safetensors.torch
@@ -19,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mer_bench.bundle.card import card
-from mer_bench.bundle.facts import CARD, FILE, WEIGHTS, BundleFacts, facts_of, read_facts
+from mer_bench.bundle.facts import CARD, FILE, WEIGHTS, BundleFacts, as_text, facts_of, read_facts
 from mer_bench.errors import Misuse
 from mer_bench.features import FeatureSpec
 from mer_bench.files import new_folder, sha256, writing
@@ -55,8 +53,7 @@ def write_bundle(
     with new_folder(folder) as temporary, writing(folder):
         (temporary / WEIGHTS).write_bytes(safetensors.torch.save(dict(tensors)))
         facts = facts_of(record, features, licence, sha256(temporary / WEIGHTS))
-        text = json.dumps(asdict(facts), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-        (temporary / FILE).write_text(text + "\n", encoding="utf-8")
+        (temporary / FILE).write_text(as_text(facts), encoding="utf-8")
         (temporary / CARD).write_text(card(facts), encoding="utf-8")
         read_facts(temporary)
 

@@ -62,7 +62,7 @@ def before_training(
     return without_validation(specs, settings.root)
 
 
-def check_savable(specs: Sequence[RunSpec], elsewhere: bool) -> None:
+def check_savable(specs: Sequence[RunSpec], elsewhere: bool = False) -> None:
     """Raise Misuse if a trained model could not be kept beside its record."""
     if elsewhere:
         raise Misuse(
