@@ -74,13 +74,13 @@ def packed(spec: FeatureSpec, sequences: list[npt.NDArray[Any] | None]) -> Featu
         array = np.asarray(sequence)
         if array.ndim != 2 or array.shape[1] != spec.dim:
             raise Misuse(f"{spec.modality} of utterance {number} has shape {array.shape}, not [time, {spec.dim}]")
-        if array.dtype.kind != ("u" if spec.integer else "f") and not (array.dtype.kind in "iu" and not spec.integer):
+        if not (array.dtype == dtype if spec.integer else array.dtype.kind in "fiu"):
             raise Misuse(f"{spec.modality} of utterance {number} holds {array.dtype}, not {np.dtype(dtype)}")
         if not np.isfinite(array).all():
             raise Misuse(f"{spec.modality} of utterance {number} holds NaN or infinite values")
         parts.append(array.astype(dtype))
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-    parts.append(np.zeros((offsets[-1] == 0, spec.dim), dtype))  # gathering needs one frame to point to
+    parts.append(np.zeros((int(offsets[-1] == 0), spec.dim), dtype))  # gathering needs one frame to point to
     return FeatureSet(spec, np.concatenate(parts), offsets)
 
 

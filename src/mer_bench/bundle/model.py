@@ -177,7 +177,7 @@ def _method(
             f"{found.version}: install mer_bench {facts.package}, or train the model again"
         )
     if found.context != facts.context:
-        raise Misuse(f"the model in {folder} reads a {facts.context}, and {_name(given)} a {found.context}")
+        raise Misuse(f"the model in {folder} reads {facts.context}s, and {_name(given)} {found.context}s")
     return found
 
 

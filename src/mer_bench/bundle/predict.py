@@ -256,9 +256,9 @@ def remarks(bundle: Bundle, frame: pd.DataFrame) -> list[str]:
     least, method = int(bundle.module.least), bundle.facts.spec.method
     none, few = left == 0, (left > 0) & (left < least)
     if lacking and none.any():
-        said.append(f"{_named(frame, none)} lacks all modalities: what is predicted there says nothing about it")
+        said.append(f"there is no modality at all in {_named(frame, none)}: what is predicted there says nothing")
     if few.any():
-        said.append(f"{method} is made for {least} or more modalities, and {_named(frame, few)} has fewer")
+        said.append(f"there are fewer than the {least} modalities that {method} is made for in {_named(frame, few)}")
     return said
 
 

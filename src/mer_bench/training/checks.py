@@ -36,14 +36,14 @@ def before_training(
         Misuse: a strategy or precision that this machine does not have, a logger that is not installed, or a folder
             that nothing can be written to.
     """
+    if settings.save_model:
+        check_savable(specs, elsewhere)
     for spec in {(s.devices, s.num_nodes, s.strategy, s.training.precision): s for s in specs}.values():
         check_hardware(spec)
         if not elsewhere:
             _quiet_check_trainer(spec)
     if settings.logger == "wandb" and importlib.util.find_spec("wandb") is None:
         raise Misuse("LOGGER=wandb needs the package wandb: pip install 'mer-bench[wandb]'")
-    if settings.save_model:
-        check_savable(specs, elsewhere)
     temporary = temporary_folder()
     check_folder(temporary, "TMPDIR", FREE)
     if all(map(is_first_process, specs)):
