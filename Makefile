@@ -115,7 +115,7 @@ plots: .venv/report  ## draw every table of the leaderboard into benchmarks/plot
 report: .venv/report  ## write build/report.html: one page to sort, filter and compare, with pictures and provenance
 	$(BIN)/mer-bench report --results "$(RESULTS)" $(if $(WITH_PUBLISHED),--with-published)
 
-check: .venv/base  ## fail if leaderboard.md is not what the records give
+check: .venv/base  ## fail if leaderboard.md is not what the records give, or a submission in benchmarks/contributed has problems
 	$(BIN)/mer-bench leaderboard --check
 
 verify: .venv/base  ## recompute the hashes of the prepared features

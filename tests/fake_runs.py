@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from mer_bench.external import ExternalRecord, ExternalSpec, Statement
 from mer_bench.methods import method_facts
-from mer_bench.records import FeatureFacts, RunRecord, RunSpec, Training
+from mer_bench.records import FeatureFacts, Protocol, RunRecord, RunSpec, Training
 from mer_bench.training.options import RunSettings
 
 
@@ -42,6 +44,15 @@ def consistent(record: RunRecord) -> RunRecord:
         test_index=list(range(len(predictions))),
         test_predictions=predictions,
     )
+
+
+def external(name: str, seed: int = 0, fold: int = 1, **statement: Any) -> ExternalRecord:
+    """Predictions made elsewhere for the test utterances of :func:`record`."""
+    chosen = ExternalSpec(name, "simulated-ravdess", "eight", "folds6", fold, seed)
+    return ExternalRecord(
+        chosen, Statement(**statement), ("happy", "sad"), Protocol(6, "Six folds.", "actors"), [0, 1, 2], [0, 1, 1],
+        [[[1, 1], [0, 1]]], None, "0.1.0",
+    )  # fmt: skip
 
 
 def begin_worker(messages: object) -> None:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from test_records import SPEC, WHOLE
 from test_suites import SUITE
 
 from mer_bench.errors import Misuse
+from mer_bench.external import ExternalRecord, ExternalSpec, Statement, load_external, write_external
 from mer_bench.features import open_features
-from mer_bench.records import RunRecord, decode, load_records, read_spec, write_record
+from mer_bench.records import Protocol, RunRecord, decode, load_records, read_spec, write_record
 from mer_bench.report.leaderboard import leaderboard
 from mer_bench.suites import read_suite_file
 from mer_bench.utterances import FILE, read_table
@@ -146,6 +148,30 @@ def try_record_without_checksum(folder: Path, draw: random.Random) -> bool:
     return bool(problems)
 
 
+def try_external(folder: Path, draw: random.Random) -> bool:
+    """Changed predictions made elsewhere, under the checksum of what they say now, break no page."""
+    spec, protocol = WHOLE.spec, Protocol(WHOLE.spec.fold, "Some folds.")
+    name = ExternalSpec("Net", spec.dataset, spec.label_set, spec.protocol, spec.fold, 0)
+    clusters = WHOLE.test_by_cluster or [WHOLE.test_confusion]
+    statement = Statement("audio", 5, "https://example.org", "validation")
+    tested = WHOLE.test_index, WHOLE.test_predictions, clusters
+    whole = ExternalRecord(name, statement, WHOLE.classes, protocol, *tested, {"Brier score": 0.5}, "0.1.0")
+    (path,) = write_external([whole], folder)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["sha256"]
+    content = json.loads(change_json(json.dumps(content), draw))
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    digest = sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+    text = json.dumps({**content, "sha256": digest}) if isinstance(content, dict) else canonical
+    path.write_text(text, encoding="utf-8")
+    records, problems = load_external(folder)
+    assert all("\n" not in problem for problem in problems)
+    page = leaderboard([WHOLE], [], external=records) if records else ""
+    assert "<script>" not in page
+    assert "\x1b" not in page
+    return bool(problems)
+
+
 def try_spec(folder: Path, draw: random.Random) -> bool:
     """A changed description of a run is refused, or describes a run whose path is within its folder."""
     path = folder / "spec.json"
@@ -212,7 +238,7 @@ def try_table(folder: Path, draw: random.Random) -> bool:
     return table is None
 
 
-KINDS = (try_table, try_record, try_record_without_checksum, try_spec, try_suite, try_features)
+KINDS = (try_table, try_record, try_record_without_checksum, try_external, try_spec, try_suite, try_features)
 
 
 @pytest.mark.parametrize("attempt", KINDS)

@@ -146,8 +146,9 @@ def test_published_rows_stand_beside_own_ones_which_are_marked(
     monkeypatch.setattr(workspace, "BUNDLED", bundled)
     for method in ("mine", "both"):
         write_record(record(spec(method)), Path("results"))
-    records, problems, own = load(Path("results"), with_published=True)
-    assert (sorted(one.spec.method for one in records), problems, len(own)) == (["both", "mine", "published"], [], 2)
+    found = load(Path("results"), with_published=True)
+    assert sorted(one.spec.method for one in found.records) == ["both", "mine", "published"]
+    assert (found.problems, len(found.own)) == ([], 2)
 
     assert call("leaderboard", "--with-published").code == 0
     page = Path("leaderboard.md").read_text(encoding="utf-8")
@@ -157,7 +158,7 @@ def test_published_rows_stand_beside_own_ones_which_are_marked(
     assert call("leaderboard", "--check", "--with-published").code == 0
     assert call("leaderboard").code == 0
     assert "published" not in Path("leaderboard.md").read_text(encoding="utf-8").partition("## Published")[0]
-    assert load_records(Path("results"))[0] != records
+    assert load_records(Path("results"))[0] != found.records
 
 
 def test_the_html_page_too_marks_own_rows_and_says_where_published_records_are(

@@ -32,11 +32,13 @@ from mer_bench.workspace import (
     in_clone,
     prepare_command,
     published_folder,
+    published_results,
     repository,
     suites_folder,
 )
 
 if TYPE_CHECKING:
+    from mer_bench.external import ExternalRecord
     from mer_bench.records import RunRecord
 
 
@@ -315,9 +317,9 @@ def leaderboard(check: bool, output: Path | None, with_published: bool, results:
             sys.exit(1)
         _say(f"{target} is what the records give")
         return
-    records, problems, own = report.load(results, with_published=with_published)
-    _warn(problems)
-    report.write(records, target, own)
+    found = report.load(results, with_published=with_published)
+    _warn(found.problems)
+    report.write(found.records, target, found.own, found.external)
     _say(target)
 
 
@@ -361,10 +363,18 @@ def report_(output: Path, suites: Path, with_published: bool, results: Path) -> 
     """Write one HTML page of all records: tables to sort and filter, pictures, provenance, two methods compared."""
     from mer_bench.report import leaderboard, page
 
-    records, problems, own = leaderboard.load(results, with_published=with_published)
-    _warn(problems)
-    elsewhere = published_folder() if with_published else None
-    page.write(records, output, results=results, suites=suites, own=own, elsewhere=elsewhere)
+    found = leaderboard.load(results, with_published=with_published)
+    _warn(found.problems)
+    published = published_folder() if with_published else None
+    page.write(
+        found.records,
+        output,
+        results=results,
+        suites=suites,
+        own=found.own,
+        published_in=published,
+        external=found.external,
+    )
     _say(output)
 
 
@@ -378,11 +388,11 @@ def report_(output: Path, suites: Path, with_published: bool, results: Path) -> 
 def compare(first: str, second: str, dataset: str | None, show: int, root: Path, results: Path) -> None:
     """Where the methods FIRST and SECOND differ: paired test, gain by class, and utterances if the corpus is there.
 
-    METHOD/MODALITIES, as in unimodal/audio, is the row that reads just these.
+    METHOD/MODALITIES, as in unimodal/audio, is the row that reads just these. The NAME of score --add works too.
     """
     from mer_bench.report import compare as comparison
 
-    for found in comparison.compare(_records(results), first, second, dataset):
+    for found in comparison.compare(_records(results), first, second, dataset, _external(results)):
         _say(comparison.describe(found, root, show))
 
 
@@ -399,7 +409,7 @@ def table(bibtex: bool, format: str, results: Path, **chosen: Any) -> None:
     """Print tables of the leaderboard for a paper: all that the options leave."""
     from mer_bench.report import printed
 
-    found = printed.choose(_records(results), **chosen)
+    found = printed.choose(_records(results), _external(results), **chosen)
     _print(printed.bibtex(found) if bibtex else printed.print_tables(found, format))
 
 
@@ -432,12 +442,28 @@ def splits(root: Path, dataset: str, label_set: str | None, protocol: str | None
 @click.argument("file", type=Path)
 @click.option("--against", multiple=True, metavar="METHOD", help="Test against this method of the records; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option("--seed", type=int, help="Seed of a file without a column seed [default: 0].")
+@click.option("--fold", "folds", type=int, multiple=True, help="The file has this fold alone; repeatable.")
+@click.option(
+    "--add", "name", metavar="NAME", help="Write the predictions to --results, for a row NAME beside the tables."
+)
+@click.option("--features", help="With --add: what they were made from, as text: 'audio: WavLM, vision: CLIP'.")
+@click.option("--parameters", type=int, help="With --add: number of trainable parameters.")
+@click.option("--url", help="With --add: address of paper or code.")
+@click.option("--selected-on", metavar="validation", help="With --add: states that no choice was made on test scores.")
 @corpus_options
 @results_option
 def score(
     file: Path,
     against: tuple[str, ...],
     as_json: bool,
+    seed: int | None,
+    folds: tuple[int, ...],
+    name: str | None,
+    features: str | None,
+    parameters: int | None,
+    url: str | None,
+    selected_on: str | None,
     root: Path,
     dataset: str,
     label_set: str | None,
@@ -449,15 +475,52 @@ def score(
     A prediction is a class or its number. Optional columns: fold, seed, and p_CLASS for the probability of each class.
     """
     from mer_bench.datasets.splits import read_splits
+    from mer_bench.external import stated, write_external
     from mer_bench.report import external
 
+    statement = stated(features=features, parameters=parameters, url=url, selected_on=selected_on)
+    if name is None and statement != stated():
+        raise Misuse("--features, --parameters, --url and --selected-on describe the row of --add NAME, which lacks")
     corpus = read_splits(root, dataset, label_set, protocol)
-    predictions = external.read_predictions(file, corpus)
+    corpus = corpus.only(folds) if folds else corpus
+    predictions = external.read_predictions(file, corpus, seed)
+    added = external.records_of(name, statement, predictions, corpus) if name is not None else []
     found = external.score(predictions, corpus, _records(results) if against else (), against)
     if as_json:
         _say(json.dumps(external.as_json(found, predictions, corpus), indent=1, ensure_ascii=False))
     else:
         _say(external.describe(found, predictions, corpus, str(file)))
+    if added:
+        paths = write_external(added, results)
+        _say(f"{len(paths)} records of {name} in {paths[0].parent}; mer-bench leaderboard shows them", err=True)
+
+
+@cli.command()
+@click.argument("folder", type=Path)
+@click.option("--check", is_flag=True, help="Check what a pull request with this folder needs; 1 = there are problems.")
+@click.option("--new", is_flag=True, help="Write a submission.toml to fill in.")
+def submit(folder: Path, check: bool, new: bool) -> None:
+    """Check the FOLDER of a submission: records, or predictions made elsewhere, for the leaderboard (docs/submit.md)."""
+    from mer_bench.records import ContributedRecord, load_records
+    from mer_bench.submission import check_submission, new_submission
+
+    if check == new:
+        raise Misuse("submit takes --check or --new")
+    if new:
+        _say(new_submission(folder))
+        return
+    with published_results() as published:
+        records, problems = load_records(published)
+    _warn(problems)
+    found = check_submission(folder, [each for each in records if not isinstance(each, ContributedRecord)])
+    for sentence in found.problems:
+        _say(f"problem: {sentence}", err=True)
+    for sentence in found.remarks:
+        _say(f"remark: {sentence}")
+    _say(found.summary)
+    if found.problems:
+        sys.exit(1)
+    _say("ready")
 
 
 @cli.command()
@@ -652,6 +715,15 @@ def _records(results: Path) -> list[RunRecord]:
     from mer_bench.records import load_records
 
     records, problems = load_records(results)
+    _warn(problems)
+    return records
+
+
+def _external(results: Path) -> list[ExternalRecord]:
+    """All readable records of predictions made elsewhere; a warning for each that is not."""
+    from mer_bench.external import load_external
+
+    records, problems = load_external(results)
     _warn(problems)
     return records
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
@@ -41,6 +41,7 @@ from mer_bench.schema import (
     read_json,
 )
 
+T = TypeVar("T")
 Matrix = list[list[Count]]  #: confusion matrix: rows true, columns predicted
 
 
@@ -183,6 +184,21 @@ class RunRecord:
     robustness: Mapping[Text, Mapping[Text, Matrix]] | None = None
     efficiency: Efficiency | None = None
 
+    def path(self, results: Path) -> Path:
+        """Where the record stands if the published ones stand below ``results``."""
+        return self.spec.path(results)
+
+
+@dataclass(frozen=True)
+class ContributedRecord(RunRecord):
+    """A record of an accepted submission. The place of its file makes it one; nothing in the file says so."""
+
+    submission: str = ""  #: folder in ``benchmarks/contributed``
+
+    def path(self, results: Path) -> Path:
+        """Where the record stands if the published ones stand below ``results``."""
+        return self.spec.path(results.parent / CONTRIBUTED / self.submission)
+
 
 MEASURES = ("literature", "robustness", "efficiency")  #: fields of a record that are measured on demand
 KEPT = ("probabilities",)  #: what is kept on demand in a file beside a record
@@ -235,11 +251,16 @@ def write_record(record: RunRecord, results: Path) -> Path:
         Misuse: it could not be read again: a value is out of its range, or its parts contradict each other.
     """
     path = record.spec.path(results)
-    content = asdict(record)
-    check_record(decode(json.loads(_canonical(content)), RunRecord, f"the record of {record.spec.name}"), path)
-    write_atomic(path, _canonical({**content, CHECKSUM: _checksum(content)}) + "\n")
+    write_checked(path, record, check_record)
     _failure_path(path).unlink(missing_ok=True)
     return path
+
+
+def write_checked(path: Path, record: T, check: Callable[[T, Path], None]) -> None:
+    """Write a dataclass as JSON with its checksum, after ``check`` had it as :func:`read_checked` will read it."""
+    content = asdict(cast(Any, record))
+    check(decode(json.loads(_canonical(content)), type(record), f"the record {path.name}"), path)
+    write_atomic(path, _canonical({**content, CHECKSUM: _checksum(content)}) + "\n")
 
 
 def write_failure(spec: RunSpec, results: Path, reason: str) -> Path:
@@ -267,15 +288,24 @@ def read_record(path: Path) -> RunRecord:
             the run that its path names.
     """
     try:
-        content = read_json(path, "a readable record")
-        stated = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
-        record = decode(content, RunRecord, str(path))
-        check_record(record, path)
-        if stated not in (None, _checksum(content)):
-            raise Misuse(f"{path} was changed after it was written: its sha256 is not that of its content")
-        return record
+        return read_checked(path, RunRecord, check_record, needs_checksum=False)  # records had none once
     except Misuse as error:
         raise Misuse(f"{error}; delete the record and run the bench again") from error
+
+
+def read_checked(path: Path, kind: type[T], check: Callable[[T, Path], None], *, needs_checksum: bool = True) -> T:
+    """Read what :func:`write_checked` wrote.
+
+    Raises:
+        Misuse: the file is no whole record of this kind, it was changed after it was written, or ``check`` raises.
+    """
+    content = read_json(path, "a readable record")
+    stated = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
+    record = decode(content, kind, str(path))
+    check(record, path)
+    if stated != _checksum(content) and (needs_checksum or stated is not None):
+        raise Misuse(f"{path} was changed after it was written: its sha256 is not that of its content")
+    return record
 
 
 def _canonical(content: Any) -> str:
@@ -365,21 +395,25 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
 def load_records(*folders: Path) -> tuple[list[RunRecord], list[str]]:
     """All records below the folders in path order, and one sentence for each file that is not a readable record.
 
-    A run that several folders have is read from the first of them.
+    A run that several folders have is read from the first of them. With the published records come those of accepted
+    submissions, see :func:`submissions`.
 
     Records of the same features and fold that test other utterances, or know other labels of them, than most are left
     out as well.
     """
-    records, problems, names = {}, [], set()
-    for folder, path in ((each, path) for each in folders for path in sorted(each.glob("*/*/*.json"))):
+    records: dict[Path, RunRecord] = {}
+    problems, names = [], set()
+    for folder, submission, path in record_files(folders, "*/*/*.json"):
         run = path.relative_to(folder)
         if run in names or path.name.endswith(FAILED):
             continue
         names.add(run)
         try:
-            records[path] = read_record(path)
+            record = read_record(path)
         except Misuse as error:
             problems.append(str(error))
+            continue
+        records[path] = ContributedRecord(**vars(record), submission=submission) if submission else record
     for path in _odd(records):
         del records[path]
         problems.append(
@@ -387,6 +421,21 @@ def load_records(*folders: Path) -> tuple[list[RunRecord], list[str]]:
             "fold; delete the record and run the bench again"
         )
     return list(records.values()), problems
+
+
+def submissions(results: Path) -> list[Path]:
+    """Folders of accepted submissions, in ``contributed`` beside the published records in ``benchmarks/results``."""
+    if results.absolute().parts[-2:] != ("benchmarks", "results"):
+        return []
+    return sorted(path for path in results.parent.glob(f"{CONTRIBUTED}/*") if path.is_dir())
+
+
+def record_files(folders: Iterable[Path], pattern: str) -> Iterator[tuple[Path, str, Path]]:
+    """The files of each folder and of the submissions beside it: folder, name of the submission, file."""
+    for given in folders:
+        for folder in (given, *submissions(given)):
+            for path in sorted(folder.glob(pattern)):
+                yield folder, "" if folder is given else folder.name, path
 
 
 def _odd(records: Mapping[Path, RunRecord]) -> list[Path]:
@@ -404,6 +453,7 @@ def _odd(records: Mapping[Path, RunRecord]) -> list[Path]:
     return [p for p in records if any(seen[key][tested[p]] < max(seen[key].values()) for key in keys[p])]
 
 
+CONTRIBUTED = "contributed"  #: folder of accepted submissions, beside that of the published records
 FAILED = ".failed.json"
 CHECKSUM = "sha256"  #: key of a record's file: hash of all else in it
 SIMULATED = "simulated-"  #: how the names of simulated corpora begin

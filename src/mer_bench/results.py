@@ -17,9 +17,10 @@ import pandas as pd
 
 from mer_bench.calibration import probability_scores
 from mer_bench.errors import Misuse, printable
+from mer_bench.external import ExternalRecord, load_external
 from mer_bench.methods import is_current, title
 from mer_bench.metrics import SCORES
-from mer_bench.records import RunRecord, Training, load_records
+from mer_bench.records import ContributedRecord, RunRecord, Training, load_records
 
 FOLDERS = (Path("benchmarks/results"), Path("results"))  #: where records stand, in a clone and outside one
 TEXT, WHOLE, REAL, FLAG = "string", "Int64", "float64", "boolean"  #: types of columns; each has a missing value
@@ -41,6 +42,8 @@ def load_results(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     method, title                           code name, and the name in the paper or of the class of an own method
     track                                   ``utterance``, or ``dialogue`` for a method that reads whole dialogues
     provenance                              ``baseline``, ``reimplemented``, ``reconstruction`` or ``own``
+    contributed                             whether the record is of an accepted submission; all others were run by the
+                                            maintainers, or by you
     modalities, features                    ``audio+text``, ``audio=gemaps text=minilm``
     features_sha256                         identities of these feature sets, in the same form
     options                                 options that differ from the method's defaults, as JSON
@@ -74,19 +77,20 @@ def load_results(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     Warns:
         UserWarning: for each record that is left out, because it cannot be read or contradicts others.
     """
-    return frame(COLUMNS, read_results(path))
+    return frame(COLUMNS, read_all(path)[0])
 
 
-def read_results(path: str | PathLike[str] | None = None) -> list[RunRecord]:
-    """The records that :func:`load_results` reads; its caller is warned of each that is left out."""
+def read_all(path: str | PathLike[str] | None = None) -> tuple[list[RunRecord], list[ExternalRecord]]:
+    """The records and external records below ``path``; the caller's caller is warned of each that is left out."""
     folder = next(filter(Path.is_dir, FOLDERS), FOLDERS[0]) if path is None else Path(path)
     if not folder.is_dir():
         usual = f"; without a path, {' or '.join(map(str, FOLDERS))} is read" if path is None else ""
         raise Misuse(f"there is no folder of records at {folder}{usual}")
     records, problems = load_records(folder)
-    for problem in problems:
+    external, more = load_external(folder)
+    for problem in (*problems, *more):
         warnings.warn(printable(problem), stacklevel=3)
-    return records
+    return records, external
 
 
 def frame(columns: Values, rows: Iterable[Any]) -> pd.DataFrame:
@@ -113,6 +117,11 @@ def _fusion_parameters(record: RunRecord) -> int | None:
     return None if record.encoder_parameters is None else record.parameters - record.encoder_parameters
 
 
+def _file(record: RunRecord) -> str:
+    path = record.path(Path("results"))  # beside which the accepted submissions are
+    return (Path("..", path) if isinstance(record, ContributedRecord) else path.relative_to("results")).as_posix()
+
+
 def _pairs(named: Mapping[str, str]) -> str:
     return " ".join(f"{name}={value}" for name, value in sorted(named.items()))
 
@@ -129,6 +138,7 @@ COLUMNS: Values = {
     "title": (TEXT, lambda r: title(r.spec.method)),
     "track": (TEXT, lambda r: r.context),
     "provenance": (TEXT, lambda r: r.provenance),
+    "contributed": (FLAG, lambda r: isinstance(r, ContributedRecord)),
     "modalities": (TEXT, lambda r: "+".join(sorted(r.spec.features))),
     "features": (TEXT, lambda r: _pairs(r.spec.features)),
     "features_sha256": (TEXT, lambda r: _pairs(r.spec.features_sha256)),
@@ -161,5 +171,5 @@ COLUMNS: Values = {
     "compile": (FLAG, lambda r: r.spec.compile),
     "probabilities": (TEXT, lambda r: r.probabilities),
     "run": (TEXT, lambda r: r.spec.sha256),
-    "file": (TEXT, lambda r: r.spec.path(Path()).as_posix()),
+    "file": (TEXT, _file),
 }

@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -26,12 +26,14 @@ NAME = r"\A[A-Za-z0-9][A-Za-z0-9._+:-]{0,99}\Z"
 LABEL = r"\A\w[\w.+:-]{0,99}\Z"
 TEXT = rf"\A[^{CONTROL}]*\Z"
 HASH = r"\A[0-9a-f]{64}\Z"
+URL = r"\Ahttps?://[!-;=?-Z_a-z~]{3,300}\Z"
 
 #: Names of corpora, methods, label sets, protocols, feature sets, options and strategies. They become parts of paths.
 Name = Annotated[str, Meta(pattern=NAME)]
 Label = Annotated[str, Meta(pattern=LABEL)]  #: name of a class: letters of any language
 Text = Annotated[str, Meta(pattern=TEXT, max_length=1000)]  #: one line for readers, such as the name of a device
 Hash = Annotated[str, Meta(pattern=HASH)]  #: sha256 in hexadecimal
+Url = Annotated[str, Meta(pattern=URL)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[int, Meta(ge=1, le=2**53)]
 Machines = Annotated[int, Meta(ge=1, le=1000)]  #: number of machines, or of devices of one machine
@@ -52,6 +54,7 @@ PATTERNS = {
     LABEL: "a name of at most 100 letters, digits and ._+:-",
     TEXT: "one line of text without control characters",
     HASH: "a sha256 of 64 hexadecimal digits",
+    URL: "an address that begins with http:// or https://",
 }
 KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false", "array": "a list",
          "object": "a mapping", "null": "null"}  # fmt: skip
@@ -72,7 +75,7 @@ def decode(content: Any, kind: type[T], where: str) -> T:
         _refuse_unknown_keys(content, kind, "", where)
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
-        sentence = _sentence(str(error), content)
+        sentence = _sentence(str(error), content, kind)
         raise Misuse(f"{where}{': ' if not sentence.startswith('lacks') else ' '}{sentence}") from error
     except RecursionError as error:
         raise Misuse(f"{where}: its content is nested too deeply") from error
@@ -114,24 +117,36 @@ def _holds_dataclass(kind: Any) -> bool:
     return is_dataclass(kind) or any(map(_holds_dataclass, get_args(kind)))
 
 
-def _sentence(message: str, content: Any) -> str:
+def _choices(kind: Any, path: str) -> list[str]:
+    """The values that a key may have, if its type lists them."""
+    for name in re.findall(r"\.([^.[]+)", path):
+        found = next((each for each in (kind, *get_args(kind)) if is_dataclass(each)), None)
+        if found is None:
+            return []
+        kind = _fields(cast(type, found)).get(name)
+    return [repr(one) for each in (kind, *get_args(kind)) if get_origin(each) is Literal for one in get_args(each)]
+
+
+def _sentence(message: str, content: Any, kind: Any) -> str:
     """A message of msgspec in plain words, with the key in front and the value that it has."""
     said, _, place = message.partition(" - at ")
     path = place.rstrip("`").rpartition("`")[2].removeprefix("$")
     key = f"a key of {path.lstrip('.')}" if place.startswith("`key`") else path
     if lacking := re.fullmatch(r"Object missing required field `(.*)`", said):
         return f"{path.lstrip('.')} lacks the key {lacking[1]!r}".lstrip()
-    wanted, _, kind = said.removeprefix("Expected ").partition(", got ")
+    wanted, _, given = said.removeprefix("Expected ").partition(", got ")
+    if said.startswith("Invalid enum value"):
+        wanted = " or ".join(_choices(kind, path)) or "a value that it may have"
     for pattern, described in PATTERNS.items():
         wanted = wanted.replace(f"`str` matching regex {pattern!r}", described)
-    wanted, kind = (re.sub(r"`([a-z |]+)`", _in_words, text) for text in (wanted, kind))
+    wanted, given = (re.sub(r"`([a-z |]+)`", _in_words, text) for text in (wanted, given))
     try:
         value = content
         for name, number in re.findall(r"\.([^.[]+)|\[(.*?)\]", path):
             value = value[int(number) if number else name]
-        found = f"{value!r:.80}" if key == path else kind
+        found = f"{value!r:.80}" if key == path else given
     except (LookupError, TypeError, ValueError):  # msgspec writes [...] for any key of a mapping
-        found = kind
+        found = given
     return f"{key.lstrip('.') or 'its content'} must be {wanted}{f', not {found}' * bool(found)}"
 
 

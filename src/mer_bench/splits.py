@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+from mer_bench.errors import Misuse
+from mer_bench.records import Protocol
 
 Rows = npt.NDArray[np.int64]
 
@@ -28,6 +31,14 @@ class LabelledSplits:
     cluster: str  #: column whose groups statistics resample as a whole
     clusters: str  #: what these groups are called: "dialogues"
     folds: Mapping[int, Mapping[str, Rows]]  #: fold -> split -> table rows, ascending
+    facts: Protocol  #: of the protocol, with the number of all its folds
+
+    def only(self, folds: Sequence[int]) -> LabelledSplits:
+        """The same with these folds alone; raises Misuse for one that the protocol does not have."""
+        for fold in folds:
+            if fold not in self.folds:
+                raise Misuse(f"{self.protocol} has the folds {', '.join(map(str, self.folds))}, not {fold}")
+        return replace(self, folds={fold: self.folds[fold] for fold in sorted(set(folds))})
 
     def clusters_of(self, rows: Rows) -> Rows:
         """Number of the group of each of these rows, by first appearance, as records count them."""

@@ -98,15 +98,15 @@ def suite_argument(file: Path) -> str:
 
 @contextmanager
 def published_results() -> Iterator[Path]:
-    """The folder of the published records: that of the repository, or a temporary one."""
+    """The folder of the published records, beside that of accepted submissions: in the repository, or temporary."""
     folder = suites_folder() / "results"
     if folder.is_dir():
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="mer_bench_records_") as temporary:
         with zipfile.ZipFile(io.BytesIO(lzma.decompress((BUNDLED / RECORDS).read_bytes()))) as archive:
-            archive.extractall(Path(temporary) / "results")  # which keeps every path below the folder
-        yield Path(temporary) / "results"
+            archive.extractall(Path(temporary) / "benchmarks")  # which keeps every path below the folder
+        yield Path(temporary) / "benchmarks" / "results"
 
 
 def published_folder() -> Path:

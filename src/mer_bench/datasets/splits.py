@@ -39,4 +39,5 @@ def read_splits(root: Path, dataset: str, label_set: str | None = None, protocol
         corpus.cluster,
         facts.clusters,
         dict(zip(folds, rows, strict=True)),
+        facts,
     )

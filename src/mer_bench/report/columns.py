@@ -229,6 +229,13 @@ def seeds(table: Table, row: ResultRow) -> str:
     return f"{text} ({folds} folds of {'another' if len(partial) == 1 else 'others'})" if partial else text
 
 
+def _run_by(table: Table, row: ResultRow) -> Cell:
+    if not any(other.contributed for other in table.rows):
+        return UNKNOWN
+    by = "contributed" if row.contributed else "maintainers"
+    return Cell(by, by)
+
+
 RETRAINED = "Share of the weighted F1 that remains, without retraining,"
 MISSING = f"{RETRAINED} where each modality of each utterance is missing at random at a rate of {{}}, but never all."
 NOISE = f"{RETRAINED} with Gaussian noise on all standardised features at a signal-to-noise ratio of {{}} dB."
@@ -236,7 +243,7 @@ COLUMNS = (
     Column("Rank", "Position by weighted F1. The rows that fusion has to beat (one modality of several, the majority "
            "class, the linear model) have no rank, nor has a row without a complete seed.", _rank, falling=False),
     Column("Method", "Name in its paper, and in small type its code name with the options that are not its defaults. "
-           "† reconstruction: the paper does not determine the method. ° baseline. ◇ not built in.",
+           "† reconstruction: the paper does not determine the method. ° baseline. ◇ not built in. § contributed.",
            _method, align="<", falling=False),
     Column("Modalities", "Modalities that the row reads.", lambda table, row: Cell(row.reads, row.reads), align="<",
            falling=False),
@@ -292,6 +299,8 @@ COLUMNS = (
            _number("{:,.0f}", lambda _, row: row.memory, lambda row: f"on {trained_on(row)}"), COST, (GROUP, PAGE),
            falling=False),
     Column("Seeds", "Complete seeds, out of those that other rows have.", _seeds, align="<"),
+    Column("Run by", "The maintainers, or for a contributed row (§) those who submitted its records.", _run_by,
+           align="<", falling=False),
 )  # fmt: skip
 NAMED = {column.name: column for column in COLUMNS if RANKING in column.shown}  #: the columns of a ranking by heading
 
@@ -356,9 +365,14 @@ def print_table(table: Table, format: str = "markdown", *, bold: bool = False) -
         return write([head, *body], "".join(column.align for column in shown))
     if format != "csv":
         raise unknown("format", format, ("markdown", "csv", "latex"))
-    found = values(table)
-    rows = [["" if value is None else str(value) for value in row.values()] for row in found]
-    return csv_table([list(found[0]), *rows])
+    return csv_of(values(table))
+
+
+def csv_of(rows: Sequence[Mapping[str, float | str | None]]) -> str:
+    """Rows as CSV, with all their headings; what is not known, or what a row does not have, is empty."""
+    head = list(dict.fromkeys(heading for row in rows for heading in row))
+    cells = [[row.get(heading) for heading in head] for row in rows]
+    return csv_table([head, *(["" if value is None else str(value) for value in row] for row in cells)])
 
 
 def values(table: Table) -> list[dict[str, float | str | None]]:

@@ -6,15 +6,17 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mer_bench.errors import Misuse, unknown
+from mer_bench.external import ExternalRecord
 from mer_bench.metrics import f1
 from mer_bench.records import RunRecord
-from mer_bench.report.formatting import between, markdown, p_value, points, probability
-from mer_bench.report.rows import ResultRow
-from mer_bench.report.statistics import Difference, difference, holm, significant
+from mer_bench.report.formatting import between, escape, markdown, p_value, points, probability
+from mer_bench.report.rows import ExternalRow, ResultRow
+from mer_bench.report.statistics import Difference, Evidence, difference, holm, significant
 from mer_bench.report.tables import Table, tables
 from mer_bench.utterances import FILE, read_table
 
@@ -24,18 +26,24 @@ class Comparison:
     """A row of each of two methods in one table."""
 
     table: Table
-    first: ResultRow
-    second: ResultRow
+    first: ResultRow | ExternalRow
+    second: ResultRow | ExternalRow
     difference: Difference | None  #: first minus second; None where one of them lacks a complete seed
 
     @property
     def names(self) -> list[str]:
         """Names of the rows with their code names, and with their modalities where these differ."""
         same, rows = self.first.modalities == self.second.modalities, (self.first, self.second)
-        return [row.name_with_code if same else f"{row.name_with_code} on {row.reads}" for row in rows]
+        return [row.name_with_code if same else f"{row.name_with_code} on {escape(row.reads)}" for row in rows]
 
 
-def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str | None = None) -> list[Comparison]:
+def compare(
+    records: Sequence[RunRecord],
+    first: str,
+    second: str,
+    dataset: str | None = None,
+    external: Sequence[ExternalRecord] = (),
+) -> list[Comparison]:
     """Compare two methods in every table in which both have a row.
 
     Args:
@@ -45,14 +53,15 @@ def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str 
             those that read most modalities are taken, and of these the best.
         second: The other one, likewise.
         dataset: Only tables of this corpus.
+        external: Predictions made elsewhere; a name of these is compared where no method has it.
 
     Raises:
         Misuse: no table has both, or there is no record of a method.
     """
-    all_tables = tables(records)
-    methods = sorted({record.spec.method for record in records})
+    all_tables = tables(records, external)
+    methods = sorted({record.spec.method for record in records} | {record.spec.name for record in external})
     for name in (first, second):
-        if not any(find_row(table, name) for table in all_tables):
+        if not any(_find(table, name) for table in all_tables):
             raise unknown("method among the records", name, methods)
     chosen = [table for table in all_tables if dataset in (None, table.first.spec.dataset)]
     found = [one for table in chosen if (one := _compare(table, first, second))]
@@ -64,12 +73,17 @@ def compare(records: Sequence[RunRecord], first: str, second: str, dataset: str 
 
 def _compare(table: Table, first: str, second: str) -> Comparison | None:
     """Comparison of both rows in one table; None unless it has both."""
-    one, other = find_row(table, first), find_row(table, second)
+    one, other = _find(table, first), _find(table, second)
     if not (one and other):
         return None
-    known = table.evidence | table.ablation_evidence
+    known: dict[Any, Evidence] = {**table.evidence, **table.ablation_evidence, **table.external_evidence}
     both = one in known and other in known and one is not other
     return Comparison(table, one, other, difference(known[one], known[other]) if both else None)
+
+
+def _find(table: Table, name: str) -> ResultRow | ExternalRow | None:
+    """The row of this name, else the predictions of this name that were made elsewhere."""
+    return find_row(table, name) or next((row for row in table.external if row.method == name), None)
 
 
 def find_row(table: Table, name: str) -> ResultRow | None:
@@ -160,10 +174,11 @@ def _disagreements(found: Comparison, root: Path, show: int) -> str:
     return f"{text}\n{markdown([head, *lines], '<<<<<')}"
 
 
-def _majority_predictions(row: ResultRow) -> dict[int, int]:
+def _majority_predictions(row: ResultRow | ExternalRow) -> dict[int, int]:
     """Table row -> the class that most seeds predict there; of equally frequent ones, that of the lowest seed."""
     votes: dict[int, list[int]] = defaultdict(list)
-    for record in sorted(row.records, key=lambda record: record.spec.seed):
+    records: list[RunRecord | ExternalRecord] = sorted(row.records, key=lambda record: record.spec.seed)
+    for record in records:
         for index, predicted in zip(record.test_index, record.test_predictions, strict=True):
             votes[index].append(predicted)
     return {index: Counter(given).most_common(1)[0][0] for index, given in votes.items()}

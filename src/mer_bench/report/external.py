@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mer_bench import __version__
 from mer_bench.errors import Misuse, unknown
+from mer_bench.external import ExternalRecord, ExternalSpec, Statement, check_title
 from mer_bench.metrics import SCORES, brier_scores, calibration_error, confusion_matrix, f1, log_losses, reliability
 from mer_bench.probabilities import read_probabilities
 from mer_bench.records import RunRecord
@@ -22,6 +24,7 @@ from mer_bench.report.formatting import between, csv_table, p_value, plain, poin
 from mer_bench.report.rows import ResultRow
 from mer_bench.report.statistics import Counts, Difference, Floats, difference, resample
 from mer_bench.report.tables import Table, tables
+from mer_bench.schema import check_name
 from mer_bench.splits import LabelledSplits, Rows
 
 TOLERANCE = 0.01  #: by which probabilities may miss a sum of one, as they may have been rounded
@@ -63,14 +66,16 @@ def utterances_tested(corpus: LabelledSplits) -> tuple[Rows, Rows]:
     return np.repeat(list(corpus.folds), [len(part) for part in rows]), np.concatenate(rows)
 
 
-def read_predictions(path: Path, corpus: LabelledSplits) -> Predictions:
+def read_predictions(path: Path, corpus: LabelledSplits, seed: int | None = None) -> Predictions:
     """Read a CSV with the columns id, prediction and, where there are several, fold and seed.
 
     A prediction is a class or its number, from 0 in the order of ``corpus.classes``. Columns ``p_<class>``, for all
-    classes or none, hold probabilities. Other columns are ignored.
+    classes or none, hold probabilities. Other columns are ignored. The seed is that of the
+    column seed, else the given one, else 0.
 
     Raises:
-        Misuse: the file is not such a CSV, or its ids are not the test utterances of the corpus, each once per seed.
+        Misuse: the file is not such a CSV, its ids are not the test utterances of the corpus, each once per seed, or a
+            seed is given although it has that column.
     """
     head, lines = _read_csv(path)
     for name in ("id", "prediction"):
@@ -79,6 +84,8 @@ def read_predictions(path: Path, corpus: LabelledSplits) -> Predictions:
                 f"{path} has no column {name!r}, but {', '.join(map(repr, head))}: it needs the columns id and "
                 "prediction, separated by commas"
             )
+    if seed is not None and "seed" in head:
+        raise Misuse(f"{path} has a column seed, so --seed cannot name another one")
     classes = _probability_columns(path, head, corpus)
     folds, rows = utterances_tested(corpus)
     ids = corpus.table["id"].to_numpy()
@@ -90,10 +97,10 @@ def read_predictions(path: Path, corpus: LabelledSplits) -> Predictions:
     found: dict[int, dict[int, tuple[int, list[float]]]] = {}
     for number, line in lines:
         at = f"{path} line {number}"
-        seed = _whole(line["seed"], f"{at}: the seed") if "seed" in head else 0
+        of = _whole(line["seed"], f"{at}: the seed") if "seed" in head else seed or 0
         fold = _whole(line["fold"], f"{at}: the fold") if "fold" in head else where.get(line["id"], 0)
         place = position.get((fold, line["id"]))
-        of_seed = found.setdefault(seed, {})
+        of_seed = found.setdefault(of, {})
         if place is None:
             in_fold = f" of fold {fold}" if "fold" in head else ""
             kind = f"no test utterance{in_fold}" if line["id"] in known else "not in the corpus"
@@ -105,17 +112,17 @@ def read_predictions(path: Path, corpus: LabelledSplits) -> Predictions:
         if classes and abs(sum(probabilities) - 1) > TOLERANCE:
             problems.add("{} whose probabilities do not sum to one", f"{sum(probabilities):.3g} in line {number}")
         of_seed[place] = _class(line["prediction"], corpus.classes, at), probabilities
-    for seed, given in sorted(found.items()):
+    for of, given in sorted(found.items()):
         lacking = [at for at in range(len(rows)) if at not in given]
         if lacking:
             of_fold = Counter(int(folds[at]) for at in lacking)
             parts = ", ".join(f"{count:,} of fold {fold}" for fold, count in of_fold.items())
-            with_seed = f" with seed {seed}" if "seed" in head else ""
+            with_seed = f" with seed {of}" if "seed" in head else ""
             kind = f"{len(lacking):,} of {len(rows):,} test utterances are lacking{with_seed}: {parts}"
             problems.add(kind, repr(ids[rows[lacking[0]]]))
     problems.check(f"{path} does not fit {corpus.dataset} {corpus.label_set} {corpus.protocol}")
     seeds = tuple(sorted(found))
-    pairs = [[found[seed][at] for at in range(len(rows))] for seed in seeds]
+    pairs = [[found[of][at] for at in range(len(rows))] for of in seeds]
     predicted = np.array([[one for one, _ in each] for each in pairs], np.int64)
     given_probabilities = np.array([[p for _, p in each] for each in pairs]) if classes else None
     if given_probabilities is not None:
@@ -423,3 +430,43 @@ def predictions_csv(
         "probabilities makes these runs again and keeps them"
     ]
     return csv_table([head, *(line[: len(head)] for line in lines)]), said * (stated and not all(kept))
+
+
+def records_of(
+    name: str, statement: Statement, predictions: Predictions, corpus: LabelledSplits
+) -> list[ExternalRecord]:
+    """An external record for each seed and fold of predictions.
+
+    Args:
+        name: Name of the row.
+        statement: What the author says of the predictions.
+        predictions: Those for all test utterances of ``corpus.folds``.
+        corpus: Labels and splits, which decide what is right; one with fewer folds gives fewer records.
+
+    Raises:
+        Misuse: the name is none, or that of a built-in method.
+    """
+    check_title(check_name(name, "name given by --add"))
+    found, of_fold = [], utterances_tested(corpus)[0]
+    for at, seed in enumerate(predictions.seeds):
+        for fold, splits in corpus.folds.items():
+            alone, here = corpus.only((fold,)), of_fold == fold
+            p = predictions.probabilities
+            part = Predictions(
+                (seed,), predictions.predicted[at : at + 1, here], None if p is None else p[at : at + 1, here]
+            )
+            scored = {each: float(values[0]) for each, values in _probability_scores(part, alone).items()}
+            found.append(
+                ExternalRecord(
+                    ExternalSpec(name, corpus.dataset, corpus.label_set, corpus.protocol, fold, seed),
+                    statement,
+                    corpus.classes,
+                    corpus.facts,
+                    splits["test"].tolist(),
+                    part.predicted[0].tolist(),
+                    counts(part, alone)[0].tolist(),
+                    scored or None,
+                    __version__,
+                )
+            )
+    return found

@@ -98,7 +98,7 @@ LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "±": r"$\pm$", "≈": r"$\approx$", "°": r"$^\circ$", "†": r"$\dagger$", "‡": r"$\ddagger$",
-    "◇": r"$\diamond$", "–": "--", "−": "$-$",
+    "◇": r"$\diamond$", "▷": r"$\triangleright$", "§": r"\S{}", "–": "--", "−": "$-$",
 }  # fmt: skip
 
 

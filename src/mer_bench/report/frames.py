@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from mer_bench.metrics import SCORES
-from mer_bench.report.rows import ResultRow
+from mer_bench.report.rows import ExternalRow, ResultRow
 from mer_bench.report.tables import Table, tables
-from mer_bench.results import FLAG, REAL, TEXT, WHOLE, Values, frame, read_results
+from mer_bench.results import FLAG, REAL, TEXT, WHOLE, Values, frame, read_all
 
-Entry = tuple[int, Table, ResultRow]  #: number of the table, the table, a row of it
+Entry = tuple[int, Table, ResultRow | ExternalRow]  #: number of the table, the table, a row of it or beside it
 
 
 def load_tables(path: str | PathLike[str] | None = None) -> pd.DataFrame:
@@ -33,8 +33,10 @@ def load_tables(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     table_features                          feature sets; see :func:`mer_bench.load_results` for these and the next
     simulated                               whether the corpus is simulated
     rank                                    1 = best; missing for rows that fusion has to beat, and incomplete ones
-    method, title, provenance, options,     the row; it has the features of the table that ``modalities`` names
-    version, current, modalities
+    method, title, provenance, contributed, the row; it has the features of the table that ``modalities`` names;
+    options, version, current, modalities   ``contributed`` says that its records come from an accepted submission
+    stated_features                         for predictions made elsewhere, provenance ``external``, which are beside
+                                            the table and have no rank: their features as their author states them
     seeds, incomplete_seeds, folds          complete seeds, others, and how many folds make a seed complete
     weighted_f1, accuracy, macro_f1, uar    mean over the complete seeds, each pooled over its folds; over all runs
                                             where no seed is complete
@@ -57,8 +59,11 @@ def load_tables(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     Warns:
         UserWarning: for each record that is left out.
     """
-    numbered = enumerate(tables(read_results(path)), 1)
-    return frame(COLUMNS, [(number, table, row) for number, table in numbered for row in table.rows])
+    records, external = read_all(path)
+    numbered = enumerate(tables(records, external), 1)
+    return frame(
+        COLUMNS, [(number, table, row) for number, table in numbered for row in (*table.rows, *table.external)]
+    )
 
 
 def _score(name: str, entry: Entry) -> float:
@@ -70,13 +75,22 @@ def _deviation(name: str, entry: Entry) -> float | None:
     return float(found.std(ddof=1)) if len(found) > 1 else None
 
 
-def _probability_score(name: str, entry: Entry) -> float | None:
-    found = entry[2].probability_scores
-    return float(getattr(found, name).mean()) if found else None
+def _probability_score(name: str, row: ResultRow) -> float | None:
+    return float(getattr(row.probability_scores, name).mean()) if row.probability_scores else None
 
 
 def _interval(end: int) -> Any:
-    return lambda e: e[1].evidence[e[2]].interval[end] if e[2] in e[1].evidence else None
+    def bound(entry: Entry) -> float | None:
+        _, table, row = entry
+        found = table.external_evidence.get(row) if isinstance(row, ExternalRow) else table.evidence.get(row)
+        return found.interval[end] if found else None
+
+    return bound
+
+
+def _run(value: Any) -> Any:
+    """The value for a row of runs; missing for predictions made elsewhere."""
+    return lambda e: value(e[2]) if isinstance(e[2], ResultRow) else None
 
 
 def _behind(part: str) -> Any:
@@ -85,11 +99,11 @@ def _behind(part: str) -> Any:
 
 def _tied(entry: Entry) -> bool | None:
     _, table, row = entry
-    return table.tied(row) if row.ranked and row in table.evidence else None
+    return table.tied(row) if isinstance(row, ResultRow) and row.ranked and row in table.evidence else None
 
 
-def _seconds(entry: Entry) -> float:
-    return float(np.median([record.seconds for record in entry[2].records]))
+def _seconds(row: ResultRow) -> float:
+    return float(np.median([record.seconds for record in row.records]))
 
 
 COLUMNS: Values = {
@@ -104,19 +118,21 @@ COLUMNS: Values = {
     "rank": (WHOLE, lambda e: e[1].ranks.get(e[2])),
     "method": (TEXT, lambda e: e[2].method),
     "title": (TEXT, lambda e: e[2].title),
-    "provenance": (TEXT, lambda e: e[2].records[-1].provenance),
-    "options": (TEXT, lambda e: json.dumps(dict(e[2].spec.options), sort_keys=True)),
-    "version": (WHOLE, lambda e: e[2].spec.version),
-    "current": (FLAG, lambda e: e[2].current),
-    "modalities": (TEXT, lambda e: "+".join(sorted(e[2].modalities))),
+    "provenance": (TEXT, lambda e: e[2].provenance),
+    "contributed": (FLAG, lambda e: e[2].contributed),
+    "options": (TEXT, _run(lambda row: json.dumps(dict(row.spec.options), sort_keys=True))),
+    "version": (WHOLE, _run(lambda row: row.spec.version)),
+    "current": (FLAG, _run(lambda row: row.current)),
+    "modalities": (TEXT, _run(lambda row: "+".join(sorted(row.modalities)))),
+    "stated_features": (TEXT, lambda e: e[2].reads if isinstance(e[2], ExternalRow) else None),
     "seeds": (WHOLE, lambda e: e[2].complete),
     "incomplete_seeds": (WHOLE, lambda e: len(e[2].seeds) - e[2].complete),
     "folds": (WHOLE, lambda e: e[2].folds),
     **{name: (REAL, partial(_score, name)) for name in SCORES},
     **{f"{name}_sd": (REAL, partial(_deviation, name)) for name in SCORES},
-    "nll": (REAL, partial(_probability_score, "log_loss")),
-    "brier": (REAL, partial(_probability_score, "brier")),
-    "ece": (REAL, partial(_probability_score, "calibration_error")),
+    "nll": (REAL, _run(partial(_probability_score, "log_loss"))),
+    "brier": (REAL, _run(partial(_probability_score, "brier"))),
+    "ece": (REAL, _run(partial(_probability_score, "calibration_error"))),
     "low": (REAL, _interval(0)),
     "high": (REAL, _interval(1)),
     "behind": (REAL, _behind("effect")),
@@ -125,7 +141,7 @@ COLUMNS: Values = {
     "behind_p": (REAL, lambda e: e[1].behind[e[2]][1] if e[2] in e[1].behind else None),
     "tied": (FLAG, _tied),
     "parameters": (WHOLE, lambda e: e[2].parameters),
-    "fusion_parameters": (WHOLE, lambda e: e[2].fusion_parameters),
-    "flops": (REAL, lambda e: e[2].flops),
-    "seconds": (REAL, _seconds),
+    "fusion_parameters": (WHOLE, _run(lambda row: row.fusion_parameters)),
+    "flops": (REAL, _run(lambda row: row.flops)),
+    "seconds": (REAL, _run(_seconds)),
 }

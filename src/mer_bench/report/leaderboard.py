@@ -8,23 +8,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mer_bench.errors import unknown
+from mer_bench.external import ExternalRecord, load_external
 from mer_bench.files import write_atomic
 from mer_bench.metrics import BINS, SMALLEST, f1
-from mer_bench.records import Protocol, RunRecord, Training, load_records
-from mer_bench.report import ablation
+from mer_bench.records import ContributedRecord, Protocol, RunRecord, Training, load_records, submissions
+from mer_bench.report import ablation, elsewhere
 from mer_bench.report.across import Across, across
 from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds
 from mer_bench.report.formatting import between, effect, escape, markdown, p_value, plain, points, settings, value
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.rows import OUTDATED, ResultRow
 from mer_bench.report.statistics import RESAMPLES, significant
-from mer_bench.report.tables import Table, best_single, gain, tables
+from mer_bench.report.tables import Table, best_single, gain, tables, without_table
+from mer_bench.submission import check_submission
 from mer_bench.workspace import published_results
 
 HEAD = """\
@@ -64,26 +66,49 @@ Own = frozenset[str]  #: sha256 of the specs of one's own runs, on a page that a
 NONE = Own()
 
 
-def load(results: Path, *, with_published: bool = False) -> tuple[list[RunRecord], list[str], Own]:
-    """The records below ``results``, one sentence per unreadable file, and with the published records which are own."""
+@dataclass(frozen=True)
+class Loaded:
+    """What a page is made of."""
+
+    records: list[RunRecord]
+    external: list[ExternalRecord]
+    problems: list[str]  #: one sentence per unreadable file, and for predictions that no table shows
+    own: Own = NONE  #: which records are own, with the published ones
+
+
+def load(results: Path, *, with_published: bool = False) -> Loaded:
+    """The records below ``results``, and beside them the published ones if these are wanted."""
     if not with_published:
-        return *load_records(results), NONE
+        return _load(results)
     with published_results() as folder:
-        records, problems = load_records(results, folder)
         if folder.resolve() == results.resolve():
-            return records, problems, NONE
-    return records, problems, Own(one.spec.sha256 for one in records if one.spec.path(results).is_file())
+            return _load(results)
+        found = _load(results, folder)
+    return replace(found, own=Own(one.spec.sha256 for one in found.records if one.spec.path(results).is_file()))
 
 
-def leaderboard(records: Sequence[RunRecord], published: Sequence[Published] | None = None, own: Own = NONE) -> str:
+def _load(*folders: Path) -> Loaded:
+    records, problems = load_records(*folders)
+    external, more = load_external(*folders)
+    lost = without_table(tables(records, external), external) if external else []
+    return Loaded(records, external, [*problems, *more, *lost])
+
+
+def leaderboard(
+    records: Sequence[RunRecord],
+    published: Sequence[Published] | None = None,
+    own: Own = NONE,
+    external: Sequence[ExternalRecord] = (),
+) -> str:
     """The whole page as Markdown; independent of the order of ``records``.
 
     Args:
         records: All runs.
         published: Numbers to quote; None = those that come with the package.
         own: Runs whose rows are marked.
+        external: Predictions made elsewhere.
     """
-    numbered = list(enumerate(tables(records), 1))
+    numbered = list(enumerate(tables(records, external), 1))
     parts = [HEAD + WITH_PUBLISHED * bool(own)] if records else [HEAD, NO_RECORDS]
     for heading, preface, simulated in (("Real corpora", "", False), ("Simulated corpora", SIMULATED, True)):
         chosen = [(number, table) for number, table in numbered if table.first.simulated == simulated]
@@ -127,22 +152,29 @@ def excerpt(records: Sequence[RunRecord], heading: str, rows: int = 10) -> str:
     return f"**{heading}** ({names}{total})\n\n{markdown(lines(table, shown, table.rows[:rows]), '<<>>><')}"
 
 
-def write(records: Sequence[RunRecord], target: Path, own: Own = NONE) -> None:
+def write(records: Sequence[RunRecord], target: Path, own: Own = NONE, external: Sequence[ExternalRecord] = ()) -> None:
     """Write the leaderboard of the records."""
-    write_atomic(target, leaderboard(records, own=own))
+    write_atomic(target, leaderboard(records, own=own, external=external))
 
 
 def check(records_root: Path, target: Path, *, with_published: bool = False) -> str | None:
-    """One sentence that says why ``target`` is not the leaderboard of the records, or None if it is."""
-    records, problems, own = load(records_root, with_published=with_published)
-    if problems:
-        return problems[0]
+    """One sentence that says why ``target`` is not the leaderboard of the records, or None if it is.
+
+    Of the published records the accepted submissions are checked as well.
+    """
+    found = load(records_root, with_published=with_published)
+    maintained = [record for record in found.records if not isinstance(record, ContributedRecord)]
+    submitted = (
+        problem for each in submissions(records_root) for problem in check_submission(each, maintained).problems
+    )
+    if problem := next((each for part in (found.problems, submitted) for each in part), None):
+        return problem
     if not target.is_file():
         return f"{target} does not exist; mer-bench leaderboard writes it"
-    expected, found = leaderboard(records, own=own).encode(), target.read_bytes()
-    if expected == found:
+    expected, written = leaderboard(found.records, None, found.own, found.external).encode(), target.read_bytes()
+    if expected == written:
         return None
-    same = [new == old for new, old in zip(expected.split(b"\n"), found.split(b"\n"), strict=False)]
+    same = [new == old for new, old in zip(expected.split(b"\n"), written.split(b"\n"), strict=False)]
     line = 1 + (same.index(False) if False in same else len(same))
     return f"{target} is not what the records say, from line {line} on; mer-bench leaderboard rewrites it"
 
@@ -213,6 +245,7 @@ def _section(number: int, table: Table, own: Own) -> str:
         markdown(ablations, "<<>>><") if (ablations := ablation_lines(table)) else "",
         _bullets(_notes(table), footnotes),
         *_measured(table),
+        *_external(table),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -244,6 +277,14 @@ def _measured(table: Table) -> Iterator[str]:
         )
 
 
+def _external(table: Table) -> Iterator[str]:
+    """Predictions made elsewhere, in a block of their own."""
+    if found := elsewhere.lines(table):
+        yield f"#### {elsewhere.HEADING}\n\n{elsewhere.PREFACE}\n"
+        yield markdown(found, elsewhere.align(found[0]))
+        yield _bullets(elsewhere.notes(table))
+
+
 def _group(table: Table, group: str, rows: Sequence[ResultRow]) -> str:
     shown = columns(table, GROUP, group)
     head, *body = lines(table, shown, rows)
@@ -272,6 +313,8 @@ def _notes(table: Table) -> Iterator[str]:
         )
     if any(row.records[-1].provenance == "own" for row in (*table.rows, *table.ablations)):
         yield "◇ marks methods that are not part of mer_bench; their records hold the hash of their source."
+    if any(row.contributed for row in (*table.rows, *table.ablations)):
+        yield "§ marks contributed rows, whose records others submitted; all other rows were run by the maintainers."
     if NAMED["Fusion"] in columns(table):
         yield "*Fusion* counts the parameters outside the unimodal encoders; – where they were not counted."
     if NAMED["NLL"] in columns(table):

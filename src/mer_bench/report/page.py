@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from mer_bench.errors import Misuse
+from mer_bench.external import ExternalRecord
 from mer_bench.files import write_atomic
 from mer_bench.metrics import SCORES, f1, precision, recall
 from mer_bench.modalities import modality_order
 from mer_bench.records import RunRecord
-from mer_bench.report import plots
+from mer_bench.report import elsewhere, plots
 from mer_bench.report.columns import COLUMNS, PAGE, columns, disturbances, groups, trained_on
 from mer_bench.report.formatting import effect, settings, spread, unescape
 from mer_bench.report.leaderboard import NO_RECORDS, NONE, OWN, SIMULATED, Own, ablation_lines, facts, own_mark
@@ -42,7 +43,8 @@ def page(
     suites: Path | None = None,
     published: Sequence[Published] | None = None,
     own: Own = NONE,
-    elsewhere: Path | None = None,
+    published_in: Path | None = None,
+    external: Sequence[ExternalRecord] = (),
 ) -> str:
     """The whole page; independent of the order of ``records``.
 
@@ -52,7 +54,8 @@ def page(
         suites: Folder of the suite files that commands name; None = that of the suites that have names.
         published: Numbers to quote; None = those that come with the package.
         own: Runs whose rows are marked.
-        elsewhere: Where commands find the records of all other runs; None = in ``results`` too.
+        published_in: Where commands find the records of all other runs; None = in ``results`` too.
+        external: Predictions made elsewhere.
 
     Raises:
         Misuse: jinja2 or matplotlib is not installed.
@@ -62,11 +65,11 @@ def page(
         from markupsafe import Markup
     except ModuleNotFoundError as error:
         raise Misuse("the report needs jinja2: pip install 'mer-bench[report]'") from error
-    numbered = list(enumerate(tables(records), 1))
+    numbered = list(enumerate(tables(records, external), 1))
     results, recipes = results or default_results(), read_recipes(suites or suites_folder())
 
     def folder(record: RunRecord) -> Path:
-        return results if elsewhere is None or record.spec.sha256 in own else elsewhere
+        return results if published_in is None or record.spec.sha256 in own else published_in
 
     pictures, across = draw([table for _, table in numbered])
     script = (HERE / "page.js").read_text(encoding="utf-8")
@@ -94,11 +97,12 @@ def page(
         columns=lambda table: columns(table, PAGE),
         runs=lambda row: sorted(row.records, key=lambda record: (record.spec.seed, record.spec.fold)),
         commands=lambda row: commands(row, recipes, folder),
-        where=lambda record: record.spec.path(folder(record)).as_posix(),
+        where=lambda record: record.path(folder(record)).as_posix(),
         own=own,
         own_mark=lambda row: own_mark(row, own),
         own_text=OWN.strip(),
         elsewhere=elsewhere,
+        published_in=published_in,
         **{each.__name__: each for each in FUNCTIONS},
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
@@ -113,10 +117,12 @@ def write(
     results: Path,
     suites: Path,
     own: Own = NONE,
-    elsewhere: Path | None = None,
+    published_in: Path | None = None,
+    external: Sequence[ExternalRecord] = (),
 ) -> None:
     """Write the page of the records."""
-    write_atomic(target, page(records, results=results, suites=suites, own=own, elsewhere=elsewhere))
+    text = page(records, results=results, suites=suites, own=own, published_in=published_in, external=external)
+    write_atomic(target, text)
 
 
 def headline(table: Table) -> dict[str, str]:
@@ -158,6 +164,8 @@ def provenance(row: ResultRow) -> Iterator[tuple[str, str]]:
         digest = spec.features_sha256.get(modality, "unknown")
         yield f"Features, {modality}", f"{spec.features[modality]}, sha256 {digest}"
     software = {", ".join(f"{name} {version}" for name, version in sorted(r.versions.items())) for r in row.records}
+    if row.contributed:
+        yield "Run by", "contributed: the records of an accepted submission, see benchmarks/contributed"
     yield "Software", "; ".join(sorted(software - {""})) or "not recorded"
     yield "Device", trained_on(row)
     memory = "" if row.memory is None else f", peak {row.memory:,.0f} MiB"

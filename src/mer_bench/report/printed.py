@@ -8,10 +8,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from mer_bench.errors import Misuse, unknown
+from mer_bench.external import ExternalRecord
 from mer_bench.methods import method_facts
 from mer_bench.records import RunRecord
-from mer_bench.report.columns import print_table, values
-from mer_bench.report.formatting import escape
+from mer_bench.report import elsewhere
+from mer_bench.report.columns import csv_of, print_table, values
+from mer_bench.report.formatting import escape, latex, markdown, unescape
 from mer_bench.report.tables import Table, tables
 
 FORMATS = ("markdown", "latex", "csv", "json")
@@ -22,6 +24,7 @@ Numbered = Mapping[int, Table]  #: number in the leaderboard -> table
 
 def choose(
     records: Sequence[RunRecord],
+    external: Sequence[ExternalRecord] = (),
     *,
     dataset: str | None = None,
     label_set: str | None = None,
@@ -34,7 +37,7 @@ def choose(
     Raises:
         Misuse: there is none; the message names what is not there, and what is.
     """
-    found = dict(enumerate(tables(records), 1))
+    found = dict(enumerate(tables(records, external), 1))
     if not found:
         raise Misuse("there are no records, so there is no table; --results names another folder")
     if number is not None:
@@ -64,13 +67,19 @@ def print_tables(chosen: Numbered, format: str) -> str:
         return (
             json.dumps([_data(number, table) for number, table in chosen.items()], indent=1, ensure_ascii=False) + "\n"
         )
-    if format == "csv" and len(chosen) > 1:
-        listed = "; ".join(f"{number} ({table.title}; {_sets(table)})" for number, table in chosen.items())
-        raise Misuse(
-            f"csv holds one table, but {len(chosen)} match: choose one by --number, or by --dataset, --label-set, "
-            f"--protocol and --track, of {listed}"
-        )
-    return "\n".join(_head(table, format) + print_table(table, format, bold=True) for table in chosen.values())
+    if format == "csv":
+        if len(chosen) > 1:
+            listed = "; ".join(f"{number} ({table.title}; {_sets(table)})" for number, table in chosen.items())
+            raise Misuse(
+                f"csv holds one table, but {len(chosen)} match: choose one by --number, or by --dataset, --label-set, "
+                f"--protocol and --track, of {listed}"
+            )
+        (table,) = chosen.values()
+        return csv_of([*values(table), *elsewhere.values(table)])
+    return "\n".join(
+        _head(table, format) + print_table(table, format, bold=True) + _external(table, format)
+        for table in chosen.values()
+    )
 
 
 def caption(table: Table) -> list[str]:
@@ -89,7 +98,8 @@ def caption(table: Table) -> list[str]:
     if any(row.probability_scores for row in table.rows):
         found.append("NLL in nats, Brier score and expected calibration error (ECE): the smaller the better.")
     own = ", ◇ not built in" * any(row.records[-1].provenance == "own" for row in table.rows)
-    return [*found, f"† reconstruction, ° baseline{own}; – no rank."]
+    contributed = " § contributed, all others run by the maintainers." * any(row.contributed for row in table.rows)
+    return [*found, f"† reconstruction, ° baseline{own}; – no rank.{contributed}"]
 
 
 def _sets(table: Table) -> str:
@@ -100,6 +110,18 @@ def _head(table: Table, format: str) -> str:
     if format == "markdown":
         return f"{escape(' '.join(caption(table)))}\n\n"
     return "".join(f"% {sentence}\n" for sentence in caption(table)) if format == "latex" else ""
+
+
+def _external(table: Table, format: str) -> str:
+    """The block of predictions made elsewhere, with what it is."""
+    found = elsewhere.lines(table)
+    if not found:
+        return ""
+    said = [elsewhere.PREFACE, *elsewhere.notes(table)]
+    if format == "markdown":
+        text = "".join(f"- {sentence}\n" for sentence in said[1:])
+        return f"\n{said[0]}\n\n{markdown(found, elsewhere.align(found[0]))}\n{text}"
+    return "\n" + "".join(f"% {unescape(each)}\n" for each in said) + latex(found, elsewhere.align(found[0]))
 
 
 def _data(number: int, table: Table) -> dict[str, object]:
@@ -115,6 +137,7 @@ def _data(number: int, table: Table) -> dict[str, object]:
         "features": {modality: {"name": name, "sha256": digest} for modality, name, digest in table.sets},
         "caption": " ".join(caption(table)),
         "rows": values(table),
+        "external": elsewhere.values(table),
     }
 
 

@@ -43,7 +43,7 @@ def commands(
         words = ["mer-bench", "bench", suite_argument(suite.file), "--methods", row.method, "--seeds", seeds]
         words += ["--results", AGAIN] if first.simulated else ["--corpus", "real", "--results", AGAIN]
         yield "The row", shlex.join(words)
-    spec = first.spec.path(folder(first)).as_posix()
+    spec = first.path(folder(first)).as_posix()
     yield "One training of it", shlex.join(["mer-bench", "run", "--spec", spec, "--results", AGAIN])
 
 

@@ -7,21 +7,28 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mer_bench.calibration import probability_scores
+from mer_bench.external import FOLDER, ContributedExternal, ExternalRecord, ExternalSpec, Statement
 from mer_bench.methods import is_current
 from mer_bench.metrics import SCORES
 from mer_bench.modalities import modality_order
-from mer_bench.records import RunRecord, RunSpec
+from mer_bench.records import ContributedRecord, RunRecord, RunSpec
 from mer_bench.report.formatting import escape, spread
 from mer_bench.report.statistics import Counts, Floats
 
 REFERENCES = ("majority", "unimodal", "linear")  #: in every table that holds their features, whatever its track
 OUTDATED = " ‡"  #: mark of a row that another version of the method made
+CONTRIBUTED = " §"  #: mark of a row with records of an accepted submission
+EXTERNAL = " ▷"  #: mark of predictions that another toolkit made
 MARKS = {"baseline": " °", "reconstruction": " †", "own": " ◇"}  #: provenance -> its mark in labels
+
+
+Record = TypeVar("Record", RunRecord, ExternalRecord)
 
 
 @dataclass(frozen=True)
@@ -65,11 +72,71 @@ class ProbabilityScores:
 
 
 @dataclass(frozen=True, eq=False)
-class ResultRow:
+class Row(Generic[Record]):
+    """Predictions of one system for the same test utterances, by seed and fold, and what they score."""
+
+    records: tuple[Record, ...]
+    folds: int  #: how many folds make a seed complete
+
+    @cached_property
+    def seeds(self) -> dict[int, list[Record]]:
+        """Seed -> its records, one per fold, both ascending; of several records of a fold the last counts."""
+        found: dict[int, dict[int, Record]] = defaultdict(dict)
+        for record in self.records:
+            found[record.spec.seed][record.spec.fold] = record
+        return {seed: [folds[fold] for fold in sorted(folds)] for seed, folds in sorted(found.items())}
+
+    @property
+    def complete_seeds(self) -> dict[int, list[Record]]:
+        """The seeds that have all folds."""
+        return {seed: found for seed, found in self.seeds.items() if len(found) == self.folds}
+
+    @property
+    def complete(self) -> int:
+        """Number of complete seeds."""
+        return len(self.complete_seeds)
+
+    @cached_property
+    def pooled(self) -> Counts:
+        """Confusion matrix of each complete seed [seed, class, class], summed over its folds.
+
+        Where no seed is complete, one matrix [1, class, class], summed over all records.
+        """
+        groups = list(self.complete_seeds.values()) or [[each for found in self.seeds.values() for each in found]]
+        return np.stack([np.sum([np.array(each.test_confusion, np.int64) for each in group], 0) for group in groups])
+
+    @cached_property
+    def counts(self) -> Counts | None:
+        """Confusion matrices of the complete seeds by cluster of test utterances [seed, cluster, class, class].
+
+        None where no seed is complete, or a record does not have its clusters.
+        """
+        found = [record.test_by_cluster for folds in self.complete_seeds.values() for record in folds]
+        if not found or any(each is None for each in found):
+            return None
+        clusters = np.concatenate([np.array(each, np.int64) for each in found])
+        return clusters.reshape(self.complete, -1, *clusters.shape[1:])
+
+    @cached_property
+    def weighted_f1(self) -> float:
+        """Weighted F1, mean over seeds."""
+        return float(SCORES["weighted_f1"](self.pooled).mean())
+
+    def score(self, name: str) -> str:
+        """A score as tables print it; in asterisks where no seed is complete."""
+        text = spread(SCORES[name](self.pooled))
+        return text if self.complete else f"*{text}*"
+
+    @property
+    def contributed(self) -> bool:
+        """Whether a record of the row stands in an accepted submission; all others are of the maintainers."""
+        return any(isinstance(record, ContributedRecord | ContributedExternal) for record in self.records)
+
+
+@dataclass(frozen=True, eq=False)
+class ResultRow(Row[RunRecord]):
     """The runs of one version of a method with the same modalities, options and training."""
 
-    records: tuple[RunRecord, ...]
-    folds: int  #: how many folds make a seed complete
     alone: bool  #: whether it reads one modality of a table that has several; fusion has to beat such rows
     title: str  #: the method as its paper calls it; see :func:`mer_bench.methods.titles` for others
 
@@ -84,14 +151,19 @@ class ResultRow:
         return self.spec.method
 
     @property
+    def provenance(self) -> str:
+        """Where the method comes from, see :class:`mer_bench.records.RunRecord`."""
+        return self.records[-1].provenance
+
+    @property
     def current(self) -> bool:
         """Whether the runs were made by the version of the method that the code has today."""
         return is_current(self.method, self.spec.version)
 
     @property
     def mark(self) -> str:
-        """Mark of the method's provenance, and of another version than today's."""
-        return MARKS.get(self.records[-1].provenance, "") + OUTDATED * (not self.current)
+        """Marks of the method's provenance, of another version than today's, and of contributed records."""
+        return MARKS.get(self.provenance, "") + OUTDATED * (not self.current) + CONTRIBUTED * self.contributed
 
     @property
     def details(self) -> str:
@@ -124,45 +196,6 @@ class ResultRow:
         """Modalities as text."""
         return " + ".join(self.modalities) or "none"
 
-    @cached_property
-    def seeds(self) -> dict[int, list[RunRecord]]:
-        """Seed -> its records, one per fold, both ascending; of several records of a fold the last counts."""
-        found: dict[int, dict[int, RunRecord]] = defaultdict(dict)
-        for record in self.records:
-            found[record.spec.seed][record.spec.fold] = record
-        return {seed: [folds[fold] for fold in sorted(folds)] for seed, folds in sorted(found.items())}
-
-    @property
-    def complete_seeds(self) -> dict[int, list[RunRecord]]:
-        """The seeds that have all folds."""
-        return {seed: found for seed, found in self.seeds.items() if len(found) == self.folds}
-
-    @property
-    def complete(self) -> int:
-        """Number of complete seeds."""
-        return len(self.complete_seeds)
-
-    @cached_property
-    def pooled(self) -> Counts:
-        """Confusion matrix of each complete seed [seed, class, class], summed over its folds.
-
-        Where no seed is complete, one matrix [1, class, class], summed over all records.
-        """
-        groups = list(self.complete_seeds.values()) or [[each for found in self.seeds.values() for each in found]]
-        return np.stack([np.sum([np.array(each.test_confusion, np.int64) for each in group], 0) for group in groups])
-
-    @cached_property
-    def counts(self) -> Counts | None:
-        """Confusion matrices of the complete seeds by cluster of test utterances [seed, cluster, class, class].
-
-        None where no seed is complete, or a record does not have its clusters.
-        """
-        found = [record.test_by_cluster for folds in self.complete_seeds.values() for record in folds]
-        if not found or any(each is None for each in found):
-            return None
-        clusters = np.concatenate([np.array(each, np.int64) for each in found])
-        return clusters.reshape(self.complete, -1, *clusters.shape[1:])
-
     @property
     def ranked(self) -> bool:
         """Whether the row has a rank.
@@ -170,16 +203,6 @@ class ResultRow:
         It has a complete seed, was made by today's code, and is not one of those that fusion has to beat.
         """
         return self.complete > 0 and self.current and not self.alone and self.method not in REFERENCES
-
-    @cached_property
-    def weighted_f1(self) -> float:
-        """Weighted F1, mean over seeds."""
-        return float(SCORES["weighted_f1"](self.pooled).mean())
-
-    def score(self, name: str) -> str:
-        """A score as tables print it; in asterisks where no seed is complete."""
-        text = spread(SCORES[name](self.pooled))
-        return text if self.complete else f"*{text}*"
 
     @property
     def parameters(self) -> int:
@@ -255,6 +278,73 @@ class ResultRow:
             for folds in self.complete_seeds.values()
             if all(getattr(record, measure) is not None for record in folds)
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class ExternalRow(Row[ExternalRecord]):
+    """Predictions of one name that another toolkit made. They are never ranked among the rows of a table."""
+
+    wanted: int  #: seeds that a place among predictions made elsewhere asks for: as many as the table's rows have
+
+    @property
+    def statement(self) -> Statement:
+        """What their author says of them."""
+        return self.records[-1].statement
+
+    @property
+    def spec(self) -> ExternalSpec:
+        """Spec of one of the records: name, corpus, labels and protocol are the same for all."""
+        return self.records[-1].spec
+
+    @property
+    def method(self) -> str:
+        """The name that their author gave them."""
+        return self.spec.name
+
+    @property
+    def title(self) -> str:
+        """Likewise."""
+        return self.method
+
+    @property
+    def provenance(self) -> str:
+        """Where they come from."""
+        return FOLDER
+
+    @property
+    def parameters(self) -> int | None:
+        """Trainable parameters as stated."""
+        return self.statement.parameters
+
+    @property
+    def name(self) -> str:
+        """Name with the marks."""
+        return self.method + EXTERNAL + CONTRIBUTED * self.contributed
+
+    @property
+    def name_with_code(self) -> str:
+        """:attr:`name` as Markdown."""
+        return escape(self.name)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """None that this project knows of."""
+        return ()
+
+    @property
+    def reads(self) -> str:
+        """Features as their author states them."""
+        return self.statement.features or "features not stated"
+
+    @property
+    def lacks(self) -> list[str]:
+        """What a place among predictions made elsewhere asks for and these do not have; empty = they have a place.
+
+        All folds of the protocol for at least as many seeds as the rows of the table have, and the statement that every
+        choice was made on validation.
+        """
+        found = [f"{self.complete} of {self.wanted} seeds with all folds"] if self.complete < self.wanted else []
+        return found + ["no statement of selection on validation"] * (self.statement.selected_on is None)
 
 
 def options_text(spec: RunSpec) -> str:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+from mer_bench.external import ExternalRecord, Statement
 from mer_bench.methods import is_current, titles
 from mer_bench.metrics import SCORES
 from mer_bench.modalities import modality_order
 from mer_bench.records import Protocol, RunRecord, RunSpec
 from mer_bench.report import ablation
-from mer_bench.report.rows import REFERENCES, ResultRow, modalities, options_text
+from mer_bench.report.rows import REFERENCES, ExternalRow, ResultRow, modalities, options_text
 from mer_bench.report.statistics import Difference, Evidence, difference, holm, resample, significant
 
 FeatureMap = frozenset[tuple[str, str, str]]  #: (modality, feature set, sha256)
@@ -35,6 +36,8 @@ class Table:
     records: Sequence[RunRecord]
     ablations: Mapping[ResultRow, ResultRow] = field(default_factory=dict)  #: method without a part -> whole method
     waiting: int = 0  #: runs of other versions of a method than today's that today's has not made
+    #: predictions that other toolkits made for the same test utterances, those with a place first, best first
+    external: Sequence[ExternalRow] = ()
 
     @property
     def first(self) -> RunRecord:
@@ -94,6 +97,21 @@ class Table:
         return corrected
 
     @cached_property
+    def external_evidence(self) -> dict[ExternalRow, Evidence]:
+        """Bootstrap of the weighted F1 of predictions made elsewhere."""
+        streams = enumerate(self.external, len(self.rows) + len(self.ablations))
+        return {row: resample(row.counts, stream=stream) for stream, row in streams if row.counts is not None}
+
+    @cached_property
+    def against_best(self) -> dict[ExternalRow, tuple[Difference, float]]:
+        """Predictions made elsewhere minus the best ranked row, with the p-value corrected for their number."""
+        best = next((each for row, each in self.evidence.items() if row.ranked), None)
+        if best is None:
+            return {}
+        found = {row: difference(each, best) for row, each in self.external_evidence.items()}
+        return dict(zip(found, zip(found.values(), holm([one.p for one in found.values()]), strict=True), strict=True))
+
+    @cached_property
     def behind(self) -> dict[ResultRow, tuple[Difference, float]]:
         """How far each ranked row is behind the best one, with its p-value corrected for the number of rows."""
         ranked = [row for row in self.evidence if row.ranked]
@@ -143,20 +161,64 @@ def gain(table: Table) -> tuple[ResultRow, ResultRow, Difference] | None:
     return (fused, single, difference(table.evidence[fused], table.evidence[single])) if fused and single else None
 
 
-def tables(records: Sequence[RunRecord]) -> list[Table]:
+def tables(records: Sequence[RunRecord], external: Sequence[ExternalRecord] = ()) -> list[Table]:
     """The tables that the records make, in a fixed order.
 
     A feature map makes a table unless a larger one of its track contains it. A run on fewer modalities is in every
     table whose features contain its own. Reference rows are in the tables of both tracks, and make one where no
-    other table contains them.
+    other table contains them. Predictions that other toolkits made are beside every table of their test utterances.
     """
-    groups: dict[tuple[bool, str, str, str, tuple[str, ...]], list[RunRecord]] = defaultdict(list)
+    groups: dict[Splits, list[RunRecord]] = defaultdict(list)
     # of runs that differ in devices or compilation alone, the last counts: the one with the fewest devices, uncompiled
     for record in sorted(records, key=lambda r: (-r.spec.num_nodes, -r.spec.devices, -r.spec.compile, r.spec.sha256)):
-        spec = record.spec
-        groups[record.simulated, spec.dataset, spec.label_set, spec.protocol, record.classes].append(record)
+        groups[_splits(record)].append(record)
+    elsewhere: dict[Splits, list[ExternalRecord]] = defaultdict(list)
+    for each in external:
+        elsewhere[_splits(each)].append(each)
     names = titles(record.spec.method for record in records)
-    return [table for _, group in sorted(groups.items()) for table in _tables_of(group, names)]
+    found = [(splits, table) for splits, group in sorted(groups.items()) for table in _tables_of(group, names)]
+    return [replace(table, external=_external_rows(table, elsewhere[splits])) for splits, table in found]
+
+
+def without_table(found: Sequence[Table], external: Sequence[ExternalRecord]) -> list[str]:
+    """One sentence for each name whose predictions are beside none of the tables."""
+    shown = {id(record) for table in found for row in table.external for record in row.records}
+    lost = [record.spec for record in external if id(record) not in shown]
+    return [
+        f"the predictions of {name} are beside no table: there are no records on {dataset} {label_set} {protocol} that "
+        "test these utterances (mer-bench leaderboard --with-published has the published ones)"
+        for name, dataset, label_set, protocol in dict.fromkeys(
+            (spec.name, spec.dataset, spec.label_set, spec.protocol) for spec in lost
+        )
+    ]
+
+
+Splits = tuple[bool, str, str, str, tuple[str, ...]]  #: simulated, corpus, label set, protocol, classes
+
+
+def _splits(record: RunRecord | ExternalRecord) -> Splits:
+    spec = record.spec
+    return record.simulated, spec.dataset, spec.label_set, spec.protocol, record.classes
+
+
+def _external_rows(table: Table, records: Sequence[ExternalRecord]) -> list[ExternalRow]:
+    """The rows of the external records that test what the table tests: those with a place first, best first."""
+    if not records:
+        return []
+    tested = {(record.spec.fold, _tested(record)) for record in table.records}
+    rows: dict[tuple[str, Statement], list[ExternalRecord]] = defaultdict(list)
+    for record in sorted(records, key=lambda one: (one.spec.fold, one.spec.seed)):
+        if (record.spec.fold, _tested(record)) in tested:
+            rows[record.spec.name, record.statement].append(record)
+    wanted = max((row.complete for row in table.rows if row.ranked), default=1)
+    made = [ExternalRow(tuple(found), table.rows[0].folds, wanted) for found in rows.values()]
+    return sorted(made, key=lambda row: (bool(row.lacks), -row.weighted_f1, row.method, repr(row.statement)))
+
+
+def _tested(record: RunRecord | ExternalRecord) -> tuple[object, ...]:
+    """Table rows of the test utterances, and the number of utterances of each class in each cluster."""
+    support = np.array(record.test_by_cluster or [record.test_confusion]).sum(-1)
+    return tuple(record.test_index), support.shape, support.tobytes()
 
 
 def _feature_map(spec: RunSpec) -> FeatureMap:

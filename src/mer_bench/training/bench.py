@@ -116,10 +116,10 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
     )
     if not options.results.is_dir():
         raise FailedRun(f"{options.results} has disappeared during the bench; {target} is left as it is")
-    records, problems, own = leaderboard.load(options.results, with_published=options.with_published)
-    leaderboard.write(records, target, own)
-    tables = "\n".join(leaderboard.main_table(records, dataset, own) for dataset in suite.datasets)
-    return BenchResult(specs, failed, target, tables, problems)
+    found = leaderboard.load(options.results, with_published=options.with_published)
+    leaderboard.write(found.records, target, found.own, found.external)
+    tables = "\n".join(leaderboard.main_table(found.records, dataset, found.own) for dataset in suite.datasets)
+    return BenchResult(specs, failed, target, tables, found.problems)
 
 
 def _available(suite: Suite, options: BenchOptions, console: Console) -> Suite:
