@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -75,24 +76,23 @@ def decode_landmarks(in_archive: dict[str, npt.NDArray[np.int16]], clip: Clip) -
     return frames
 
 
+def _decode(in_archive: Callable[[], dict[str, npt.NDArray[np.int16]]], clip: Clip) -> FloatArray:
+    return decode_landmarks(in_archive(), clip)
+
+
 def landmark_clips(table: pd.DataFrame, raw: Path) -> list[Clip]:
     """One clip per take, whose media file is its tracking CSV, if there is one."""
     files = tracking_files(raw)
     return [Clip(take, files.get(take)) for take in table["id"]]
 
 
-def extract_landmarks(corpus: Path, raw: Path, *, force: bool = False) -> bool:
-    """Store the set ``landmarks``: vision, 140 columns, at the 29.97 frames per second of the videos.
+def landmark_extractor(source: str, in_archive: Callable[[], dict[str, npt.NDArray[np.int16]]] = dict) -> Extractor:
+    """The extractor of the set ``landmarks``: vision, 140 columns, at the 29.97 frames per second of the videos.
 
-    Methods mask each modality separately and do not need equal frame rates, so the landmarks are not resampled.
-
-    Returns:
-        Whether there is any landmark file below ``raw``.
+    Args:
+        source: Fingerprint of the landmark files.
+        in_archive: Function that returns the landmarks of the clips without a CSV, see :func:`decode_landmarks`.
     """
-    table = read_table(corpus)
-    source = landmark_fingerprint(raw)
-    if not source:
-        return False
     recipe = Recipe(
         name="landmarks",
         modality="vision",
@@ -106,7 +106,21 @@ def extract_landmarks(corpus: Path, raw: Path, *, force: bool = False) -> bool:
             "source": source,
         },
     )
+    return Extractor(recipe, partial(_decode, in_archive), list)
+
+
+def extract_landmarks(corpus: Path, raw: Path, *, force: bool = False) -> bool:
+    """Store the set ``landmarks``, see :func:`landmark_extractor`.
+
+    Methods mask each modality separately and do not need equal frame rates, so the landmarks are not resampled.
+
+    Returns:
+        Whether there is any landmark file below ``raw``.
+    """
+    table = read_table(corpus)
+    source = landmark_fingerprint(raw)
+    if not source:
+        return False
     in_archive = cache(lambda: read_landmark_archive(raw))  # read only if the set is not up to date
-    extractor = Extractor(recipe, lambda clip: decode_landmarks(in_archive(), clip), list)
-    extract(corpus, extractor, landmark_clips(table, raw), force=force)
+    extract(corpus, landmark_extractor(source, in_archive), landmark_clips(table, raw), force=force)
     return True

@@ -58,9 +58,13 @@ def decode_audio(clip: Clip, rate: int = RATE) -> FloatArray:
 def provenance(clips: Iterable[Clip], raw: Path) -> dict[str, Any]:
     """Recipe settings that describe the media: their fingerprint, and the decoder if there are containers."""
     paths = [clip.path for clip in clips if clip.path]
+    return {"source": fingerprint(paths, raw), **decoder(paths)}
+
+
+def decoder(paths: Iterable[Path]) -> dict[str, str]:
+    """The library that reads the sound of containers, if some of the paths are such."""
     contained = any(path.suffix.lower() not in SOUND_FILES for path in paths)
-    decoder = {"decoder": f"PyAV {version('av').partition('.')[0]}"} if contained else {}
-    return {"source": fingerprint(paths, raw), **decoder}
+    return {"decoder": f"PyAV {version('av').partition('.')[0]}"} if contained else {}
 
 
 def _bounds(rate: int, frames: float, start: float, end: float | None) -> tuple[int, int]:

@@ -121,20 +121,18 @@ def csv_clips(corpus: Path, raw: Path) -> list[Clip]:
     return clips
 
 
-def openface(
-    corpus: Path,
-    raw: Path,
+def openface_extractor(
+    source: str,
     *,
     columns: tuple[str, ...] = ("au", "pose", "gaze"),
     min_confidence: float = 0.5,
     gaps: str = "hold",
     name: str | None = None,
-) -> tuple[Extractor, list[Clip]]:
-    """The extractor of the set ``openface``, one row per frame with 43 columns by default, and the clips of a corpus.
+) -> Extractor:
+    """The extractor of the set ``openface``, one row per frame with 43 columns by default.
 
     Args:
-        corpus: Folder of the utterance table.
-        raw: Folder that contains the CSVs, see :func:`csv_clips`.
+        source: Fingerprint of the CSVs.
         columns: Groups of columns, see :func:`decode`.
         min_confidence: Confidence below which a frame counts as a frame without a face.
         gaps: How frames without a face are treated: ``hold`` or ``drop``, see :func:`decode`.
@@ -148,7 +146,6 @@ def openface(
             raise unknown("group of OpenFace columns", group, COLUMNS)
     if gaps not in GAPS:
         raise unknown("treatment of gaps", gaps, GAPS)
-    clips = csv_clips(corpus, raw)
     recipe = Recipe(
         name=name or ("openface" if columns == ("au", "pose", "gaze") else "-".join(("openface", *columns))),
         modality="vision",
@@ -158,11 +155,25 @@ def openface(
             "confidence": min_confidence,
             "gaps": gaps,
             "rate": "the video's",
-            "source": fingerprint({clip.path for clip in clips if clip.path}, raw),
+            "source": source,
         },
     )
-    read = partial(decode, columns=columns, min_confidence=min_confidence, gaps=gaps)
-    return Extractor(recipe, read, list), clips
+    return Extractor(recipe, partial(decode, columns=columns, min_confidence=min_confidence, gaps=gaps), list)
+
+
+def openface(corpus: Path, raw: Path, **options: Any) -> tuple[Extractor, list[Clip]]:
+    """The extractor of the set ``openface``, and the clips of a corpus.
+
+    Args:
+        corpus: Folder of the utterance table.
+        raw: Folder that contains the CSVs, see :func:`csv_clips`.
+        **options: Options of :func:`openface_extractor`.
+
+    Raises:
+        Misuse: an option is wrong.
+    """
+    clips = csv_clips(corpus, raw)
+    return openface_extractor(fingerprint({clip.path for clip in clips if clip.path}, raw), **options), clips
 
 
 @click.command("openface", cls=cli.Command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,11 +12,12 @@ from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 
 from data_prep import cli
 from data_prep.corpora.base import Clip, Unreadable, fingerprint
 from data_prep.corpora.clips import vision_clips
-from data_prep.corpora.ravdess import landmark_fingerprint
+from data_prep.corpora.ravdess import landmark_fingerprint, read_tracking
 from data_prep.extract import Extractor, FloatArray, Recipe, Remarked, extract, minor_version
 from data_prep.extractors import faces, hub, video
 from data_prep.extractors.hub import FrozenModel
@@ -69,6 +70,7 @@ class FrameSampling:
             enlarged to ``side``, which leaves a resolution of some tens of pixels.
         margin: Fraction of the box added on each side of the square; None for the value in :data:`faces.FRAMING`.
         raw: Folder of the landmark files.
+        tracking: CSV of the landmarks of each clip by its id, instead of those below ``raw``.
         source: Fingerprint of the raw files.
     """
 
@@ -79,6 +81,7 @@ class FrameSampling:
     crop: str = "square"
     margin: float | None = None
     raw: Path | None = None
+    tracking: Mapping[str, Path] | None = None
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -108,7 +111,7 @@ class FrameSampling:
         """
         found = video.probe(clip.media, clip.half)
         numbers = found.at(video.moments(found, clip, count=self.count, fps=self.fps))
-        points = faces.landmarks(self.raw, clip.id) if self.face == "landmarks" and self.raw else None
+        points = self._landmarks(clip.id) if self.face == "landmarks" else None
         boxes = np.full((len(numbers), 4), np.nan)
         if points is not None and len(points):
             boxes = faces.landmark_boxes(points, numbers)
@@ -126,6 +129,12 @@ class FrameSampling:
         parts = [slice(start, start + DECODED_TOGETHER) for start in range(0, len(numbers), DECODED_TOGETHER)]
         crops = [faces.crop(video.read(found, numbers[p], (width, height)), regions[p], self.side) for p in parts]
         return Crops(np.concatenate(crops), self._remark(boxes))
+
+    def _landmarks(self, clip: str) -> npt.NDArray[Any] | None:
+        """The landmarks [frame, 68, 2] of a clip; None without any."""
+        if self.tracking is not None:
+            return read_tracking(self.tracking[clip]) if clip in self.tracking else None
+        return faces.landmarks(self.raw, clip) if self.raw else None
 
     @property
     def _framing(self) -> tuple[float, float]:
