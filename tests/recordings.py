@@ -213,3 +213,34 @@ def save_encoder(folder: Path) -> Path:
     BertModel(config).save_pretrained(folder)
     BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
     return folder
+
+
+def save_speech_model(folder: Path, family: str, norm: str) -> Path:
+    """Save a random speech model of three narrow layers with the original convolutions."""
+    transformers = pytest.importorskip("transformers")
+    from data_prep.extractors.torchaudio_cpu import load
+
+    load()  # which transformers imports
+    import torch
+
+    small = {
+        "hidden_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "conv_dim": (8, 8, 8, 8, 8, 8, 8),
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 2,
+    }
+    large = norm == "layer"
+    config = getattr(transformers, f"{family}Config")(
+        **small, feat_extract_norm=norm, do_stable_layer_norm=large, conv_bias=large
+    )
+    torch.manual_seed(0)
+    network = getattr(transformers, f"{family}Model")(config)
+    with torch.no_grad():  # with the initial biases of zero, errors in the treatment of padding would not show
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    network.save_pretrained(folder / f"Tiny-{family}")
+    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=large).save_pretrained(folder / f"Tiny-{family}")
+    return folder / f"Tiny-{family}"

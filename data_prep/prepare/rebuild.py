@@ -213,6 +213,10 @@ def _tracking(spec: FeatureSpec, source: Source) -> Extractor:
 def _pictures(modality: str, spec: FeatureSpec, source: Source) -> Extractor | None:
     """One of the extractors of frames; the landmarks by which a face is cropped must be given."""
     face, crop = _setting(spec, "faces", str), _setting(spec, "crop", str)
+    if face == "landmarks" and not source.tracking:
+        raise Misuse(
+            "the model reads faces that are cropped by their landmarks: give OpenFace's CSVs (--landmarks FILE.csv)"
+        )
     sampling = vision.FrameSampling(
         count=30 if "fps" in spec.settings else _setting(spec, "frames", int),
         fps=_setting(spec, "fps", float, int) if "fps" in spec.settings else None,
@@ -235,10 +239,6 @@ def _pictures(modality: str, spec: FeatureSpec, source: Source) -> Extractor | N
         return None
     if face != "landmarks":
         return extractor
-    if not source.tracking:
-        raise Misuse(
-            "the model reads faces that are cropped by their landmarks: give OpenFace's CSVs (--landmarks FILE.csv)"
-        )
     return replace(extractor, decode=partial(decode_tracked, extractor.decode, frozenset(source.tracking)))
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from recordings import contain, lengths, refused, run, tone, works, write_corpus
+from recordings import contain, lengths, refused, run, save_speech_model, tone, works, write_corpus
 
 from data_prep.corpora.base import Clip, Unreadable
 from data_prep.corpora.clips import media_folder
 from data_prep.extract import MISSING
-from data_prep.extractors import egemaps, media, mfcc, speech, torchaudio_cpu
+from data_prep.extractors import egemaps, media, mfcc, speech
 from data_prep.extractors.audio import AUDIO, extract_audio
 from data_prep.extractors.hub import FrozenModel
 from data_prep.extractors.logmel import logmel_function
@@ -316,42 +316,13 @@ def test_egemaps_without_opensmile_is_one_sentence(monkeypatch: pytest.MonkeyPat
 # --- speech models ----------------------------------------------------------------------------------------------------
 
 
-SMALL = {
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "conv_dim": (8, 8, 8, 8, 8, 8, 8),
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 2,
-}
 #: normalisation of the convolutions: "group" as in the base sizes, "layer" as in the large ones
 KINDS = list(product(("Wav2Vec2", "Hubert", "WavLM"), ("group", "layer")))
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: "-".join(kind))
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models"), *request.param)
-
-
-def save_model(folder: Path, family: str, norm: str) -> Path:
-    """Save a random speech model of three narrow layers with the original convolutions."""
-    transformers = pytest.importorskip("transformers")
-    import torch
-
-    torchaudio_cpu.load()  # which transformers imports
-    large = norm == "layer"
-    config = getattr(transformers, f"{family}Config")(
-        **SMALL, feat_extract_norm=norm, do_stable_layer_norm=large, conv_bias=large
-    )
-    torch.manual_seed(0)
-    network = getattr(transformers, f"{family}Model")(config)
-    with torch.no_grad():  # with the initial biases of zero, errors in the treatment of padding would not show
-        for parameter in network.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    network.save_pretrained(folder / f"Tiny-{family}")
-    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=large).save_pretrained(folder / f"Tiny-{family}")
-    return folder / f"Tiny-{family}"
+    return save_speech_model(tmp_path_factory.mktemp("models"), *request.param)
 
 
 def frozen(folder: Path) -> FrozenModel:
@@ -390,7 +361,7 @@ def test_layers_are_those_of_the_model(model: Path) -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models"), "Wav2Vec2", "layer")
+    return save_speech_model(tmp_path_factory.mktemp("models"), "Wav2Vec2", "layer")
 
 
 def test_a_long_utterance_is_encoded_in_equal_parts(small: Path) -> None:
