@@ -226,8 +226,8 @@ def test_the_library_never_imports_data_preparation(module: str) -> None:
     assert "data_prep" not in {name.partition(".")[0] for name in direct(module)}
 
 
-def test_the_command_line_imports_data_preparation_in_one_function_alone() -> None:
-    """``mer-bench prepare`` hands over to it; every other command works where it is not on the path."""
+def test_the_command_line_imports_data_preparation_in_two_functions_alone() -> None:
+    """``prepare`` and ``predict`` for new clips hand over to it; all else works where it is not on the path."""
     tree = ast.parse(SOURCES["mer_bench.cli"].read_text(encoding="utf-8"))
     of_it = {
         getattr(statement, "name", "the module itself")
@@ -235,7 +235,7 @@ def test_the_command_line_imports_data_preparation_in_one_function_alone() -> No
         for node in ast.walk(statement)
         if isinstance(node, (ast.Import, ast.ImportFrom)) and "data_prep" in ast.unparse(node)
     }
-    assert of_it == {"prepare"}
+    assert of_it == {"prepare", "_prepare_clips"}
 
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if module not in ROOT_ABOVE])

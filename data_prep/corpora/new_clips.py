@@ -131,6 +131,19 @@ def utterance_table(clips: Sequence[NewClip]) -> pd.DataFrame:
     return table.assign(turn=table.groupby("dialogue", sort=False).cumcount())
 
 
+def dialogue_remarks(clips: Sequence[NewClip]) -> list[str]:
+    """What is assumed of some clips when a model reads whole dialogues."""
+    if len(clips) > 1 and not any(clip.dialogue for clip in clips):
+        return [
+            "the model reads whole dialogues, and each clip is taken for a dialogue of its own: list the clips with "
+            "dialogue, turn and speaker (--clips FILE.csv) if they are turns of one"
+        ]
+    lacking = [clip.id for clip in clips if clip.dialogue and not clip.speaker]
+    if lacking:
+        return [f"no speaker is given of {len(lacking)} clips ({lacking[0]} ...), who are taken for one and the same"]
+    return []
+
+
 def unique_ids(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     """Names of files as ids: other characters than those of a name become ``-``, and repeated ones get a number."""
     ids, taken = dict[str, None](), frozenset(taken)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,9 +39,10 @@ def prepare_clips(
     specs: Mapping[str, FeatureSpec],
     into: Path,
     *,
-    without: Iterable[str] = (),
+    without: Collection[str] = (),
     models: Mapping[str, str] | None = None,
     download: bool = False,
+    trust: Collection[str] = (),
     workers: int = 0,
 ) -> Prepared:
     """Write ``utterances.csv`` and the feature sets ``specs`` of new clips into the folder ``into``.
@@ -55,20 +56,20 @@ def prepare_clips(
         without: Modalities to leave out: they are missing in every clip.
         models: Modality -> where its frozen model is, see :class:`data_prep.prepare.rebuild.Source`.
         download: Whether frozen models may be downloaded.
+        trust: Modalities whose extractor is taken although it is not quite the one of the model.
         workers: Number of processes that decode, see :func:`data_prep.extract.extract`.
 
     Raises:
         Misuse: a modality cannot be extracted here as the model needs it, or no clip has any.
     """
-    without = set(without)
-    for name in [*without, *(models or {})]:
+    for name in (*without, *(models or {}), *trust):
         if name not in specs:
             raise unknown("modality of the model", name, specs)
-    source = Source(clips, models or {}, download)
+    source = Source(clips, models or {}, download, trust)
     chosen = {name: rebuild(name, spec, source) for name, spec in specs.items() if name not in without}
     if not chosen:
         raise Misuse(f"no modality of the model is left without {', '.join(specs)}")
-    missing: dict[str, dict[str, str]] = {clip.id: {name: LEFT_OUT for name in without} for clip in clips}
+    missing = {clip.id: dict.fromkeys(without, LEFT_OUT) for clip in clips}
     remarks: dict[str, dict[str, str]] = {clip.id: {} for clip in clips}
     journals = {name: _extract(specs[name], found, into, workers) for name, found in chosen.items()}
     for name, journal in journals.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -49,11 +49,13 @@ class Source:
         models: For the modalities of a model that no package carries: a name on the Hugging Face hub, a folder, a
             checkpoint or a file of word vectors. A specification states no place.
         download: Whether a model may be downloaded from the hub.
+        trust: Modalities whose extractor is taken although it differs.
     """
 
     clips: Sequence[NewClip]
     models: Mapping[str, str] = field(default_factory=dict)
     download: bool = False
+    trust: Collection[str] = ()
 
     @property
     def media(self) -> list[Clip]:
@@ -112,11 +114,11 @@ def rebuild(modality: str, spec: FeatureSpec, source: Source) -> Rebuilt:
             f"cannot be extracted here: prepare a table with them and pass it (--table FOLDER), {leave}"
         )
     differs = difference(spec, found.extractor.recipe)
-    if differs:
+    if differs and modality not in source.trust:
         what, wanted, here = differs
         raise Misuse(
             f"{modality}: the model reads {spec.extractor!r} with {what} {wanted}, and this installation has {here}; "
-            f"use what the model was trained with, {leave}"
+            f"use what the model was trained with, say --trust {modality} if they mean the same, {leave}"
         )
     return found
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin, get_type_hints
 
 import click
@@ -38,6 +39,7 @@ from mer_bench.workspace import (
 )
 
 if TYPE_CHECKING:
+    from mer_bench.bundle.model import Bundle
     from mer_bench.external import ExternalRecord
     from mer_bench.records import RunRecord
 
@@ -228,6 +230,14 @@ def export(record: Path, folder: Path, root: Path) -> None:
 @click.argument("bundle", type=Path)
 @click.argument("clips", nargs=-1, type=Path)
 @click.option(
+    "--clips",
+    "list_of_clips",
+    type=Path,
+    help="CSV of clips: path, and text, speaker, dialogue, turn, landmarks, id if known.",
+)
+@click.option("--text", help="What is said in the one clip.")
+@click.option("--landmarks", multiple=True, type=Path, help="CSV of OpenFace, with the name of its clip; repeatable.")
+@click.option(
     "--table", type=Path, help="Folder with utterances.csv, which needs no labels, and feature sets beside it."
 )
 @click.option("--split", default="all", show_default=True, help="Only utterances of this split, e.g. test.")
@@ -237,6 +247,16 @@ def export(record: Path, folder: Path, root: Path) -> None:
 @click.option(
     "--trust", multiple=True, metavar="MODALITY", help="Take its features, whatever has made them; repeatable."
 )
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="MODALITY=NAME",
+    help="Where the frozen model of a clip's modality is: a name on the Hugging Face hub, a folder or a file.",
+    callback=lambda _, option, values: _read_pairs(option.opts[0], values, str),
+)
+@click.option("--download", is_flag=True, help="Allow the download of frozen models from the Hugging Face hub.")
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that decode clips.")
 @click.option("--method", metavar="MODULE:CLASS", help="Code of the model's method, if it is no part of mer_bench.")
 @click.option("--allow-changed", is_flag=True, help="Also if that code was edited since the training.")
 def predict(
@@ -250,26 +270,78 @@ def predict(
     trust: tuple[str, ...],
     method: str | None,
     allow_changed: bool,
+    **extraction: Any,
 ) -> None:
-    """Predict with the trained model in the folder BUNDLE; see run --save-model and export."""
+    """Predict with the trained model in the folder BUNDLE, from a table or from CLIPS: files, or folders of them.
+
+    See run --save-model and export for how a model is kept.
+    """
     from mer_bench.bundle import predict as predicting
     from mer_bench.bundle.model import load_model
     from mer_bench.training.execute import prepare_process
 
-    if table is None or clips:
-        raise Misuse("predict needs --table, the folder of an utterance table and its feature sets")
+    if table is not None and (clips or any(extraction.values())):
+        raise Misuse("--table is a table of features that are extracted already; give it alone, or clips without it")
+    if table is None and split != predicting.ALL:
+        raise Misuse("--split chooses rows of a --table; clips belong to no split")
     if target is not None:
         predicting.check_output(target)
     prepare_process()
     model = load_model(bundle, method=method, allow_changed=allow_changed)
-    frame = predicting.predict_table(model, table, split, explain, without=without, trust=trust)
+    with TemporaryDirectory(prefix="mer-bench-") as folder:
+        new = None
+        if table is None:
+            table = Path(folder)
+            new = _prepare_clips(model, clips, table, without=without, trust=trust, **extraction)
+            without = tuple(name for name, spec in model.features.items() if not (table / spec.name).exists())
+        frame = predicting.predict_table(model, table, split, explain, without=without, trust=trust)
     _warn(predicting.remarks(model, frame))
-    for row in frame.head(SHOWN).to_dict("records"):
-        _say(predicting.sentence(model, row))
-    _say(predicting.summary(frame) + (f"; {SHOWN} are shown, --to FILE writes all" if len(frame) > SHOWN else ""))
+    shown = frame if new else frame.head(SHOWN)
+    for row in shown.to_dict("records"):
+        if new:
+            said = {f"{name} missing": reason for name, reason in new.missing[row["id"]].items()}
+            said |= new.remarks[row["id"]]
+            row = {**row, "missing": ""}
+            _say("; ".join([predicting.sentence(model, row), *(f"{what}: {why}" for what, why in said.items())]))
+        else:
+            _say(predicting.sentence(model, row))
+    _say(predicting.summary(frame) + (f"; {SHOWN} are shown, --to FILE writes all" if len(frame) > len(shown) else ""))
     if target is not None:
         predicting.write_predictions(frame, target)
         _say(target)
+    if new and new.refused:
+        for clip, reasons in new.refused.items():
+            _say(f"error: {clip} holds nothing that the model reads: {reasons}", err=True)
+        sys.exit(1)
+
+
+def _prepare_clips(
+    model: Bundle,
+    paths: Sequence[Path],
+    into: Path,
+    *,
+    list_of_clips: Path | None,
+    text: str | None,
+    landmarks: Sequence[Path],
+    **options: Any,
+) -> Any:
+    """Write a table and the feature sets of new clips into a folder; what became of them."""
+    _find_data_preparation()
+    try:
+        from data_prep.corpora import new_clips
+        from data_prep.prepare.new_clips import prepare_clips
+
+        if list_of_clips is not None and (paths or text is not None or landmarks):
+            raise Misuse("--clips lists all clips, with their texts and landmarks; give it alone")
+        if list_of_clips is None:
+            found = new_clips.clips_from_paths(paths, text=text, landmarks=landmarks)
+        else:
+            found = new_clips.clips_from_csv(list_of_clips)
+        if model.context == "dialogue":
+            _warn(new_clips.dialogue_remarks(found))
+        return prepare_clips(found, model.features, into, **options)
+    except ModuleNotFoundError as error:
+        raise Misuse(f"predicting new clips needs the package {error.name}: pip install 'mer-bench[prep]'") from error
 
 
 @cli.command()
@@ -571,7 +643,7 @@ def sync(log_folder: Path) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def prepare(arguments: tuple[str, ...]) -> None:
     """Prepare a corpus, or add features to one: prepare ravdess --raw FOLDER (see prepare --help)."""
-    sys.path.insert(0, str(repository().resolve()))  # where data_prep is; worker processes get the same path
+    _find_data_preparation()
     from data_prep.__main__ import main as data_prep
 
     sys.exit(data_prep.main(list(arguments), prog_name="mer-bench prepare", standalone_mode=False) or 0)
@@ -674,6 +746,11 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; every finished run is recorded, the same command goes on from there", 130)
+
+
+def _find_data_preparation() -> None:
+    """Put ``data_prep`` on the path; worker processes get the same one."""
+    sys.path.insert(0, str(repository().resolve()))
 
 
 def _say(text: object, err: bool = False) -> None:

@@ -216,7 +216,7 @@ def test_what_a_clip_lacks_is_missing_with_a_reason(
     assert sentence.startswith(f"text: {no_text}, audio: it cannot be decoded: Invalid data")
     assert list(read_table(tmp_path / "out")["id"]) == list(found.ids)
     assert recordings.lengths(tmp_path / "out" / "mfcc") == [16, 0, 0, 0]
-    assert recordings.lengths(tmp_path / "out" / "words") == [0, 0, 1, 1]
+    assert recordings.lengths(tmp_path / "out" / "words-tokens") == [0, 0, 1, 1]
 
 
 def test_clips_with_nothing_that_the_model_reads_are_refused(tmp_path: Path) -> None:
