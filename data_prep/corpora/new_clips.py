@@ -53,7 +53,10 @@ def clips_from_paths(
         _check_file(path)
     if not found:
         if not text and len(landmarks) != 1:
-            raise Misuse("there is no clip: name media files or folders, or give --clips FILE.csv or --text")
+            raise Misuse(
+                "there is no clip: name media files or folders, or give --clips FILE.csv, --text, or a table of "
+                "features that are extracted already (--table FOLDER)"
+            )
         return [NewClip(landmarks[0].name if landmarks else "text", None, text or "", next(iter(landmarks), None))]
     clips = [NewClip(name, path) for name, path in zip(unique_ids(path.name for path in found), found, strict=True)]
     if text is not None:

@@ -301,7 +301,7 @@ def test_the_command_prints_predicts_and_writes_what_mer_bench_score_reads(
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ([], "predict needs --table"),
+        ([], "there is no clip: name media files or folders"),
         (["--table", "nowhere"], "there is no utterance table at nowhere"),
         (["--table", "{lab}", "--to", "{tmp}/p.txt"], ".csv or .json"),
         (["--table", "{lab}", "--to", "{tmp}/none/p.csv"], "there is no folder"),
