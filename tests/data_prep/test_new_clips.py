@@ -18,7 +18,7 @@ import recordings
 from recordings import contain, draw_face, save_speech_model, save_wav, tone, track, write_corpus
 
 from data_prep.corpora.new_clips import NewClip, clips_from_csv, clips_from_paths, unique_ids, utterance_table
-from data_prep.extract import Recipe, extract
+from data_prep.extract import extract
 from data_prep.extractors import mfcc, vision
 from data_prep.extractors.audio import extract_audio
 from data_prep.extractors.landmarks import extract_landmarks
@@ -444,8 +444,3 @@ def test_a_csv_that_is_absent_or_of_another_encoding_is_one_sentence(tmp_path: P
     (tmp_path / "utf16.csv").write_text("path\na.wav\n", encoding="utf-16")
     with pytest.raises(Misuse, match="its encoding is utf-16 and not UTF-8"):
         clips_from_csv(tmp_path / "utf16.csv")
-
-
-def test_only_what_prepares_reads_no_place_from_a_specification() -> None:
-    """A recipe and a specification hold no path, so that a model file cannot name a folder to read."""
-    assert not any(field in Recipe.__dataclass_fields__ for field in ("path", "folder", "location"))
