@@ -110,6 +110,23 @@ def test_the_paired_test_is_that_of_two_records(root: Path, corpus: LabelledSpli
         score(predictions, corpus, records, ["thers"])
 
 
+def test_predictions_of_some_folds_are_tested_on_these_alone(
+    root: Path, corpus: LabelledSplits, tmp_path: Path
+) -> None:
+    ours, theirs = guesses(corpus, 0, 0.7), guesses(corpus, 1, 0.5)
+    records = {name: recorded(root, lines, name) for name, lines in {"ours": ours, "theirs": theirs}.items()}
+    part = corpus.only((2, 5))
+    tested = set(part.table["id"].to_numpy()[utterances_tested(part)[1]])
+    path = write(tmp_path / "p.csv", [line for line in ours if line["id"] in tested])
+    (one,) = score(read_predictions(path, part), part, records["theirs"], ["theirs"]).against
+    first, second = (
+        resample(np.array([[*found[1].test_by_cluster, *found[4].test_by_cluster]]), stream=stream)  # type: ignore[misc]
+        for stream, found in ((1, records["ours"]), (0, records["theirs"]))
+    )
+    assert one.difference == difference(first, second)
+    assert one.score == second.score
+
+
 def test_probabilities_are_scored_like_scikit_learn(corpus: LabelledSplits, tmp_path: Path) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     lines = guesses(corpus, 0)

@@ -249,11 +249,14 @@ def score(
     tests = []
     for name in against:
         for table, row in rows_of(records, corpus, name):
-            if row.counts is None:
+            runs = [[r for r in found if r.spec.fold in corpus.folds] for found in row.seeds.values()]
+            complete = [folds for folds in runs if len(folds) == len(corpus.folds)]
+            clusters = [[r.test_by_cluster for r in folds] for folds in complete]
+            if not complete or any(None in folds for folds in clusters):
                 raise Misuse(f"there is no test against {name!r}, because it has no complete seed in {table.title}")
-            for record in row.records:
+            for record in (record for folds in complete for record in folds):
                 check_corpus(record, corpus)
-            other = resample(row.counts, stream=0)
+            other = resample(np.stack([np.concatenate([np.array(m, np.int64) for m in each]) for each in clusters]))
             label = f"{row.name} on {row.reads} ({table.title}; {', '.join(n for _, n, _ in table.sets)})"
             tests.append(Against(label, other.score, difference(evidence["weighted_f1"], other)))
     return Score(
