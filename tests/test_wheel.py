@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -91,3 +93,29 @@ def test_the_wheel_works_in_an_empty_folder(installed: Path, tmp_path: Path) -> 
         (ROOT / "benchmarks/results" / committed[0]).read_bytes()
     )
     call("records", "published", code=2)
+
+
+@pytest.mark.slow  # about three minutes: every command of the page
+def test_the_tour_runs_as_it_is_written(installed: Path, tmp_path: Path) -> None:
+    command = tmp_path / "bin" / "mer-bench"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m mer_bench "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    path = os.pathsep.join([str(command.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    page = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+    count = 0
+    for kind, content in re.findall(r"^```(console|python|toml)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL):
+        if kind != "console":
+            name, _, text = content.removeprefix("# ").partition("\n")
+            (empty / name).write_text(text, encoding="utf-8")
+            continue
+        for line in re.findall(r"^\$ (.*)$", content, flags=re.MULTILINE):
+            done = subprocess.run(["sh", "-c", line], cwd=empty, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            count += 1
+    board = (empty / "leaderboard.md").read_text(encoding="utf-8")
+    assert count == 17
+    assert all(name in board for name in ("SumFusion", "Elsewhere ▷", "text + audio + eeg + gaze"))
