@@ -195,6 +195,14 @@ def open_features(folder: Path) -> FeatureSet:
     return found
 
 
+def check_fits(found: FeatureSet, folder: Path, rows: int, table_sha256: str) -> None:
+    """Raise Misuse unless the feature set in ``folder`` was made for a table of ``rows`` rows with this hash."""
+    if found.spec.rows != rows:
+        raise Misuse(f"feature set {folder} has {found.spec.rows} rows, its table {rows}")
+    if found.spec.table_sha256 != table_sha256:
+        raise Misuse(f"feature set {folder} was made for another {TABLE_FILE}; extract it again")
+
+
 STAMP = "verified.json"
 _verified: dict[Path, dict[str, list[int]]] = {}  #: folder -> stamp of a set that this process has checked
 

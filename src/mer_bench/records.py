@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -206,19 +206,19 @@ KEPT = ("probabilities",)  #: what is kept on demand in a file beside a record
 
 def check_measures(names: Iterable[str], where: str = "") -> tuple[str, ...]:
     """The names without repetition; raises Misuse for one that is not a measure."""
-    found = tuple(dict.fromkeys(names))
-    for name in found:
-        if name not in MEASURES:
-            raise unknown(f"measure{where}", str(name), MEASURES)
-    return found
+    return _among(MEASURES, names, f"measure{where}")
 
 
 def check_kept(names: Iterable[str], where: str = "") -> tuple[str, ...]:
     """The names without repetition; raises Misuse for what cannot be kept."""
+    return _among(KEPT, names, f"file to keep{where}")
+
+
+def _among(valid: Collection[str], names: Iterable[str], what: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(names))
     for name in found:
-        if name not in KEPT:
-            raise unknown(f"file to keep{where}", str(name), KEPT)
+        if name not in valid:
+            raise unknown(what, str(name), valid)
     return found
 
 

@@ -20,7 +20,7 @@ from mer_bench.bundle.model import Bundle, Floats
 from mer_bench.datasets import DATASETS, EmotionDataModule
 from mer_bench.datasets.table_corpus import read_corpus
 from mer_bench.errors import Misuse, unknown
-from mer_bench.features import FeatureSet, FeatureSpec, open_features
+from mer_bench.features import FeatureSet, FeatureSpec, check_fits, open_features
 from mer_bench.files import sha256, write_atomic
 from mer_bench.training.measures import only
 from mer_bench.utterances import DESCRIPTION, FILE
@@ -107,8 +107,11 @@ def open_table(
         if modality not in bundle.features:
             raise unknown("modality of the model", modality, bundle.features)
     table = read_utterances(folder, bundle.context)
+    table_sha256 = sha256(folder / FILE)
     sets = {
-        modality: absent(spec, len(table)) if modality in without else _open(folder, spec, table, modality in trust)
+        modality: absent(spec, len(table))
+        if modality in without
+        else _open(folder / spec.name, spec, len(table), table_sha256, modality in trust)
         for modality, spec in bundle.features.items()
     }
     return UnlabelledData(
@@ -121,15 +124,11 @@ def open_table(
     )
 
 
-def _open(folder: Path, wanted: FeatureSpec, table: pd.DataFrame, trusted: bool) -> FeatureSet:
+def _open(path: Path, wanted: FeatureSpec, rows: int, table_sha256: str, trusted: bool) -> FeatureSet:
     """The feature set of a table that has the name of the one that the model was trained on, made in the same way."""
-    path = folder / wanted.name
     opened = open_features(path)
     stated = opened.spec
-    if stated.rows != len(table):
-        raise Misuse(f"feature set {path} has {stated.rows} rows, its table {len(table)}")
-    if stated.table_sha256 != sha256(folder / FILE):
-        raise Misuse(f"feature set {path} was made for another {FILE}; extract it again")
+    check_fits(opened, path, rows, table_sha256)
     if different := _difference(stated, wanted, trusted):
         advice = "" if trusted else f", or say --trust {wanted.modality} if they mean the same"
         raise Misuse(
@@ -138,7 +137,7 @@ def _open(folder: Path, wanted: FeatureSpec, table: pd.DataFrame, trusted: bool)
             + advice * (stated.dim == wanted.dim)
         )
     if not len(opened.values):  # gathering needs one frame to point to
-        return absent(wanted, len(table))
+        return absent(wanted, rows)
     return opened
 
 

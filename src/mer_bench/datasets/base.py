@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from mer_bench.batch import Batch, Rows, gather, to_device
 from mer_bench.datasets.sampler import GroupDataset, GroupSampler
 from mer_bench.errors import Misuse, unknown
-from mer_bench.features import CHUNK, FeatureSet, chunks, open_features
+from mer_bench.features import CHUNK, FeatureSet, check_fits, chunks, open_features
 from mer_bench.files import sha256
 from mer_bench.modalities import modality_of, modality_order
 from mer_bench.records import Protocol
@@ -238,10 +238,7 @@ class EmotionDataModule(L.LightningDataModule):
             found = open_features(folder)
             if found.spec.modality != modality_of(modality):
                 raise Misuse(f"feature set {folder} is {found.spec.modality}, not {modality_of(modality)}")
-            if found.spec.rows != len(self.table):
-                raise Misuse(f"feature set {folder} has {found.spec.rows} rows, its table {len(self.table)}")
-            if found.spec.table_sha256 != table_hash:
-                raise Misuse(f"feature set {folder} was made for another {FILE}; extract it again")
+            check_fits(found, folder, len(self.table), table_hash)
             opened[modality] = found
         return opened
 
