@@ -221,8 +221,8 @@ def export(record: Path, folder: Path, root: Path) -> None:
     from mer_bench.training.execute import prepare_process
 
     prepare_process()
-    sentence = export_model(record, folder, root)
-    _say(sentence, err="WARNING" in sentence)
+    sentence, is_warning = export_model(record, folder, root)
+    _say(sentence, err=is_warning)
     _say(folder)
 
 
@@ -279,6 +279,7 @@ def predict(
     from mer_bench.bundle import predict as predicting
     from mer_bench.bundle.model import load_model
     from mer_bench.training.execute import prepare_process
+    from mer_bench.training.run import temporary_prefix
 
     if table is not None and (clips or any(extraction.values())):
         raise Misuse("--table is a table of features that are extracted already; give it alone, or clips without it")
@@ -288,7 +289,7 @@ def predict(
         predicting.check_output(target)
     prepare_process()
     model = load_model(bundle, method=method, allow_changed=allow_changed)
-    with TemporaryDirectory(prefix="mer-bench-") as folder:
+    with TemporaryDirectory(prefix=temporary_prefix()) as folder:
         new = None
         if table is None:
             table = Path(folder)

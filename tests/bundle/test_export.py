@@ -30,7 +30,7 @@ def same(one: Path, other: Path) -> bool:
 def test_a_kept_model_is_copied_without_its_corpus(records: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "new" / "model", tmp_path / "empty"):
-        assert "copied" in export(records["early_concat"], folder, tmp_path / "nowhere")
+        assert "copied" in export(records["early_concat"], folder, tmp_path / "nowhere")[0]
         assert same(folder, bundle_path(records["early_concat"]))
 
 
@@ -65,14 +65,14 @@ def test_a_model_of_another_run_of_the_same_spec_is_not_taken_for_that_of_the_re
     record = read_record(bare)
     assert record.code is not None
     write_record(replace(record, code=replace(record.code, source="0" * 64)), bare.parents[2])
-    assert export(bare, tmp_path / "model", data).startswith("trained again")
+    assert export(bare, tmp_path / "model", data)[0].startswith("trained again")
 
 
 def test_the_description_of_a_run_is_enough(data: Path, tmp_path: Path) -> None:
     from mer_bench.records import write_failure
 
     path = write_failure(spec_for(data, "majority"), tmp_path, "no luck")
-    assert export(path, tmp_path / "model", data).startswith("trained; there is no record")
+    assert export(path, tmp_path / "model", data)[0].startswith("trained; there is no record")
     assert (tmp_path / "model" / WEIGHTS).is_file()
 
 

@@ -16,7 +16,7 @@ from mer_bench.training.run import FREE, run
 from mer_bench.training.suite import run_from_file
 
 
-def export(path: Path, folder: Path, root: Path) -> str:
+def export(path: Path, folder: Path, root: Path) -> tuple[str, bool]:
     """Write the trained model of a run to ``folder``, which must not exist or be empty.
 
     Args:
@@ -25,7 +25,8 @@ def export(path: Path, folder: Path, root: Path) -> str:
         root: Folder of the prepared corpora, for a model that is not kept beside its record.
 
     Returns:
-        A sentence that says where the model is from, and whether its predictions are those of the record.
+        A sentence that says where the model is from, and whether its predictions are those of the record; and whether
+        it is a warning that they are not.
 
     Raises:
         Misuse: ``folder`` holds something, ``path`` is not a run, or the run cannot be made here.
@@ -36,7 +37,7 @@ def export(path: Path, folder: Path, root: Path) -> str:
     kept = bundle_path(path)
     if record is not None and _is_of(kept, record):
         copy_bundle(kept, folder)
-        return f"copied from {kept}"
+        return f"copied from {kept}", False
     spec = run_from_file(path, root)
     check_savable([spec])
     if spec.devices * spec.num_nodes > 1:
@@ -49,18 +50,19 @@ def export(path: Path, folder: Path, root: Path) -> str:
     made = run(spec, root, logger="none", bundle=folder)
     assert made is not None
     if record is None:
-        return "trained; there is no record to compare its predictions with"
-    pairs = zip(made.test_predictions, record.test_predictions, strict=True)
+        return "trained; there is no record to compare its predictions with", False
     if made.test_index != record.test_index:
-        return "trained again; WARNING: the record tests other utterances"
+        return "trained again; WARNING: the record tests other utterances", True
+    pairs = zip(made.test_predictions, record.test_predictions, strict=True)
     different = sum(one != other for one, other in pairs)
     if different:
         return (
             f"trained again; WARNING: {different} of {len(made.test_predictions)} test predictions differ from those "
             f"of the record, which was made on {record.device} with torch {record.versions.get('torch', 'unknown')}: "
-            "the model has its own scores, not those of the record"
+            "the model has its own scores, not those of the record",
+            True,
         )
-    return f"trained again; its {len(made.test_predictions)} test predictions are those of the record"
+    return f"trained again; its {len(made.test_predictions)} test predictions are those of the record", False
 
 
 def _is_of(folder: Path, record: RunRecord) -> bool:
