@@ -328,8 +328,8 @@ def clip3d(sampling: FrameSampling, *, checkpoint: Path, tokens: bool = False, s
     def encode(clips: list[Crops]) -> list[FloatArray | Remarked]:
         pixels = torch.from_numpy(np.stack([clip.rows for clip in clips])).to(device).float()
         sequence = PaddedSequence(pixels, torch.ones(pixels.shape[:2], dtype=torch.bool, device=device))
-        found = network.to(device).tokens(sequence)
-        vectors = found.values if tokens else network.pool(sequence, found)[:, None]
+        found = network.to(device).encode(sequence).values
+        vectors = found if tokens else found.mean(1, keepdim=True)
         return [clip.with_remark(vector.cpu().numpy()) for clip, vector in zip(clips, vectors, strict=True)]
 
     return Extractor(recipe, sampling, encode, parameters=lambda: hub.count_parameters(network), batch_size=4)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion import FusionModule
 from mer_bench.fusion.utterance import Encoders
 
@@ -17,7 +17,7 @@ class SumFusion(FusionModule):
         hidden: Width of the utterance vectors.
     """
 
-    def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64) -> None:
+    def __init__(self, dims: Mapping[str, Width], num_classes: int, *, hidden: int = 64) -> None:
         super().__init__(dims, num_classes)
         self.encoders = Encoders(self.dims, hidden)
         self.weights = nn.Parameter(torch.ones(len(dims), 1, 1))

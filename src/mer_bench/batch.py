@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,18 +33,29 @@ class PaddedSequence:
 
 
 @dataclass(frozen=True)
+class Width:
+    """Widths of one modality's features."""
+
+    frames: int  #: values per frame
+    functionals: int  #: values per utterance, see :mod:`mer_bench.functionals`
+
+
+@dataclass(frozen=True)
 class Batch:
     """Utterances of whole dialogues (context "dialogue") or single utterances (context "utterance") on one axis.
 
     ``grid`` [dialogue, turn] holds the index of each turn on the utterance axis, and -1 after a dialogue's last turn.
-    In utterance context it has one column. A method for dialogues regroups in three lines::
+    In utterance context it has one column. ``functionals`` and ``frames`` are empty unless the method reads them
+    (:attr:`~mer_bench.fusion.FusionModule.reads`). A method for dialogues regroups in three lines::
 
         context = batch.by_dialogue(hidden)        # [dialogue, turn, dim]
         context = self.rnn(context, batch.turns)   # turns: [dialogue, turn], True = there is an utterance
         hidden = batch.flatten(context)            # [utterance, dim]
     """
 
-    features: Mapping[str, PaddedSequence]
+    present: Mapping[str, Tensor]  #: modality -> [utterance]; False where an utterance lacks the modality
+    functionals: Mapping[str, Tensor]  #: modality -> [utterance, width]; zero where it is missing
+    frames: Mapping[str, PaddedSequence]  #: modality -> its sequences
     label: Tensor  #: [utterance] class index
     speaker: Tensor  #: [utterance] number of the speaker within the dialogue, by order of appearance: 0, 1, ...
     dialogue: Tensor  #: [utterance] row of ``grid``
@@ -55,8 +66,12 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """Copy the batch to another device (Lightning calls this method because the dataclass is frozen)."""
         tensors = (self.label, self.speaker, self.dialogue, self.turn, self.index, self.grid)
-        features = {name: sequence.to(device) for name, sequence in self.features.items()}
-        return Batch(features, *(to_device(tensor, device) for tensor in tensors))
+        present, functionals = (
+            {name: to_device(tensor, device) for name, tensor in each.items()}
+            for each in (self.present, self.functionals)
+        )
+        frames = {name: sequence.to(device) for name, sequence in self.frames.items()}
+        return Batch(present, functionals, frames, *(to_device(tensor, device) for tensor in tensors))
 
     def __len__(self) -> int:
         """Number of utterances."""
@@ -77,27 +92,52 @@ class Batch:
         return grouped[self.dialogue, self.turn]
 
 
-def gather(
-    values: Tensor, offsets: Rows, rows: Rows, statistics: tuple[Tensor, Tensor] | None = None
-) -> PaddedSequence:
-    """Gather the frames of ``rows`` from packed ``values`` into one padded tensor, without a loop.
+@dataclass(frozen=True)
+class Source:
+    """Features to gather batches from, standardised on the way."""
 
-    Args:
-        values: [frames, dim], memory-mapped or on a device, where the batch is then gathered without a
-            synchronisation. Integers become floats of the same value.
-        offsets: [number of all rows + 1], where the frames of each row begin.
-        rows: [utterance], row numbers.
-        statistics: Mean [dim] and inverse standard deviation [dim] to standardise with, on the device of ``values``.
-    """
-    start = offsets[rows]
-    length = offsets[rows + 1] - start
-    steps = np.arange(max(length.max(), 1))  # indices are computed in numpy, whose calls cost less than torch's
-    mask = steps < length[:, None]
-    index = np.where(mask, start[:, None] + steps, 0)
-    copy = partial(to_device, device=values.device)
-    frames = values.index_select(0, copy(torch.from_numpy(index.ravel()))).float()
-    if statistics is not None:
-        frames.sub_(statistics[0]).mul_(statistics[1])
-    # takes a quarter of the time of masked_fill_
-    frames.index_fill_(0, copy(torch.from_numpy(np.flatnonzero(~mask))), 0)
-    return PaddedSequence(frames.reshape(*mask.shape, -1), copy(torch.from_numpy(mask)))
+    values: Tensor  #: [row, dim], memory-mapped or on a device. Integers become floats of the same value.
+    statistics: tuple[Tensor, Tensor] | None = None  #: mean and inverse deviation [dim]; None = as they are
+    limit: float = math.inf  #: number of deviations at which standardised values are cut
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """The standardised rows [number of rows, dim], on the device of the values without a synchronisation."""
+        return self.standardise(self.values.index_select(0, self._here(rows)).float())
+
+    def standardise(self, values: Tensor) -> Tensor:
+        """Standardise ``values`` [row, dim] of one's own in place."""
+        if self.statistics is not None:
+            mean, scale = self.statistics
+            values.sub_(mean).mul_(scale)
+        return values.clamp_(-self.limit, self.limit) if self.limit < math.inf else values
+
+    def to(self, device: torch.device | str) -> Source:
+        """The same source with standardised values on a device; batches have the same values to the last bit."""
+        moved = self
+        if self.statistics is not None:
+            mean, scale = (to_device(each, device) for each in self.statistics)
+            moved = replace(self, statistics=(mean, scale))
+        return Source(moved.standardise(self.values.to(device, torch.float32, copy=True)))
+
+    def gather(self, offsets: Rows, rows: Rows) -> PaddedSequence:
+        """Gather the frames of utterances from packed values into one padded tensor, without a loop.
+
+        Args:
+            offsets: [number of all rows + 1], where the frames of each row begin.
+            rows: [utterance], row numbers.
+        """
+        start = offsets[rows]
+        length = offsets[rows + 1] - start
+        steps = np.arange(max(length.max(), 1))  # indices are computed in numpy, whose calls cost less than torch's
+        mask = steps < length[:, None]
+        frames = self.take(np.where(mask, start[:, None] + steps, 0).ravel())
+        # takes a quarter of the time of masked_fill_
+        frames.index_fill_(0, self._here(np.flatnonzero(~mask)), 0)
+        return PaddedSequence(frames.reshape(*mask.shape, -1), self._here(mask))
+
+    def gather_vectors(self, present: npt.NDArray[np.bool_], rows: Rows) -> Tensor:
+        """Gather the vectors [utterance, dim] of utterances; zero where ``present`` [utterance] is False."""
+        return self.take(rows).index_fill_(0, self._here(np.flatnonzero(~present)), 0)
+
+    def _here(self, array: npt.NDArray[Any]) -> Tensor:
+        return to_device(torch.from_numpy(array), self.values.device)

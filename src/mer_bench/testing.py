@@ -24,15 +24,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.errors import Misuse
+from mer_bench.functionals import COUNT, functionals
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.find import said
 from mer_bench.modalities import MODALITIES
 from mer_bench.training.cost import count_flops
 
 CLASSES = 4
-DIMS = {"text": 6, "audio": 5, "vision": 4}  #: widths of the random features
+#: widths of the random features
+DIMS = {name: Width(dim, COUNT * dim) for name, dim in {"text": 6, "audio": 5, "vision": 4}.items()}
 
 #: A constant added to all scores of a softmax changes nothing, so these biases have no gradient by construction.
 IDLE = re.compile(r"\.(key|score)\.bias$")
@@ -41,7 +43,7 @@ IDLE = re.compile(r"\.(key|score)\.bias$")
 
 
 def random_batch(
-    dims: Mapping[str, int] = DIMS,
+    dims: Mapping[str, Width] = DIMS,
     num_classes: int = CLASSES,
     dialogues: Sequence[int] = (5, 3, 1),
     *,
@@ -53,7 +55,7 @@ def random_batch(
     """Gaussian features of ``sum(dialogues)`` utterances.
 
     Args:
-        dims: Width of each modality.
+        dims: Widths of each modality.
         num_classes: Number of classes; the labels repeat 0, 1, ... in turn.
         dialogues: Number of turns of each dialogue; in utterance context only their sum matters.
         context: "dialogue", or "utterance": then the grid is one column, each utterance on its own.
@@ -63,42 +65,66 @@ def random_batch(
     """
     draw = torch.Generator().manual_seed(seed)
     rows = sum(dialogues)
-    features = {}
-    for name, dim in dims.items():
+    frames = {}
+    for name, width in dims.items():
         length = torch.randint(times[0], times[1] + 1, (rows,), generator=draw)
         length[list((missing or {}).get(name, ()))] = 0
         steps = torch.arange(max(int(length.max()), 1))
         mask = steps < length[:, None]
-        features[name] = PaddedSequence(torch.randn(*mask.shape, dim, generator=draw) * mask[..., None], mask)
+        values = torch.randn(*mask.shape, width.frames, generator=draw)
+        frames[name] = PaddedSequence(values * mask[..., None], mask)
+    present = {name: sequence.mask.any(1) for name, sequence in frames.items()}
+    described = {name: functionals(frames[name], width.functionals).float() for name, width in dims.items()}
     turns = torch.tensor([1] * rows if context == "utterance" else list(dialogues))
     real = torch.arange(int(turns.max())) < turns[:, None]
     grid = torch.full(real.shape, -1)
     grid[real] = torch.arange(rows)
     dialogue, turn = real.nonzero(as_tuple=True)
     speaker = torch.randint(0, 2, (rows,), generator=draw)
-    return Batch(features, torch.arange(rows) % num_classes, speaker, dialogue, turn, torch.arange(rows) + 40, grid)
+    labels, index = torch.arange(rows) % num_classes, torch.arange(rows) + 40
+    return Batch(present, described, frames, labels, speaker, dialogue, turn, index, grid)
 
 
 def pad(batch: Batch, *, frames: int = 3, turns: int = 0) -> Batch:
     """The same utterances with more padding, by one frame more in each further modality."""
-    features = {
+    padded = {
         name: PaddedSequence(F.pad(s.values, (0, 0, 0, frames + extra)), F.pad(s.mask, (0, frames + extra)))
-        for extra, (name, s) in enumerate(batch.features.items())
+        for extra, (name, s) in enumerate(batch.frames.items())
     }
-    return replace(batch, features=features, grid=F.pad(batch.grid, (0, turns), value=-1))
+    return replace(batch, frames=padded, grid=F.pad(batch.grid, (0, turns), value=-1))
+
+
+def changed(batch: Batch, change: Callable[[Tensor], Tensor], modalities: Sequence[str] | None = None) -> Batch:
+    """The batch with functionals and frames of some modalities, or of all, changed."""
+    chosen = set(batch.present if modalities is None else modalities)
+    functionals = {name: change(x) if name in chosen else x for name, x in batch.functionals.items()}
+    frames = {n: PaddedSequence(change(s.values), s.mask) if n in chosen else s for n, s in batch.frames.items()}
+    return replace(batch, functionals=functionals, frames=frames)
+
+
+def read_by(module: FusionModule, batch: Batch) -> Batch:
+    """The batch with what the method declares to read, as a datamodule makes it."""
+    return replace(
+        batch,
+        functionals=batch.functionals if "functionals" in module.reads else {},
+        frames=batch.frames if "frames" in module.reads else {},
+    )
 
 
 def alone(batch: Batch, group: int) -> tuple[Batch, Tensor]:
     """One row of the grid as a batch of its own, with no padding left, and its positions in ``batch``."""
     rows = batch.grid[group][batch.grid[group] >= 0]
-    features = {}
-    for name, sequence in batch.features.items():
+    frames = {}
+    for name, sequence in batch.frames.items():
         values, mask = sequence.values[rows], sequence.mask[rows]
         time = max(int(mask.sum(1).max()), 1)
-        features[name] = PaddedSequence(values[:, :time], mask[:, :time])
+        frames[name] = PaddedSequence(values[:, :time], mask[:, :time])
+    present, functionals = (
+        {name: tensor[rows] for name, tensor in each.items()} for each in (batch.present, batch.functionals)
+    )
     count = torch.arange(len(rows))
     fields = {name: getattr(batch, name)[rows] for name in ("label", "speaker", "turn", "index")}
-    return Batch(features, dialogue=torch.zeros_like(count), grid=count[None], **fields), rows
+    return Batch(present, functionals, frames, dialogue=torch.zeros_like(count), grid=count[None], **fields), rows
 
 
 # One method on one set of modalities
@@ -120,7 +146,7 @@ class Case:
     def batch(self, **settings: Any) -> Batch:
         """A random batch, see :func:`random_batch`."""
         dims = {modality: DIMS[modality] for modality in self.modalities}
-        return random_batch(dims, context=self.method.context, **settings)
+        return read_by(self.build(), random_batch(dims, context=self.method.context, **settings))
 
     @property
     def gaps(self) -> dict[str, list[int]]:
@@ -198,8 +224,7 @@ def every_parameter_learns(module: FusionModule, batch: Batch, case: Case) -> No
     In double precision, where true gradients are ten orders of magnitude larger than rounding errors of zero.
     """
     module.double().train()
-    features = {m: PaddedSequence(s.values.double(), s.mask) for m, s in batch.features.items()}
-    torch.autograd.backward(total_loss(module, replace(batch, features=features)))
+    torch.autograd.backward(total_loss(module, changed(batch, Tensor.double)))
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     dead = [name for name, p in trained if p.grad is None]
     dead += [
@@ -245,8 +270,13 @@ def order(case: Case) -> None:
     """The order of the modalities does not matter."""
     batch = case.batch()
     reordered = Case(case.method, case.modalities[::-1], case.options).build()
-    features = {modality: batch.features[modality] for modality in case.modalities[::-1]}
-    same = torch.equal(logits(reordered, replace(batch, features=features)), logits(case.build(), batch))
+    backwards = replace(
+        batch,
+        present={name: batch.present[name] for name in reversed(list(batch.present))},
+        functionals={name: batch.functionals[name] for name in reversed(list(batch.functionals))},
+        frames={name: batch.frames[name] for name in reversed(list(batch.frames))},
+    )
+    same = torch.equal(logits(reordered, backwards), logits(case.build(), batch))
     assert same, f"{case.given}, logits change with the order of the modalities: iterate over self.dims, not over dims"
 
 
@@ -282,10 +312,9 @@ def use(case: Case, modalities: Sequence[str] = ()) -> None:
         return
     before = logits(module, batch)
     for modality in modalities or case.modalities:
-        other = PaddedSequence(-batch.features[modality].values, batch.features[modality].mask)
-        changed = logits(module, replace(batch, features={**batch.features, modality: other}))
-        assert float((changed - before).abs().max()) > 1e-6, (
-            f"{case.given}, {modality} does not change the logits: read batch.features[{modality!r}] in forward, or "
+        after = logits(module, changed(batch, Tensor.neg, [modality]))
+        assert float((after - before).abs().max()) > 1e-6, (
+            f"{case.given}, {modality} does not change the logits: read batch.functionals[{modality!r}] in forward, or "
             "declare by most and needs which modalities the method reads"
         )
 
@@ -330,10 +359,9 @@ def context(case: Case) -> None:
             same = False
         assert same, 'speaker, dialogue, turn or grid changes the logits: declare context = "dialogue"'
     elif case.trains:
-        changed = {m: PaddedSequence(s.values.clone(), s.mask) for m, s in batch.features.items()}
-        for sequence in changed.values():
-            sequence.values[0] *= -1
-        difference = (logits(module, replace(batch, features=changed)) - before).abs().amax(1)
+        first = torch.ones(len(batch)).index_fill_(0, torch.tensor([0]), -1)
+        turned = changed(batch, lambda x: x * first.reshape(-1, *[1] * (x.ndim - 1)))
+        difference = (logits(module, turned) - before).abs().amax(1)
         assert float(difference[1]) > 1e-6, (
             "an utterance does not change the logits of the next one in its dialogue: regroup with batch.by_dialogue "
             'and batch.flatten, or declare context = "utterance"'

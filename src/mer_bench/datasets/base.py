@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mer_bench.batch import Batch, Rows, gather, to_device
+from mer_bench.batch import Batch, PaddedSequence, Rows, Source, Width, to_device
 from mer_bench.datasets.sampler import GroupDataset, GroupSampler
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import CHUNK, FeatureSet, check_fits, chunks, open_features
 from mer_bench.files import sha256
+from mer_bench.functionals import functionals, functionals_width, open_functionals
 from mer_bench.modalities import modality_of, modality_order
 from mer_bench.records import Protocol
 from mer_bench.schema import check_name
@@ -27,15 +28,18 @@ from mer_bench.workspace import prepare_command
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+READS = frozenset({"functionals", "frames"})  #: what a method can read of an utterance
+LIMIT = 6.0  #: deviations at which functionals are cut
 
 
 class EmotionDataModule(L.LightningDataModule):
     """Utterances of one corpus with frozen features, split by one fold of one protocol.
 
     A subclass sets the class attributes and may override :meth:`split`. Construction sets ``dims`` and ``num_classes``.
-    Features are standardised with the mean and standard deviation over the frames of the training rows. They are
-    memory-mapped, or cached on the GPU that trains if they fit (:meth:`cache_on_device`). Pixels (features of an
-    integer type) keep their values, 0 to 255.
+    Batches hold what :attr:`reads` names. Frames are standardised with the mean and standard deviation over the frames
+    of the training rows, functionals (:mod:`mer_bench.functionals`) with those over the training rows, and cut at six
+    deviations. Both are memory-mapped, or cached on the GPU that trains if they fit (:meth:`cache_on_device`). Pixels
+    (features of an integer type) keep their values, 0 to 255, and have no functionals.
 
     Args:
         root: Folder that holds ``<corpus>/utterances.csv`` and the feature sets beside it.
@@ -89,7 +93,8 @@ class EmotionDataModule(L.LightningDataModule):
         self.prepare_corpus()
         self.table = read_table(self.folder)
         self.features = self._open(features or {})
-        self.dims = {name: opened.spec.dim for name, opened in self.features.items()}
+        self.dims = {name: Width(o.spec.dim, functionals_width(o)) for name, o in self.features.items()}
+        self.reads: frozenset[str] = READS  #: what batches hold; a run sets it to what its method reads
         mapping = self.label_sets[label_set]
         self.classes = tuple(dict.fromkeys(mapping.values()))
         self.num_classes = len(self.classes)
@@ -98,8 +103,8 @@ class EmotionDataModule(L.LightningDataModule):
         training_labels = torch.from_numpy(self.labels[self.rows["train"]])
         self.class_counts = torch.bincount(training_labels, minlength=self.num_classes).float()
         self._speaker = self._speakers()
-        self._statistics: dict[str, tuple[Tensor, Tensor]] = {}
-        self._cached: dict[str, Tensor] = {}
+        self._frames: dict[str, Source] = {}
+        self._functionals: dict[str, Source] = {}
 
     @classmethod
     def check_names(cls, label_set: str, protocol: str, fold: int) -> None:
@@ -152,31 +157,48 @@ class EmotionDataModule(L.LightningDataModule):
         return self._statistics
 
     def setup(self, stage: str) -> None:
-        """Compute the statistics of the features over the training rows, except for pixels.
+        """Open what the method reads and compute its statistics over the training rows, except for pixels.
 
         If a GPU is going to train, the features are then cached on it.
         """
-        if self._statistics:
-            return
+        train = np.zeros(len(self.table), bool)
+        train[self.rows["train"]] = True
         for name, opened in self.features.items():
-            if not opened.spec.integer:
-                self._statistics[name] = training_statistics(opened, self.rows["train"])
+            lengths = np.diff(opened.offsets)
+            if "frames" in self.reads and name not in self._frames:
+                chosen = np.repeat(train, lengths)
+                statistics = None if opened.spec.integer else column_statistics(opened.values, chosen)
+                self._frames[name] = Source(torch.from_numpy(opened.values), statistics)
+            if "functionals" in self.reads and not opened.spec.integer and name not in self._functionals:
+                values = open_functionals(self.folder / opened.spec.name, opened)
+                statistics = column_statistics(values, train & (lengths > 0))
+                self._functionals[name] = Source(torch.from_numpy(values), statistics, limit=LIMIT)
         # only in the stage "fit", because a process that forks others must not initialise CUDA
         if stage == "fit" and self.trainer and (device := self.trainer.strategy.root_device).type == "cuda":
             self.cache_on_device(device, torch.cuda.mem_get_info(device)[0] // 2)
 
-    def cache_on_device(self, device: torch.device, limit: int) -> None:
-        """Copy the standardised features to ``device``, if they take at most ``limit`` bytes, and gather batches there.
+    def functionals_of(self, name: str, frames: PaddedSequence) -> Tensor:
+        """Standardised functionals [utterance, width] of a modality's frames [utterance, time, dim] as in a batch.
 
-        Pixels stay on disk: the networks that read them need the memory and take much longer than loading. Batches
-        have the same values to the last bit.
+        They are those of the batch up to rounding. The datamodule must read frames and functionals.
         """
-        arrays = {name: self.features[name].values for name in self._statistics}
-        if 4 * sum(values.size for values in arrays.values()) > limit:
-            return
-        for name, values in arrays.items():
-            mean, scale = (to_device(statistic, device) for statistic in self._statistics[name])
-            self._cached[name] = torch.from_numpy(values).to(device, torch.float32, copy=True).sub_(mean).mul_(scale)
+        statistics = self._frames[name].statistics
+        assert statistics is not None, "pixels have no functionals"
+        mean, scale = (to_device(each, frames.values.device) for each in statistics)
+        raw = PaddedSequence(frames.values / scale + mean, frames.mask)
+        found = self._functionals[name].standardise(functionals(raw, self.dims[name].functionals).float())
+        return found * frames.mask.any(1, keepdim=True)
+
+    def cache_on_device(self, device: torch.device, limit: int) -> None:
+        """Copy what is read to ``device``, if it takes at most ``limit`` bytes, and gather batches there.
+
+        Pixels stay on disk: the networks that read them need the memory and take much longer than loading.
+        """
+        held = (self._frames, self._functionals)
+        small = {name for name, opened in self.features.items() if not opened.spec.integer}
+        if 4 * sum(each[name].values.numel() for each in held for name in small & set(each)) <= limit:
+            for each in held:
+                each.update({name: each[name].to(device) for name in small & set(each)})
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of similar lengths."""
@@ -198,14 +220,14 @@ class EmotionDataModule(L.LightningDataModule):
         grid = np.full(real.shape, -1)
         grid[real] = np.arange(len(rows))
         dialogue, turn = map(np.ascontiguousarray, real.nonzero())
-        features = {}
-        for name, opened in self.features.items():
-            values, statistics = self._cached.get(name), None
-            if values is None:
-                values, statistics = torch.from_numpy(opened.values), self._statistics.get(name)
-            features[name] = gather(values, opened.offsets, rows, statistics)
+        present = {name: np.diff(opened.offsets)[rows] > 0 for name, opened in self.features.items()}
+        vectors = self._functionals if "functionals" in self.reads else {}
+        sequences = self._frames if "frames" in self.reads else {}
+        functionals = {name: source.gather_vectors(present[name], rows) for name, source in vectors.items()}
+        frames = {name: source.gather(self.features[name].offsets, rows) for name, source in sequences.items()}
+        there = {name: torch.from_numpy(each) for name, each in present.items()}
         arrays = (self.labels[rows], self._speaker[rows], dialogue, turn, rows, grid)
-        return Batch(features, *map(torch.from_numpy, arrays))
+        return Batch(there, functionals, frames, *map(torch.from_numpy, arrays))
 
     def _loader(self, split: Split) -> DataLoader[Batch]:
         rows, train = self.rows[split], split == "train"
@@ -223,8 +245,8 @@ class EmotionDataModule(L.LightningDataModule):
         return DataLoader(GroupDataset(groups, self.collate), sampler=sampler, batch_size=None)
 
     def _sizes(self, groups: Sequence[Rows]) -> Rows:
-        """Return the number of turns per dialogue, or the number of frames of the longest modality per utterance."""
-        if self.context == "dialogue" or not self.features:
+        """Return turns per dialogue, or frames of the longest modality per utterance where the method reads frames."""
+        if self.context == "dialogue" or not self.features or "frames" not in self.reads:
             return np.array([len(group) for group in groups])
         rows = np.concatenate(groups)
         return np.max([np.diff(opened.offsets)[rows] for opened in self.features.values()], axis=0)
@@ -270,19 +292,18 @@ class EmotionDataModule(L.LightningDataModule):
         return (pair - pair.groupby(self.table["dialogue"]).transform("min")).to_numpy(np.int64, copy=True)
 
 
-def training_statistics(features: FeatureSet, rows: Rows, chunk_size: int = CHUNK) -> tuple[Tensor, Tensor]:
-    """Mean [dim] and inverse standard deviation [dim] over all frames of ``rows``; the latter is 1 in constant columns.
+def column_statistics(
+    values: npt.NDArray[Any], chosen: npt.NDArray[np.bool_], chunk_size: int = CHUNK
+) -> tuple[Tensor, Tensor]:
+    """Mean [dim] and inverse standard deviation [dim] of the rows of ``values`` [row, dim] that ``chosen`` [row] names.
 
-    ``chunk_size`` is the number of values to read at once.
+    The latter is 1 in constant columns. ``chunk_size`` is the number of values to read at once.
     """
-    selected = np.zeros(len(features.offsets) - 1, bool)
-    selected[rows] = True
-    frames = np.repeat(selected, np.diff(features.offsets))
 
     def average(function: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-        parts = (features.values[chunk][frames[chunk]] for chunk in chunks(features.values, chunk_size))
+        parts = (values[chunk][chosen[chunk]] for chunk in chunks(values, chunk_size))
         sums = (function(part.astype(np.float64)).sum(0) for part in parts)
-        return sum(sums, np.zeros(features.spec.dim)) / max(int(frames.sum()), 1)
+        return sum(sums, np.zeros(values.shape[1])) / max(int(chosen.sum()), 1)
 
     mean = average(lambda part: part)
     # a second pass subtracts the mean: squares in one pass would lose digits by cancellation

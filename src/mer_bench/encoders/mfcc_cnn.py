@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import Misuse
 
 
@@ -48,7 +48,11 @@ class MFCCCNN(nn.Module):
         x = x[..., : 8 * self.steps].reshape(*x.shape[:2], self.steps, 8).amax(-1)
         return self.bn3(F.relu(self.conv3(self.token_dropout(self.bn2(x)))))
 
-    def tokens(self, sequence: PaddedSequence) -> PaddedSequence:
+    def tokens(self, batch: Batch) -> PaddedSequence:
+        """Encode the clips of a batch, see :meth:`encode`."""
+        return self.encode(batch.frames[self.modality])
+
+    def encode(self, sequence: PaddedSequence) -> PaddedSequence:
         """Encode the clips that are present."""
         present = sequence.mask.any(1)
         values = sequence.values.new_zeros(len(present), self.steps, self.width)
@@ -57,6 +61,6 @@ class MFCCCNN(nn.Module):
             values[present] = self(mfcc.mT).mT.to(values.dtype)
         return PaddedSequence(values, present[:, None].expand(-1, self.steps))
 
-    def pool(self, sequence: PaddedSequence, tokens: PaddedSequence) -> Tensor:
+    def pool(self, batch: Batch, tokens: PaddedSequence) -> Tensor:
         """Concatenate all tokens, channel by channel as the authors' code flattens them."""
         return self.vector_dropout(tokens.values.mT.flatten(1))

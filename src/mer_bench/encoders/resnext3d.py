@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence
 from mer_bench.errors import Misuse
 
 
@@ -98,7 +98,11 @@ class ResNeXt3D(nn.Module):
         x = max_pool(F.relu(x, inplace=True) if self.stem_relu else x)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
-    def tokens(self, sequence: PaddedSequence) -> PaddedSequence:
+    def tokens(self, batch: Batch) -> PaddedSequence:
+        """Encode the clips of a batch, see :meth:`encode`."""
+        return self.encode(batch.frames[self.modality])
+
+    def encode(self, sequence: PaddedSequence) -> PaddedSequence:
         """Encode the clips that are present: one token per position and slice, slice by slice."""
         present = sequence.mask.any(1)
         values = sequence.values.new_zeros(len(present), self.slices * self.positions, self.width)
@@ -106,7 +110,7 @@ class ResNeXt3D(nn.Module):
             values[present] = self(self._video(sequence)).flatten(2).mT.to(values.dtype)
         return PaddedSequence(values, present[:, None].expand(values.shape[:2]))
 
-    def pool(self, sequence: PaddedSequence, tokens: PaddedSequence) -> Tensor:
+    def pool(self, batch: Batch, tokens: PaddedSequence) -> Tensor:
         """The mean over slices and positions."""
         return tokens.values.mean(1)
 

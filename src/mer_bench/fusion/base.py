@@ -16,17 +16,16 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mer_bench import metrics
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.errors import FailedRun, Misuse
 from mer_bench.modalities import MODALITIES, modality_order
 from mer_bench.records import Training
 
-#: Increase it when a change of what all methods share may change numbers (2: the utterance encoder standardises).
-SHARED_VERSION = 2
+#: Increase it when a change of what all methods share may change numbers (3: functionals are features).
+SHARED_VERSION = 3
 
-#: Number of parameters from which AdamW is fused on a CPU. Large methods spend a third of an epoch in its steps; small
-#: ones gain little, and a fused step rounds differently.
-FUSED = 5_000_000
+
+torch.serialization.add_safe_globals([Width])  # the hyperparameters of a checkpoint hold it
 
 
 class FusionModule(L.LightningModule):
@@ -37,7 +36,7 @@ class FusionModule(L.LightningModule):
     num_classes]``, which must not read ``batch.label``. Auxiliary losses override :meth:`losses`.
 
     Args:
-        dims: Width of each modality's features; its keys are the modalities that the method fuses.
+        dims: Widths of each modality's features; its keys are the modalities that the method fuses.
         num_classes: Number of emotions.
     """
 
@@ -56,6 +55,9 @@ class FusionModule(L.LightningModule):
     needs: ClassVar[frozenset[str]] = frozenset()
     least: ClassVar[int] = 1
     most: ClassVar[float] = math.inf
+
+    #: What ``forward`` and ``losses`` read of an utterance: "functionals", "frames" or both. Batches hold nothing else.
+    reads: frozenset[str] = frozenset({"functionals"})
 
     #: Options whose whole numbers may be 0; all others start at 1.
     may_be_zero: ClassVar[frozenset[str]] = frozenset()
@@ -76,7 +78,7 @@ class FusionModule(L.LightningModule):
     validation_confusion: Metric
     validation_loss: _Mean
 
-    def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
+    def __init__(self, dims: Mapping[str, Width], num_classes: int) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.check_modalities(tuple(dims))
@@ -127,7 +129,7 @@ class FusionModule(L.LightningModule):
 
     def present(self, batch: Batch) -> Tensor:
         """Mask [modality, utterance]: which modalities each utterance has, in the order of ``dims``."""
-        return torch.stack([batch.features[name].mask.any(1) for name in self.dims])
+        return torch.stack([batch.present[name] for name in self.dims])
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Named scalar losses of a training batch; their sum is minimised. Override it to add auxiliary terms."""
@@ -226,13 +228,12 @@ class FusionModule(L.LightningModule):
     def adamw(self) -> torch.optim.AdamW:
         """AdamW of the trainable parameters."""
         options = self.training_options
-        # Lightning cannot clip gradients of a fused optimizer under mixed precision.
-        fused = self.device.type == "cpu" and options.precision == "32-true" and self.num_parameters >= FUSED
         return torch.optim.AdamW(
             [p for p in self.parameters() if p.requires_grad],
             options.learning_rate,
             weight_decay=options.weight_decay,
-            fused=fused or None,
+            # Lightning cannot clip gradients of a fused optimizer under mixed precision
+            fused=options.precision in ("32-true", "32", "tf32"),
         )
 
     @property

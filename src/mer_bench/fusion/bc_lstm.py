@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import BidirectionalRNN, CheapDropout, perceptron
+from mer_bench.fusion.layers import BidirectionalRNN, perceptron
 from mer_bench.fusion.utterance import Encoders
 
 
@@ -37,12 +37,12 @@ class BCLSTM(FusionModule):
     paper = "https://aclanthology.org/P17-1081"
 
     def __init__(
-        self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 100, layers: int = 2, dropout: float = 0.25
+        self, dims: Mapping[str, Width], num_classes: int, *, hidden: int = 100, layers: int = 2, dropout: float = 0.25
     ) -> None:
         super().__init__(dims, num_classes)
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.rnn = BidirectionalRNN(nn.LSTM, hidden * len(self.dims), hidden, layers=layers, dropout=dropout)
-        self.head = nn.Sequential(CheapDropout(dropout), perceptron(2 * hidden, hidden, num_classes, dropout=dropout))
+        self.head = nn.Sequential(nn.Dropout(dropout), perceptron(2 * hidden, hidden, num_classes, dropout=dropout))
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""

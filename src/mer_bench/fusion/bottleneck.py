@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.transformer import TransformerLayer
 from mer_bench.fusion.utterance import token_encoders, tokens_with_summary
@@ -107,13 +107,14 @@ class Bottleneck(FusionModule):
     """
 
     title = "MBT"
+    reads = frozenset({"functionals", "frames"})
     may_be_zero = frozenset({"fusion_layer"})
     revision = 1
     paper = "https://arxiv.org/abs/2107.00135"
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 64,
@@ -139,7 +140,7 @@ class Bottleneck(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        sequences = [tokens_with_summary(encoder, batch.features[name]) for name, encoder in self.encoders.items()]
+        sequences = [tokens_with_summary(encoder, batch) for encoder in self.encoders.values()]
         present = torch.stack([sequence.mask.any(1) for sequence in sequences])
         # all modalities if none is present
         weight = (present | ~present.any(0))[..., None].to(sequences[0].values.dtype)

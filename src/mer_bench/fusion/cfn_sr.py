@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.encoders import MFCCCNN, ResNeXt3D
 from mer_bench.encoders.weights import load_weights
 from mer_bench.errors import Misuse, unknown
@@ -96,13 +96,14 @@ class CFNSR(FusionModule):
     """
 
     title = "CFN-SR"
+    reads = frozenset({"functionals", "frames"})
     revision = 1
     paper = "arXiv 2111.02172"
     least = 2
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         encoders: str = "shared",
@@ -125,6 +126,7 @@ class CFNSR(FusionModule):
         if encoders not in ("shared", "paper"):
             raise unknown("encoders", encoders, ("shared", "paper"))
         if encoders == "paper":
+            self.reads = frozenset({"frames"})
             self.encoders = _paper_encoders(self.dims, self.guide, weights or {}, stem_relu)
             widths, vectors, slices = (
                 {name: getattr(encoder, size) for name, encoder in self.encoders.items()}
@@ -157,23 +159,25 @@ class CFNSR(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        tokens = {name: encoder.tokens(batch.features[name]) for name, encoder in self.encoders.items()}
+        tokens = {name: encoder.tokens(batch) for name, encoder in self.encoders.items()}
         guide = tokens[self.guide]
         for name, block in self.blocks.items():
             tokens[name] = block(tokens[name], guide)
-        vectors = [encoder.pool(batch.features[name], tokens[name]) for name, encoder in self.encoders.items()]
+        vectors = [encoder.pool(batch, tokens[name]) for name, encoder in self.encoders.items()]
         return self.head(torch.cat(vectors, -1))
 
 
-def _paper_encoders(dims: Mapping[str, int], guide: str, weights: Mapping[str, str], stem_relu: bool) -> nn.ModuleDict:
+def _paper_encoders(
+    dims: Mapping[str, Width], guide: str, weights: Mapping[str, str], stem_relu: bool
+) -> nn.ModuleDict:
     """The MFCC CNN and the 3D ResNeXt-50, with weights from the given files."""
     if set(dims) != {"audio", "vision"} or guide != "audio":
         raise Misuse(
             f"the paper's encoders need audio that guides vision; given {' and '.join(dims)} with guide {guide}"
         )
     encoders: dict[str, MFCCCNN | ResNeXt3D] = {
-        "audio": MFCCCNN(dims["audio"]),
-        "vision": ResNeXt3D(dims["vision"], stem_relu=stem_relu),
+        "audio": MFCCCNN(dims["audio"].frames),
+        "vision": ResNeXt3D(dims["vision"].frames, stem_relu=stem_relu),
     }
     for modality, path in weights.items():
         if modality not in encoders:

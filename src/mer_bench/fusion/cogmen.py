@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import GraphTransformer, RelationalConvolution, SpeakerRelations, mean_weights, window
 from mer_bench.fusion.layers import perceptron
@@ -56,7 +56,7 @@ class COGMEN(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 100,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.utterance import Encoders
 
@@ -81,7 +81,7 @@ class CompactBilinear(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 64,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import (
@@ -122,7 +122,7 @@ class CORECT(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 100,

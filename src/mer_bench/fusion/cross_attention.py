@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import TemporalConvolution, masked_softmax
@@ -141,13 +141,14 @@ class CrossAttention(FusionModule):
     """
 
     title = "Intermediate attention"
+    reads = frozenset({"functionals", "frames"})
     revision = 1
     paper = "https://arxiv.org/abs/2201.11095"
     least = 2
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         form: str = "attention",
@@ -172,9 +173,9 @@ class CrossAttention(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        early = {name: encoder.tokens(batch.features[name]) for name, encoder in self.encoders.items()}
+        early = {name: encoder.tokens(batch) for name, encoder in self.encoders.items()}
         vectors = []
         for name, encoder in self.encoders.items():
             tokens = self.fusion[name](early[name], [early[other] for other in early if other != name])
-            vectors.append(encoder.pool(batch.features[name], self.late[name](tokens)))
+            vectors.append(encoder.pool(batch, self.late[name](tokens)))
         return self.head(torch.cat(vectors, -1))

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import MatchingAttention, window
-from mer_bench.fusion.layers import CheapDropout, perceptron, reversed_steps
+from mer_bench.fusion.layers import perceptron, reversed_steps
 from mer_bench.fusion.utterance import Encoders
 
 ATTENTIONS = ("simple", "general", "dot")
@@ -38,7 +38,7 @@ class DialogueCell(nn.Module):
         self.listener_cell = nn.GRUCell(dim + party_dim, party_dim) if listener else None
         self.match = nn.Linear(dim, global_dim, bias=False) if attention == "general" else None
         self.score = nn.Parameter(torch.randn(global_dim) * global_dim**-0.5) if attention == "simple" else None
-        self.dropout = CheapDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, utterances: Tensor, speaker: Tensor) -> Tensor:
         """Read the dialogues turn by turn."""
@@ -131,7 +131,7 @@ class DialogueRNN(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 100,
@@ -164,7 +164,7 @@ class DialogueRNN(FusionModule):
             for _ in range(directions)
         )
         emotions = directions * emotion_dim
-        self.emotion_dropout = CheapDropout(min(dropout + 0.15, 1.0))
+        self.emotion_dropout = nn.Dropout(min(dropout + 0.15, 1.0))
         self.attention = MatchingAttention(emotions, emotions) if emotion_attention else None
         self.head = perceptron(emotions, directions * head_dim, num_classes, dropout=dropout)
 

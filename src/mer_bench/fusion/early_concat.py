@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout
 from mer_bench.fusion.utterance import Encoders
 
 
@@ -24,11 +23,11 @@ class EarlyConcat(FusionModule):
     revision = 1
     provenance = "baseline"
 
-    def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
+    def __init__(self, dims: Mapping[str, Width], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
         super().__init__(dims, num_classes)
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.head = nn.Sequential(
-            nn.Linear(hidden * len(self.dims), hidden), nn.GELU(), CheapDropout(dropout), nn.Linear(hidden, num_classes)
+            nn.Linear(hidden * len(self.dims), hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
         )
 
     def forward(self, batch: Batch) -> Tensor:

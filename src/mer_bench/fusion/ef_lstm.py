@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import perceptron, resample
 
@@ -32,13 +32,14 @@ class EFLSTM(FusionModule):
     """
 
     title = "EF-LSTM"
+    reads = frozenset({"frames"})
     provenance = "baseline"
     paper = "https://arxiv.org/abs/1802.00927"
     unimodal_encoders = ()
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 128,
@@ -49,11 +50,13 @@ class EFLSTM(FusionModule):
         super().__init__(dims, num_classes)
         self.steps = steps
         between = dropout if layers > 1 else 0.0
-        self.rnn = nn.LSTM(sum(self.dims.values()), hidden, layers, batch_first=True, dropout=between)
+        self.rnn = nn.LSTM(
+            sum(width.frames for width in self.dims.values()), hidden, layers, batch_first=True, dropout=between
+        )
         self.dropout = nn.Dropout(dropout)
         self.head = perceptron(hidden, hidden, num_classes, dropout=dropout)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        steps, _ = self.rnn(torch.cat([resample(batch.features[name], self.steps) for name in self.dims], -1))
+        steps, _ = self.rnn(torch.cat([resample(batch.frames[name], self.steps) for name in self.dims], -1))
         return self.head(self.dropout(steps[:, -1]))

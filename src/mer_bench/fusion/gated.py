@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout
 from mer_bench.fusion.utterance import Encoders
 
 
@@ -58,11 +57,11 @@ class Gated(FusionModule):
     revision = 1
     paper = "https://arxiv.org/abs/1702.01992"
 
-    def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
+    def __init__(self, dims: Mapping[str, Width], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
         super().__init__(dims, num_classes)
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.unit = GatedUnit(len(self.dims), hidden, hidden)
-        self.head = nn.Sequential(CheapDropout(dropout), nn.Linear(hidden, num_classes))
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, num_classes))
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""

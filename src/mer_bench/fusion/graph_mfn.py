@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import perceptron, resample
 from mer_bench.fusion.mfn import GatedMemory
@@ -76,12 +76,13 @@ class GraphMFN(FusionModule):
     """
 
     title = "Graph-MFN"
+    reads = frozenset({"frames"})
     paper = "https://aclanthology.org/P18-1208"
     unimodal_encoders = ("lstms", "singles")
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 64,
@@ -93,7 +94,9 @@ class GraphMFN(FusionModule):
     ) -> None:
         super().__init__(dims, num_classes)
         self.steps = steps
-        self.lstms = nn.ModuleDict({name: nn.LSTM(dim, hidden, batch_first=True) for name, dim in self.dims.items()})
+        self.lstms = nn.ModuleDict(
+            {name: nn.LSTM(width.frames, hidden, batch_first=True) for name, width in self.dims.items()}
+        )
         self.singles = nn.ModuleDict({name: nn.Linear(2 * hidden, vertex) for name in self.dims})
         self.graph = DynamicFusionGraph(len(self.dims), vertex, inner, dropout=dropout)
         self.memory = GatedMemory(vertex, memory, inner, dropout=dropout)
@@ -101,7 +104,7 @@ class GraphMFN(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        hidden = {name: lstm(resample(batch.features[name], self.steps))[0] for name, lstm in self.lstms.items()}
+        hidden = {name: lstm(resample(batch.frames[name], self.steps))[0] for name, lstm in self.lstms.items()}
         fused = self.graph([self.single(name, states) for name, states in hidden.items()])
         last = [states[:, -1] for states in hidden.values()]
         return self.head(torch.cat([*last, self.memory(fused)], -1))

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout
 from mer_bench.fusion.utterance import Encoders
 
 #: Number of classes -> one character per class, its sentiment, for IEMOCAP (``four``, ``six``) and MELD in the order of
@@ -55,7 +54,7 @@ class PairwisePropagation(nn.Module):
         self.edge = nn.Parameter(torch.zeros(pairs, 2, past + 1 + future))
         self.convolutions = nn.ModuleList(StackedLinear(pairs, dim) for _ in range(layers))
         self.readouts = nn.ModuleList(StackedLinear(pairs, dim) for _ in range(layers))
-        self.dropout = CheapDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Sum of the input and the readouts of all layers."""
@@ -122,7 +121,7 @@ class GraphSmile(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 512,

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.errors import unknown
 from mer_bench.fusion.layers import BidirectionalRNN, masked_softmax
 from mer_bench.fusion.utterance import Encoders
@@ -34,14 +34,14 @@ class DialogueEncoder(nn.Module):
         batch -> vectors [dialogue, modality, turn, hidden], present [dialogue, modality, turn].
     """
 
-    def __init__(self, dims: Mapping[str, int], hidden: int, *, dropout: float) -> None:
+    def __init__(self, dims: Mapping[str, Width], hidden: int, *, dropout: float) -> None:
         super().__init__()
         self.encoders = Encoders(dims, hidden, dropout=dropout)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Encode all modalities."""
         vectors = [batch.by_dialogue(vector) for vector in self.encoders(batch)]
-        present = [batch.by_dialogue(batch.features[name].mask.any(1)) for name in self.encoders]
+        present = [batch.by_dialogue(batch.present[name]) for name in self.encoders]
         return torch.stack(vectors, 1), torch.stack(present, 1)
 
 
@@ -58,7 +58,7 @@ class SpeakerEmbedding(nn.Embedding):
 
 
 def text_context(
-    kind: type[nn.LSTM] | type[nn.GRU], dims: Mapping[str, int], hidden: int, *, dropout: float
+    kind: type[nn.LSTM] | type[nn.GRU], dims: Mapping[str, Width], hidden: int, *, dropout: float
 ) -> BidirectionalRNN | None:
     """Two bidirectional layers over a dialogue's text vectors, which preserve the width; None without text.
 

@@ -20,40 +20,10 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * weight).sum(-2) / weight.sum(-2).clamp(min=1)
 
 
-def centre(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over time, and the values minus that mean: [..., time, dim], [..., time] -> [..., dim], [..., time, dim]."""
-    mean = masked_mean(values, mask)
-    return mean, values - mean[..., None, :]
-
-
-def masked_deviation(centred: Tensor, mask: Tensor) -> Tensor:
-    """Log standard deviation over time of centred values: [..., time, dim], [..., time] -> [..., dim]."""
-    return _log_spread((masked_mean(centred.square(), mask) + 1e-6).sqrt(), 0.5, mask)
-
-
-def masked_change(values: Tensor, mask: Tensor) -> Tensor:
-    """Log mean absolute change from frame to frame: [..., time, dim], [..., time] -> [..., dim]."""
-    return _log_spread(masked_mean(values.diff(dim=-2).abs(), mask[..., 1:]), 0.1, mask)
-
-
-def masked_course(centred: Tensor, mask: Tensor, terms: int = 4) -> Tensor:
-    """First cosine coefficients of centred values over time: [..., time, dim], [..., time] -> [..., terms * dim].
-
-    They describe the course of a feature (onset, apex, offset) for sequences of any length; zero for a single frame.
-    """
-    length = mask.sum(-1, keepdim=True).clamp(min=1)
-    position = (torch.arange(mask.shape[-1], device=mask.device) + 0.5) / length
-    order = torch.arange(1, terms + 1, device=mask.device)[:, None]
-    basis = math.sqrt(2) * (math.pi * order * position[..., None, :]).cos() * (mask / length)[..., None, :]
-    return (basis.to(centred.dtype) @ centred).flatten(-2)
-
-
-def _log_spread(spread: Tensor, typical: float, mask: Tensor) -> Tensor:
-    """Logarithm of a spread relative to a typical one, since spreads are positive and skewed.
-
-    A sequence of one frame has no spread; it gets zero, the value of a typical spread.
-    """
-    return ((spread + 0.05) / (typical + 0.05)).log() * (mask.sum(-1, keepdim=True) > 1)
+def masked_deviation(values: Tensor, mask: Tensor) -> Tensor:
+    """Standard deviation over time: [..., time, dim], [..., time] -> [..., dim]; differentiable where it is zero."""
+    centred = values - masked_mean(values, mask)[..., None, :]
+    return (masked_mean(centred.square(), mask) + 1e-6).sqrt()
 
 
 def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
@@ -74,37 +44,6 @@ def sinusoidal_positions(time: int, dim: int, device: torch.device) -> Tensor:
     rate = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10_000.0) / dim))
     angle = torch.arange(time, device=device)[:, None] * rate
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :dim]
-
-
-class CheapDropout(nn.Dropout):
-    """Dropout whose masks take a fifth of the time on a CPU, where torch draws 64 random bits per element.
-
-    Here four elements share one random number, so that 16 bits approximate ``p`` to 1/131,072. The masks differ from
-    those of :class:`nn.Dropout`: a method that replaces one class by the other needs a new version.
-
-    Shapes:
-        any -> the same.
-    """
-
-    def draws(self, values: Tensor) -> bool:
-        """Whether this class draws the masks itself: in training, on a CPU and in code that is not compiled."""
-        cheap = values.device.type == "cpu" and not torch.compiler.is_compiling()
-        return cheap and self.training and 0 < self._dropped < 2**16
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Set dropped elements to zero and scale the others."""
-        if not self.draws(values):
-            return super().forward(values)
-        numbers = torch.empty(-(-values.numel() // 4), dtype=torch.long).random_(-(2**63), None)
-        bits = numbers.view(torch.short)[: values.numel()].view(values.shape)
-        # An in-place comparison of floats is several times as fast as one whose result is boolean.
-        scale = bits.float().ge_(self._dropped - 2**15).mul_(2**16 / (2**16 - self._dropped))
-        return values * scale.to(values.dtype)
-
-    @property
-    def _dropped(self) -> int:
-        """How many of the 2^16 possible random numbers drop an element."""
-        return round(self.p * 2**16)
 
 
 class TemporalConvolution(nn.Module):
@@ -149,7 +88,7 @@ class BidirectionalRNN(nn.Module):
         widths = [dim] + [2 * hidden] * (layers - 1)
         self.ahead = nn.ModuleList(kind(width, hidden, batch_first=True) for width in widths)
         self.back = nn.ModuleList(kind(width, hidden, batch_first=True) for width in widths)
-        self.dropout = CheapDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
         """Read the sequences in both directions; dropout applies between layers only."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import TemporalConvolution, masked_mean
@@ -73,6 +73,7 @@ class LMFMulT(FusionModule):
     """
 
     title = "LMF-MulT"
+    reads = frozenset({"frames"})
     revision = 1
     provenance = "reconstruction"
     paper = "https://arxiv.org/abs/2007.02038"
@@ -80,7 +81,7 @@ class LMFMulT(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         dim: int = 30,
@@ -100,7 +101,10 @@ class LMFMulT(FusionModule):
             raise unknown("direction", direction, DIRECTIONS)
         self.steps = steps
         self.projections = nn.ModuleDict(
-            {name: TemporalConvolution(width, dim, kernel=kernel, stride=stride) for name, width in self.dims.items()}
+            {
+                name: TemporalConvolution(width.frames, dim, kernel=kernel, stride=stride)
+                for name, width in self.dims.items()
+            }
         )
         self.fusion = LowRankFusion(len(self.dims), dim, dim, rank)
         self.crossmodal = nn.ModuleDict(
@@ -116,7 +120,7 @@ class LMFMulT(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        sequences = {name: project(batch.features[name]) for name, project in self.projections.items()}
+        sequences = {name: project(batch.frames[name]) for name, project in self.projections.items()}
         fused = self.fuse(sequences)
         views = []
         for key, encode in self.crossmodal.items():

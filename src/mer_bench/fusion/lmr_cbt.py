@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.guided import GuidedAttention, SelfSelection
-from mer_bench.fusion.layers import BidirectionalRNN, CheapDropout, TemporalConvolution
+from mer_bench.fusion.layers import BidirectionalRNN, TemporalConvolution
 
 
 class Frames(nn.Module):
@@ -41,7 +41,7 @@ class Words(nn.Module):
 
     def __init__(self, dim: int, hidden: int, *, dropout: float) -> None:
         super().__init__()
-        self.dropout = CheapDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.rnn = BidirectionalRNN(nn.LSTM, dim, hidden // 2, layers=2, dropout=0.5)
         self.norm = nn.LayerNorm(hidden)
 
@@ -134,6 +134,7 @@ class LMRCBT(FusionModule):
     """
 
     title = "LMR-CBT"
+    reads = frozenset({"frames"})
     revision = 1
     paper = "https://arxiv.org/abs/2112.01697"
     least = 2
@@ -141,7 +142,7 @@ class LMRCBT(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         target: str | None = None,
@@ -163,10 +164,10 @@ class LMRCBT(FusionModule):
         self.guides: list[str] = [name for name in reversed(self.dims) if name != self.target]
         self.local = nn.ModuleDict(
             {
-                name: Words(dim, hidden, dropout=embedding_dropout)
+                name: Words(width.frames, hidden, dropout=embedding_dropout)
                 if name == "text"
-                else Frames(dim, hidden, stride=stride)
-                for name, dim in self.dims.items()
+                else Frames(width.frames, hidden, stride=stride)
+                for name, width in self.dims.items()
             }
         )
         self.transformers = nn.ModuleDict(
@@ -182,14 +183,14 @@ class LMRCBT(FusionModule):
         self.head = nn.Sequential(
             nn.Linear(width, width),
             nn.ReLU(),
-            CheapDropout(output_dropout),
+            nn.Dropout(output_dropout),
             nn.Linear(width, width),
             nn.Linear(width, num_classes),
         )
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        tokens = {name: encode(batch.features[name]) for name, encode in self.local.items()}
+        tokens = {name: encode(batch.frames[name]) for name, encode in self.local.items()}
         last = {name: self.transformers[name](tokens[name]) for name in self.guides}
         guided = self.guidance(tokens[self.target], [last[name] for name in self.guides])
         last[self.target] = self.transformers[self.target](guided)

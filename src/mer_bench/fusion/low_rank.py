@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.utterance import Encoders
 
@@ -63,7 +63,7 @@ class LowRank(FusionModule):
     paper = "https://arxiv.org/abs/1806.00064"
 
     def __init__(
-        self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, rank: int = 4, dropout: float = 0.15
+        self, dims: Mapping[str, Width], num_classes: int, *, hidden: int = 64, rank: int = 4, dropout: float = 0.15
     ) -> None:
         super().__init__(dims, num_classes)
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)

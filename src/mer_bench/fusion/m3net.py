@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import SpeakerEmbedding, text_context
-from mer_bench.fusion.layers import CheapDropout, masked_softmax
+from mer_bench.fusion.layers import masked_softmax
 from mer_bench.fusion.utterance import Encoders
 
 
@@ -134,7 +134,7 @@ class M3Net(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 512,
@@ -155,7 +155,7 @@ class M3Net(FusionModule):
         self.filters = nn.ModuleList(FrequencyFilter(hidden) for _ in range(frequency_layers))
         branches = (hypergraph_layers > 0) + (frequency_layers > 0)
         self.head = nn.Sequential(
-            CheapDropout(dropout), nn.ReLU(), nn.Linear(branches * len(self.dims) * hidden, num_classes)
+            nn.Dropout(dropout), nn.ReLU(), nn.Linear(branches * len(self.dims) * hidden, num_classes)
         )
 
     def forward(self, batch: Batch) -> Tensor:
@@ -173,7 +173,7 @@ class M3Net(FusionModule):
 
     def _utterances(self, batch: Batch, name: str) -> Tensor:
         """One modality's utterances, for text with context and speakers: [dialogue, turn, hidden]."""
-        h = batch.by_dialogue(self.encoders[name](batch.features[name]))
+        h = batch.by_dialogue(self.encoders[name](batch))
         if name == "text" and self.text_context is not None and self.speakers is not None:
             h = self.text_context(h, batch.turns) + self.speakers(batch.by_dialogue(batch.speaker))
         return h

@@ -12,6 +12,7 @@ class Majority(FusionModule):
     """Logits are the log frequencies of the training labels, the same for every utterance."""
 
     title = "Majority class"
+    reads = frozenset()
     provenance = "baseline"
     unimodal_encoders = ()
 

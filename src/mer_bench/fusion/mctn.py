@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import resample
@@ -79,13 +79,14 @@ class MCTN(FusionModule):
     """
 
     title = "MCTN"
+    reads = frozenset({"frames"})
     paper = "https://arxiv.org/abs/1812.07809"
     least = 2
     unimodal_encoders = ("enter",)
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         source: str | None = None,
@@ -103,8 +104,8 @@ class MCTN(FusionModule):
         self.steps, self.translation, self.cycle = steps, translation, cycle
         entering = [self.source, *self.targets[: 1 if cycle else 0]]
         leaving = [*self.targets, *entering[: 1 if cycle else 0]]
-        self.enter = nn.ModuleDict({name: nn.Linear(self.dims[name], hidden) for name in entering})
-        self.leave = nn.ModuleDict({name: nn.Linear(hidden, self.dims[name]) for name in leaving})
+        self.enter = nn.ModuleDict({name: nn.Linear(self.dims[name].frames, hidden) for name in entering})
+        self.leave = nn.ModuleDict({name: nn.Linear(hidden, self.dims[name].frames) for name in leaving})
         self.levels = nn.ModuleList(Translator(hidden) for _ in self.targets)
         self.reader = nn.LSTM(hidden, hidden, batch_first=True)
         self.attention = nn.Linear(hidden, 1)
@@ -132,7 +133,7 @@ class MCTN(FusionModule):
 
     def codes(self, batch: Batch) -> list[Tensor]:
         """The code of each level, [utterance, step, hidden]; the last one is the joint representation."""
-        code = self.enter[self.source](resample(batch.features[self.source], self.steps))
+        code = self.enter[self.source](resample(batch.frames[self.source], self.steps))
         codes = []
         for level in self.levels:
             code = level.encode(code)
@@ -147,7 +148,6 @@ class MCTN(FusionModule):
 
     def error(self, translated: Tensor, name: str, batch: Batch) -> Tensor:
         """Mean squared error over the utterances that have the source and ``name``."""
-        wanted = batch.features[name]
-        both = batch.features[self.source].mask.any(1) & wanted.mask.any(1)
-        squares = (translated - resample(wanted, self.steps)).square().mean((1, 2))
+        both = batch.present[self.source] & batch.present[name]
+        squares = (translated - resample(batch.frames[name], self.steps)).square().mean((1, 2))
         return (squares * both).sum() / both.sum().clamp(min=1)

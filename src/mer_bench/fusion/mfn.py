@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import perceptron, resample
 
@@ -46,9 +46,9 @@ class SystemOfLSTMs(nn.Module):
         [utterance, 1 + step, modalities * hidden], the first of which are zero.
     """
 
-    def __init__(self, dims: Mapping[str, int], hidden: int) -> None:
+    def __init__(self, dims: Mapping[str, Width], hidden: int) -> None:
         super().__init__()
-        self.inputs = nn.ModuleDict({name: nn.Linear(dim, 4 * hidden) for name, dim in dims.items()})
+        self.inputs = nn.ModuleDict({name: nn.Linear(width.frames, 4 * hidden) for name, width in dims.items()})
         bound = hidden**-0.5
         self.recurrent = nn.Parameter(torch.empty(len(dims), hidden, 4 * hidden).uniform_(-bound, bound))
 
@@ -91,12 +91,13 @@ class MFN(FusionModule):
     """
 
     title = "MFN"
+    reads = frozenset({"frames"})
     paper = "https://arxiv.org/abs/1802.00927"
     unimodal_encoders = ("lstms",)
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 64,
@@ -115,7 +116,7 @@ class MFN(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        hidden, cells = self.lstms({name: resample(batch.features[name], self.steps) for name in self.dims})
+        hidden, cells = self.lstms({name: resample(batch.frames[name], self.steps) for name in self.dims})
         change = torch.cat([cells[:, :-1], cells[:, 1:]], -1)
         attended = self.attention(change).softmax(-1) * change
         return self.head(torch.cat([hidden, self.memory(attended)], -1))

@@ -8,9 +8,9 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, masked_mean
+from mer_bench.fusion.layers import masked_mean
 from mer_bench.fusion.transformer import TransformerLayer
 from mer_bench.fusion.utterance import Encoders
 
@@ -95,7 +95,7 @@ class MISA(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 128,
@@ -117,7 +117,7 @@ class MISA(FusionModule):
         self.fusion = TransformerLayer(hidden, heads, ffn, dropout=0.1)
         self.head = nn.Sequential(
             nn.Linear(2 * modalities * hidden, modalities * hidden),
-            CheapDropout(head_dropout),
+            nn.Dropout(head_dropout),
             nn.ReLU(),
             nn.Linear(modalities * hidden, num_classes),
         )

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import AngularGraph, DialogueEncoder, deep_graph_convolutions, text_context
-from mer_bench.fusion.layers import CheapDropout
 
 
 class PartyGRU(nn.Module):
@@ -29,7 +28,7 @@ class PartyGRU(nn.Module):
         widths = [dim] + [2 * hidden] * (layers - 1)
         self.ahead = nn.ModuleList(nn.GRUCell(width, hidden) for width in widths)
         self.back = nn.ModuleList(nn.GRUCell(width, hidden) for width in widths)
-        self.dropout = CheapDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, values: Tensor, speaker: Tensor, mask: Tensor) -> Tensor:
         """Read each party's turns in both directions; dropout applies between layers only."""
@@ -96,7 +95,7 @@ class MMDFN(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 200,
@@ -124,7 +123,7 @@ class MMDFN(FusionModule):
         self.start = nn.Linear(hidden, graph)
         self.gates = nn.LSTMCell(graph, graph) if dynamic else None
         self.convolutions = deep_graph_convolutions(graph, layers, alpha=alpha, eta=eta)
-        self.dropout = CheapDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear((hidden + graph) * len(self.dims), num_classes)
 
     def forward(self, batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import (
     AngularGraph,
@@ -17,7 +17,6 @@ from mer_bench.fusion.graphs import (
     deep_graph_convolutions,
     text_context,
 )
-from mer_bench.fusion.layers import CheapDropout
 
 
 class MMGCN(FusionModule):
@@ -58,7 +57,7 @@ class MMGCN(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 200,
@@ -78,7 +77,7 @@ class MMGCN(FusionModule):
         self.speakers = SpeakerEmbedding(speakers, hidden) if speaker_embedding else None
         self.start = nn.Linear(hidden, graph)
         self.convolutions = deep_graph_convolutions(graph, layers, alpha=alpha, eta=eta)
-        self.dropout = CheapDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear((hidden + graph) * len(self.dims), num_classes)
 
     def forward(self, batch: Batch) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, masked_mean
+from mer_bench.fusion.layers import masked_mean
 from mer_bench.fusion.utterance import Encoders
 
 FLOOR = 1e-3  #: Least variance: without it the bound is unbounded where x determines y.
@@ -112,7 +112,7 @@ class MMIM(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 64,
@@ -128,7 +128,7 @@ class MMIM(FusionModule):
         modalities = len(self.dims)
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.fusion = nn.Sequential(
-            CheapDropout(fusion_dropout),
+            nn.Dropout(fusion_dropout),
             nn.Linear(modalities * hidden, fusion),
             nn.Tanh(),
             nn.Linear(fusion, fusion),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import masked_mean
 from mer_bench.fusion.streams import Streams
@@ -66,13 +66,14 @@ class MMTM(FusionModule):
     """
 
     title = "MMTM"
+    reads = frozenset({"functionals", "frames"})
     revision = 1
     paper = "https://arxiv.org/abs/1911.08670"
     unimodal_encoders = ("streams.encoders",)
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 64,
@@ -88,4 +89,4 @@ class MMTM(FusionModule):
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
         present = self.present(batch)
-        return self.streams(batch.features).sum(0) / present.sum(0).clamp(min=1)[:, None]
+        return self.streams(batch).sum(0) / present.sum(0).clamp(min=1)[:, None]

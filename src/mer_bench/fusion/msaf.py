@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.layers import masked_mean, masked_softmax
 from mer_bench.fusion.streams import Streams
@@ -92,13 +92,14 @@ class MSAF(FusionModule):
     """
 
     title = "MSAF"
+    reads = frozenset({"functionals", "frames"})
     revision = 1
     paper = "https://arxiv.org/abs/2012.07175"
     unimodal_encoders = ("streams.encoders",)
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 64,
@@ -120,4 +121,4 @@ class MSAF(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        return self.streams(batch.features).sum(0)
+        return self.streams(batch).sum(0)

@@ -8,9 +8,9 @@ from itertools import permutations
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, TemporalConvolution
+from mer_bench.fusion.layers import TemporalConvolution
 from mer_bench.fusion.transformer import ResidualHead, TransformerEncoder
 
 
@@ -51,13 +51,14 @@ class MulT(FusionModule):
     """
 
     title = "MulT"
+    reads = frozenset({"frames"})
     revision = 1
     paper = "https://arxiv.org/abs/1906.00295"
     unimodal_encoders = ("projections",)
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         dim: int = 30,
@@ -86,9 +87,12 @@ class MulT(FusionModule):
                 embedding_dropout=embedding_dropout,
             )
 
-        self.text_dropout = CheapDropout(embedding_dropout)
+        self.text_dropout = nn.Dropout(embedding_dropout)
         self.projections = nn.ModuleDict(
-            {name: TemporalConvolution(width, dim, kernel=kernel, stride=stride) for name, width in self.dims.items()}
+            {
+                name: TemporalConvolution(width.frames, dim, kernel=kernel, stride=stride)
+                for name, width in self.dims.items()
+            }
         )
         self.crossmodal = nn.ModuleDict(
             {
@@ -109,7 +113,7 @@ class MulT(FusionModule):
         return self.head(torch.cat([self._read(target, sequences) for target in self.dims], -1))
 
     def _input(self, batch: Batch, name: str) -> PaddedSequence:
-        sequence = batch.features[name]
+        sequence = batch.frames[name]
         if name != "text":
             return sequence
         return PaddedSequence(self.text_dropout(sequence.values), sequence.mask)

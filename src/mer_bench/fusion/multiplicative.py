@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.late_product import LateProduct
 
 
@@ -41,7 +41,7 @@ class Multiplicative(LateProduct):
     paper = "https://arxiv.org/abs/1805.11730"
 
     def __init__(
-        self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15, beta: float = 0.3
+        self, dims: Mapping[str, Width], num_classes: int, *, hidden: int = 64, dropout: float = 0.15, beta: float = 0.3
     ) -> None:
         super().__init__(dims, num_classes, hidden=hidden, dropout=dropout)
         if beta < 0:

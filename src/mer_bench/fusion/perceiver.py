@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.transformer import TransformerLayer
 from mer_bench.fusion.utterance import token_encoders, tokens_with_summary
@@ -41,12 +41,13 @@ class Perceiver(FusionModule):
     """
 
     title = "Perceiver"
+    reads = frozenset({"functionals", "frames"})
     revision = 1
     paper = "https://arxiv.org/abs/2103.03206"
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 64,
@@ -72,7 +73,7 @@ class Perceiver(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        sequences = [tokens_with_summary(encoder, batch.features[name]) for name, encoder in self.encoders.items()]
+        sequences = [tokens_with_summary(encoder, batch) for encoder in self.encoders.values()]
         values = torch.cat(
             [sequence.values + embedding for sequence, embedding in zip(sequences, self.embeddings, strict=True)], 1
         )

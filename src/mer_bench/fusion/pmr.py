@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout, TemporalConvolution, masked_mean
+from mer_bench.fusion.layers import TemporalConvolution, masked_mean
 from mer_bench.fusion.transformer import Attention, ResidualHead, scaled_with_positions
 
 
@@ -30,8 +30,8 @@ class ReinforcementUnit(nn.Module):
         self.cross, self.own = (Attention(dim, heads, dropout=dropout) for _ in range(2))
         self.target_norm, self.source_norm, self.ffn_norm = (nn.LayerNorm(dim) for _ in range(3))
         self.gate = nn.Linear(2 * dim, dim) if gate else None
-        self.ffn = nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), CheapDropout(dropout), nn.Linear(4 * dim, dim))
-        self.dropout = CheapDropout(dropout)
+        self.ffn = nn.Sequential(nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, target: PaddedSequence, source: PaddedSequence) -> PaddedSequence:
         """Reinforce the target; its padding is set to zero again."""
@@ -106,6 +106,7 @@ class PMR(FusionModule):
     """
 
     title = "PMR"
+    reads = frozenset({"frames"})
     revision = 1
     provenance = "reconstruction"
     paper = (
@@ -117,7 +118,7 @@ class PMR(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         dim: int = 30,
@@ -134,9 +135,12 @@ class PMR(FusionModule):
         super().__init__(dims, num_classes)
         self.progressive = progressive
         self.projections = nn.ModuleDict(
-            {name: TemporalConvolution(width, dim, kernel=kernel, stride=stride) for name, width in self.dims.items()}
+            {
+                name: TemporalConvolution(width.frames, dim, kernel=kernel, stride=stride)
+                for name, width in self.dims.items()
+            }
         )
-        self.embedding_dropout = CheapDropout(embedding_dropout)
+        self.embedding_dropout = nn.Dropout(embedding_dropout)
         self.layers = nn.ModuleList(
             ReinforcementLayer(
                 len(self.dims), dim, heads, dropout=transformer_dropout, gate=gate, progressive=progressive
@@ -147,7 +151,7 @@ class PMR(FusionModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        sequences = [self._embed(project(batch.features[name])) for name, project in self.projections.items()]
+        sequences = [self._embed(project(batch.frames[name])) for name, project in self.projections.items()]
         hub = one_after_another(sequences)
         for layer in self.layers:
             sequences, hub = layer(sequences, hub)

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import SpeakerEmbedding
-from mer_bench.fusion.layers import CheapDropout, sinusoidal_positions
+from mer_bench.fusion.layers import sinusoidal_positions
 from mer_bench.fusion.transformer import Attention
 from mer_bench.fusion.utterance import Encoders
 
@@ -30,14 +30,14 @@ class Interaction(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float, *, learned_gates: bool) -> None:
         super().__init__()
         self.attention = Attention(dim, heads, dropout=dropout)
-        self.dropout = CheapDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.ffn = nn.Sequential(
             nn.LayerNorm(dim, eps=1e-6),
             nn.Linear(dim, dim),
             nn.GELU("tanh"),
-            CheapDropout(dropout),
+            nn.Dropout(dropout),
             nn.Linear(dim, dim),
-            CheapDropout(dropout),
+            nn.Dropout(dropout),
         )
         self.gate = nn.Linear(dim, dim, bias=False) if learned_gates else nn.Identity()
 
@@ -75,7 +75,7 @@ class SDTNetwork(nn.Module):
         super().__init__()
         self.projections = nn.ModuleDict({name: nn.Linear(dim, hidden, bias=False) for name, dim in dims.items()})
         self.speakers = SpeakerEmbedding(speakers, hidden)
-        self.dropout = CheapDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.interactions = nn.ModuleDict(
             {
                 f"{source}_to_{target}": Interaction(hidden, heads, dropout, learned_gates=learned_gates)
@@ -86,7 +86,7 @@ class SDTNetwork(nn.Module):
         self.reductions = nn.ModuleDict({name: nn.Linear(len(dims) * hidden, hidden) for name in dims})
         self.gate = nn.Linear(hidden, hidden, bias=False) if len(dims) > 1 else None
         self.students = nn.ModuleDict(
-            {name: nn.Sequential(nn.ReLU(), CheapDropout(dropout), nn.Linear(hidden, num_classes)) for name in dims}
+            {name: nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)) for name in dims}
         )
         self.teacher = nn.Linear(hidden, num_classes)
 
@@ -154,7 +154,7 @@ class SDT(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 1024,

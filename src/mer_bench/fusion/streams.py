@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.fusion.layers import TemporalConvolution
 from mer_bench.fusion.utterance import token_encoders
 
@@ -36,11 +36,11 @@ class Streams(nn.Module):
     all modalities' tokens to a list of the same shapes.
 
     Shapes:
-        modality -> [utterance, time, dim] -> logits [modality, utterance, classes]; zero for a missing modality.
+        batch -> logits [modality, utterance, classes]; zero for a missing modality.
     """
 
     def __init__(
-        self, dims: Mapping[str, int], hidden: int, classes: int, sites: Sequence[nn.Module], *, dropout: float
+        self, dims: Mapping[str, Width], hidden: int, classes: int, sites: Sequence[nn.Module], *, dropout: float
     ) -> None:
         super().__init__()
         self.encoders = token_encoders(dims, hidden, dropout=dropout)
@@ -48,11 +48,11 @@ class Streams(nn.Module):
         self.sites = nn.Sequential(*sites[:1], *between)
         self.heads = nn.ModuleDict({name: nn.Linear(hidden, classes) for name in dims})
 
-    def forward(self, features: Mapping[str, PaddedSequence]) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """Logits of each stream."""
-        tokens = self.sites([encoder.tokens(features[name]) for name, encoder in self.encoders.items()])
+        tokens = self.sites([encoder.tokens(batch) for encoder in self.encoders.values()])
         logits = [
-            self.heads[name](encoder.pool(features[name], own)) * features[name].mask.any(1, keepdim=True)
+            self.heads[name](encoder.pool(batch, own)) * batch.present[name][:, None]
             for (name, encoder), own in zip(self.encoders.items(), tokens, strict=True)
         ]
         return torch.stack(logits)

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import SpeakerEmbedding, window
-from mer_bench.fusion.layers import BidirectionalRNN, CheapDropout, masked_mean, masked_softmax, perceptron
+from mer_bench.fusion.layers import BidirectionalRNN, masked_mean, masked_softmax, perceptron
 from mer_bench.fusion.transformer import Attention
 from mer_bench.fusion.utterance import Encoders
 
@@ -74,7 +74,7 @@ class GraphAttention(nn.Module):
         same[across] = torch.arange(sides * sides, sides * (2 * sides - 1))
         self.register_buffer("types", torch.stack([same, other]), persistent=False)
         self.edge = nn.Parameter(torch.randn(graphs, sides * (2 * sides - 1), dim) * 0.02)
-        self.norm, self.dropout = nn.LayerNorm(dim), CheapDropout(dropout)
+        self.norm, self.dropout = nn.LayerNorm(dim), nn.Dropout(dropout)
 
     def forward(self, x: Tensor, present: Tensor) -> Tensor:
         """Attend, add and normalise; an absent node receives messages but sends none."""
@@ -179,11 +179,11 @@ class CrossAttention(Concatenation):
         super().__init__(modalities, dim, dropout)
         self.attention = nn.ModuleList(Attention(dim, heads, dropout=dropout) for _ in range(modalities))
         self.ffn = nn.ModuleList(
-            nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), CheapDropout(dropout), nn.Linear(2 * dim, dim))
+            nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim))
             for _ in range(modalities)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2 * modalities))
-        self.dropout = CheapDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, z: Tensor, present: Tensor, near: Tensor) -> Tensor:
         """Attend from each modality to the others and concatenate the results."""
@@ -251,7 +251,7 @@ class SyncTVA(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         enhancement: bool = True,
@@ -316,7 +316,7 @@ class SyncTVA(FusionModule):
 
     def _utterances(self, batch: Batch, name: str) -> Tensor:
         """One modality's utterances plus speaker embeddings: [dialogue, turn, hidden]."""
-        h = batch.by_dialogue(self.encoders[name](batch.features[name]))
+        h = batch.by_dialogue(self.encoders[name](batch))
         if name == "text" and self.text_context is not None:
             h = self.text_context(h, batch.turns)
         return h + self.speakers(batch.by_dialogue(batch.speaker))

@@ -7,33 +7,34 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.errors import unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.guided import GuidedAttention, SelfSelection
-from mer_bench.fusion.layers import CheapDropout, TemporalConvolution, last_token, masked_mean
+from mer_bench.fusion.layers import TemporalConvolution, last_token, masked_mean
 from mer_bench.fusion.utterance import TokenEncoder
 
 
 class Projection(nn.Module):
     """One linear map of all frames; the vector of an utterance is the mean of its tokens."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, modality: str, width: Width, hidden: int) -> None:
         super().__init__()
-        self.project = TemporalConvolution(dim, hidden)
+        self.modality = modality
+        self.project = TemporalConvolution(width.frames, hidden)
 
-    def tokens(self, sequence: PaddedSequence) -> PaddedSequence:
-        """[utterance, time, dim] -> [utterance, time, hidden]."""
-        return self.project(sequence)
+    def tokens(self, batch: Batch) -> PaddedSequence:
+        """Tokens [utterance, time, hidden]."""
+        return self.project(batch.frames[self.modality])
 
-    def pool(self, sequence: PaddedSequence, tokens: PaddedSequence) -> Tensor:
+    def pool(self, batch: Batch, tokens: PaddedSequence) -> Tensor:
         """[utterance, time, hidden] -> [utterance, hidden]."""
         return masked_mean(tokens.values, tokens.mask)
 
 
-ENCODERS: dict[str, Callable[[int, int, float], nn.Module]] = {
-    "projection": lambda dim, hidden, dropout: Projection(dim, hidden),
-    "convolution": lambda dim, hidden, dropout: TokenEncoder(dim, hidden, dropout=dropout),
+ENCODERS: dict[str, Callable[[str, Width, int, float], nn.Module]] = {
+    "projection": lambda modality, width, hidden, dropout: Projection(modality, width, hidden),
+    "convolution": lambda modality, width, hidden, dropout: TokenEncoder(modality, width, hidden, dropout=dropout),
 }
 
 
@@ -67,6 +68,7 @@ class TACFN(FusionModule):
     """
 
     title = "TACFN"
+    reads = frozenset({"functionals", "frames"})
     revision = 1
     provenance = "reconstruction"
     paper = "arXiv 2505.06536"
@@ -74,7 +76,7 @@ class TACFN(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 40,
@@ -91,6 +93,8 @@ class TACFN(FusionModule):
         super().__init__(dims, num_classes)
         if encoder not in ENCODERS:
             raise unknown("encoder", encoder, ENCODERS)
+        if encoder == "projection":
+            self.reads = frozenset({"frames"})
         names = tuple(self.dims)
         guide = "audio" if "audio" in names else names[0]
         others = tuple(name for name in names if name != guide)
@@ -99,7 +103,7 @@ class TACFN(FusionModule):
             raise unknown("directions", directions, targets)
         self.guides = {target: tuple(name for name in names if name != target) for target in targets[directions]}
         self.encoders = nn.ModuleDict(
-            {name: ENCODERS[encoder](dim, hidden, dropout) for name, dim in self.dims.items()}
+            {name: ENCODERS[encoder](name, width, hidden, dropout) for name, width in self.dims.items()}
         )
         needed = {name for sources in self.guides.values() for name in sources} if splice else set()
         self.select = nn.ModuleDict(
@@ -119,17 +123,17 @@ class TACFN(FusionModule):
         )
         width = hidden * len(names)
         self.head = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), CheapDropout(dropout), nn.Linear(width, num_classes)
+            nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, num_classes)
         )
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        tokens = {name: encoder.tokens(batch.features[name]) for name, encoder in self.encoders.items()}
+        tokens = {name: encoder.tokens(batch) for name, encoder in self.encoders.items()}
         selected = {
             name: self.select[name](sequence) if name in self.select else last_token(sequence.values, sequence.mask)
             for name, sequence in tokens.items()
         }
         for name, block in self.blocks.items():
             tokens[name] = block(tokens[name], torch.cat([selected[source] for source in self.guides[name]], -1))
-        vectors = [encoder.pool(batch.features[name], tokens[name]) for name, encoder in self.encoders.items()]
+        vectors = [encoder.pool(batch, tokens[name]) for name, encoder in self.encoders.items()]
         return self.head(torch.cat(vectors, -1))

@@ -8,9 +8,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import CheapDropout
 from mer_bench.fusion.utterance import Encoders
 
 
@@ -52,7 +51,7 @@ class TensorFusion(FusionModule):
 
     def __init__(
         self,
-        dims: Mapping[str, int],
+        dims: Mapping[str, Width],
         num_classes: int,
         *,
         hidden: int = 32,
@@ -64,7 +63,7 @@ class TensorFusion(FusionModule):
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         widths = [(hidden + 1) ** len(self.dims), *post_fusion]
         hidden_layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
-        self.head = nn.Sequential(CheapDropout(post_fusion_dropout), *hidden_layers, nn.Linear(widths[-1], num_classes))
+        self.head = nn.Sequential(nn.Dropout(post_fusion_dropout), *hidden_layers, nn.Linear(widths[-1], num_classes))
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""

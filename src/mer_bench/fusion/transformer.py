@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.batch import PaddedSequence
-from mer_bench.fusion.layers import CheapDropout, last_token, perceptron, sinusoidal_positions
+from mer_bench.fusion.layers import last_token, perceptron, sinusoidal_positions
 
 
 class Attention(nn.Module):
@@ -24,7 +24,7 @@ class Attention(nn.Module):
         super().__init__()
         if dim % heads:
             raise ValueError(f"width {dim} is not divisible by {heads} heads")
-        self.heads, self.dropout = heads, CheapDropout(dropout)
+        self.heads, self.dropout = heads, dropout
         self.query, self.key, self.value, self.output = (nn.Linear(dim, dim) for _ in range(4))
         for projection in (self.query, self.key, self.value):
             nn.init.xavier_uniform_(projection.weight)
@@ -38,14 +38,8 @@ class Attention(nn.Module):
         )
         some = allowed.any(-1, keepdim=True)
         mask = (allowed | ~some)[:, None]
-        if self.dropout.draws(q):
-            # the same as torch's attention except for the dropout masks
-            bias = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
-            heads = self.dropout(((q * q.shape[-1] ** -0.5) @ k.mT + bias).softmax(-1)) @ v
-        else:
-            heads = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=self.dropout.p if self.training else 0.0
-            )
+        dropout = self.dropout if self.training else 0.0
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.output(heads.transpose(1, 2).flatten(2)) * some
 
 
@@ -69,8 +63,8 @@ class TransformerLayer(nn.Module):
         relu_dropout = dropout if relu_dropout is None else relu_dropout
         self.attention = Attention(dim, heads, dropout=dropout if attention_dropout is None else attention_dropout)
         self.attention_norm, self.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.ffn = nn.Sequential(nn.Linear(dim, ffn), nn.ReLU(), CheapDropout(relu_dropout), nn.Linear(ffn, dim))
-        self.dropout = CheapDropout(dropout)
+        self.ffn = nn.Sequential(nn.Linear(dim, ffn), nn.ReLU(), nn.Dropout(relu_dropout), nn.Linear(ffn, dim))
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, source: Tensor | None, allowed: Tensor) -> Tensor:
         """[batch, target, dim] -> the same shape; the source's LayerNorm is the target's, as in MulT."""
@@ -108,7 +102,7 @@ class TransformerEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.causal = causal
-        self.embedding_dropout = CheapDropout(embedding_dropout)
+        self.embedding_dropout = nn.Dropout(embedding_dropout)
         self.layers = nn.ModuleList(TransformerLayer(dim, heads, 4 * dim, **dropouts) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.utterance import UtteranceEncoder
 
@@ -25,12 +25,12 @@ class Unimodal(FusionModule):
     most = 1
     unimodal_encoders = ("encoder",)
 
-    def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
+    def __init__(self, dims: Mapping[str, Width], num_classes: int, *, hidden: int = 64, dropout: float = 0.15) -> None:
         super().__init__(dims, num_classes)
-        ((self.modality, dim),) = self.dims.items()
-        self.encoder = UtteranceEncoder(dim, hidden, dropout=dropout)
+        ((name, width),) = self.dims.items()
+        self.encoder = UtteranceEncoder(name, width, hidden, dropout=dropout)
         self.head = nn.Linear(hidden, num_classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
-        return self.head(self.encoder(batch.features[self.modality]))
+        return self.head(self.encoder(batch))

@@ -13,6 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
+from mer_bench.batch import Width
 from mer_bench.datasets import find_dataset
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.encoders import ResNeXt3D
@@ -35,6 +36,7 @@ def build(spec: RunSpec, root: Path) -> tuple[EmotionDataModule, FusionModule]:
     """
     datamodule = build_datamodule(spec, root)
     method = build_method(spec, datamodule.dims, datamodule.num_classes)
+    datamodule.reads = method.reads
     check_pixels(method, datamodule)
     return datamodule, method
 
@@ -65,7 +67,7 @@ def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
     return datamodule
 
 
-def build_method(spec: RunSpec, dims: Mapping[str, int], num_classes: int) -> FusionModule:
+def build_method(spec: RunSpec, dims: Mapping[str, Width], num_classes: int) -> FusionModule:
     """Construct the method of a spec.
 
     Raises:
@@ -78,7 +80,7 @@ def build_method(spec: RunSpec, dims: Mapping[str, int], num_classes: int) -> Fu
     return module
 
 
-def construct(name: str, dims: Mapping[str, int], num_classes: int, options: Mapping[str, Any]) -> FusionModule:
+def construct(name: str, dims: Mapping[str, Width], num_classes: int, options: Mapping[str, Any]) -> FusionModule:
     """An untrained module of a method.
 
     Raises:

@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from mer_bench.batch import Batch
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.utterance import every_column
 
 
 def flops_per_utterance(method: FusionModule, datamodule: EmotionDataModule) -> int:
@@ -28,7 +27,7 @@ def count_flops(method: FusionModule, batch: Batch) -> int:
     # tensor is saved for them, since none is computed. The counter does not see into compiled code.
     nothing_saved = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing)
     eager = torch.compiler.set_stance("force_eager")
-    with eager, torch.enable_grad(), nothing_saved, every_column(method), FlopCounterMode(display=False) as counter:
+    with eager, torch.enable_grad(), nothing_saved, FlopCounterMode(display=False) as counter:
         method(batch)
     return int(counter.get_total_flops() // len(batch))
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mer_bench.batch import Width
 from mer_bench.datasets import DATASETS, find_dataset, own_datasets
 from mer_bench.files import write_atomic
 from mer_bench.fusion import METHODS
@@ -19,7 +20,7 @@ from mer_bench.training.build import construct, options_of
 from mer_bench.training.suite import is_prepared
 
 #: Widths of the features for which parameters are counted: MFCC, landmarks and, for methods that need text, MiniLM.
-WIDTHS = {"audio": 40, "vision": 140, "text": 384}
+WIDTHS = {"audio": Width(40, 280), "vision": Width(140, 980), "text": Width(384, 384)}
 
 
 def describe_method(name: str) -> MethodFacts:

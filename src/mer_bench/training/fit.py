@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from mer_bench.batch import Width
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.errors import Misuse
 from mer_bench.fusion.base import FusionModule
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
         raise
 
 
-def _dims(data: EmotionDataModule) -> dict[str, int]:
+def _dims(data: EmotionDataModule) -> dict[str, Width]:
     return data.dims
 
 

@@ -10,7 +10,7 @@ import json
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch.utils.benchmark import Timer
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mer_bench.batch import Batch, PaddedSequence
-from mer_bench.datasets.base import EmotionDataModule
+from mer_bench.datasets.base import READS, EmotionDataModule
 from mer_bench.fusion.base import FusionModule
 from mer_bench.modalities import MODALITIES, modality_order
 from mer_bench.records import Efficiency
@@ -85,18 +85,23 @@ def robustness(method: FusionModule, datamodule: EmotionDataModule) -> Matrices:
         datamodule: The corpus, set up and without a trainer, so that one process reads the whole test set.
     """
     standardised = [name for name, opened in datamodule.features.items() if not opened.spec.integer]
-    disturbances = Disturbances(len(datamodule.table), datamodule.dims, standardised, method.device)
+    disturbances = Disturbances(
+        len(datamodule.table), datamodule.dims, standardised, datamodule.functionals_of, device=method.device
+    )
     classes = method.num_classes
     counts: dict[tuple[str, str], Tensor] = defaultdict(
         lambda: torch.zeros(classes**2, dtype=torch.long, device=method.device)
     )
     method.eval()
+    reads, datamodule.reads = datamodule.reads, READS  # functionals of disturbed frames are computed from these
+    datamodule.setup("test")
     with torch.no_grad():
         for batch in datamodule.test_dataloader():
             batch = batch.to(method.device)
             for kind, level, disturbed in disturbances.of(batch):
                 pairs = batch.label * classes + method(disturbed).argmax(1)
                 counts[kind, level] += torch.bincount(pairs, minlength=classes**2)
+    datamodule.reads = reads
     matrices: Matrices = defaultdict(dict)
     for (kind, level), flat in counts.items():
         matrices[kind][level] = flat.reshape(classes, classes).tolist()
@@ -114,12 +119,20 @@ class Disturbances:
         names: Modalities of the batches.
         standardised: Modalities to add noise to, whose features have deviation 1 over the training frames. Pixels are
             not standardised and get no noise.
+        functionals_of: Functionals of a modality's disturbed frames.
         device: Device of the batches.
     """
 
     def __init__(
-        self, rows: int, names: Collection[str], standardised: Collection[str], device: torch.device | str = "cpu"
+        self,
+        rows: int,
+        names: Collection[str],
+        standardised: Collection[str],
+        functionals_of: Callable[[str, PaddedSequence], Tensor],
+        *,
+        device: torch.device | str = "cpu",
     ) -> None:
+        self.functionals_of = functionals_of
         self.standardised = sorted(standardised, key=modality_order)
         generator = np.random.default_rng(SEED)
         shape = (rows, len(MODALITIES))  # a column for each modality, whether or not the run has it
@@ -146,7 +159,7 @@ class Disturbances:
         ``noise``, ``noise audio``
             Gaussian noise at a signal-to-noise ratio in dB, "10", on all modalities or on one.
         """
-        names = sorted(batch.features, key=modality_order)
+        names = sorted(batch.present, key=modality_order)
         for size in range(1, len(names)):
             for chosen in combinations(names, size):
                 yield "only", "+".join(sorted(chosen)), only(batch, chosen)
@@ -158,25 +171,25 @@ class Disturbances:
         for kind, disturbed in {"noise": noisy, **{f"noise {n}": [n] for n in noisy if len(names) > 1}}.items():
             for decibels in DECIBELS if disturbed else ():
                 sigma = 10 ** (-decibels / 20)
-                features = {
-                    name: PaddedSequence(s.values + sigma * noise[name], s.mask) if name in disturbed else s
-                    for name, s in batch.features.items()
-                }
-                yield kind, f"{decibels}", replace(batch, features=features)
+                frames, functionals = dict(batch.frames), dict(batch.functionals)
+                for name in disturbed:
+                    values = frames[name].values + sigma * noise[name]
+                    frames[name] = PaddedSequence(values, frames[name].mask)
+                    functionals[name] = self.functionals_of(name, frames[name])
+                yield kind, f"{decibels}", replace(batch, frames=frames, functionals=functionals)
 
     def missing(self, batch: Batch, rate: float) -> Batch:
         """The batch with each modality of each utterance missing at ``rate``, but never the last one."""
-        names = list(batch.features)
+        names = list(batch.present)
         lots = torch.stack([self.lots[name][batch.index] for name in names], 1)
-        present = torch.stack([batch.features[name].mask.any(1) for name in names], 1)
+        present = torch.stack(list(batch.present.values()), 1)
         last = lots.masked_fill(~present, -1).max(1, keepdim=True).values
         keep = (lots >= rate) | (lots == last)
-        features = {n: _without(s, ~keep[:, column]) for column, (n, s) in enumerate(batch.features.items())}
-        return replace(batch, features=features)
+        return _without(batch, {name: ~keep[:, column] for column, name in enumerate(names)})
 
     def _noise(self, batch: Batch, name: str) -> Tensor:
         """Standard Gaussian noise [utterance, time, dim]; each utterance starts at its own offset of one long draw."""
-        sequence = batch.features[name]
+        sequence = batch.frames[name]
         _, time, dim = sequence.values.shape
         start = self.start[name][batch.index]
         ring = self.bank.repeat(2 + time * dim // len(self.bank))
@@ -186,14 +199,22 @@ class Disturbances:
 
 def only(batch: Batch, chosen: Collection[str]) -> Batch:
     """The batch with the modalities ``chosen`` alone; the others are masked as missing ones are."""
-    return replace(batch, features={n: s if n in chosen else _without(s) for n, s in batch.features.items()})
+    return _without(
+        batch, {name: torch.ones_like(there) for name, there in batch.present.items() if name not in chosen}
+    )
 
 
-def _without(sequence: PaddedSequence, lost: Tensor | None = None) -> PaddedSequence:
-    """The sequences with those of the utterances ``lost`` [utterance], or all, missing."""
-    if lost is None:
-        return PaddedSequence(torch.zeros_like(sequence.values), torch.zeros_like(sequence.mask))
-    return PaddedSequence(sequence.values.masked_fill(lost[:, None, None], 0), sequence.mask & ~lost[:, None])
+def _without(batch: Batch, lost: Mapping[str, Tensor]) -> Batch:
+    """The batch without the modalities that utterances have ``lost``: modality -> [utterance]."""
+    present, functionals, frames = dict(batch.present), dict(batch.functionals), dict(batch.frames)
+    for name, gone in lost.items():
+        present[name] = present[name] & ~gone
+        if name in functionals:
+            functionals[name] = functionals[name].masked_fill(gone[:, None], 0)
+        if name in frames:
+            values, mask = frames[name].values, frames[name].mask
+            frames[name] = PaddedSequence(values.masked_fill(gone[:, None, None], 0), mask & ~gone[:, None])
+    return replace(batch, present=present, functionals=functionals, frames=frames)
 
 
 def efficiency(method: FusionModule, datamodule: EmotionDataModule) -> Efficiency:
