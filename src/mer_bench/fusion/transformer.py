@@ -12,6 +12,17 @@ from mer_bench.batch import PaddedSequence
 from mer_bench.fusion.layers import last_token, perceptron, sinusoidal_positions
 
 
+def with_source(allowed: Tensor) -> tuple[Tensor, Tensor]:
+    """Let a query without an allowed source attend to all, since a softmax over none is not finite.
+
+    Shapes:
+        allowed [batch, target, source] -> mask to attend with, as ``allowed``, and whether a query had a source
+        [batch, target, 1].
+    """
+    some = allowed.any(-1, keepdim=True)
+    return allowed | ~some, some
+
+
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al. 2017); a query may have no source to attend to.
 
@@ -30,16 +41,19 @@ class Attention(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
-    def forward(self, query: Tensor, source: Tensor, allowed: Tensor) -> Tensor:
-        """Attend from ``query`` to the ``allowed`` positions of ``source``."""
+    def forward(self, query: Tensor, source: Tensor, allowed: Tensor, some: Tensor | None = None) -> Tensor:
+        """Attend from ``query`` to the ``allowed`` positions of ``source``.
+
+        ``allowed`` and ``some`` may come from :func:`with_source`, so that several layers share them.
+        """
+        if some is None:
+            allowed, some = with_source(allowed)
         q, k, v = (
             projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection, x in ((self.query, query), (self.key, source), (self.value, source))
         )
-        some = allowed.any(-1, keepdim=True)
-        mask = (allowed | ~some)[:, None]
         dropout = self.dropout if self.training else 0.0
-        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        heads = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed[:, None], dropout_p=dropout)
         return self.output(heads.transpose(1, 2).flatten(2)) * some
 
 
@@ -66,11 +80,14 @@ class TransformerLayer(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(dim, ffn), nn.ReLU(), nn.Dropout(relu_dropout), nn.Linear(ffn, dim))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, source: Tensor | None, allowed: Tensor) -> Tensor:
-        """[batch, target, dim] -> the same shape; the source's LayerNorm is the target's, as in MulT."""
+    def forward(self, x: Tensor, source: Tensor | None, allowed: Tensor, some: Tensor | None = None) -> Tensor:
+        """[batch, target, dim] -> the same shape; the source's LayerNorm is the target's, as in MulT.
+
+        ``allowed`` and ``some`` are those of :meth:`Attention.forward`.
+        """
         query = self.attention_norm(x)
         source = query if source is None else self.attention_norm(source)
-        x = x + self.dropout(self.attention(query, source, allowed))
+        x = x + self.dropout(self.attention(query, source, allowed, some))
         return x + self.dropout(self.ffn(self.ffn_norm(x)))
 
 
@@ -110,9 +127,9 @@ class TransformerEncoder(nn.Module):
         """Encode the target, from itself or from the source."""
         x = self._embed(target)
         other = None if source is None else self._embed(source)
-        allowed = self._allowed(target.mask, (source or target).mask)
+        masks = with_source(self._allowed(target.mask, (source or target).mask))
         for layer in self.layers:
-            x = layer(x, other, allowed)
+            x = layer(x, other, *masks)
         return PaddedSequence(self.norm(x) * target.mask[..., None], target.mask)
 
     def last(self, sequence: PaddedSequence) -> Tensor:
@@ -121,10 +138,10 @@ class TransformerEncoder(nn.Module):
         [batch, time, dim] -> [batch, dim]; zero for an empty sequence.
         """
         x = self._embed(sequence)
-        allowed = self._allowed(sequence.mask, sequence.mask)
+        masks = with_source(self._allowed(sequence.mask, sequence.mask))
         *before, final = self.layers
         for layer in before:
-            x = layer(x, None, allowed)
+            x = layer(x, None, *masks)
         # the last token may attend to all of them
         token = final(last_token(x, sequence.mask)[:, None], x, sequence.mask[:, None])
         return self.norm(token[:, 0]) * sequence.mask.any(1, keepdim=True)
