@@ -8,24 +8,32 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
-from mer_bench.testing import DIMS, alone, pad, random_batch
+from mer_bench.batch import Batch, PaddedSequence, Width
+from mer_bench.functionals import COUNT
+from mer_bench.testing import DIMS, alone, changed, pad, random_batch
 
-__all__ = [  # the first four are for users too
+__all__ = [
     "DIMS",
     "alone",
     "assert_close",
     "assert_same_gradients",
+    "changed",
     "naive_attention",
     "on_meta",
     "pad",
     "random_batch",
     "sequence",
     "tensors",
+    "widths",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from mer_bench.fusion.transformer import Attention
+
+
+def widths(**frames: int) -> dict[str, Width]:
+    """Widths of feature sets with several frames per utterance."""
+    return {name: Width(dim, COUNT * dim) for name, dim in frames.items()}
 
 
 def sequence(lengths: Sequence[int], dim: int) -> PaddedSequence:
@@ -69,4 +77,5 @@ def naive_attention(attention: Attention, queries: Tensor, source: Tensor) -> Te
 def tensors(batch: Batch) -> list[Tensor]:
     """Every tensor of the batch."""
     own = [batch.label, batch.speaker, batch.dialogue, batch.turn, batch.index, batch.grid]
-    return own + [part for sequence in batch.features.values() for part in (sequence.values, sequence.mask)]
+    own += [*batch.present.values(), *batch.functionals.values()]
+    return own + [part for sequence in batch.frames.values() for part in (sequence.values, sequence.mask)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mer_bench.batch import Batch, PaddedSequence, gather
+from mer_bench.batch import Batch, PaddedSequence, Source
 
 
 def gather_by_loop(values: Tensor, offsets: Tensor, rows: Tensor) -> PaddedSequence:
@@ -24,7 +24,7 @@ def gather_by_loop(values: Tensor, offsets: Tensor, rows: Tensor) -> PaddedSeque
     return PaddedSequence(padded, mask)
 
 
-def dialogues(lengths: list[int], features: dict[str, PaddedSequence] | None = None) -> Batch:
+def dialogues(lengths: list[int], frames: dict[str, PaddedSequence] | None = None) -> Batch:
     """A batch of dialogues, built by a plain loop."""
     total = sum(lengths)
     grid = torch.full((len(lengths), max(lengths)), -1)
@@ -35,7 +35,10 @@ def dialogues(lengths: list[int], features: dict[str, PaddedSequence] | None = N
             grid[i, j], dialogue[position], turn[position] = position, i, j
             position += 1
     count = torch.arange(total)
-    return Batch(features or {}, count % 3, count % 2, dialogue, turn, count + 7, grid)
+    frames = frames or {}
+    present = {name: sequence.mask.any(1) for name, sequence in frames.items()}
+    functionals = {name: sequence.values.sum(1) for name, sequence in frames.items()}
+    return Batch(present, functionals, frames, count % 3, count % 2, dialogue, turn, count + 7, grid)
 
 
 @given(
@@ -50,7 +53,7 @@ def test_gather_equals_a_plain_loop(lengths: list[int], dim: int, dtype: torch.d
     # a corpus without a single frame cannot be stored, so there is always one
     values = (torch.rand(max(int(offsets[-1]), 1), dim) * 255).to(dtype)
     before = values.clone()
-    found, expected = gather(values, offsets.numpy(), rows.numpy()), gather_by_loop(values, offsets, rows)
+    found, expected = Source(values).gather(offsets.numpy(), rows.numpy()), gather_by_loop(values, offsets, rows)
     assert torch.equal(found.values, expected.values)
     assert torch.equal(found.mask, expected.mask)
     assert found.values.dtype == torch.float32
@@ -59,7 +62,7 @@ def test_gather_equals_a_plain_loop(lengths: list[int], dim: int, dtype: torch.d
 
 def test_gather_on_a_device_does_not_synchronise() -> None:
     values, statistics = torch.empty(6, 2, device="meta"), (torch.empty(2, device="meta"),) * 2
-    found = gather(values, np.array([0, 2, 2, 6]), np.array([2, 0, 1]), statistics)
+    found = Source(values, statistics).gather(np.array([0, 2, 2, 6]), np.array([2, 0, 1]))
     assert found.values.is_meta
     assert found.mask.is_meta
     assert found.values.shape == (3, 4, 2)
@@ -67,7 +70,7 @@ def test_gather_on_a_device_does_not_synchronise() -> None:
 
 def test_gather_does_not_leak_frame_zero_into_padding() -> None:
     values = torch.tensor([[float("nan")], [1.0], [2.0]])  # a masked multiplication would keep the NaN
-    found = gather(values, np.array([0, 1, 1, 3]), np.array([1, 2]))
+    found = Source(values).gather(np.array([0, 1, 1, 3]), np.array([1, 2]))
     assert found.values.tolist() == [[[0.0], [0.0]], [[1.0], [2.0]]]
     assert found.mask.tolist() == [[False, False], [True, True]]
 
@@ -75,7 +78,7 @@ def test_gather_does_not_leak_frame_zero_into_padding() -> None:
 def test_gather_standardises_real_frames_and_leaves_padding_zero() -> None:
     values = torch.tensor([[1.0, 5.0], [3.0, 5.0], [2.0, 9.0]])
     statistics = (torch.tensor([1.0, 5.0]), torch.tensor([0.5, 2.0]))
-    found = gather(values, np.array([0, 2, 2, 3]), np.array([0, 1, 2]), statistics)
+    found = Source(values, statistics).gather(np.array([0, 2, 2, 3]), np.array([0, 1, 2]))
     assert found.values.tolist() == [[[0, 0], [1, 0]], [[0, 0], [0, 0]], [[0.5, 8], [0, 0]]]
     assert values[0].tolist() == [1, 5]
 

@@ -9,7 +9,7 @@ import torch
 from suites import Call
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.fusion import FusionModule
 from mer_bench.fusion.layers import masked_mean
 from mer_bench.testing import check_method, checks
@@ -18,13 +18,15 @@ from mer_bench.testing import check_method, checks
 class Sound(FusionModule):
     """The mean over time of each modality, a layer each, and a classifier of their sum."""
 
-    def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 32) -> None:
+    reads = frozenset({"frames"})
+
+    def __init__(self, dims: Mapping[str, Width], num_classes: int, *, hidden: int = 32) -> None:
         super().__init__(dims, num_classes)
-        self.layers = nn.ModuleDict({name: nn.Linear(dim, hidden) for name, dim in self.dims.items()})
+        self.layers = nn.ModuleDict({name: nn.Linear(width.frames, hidden) for name, width in self.dims.items()})
         self.head = nn.Linear(hidden, num_classes)
 
     def pool(self, batch: Batch, name: str) -> Tensor:
-        return masked_mean(batch.features[name].values, batch.features[name].mask)
+        return masked_mean(batch.frames[name].values, batch.frames[name].mask)
 
     def hidden(self, batch: Batch) -> Tensor:
         return torch.stack([layer(self.pool(batch, name)).relu() for name, layer in self.layers.items()]).sum(0)
@@ -35,12 +37,12 @@ class Sound(FusionModule):
 
 class CountsPadding(Sound):
     def pool(self, batch: Batch, name: str) -> Tensor:
-        return batch.features[name].values.mean(1)
+        return batch.frames[name].values.mean(1)
 
 
 class DividesByZero(Sound):
     def pool(self, batch: Batch, name: str) -> Tensor:
-        return batch.features[name].values.sum(1) / batch.features[name].mask.sum(1, keepdim=True)
+        return batch.frames[name].values.sum(1) / batch.frames[name].mask.sum(1, keepdim=True)
 
 
 class NormalisesOverTheBatch(Sound):
@@ -70,7 +72,7 @@ class ReadsAValueBack(Sound):
 
 
 class NeedsSeveral(Sound):
-    def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
+    def __init__(self, dims: Mapping[str, Width], num_classes: int) -> None:
         super().__init__(dims, num_classes)
         self.between = nn.Linear(32, 32)
 
@@ -80,7 +82,7 @@ class NeedsSeveral(Sound):
 
 
 class HasAnIdleLayer(Sound):
-    def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
+    def __init__(self, dims: Mapping[str, Width], num_classes: int) -> None:
         super().__init__(dims, num_classes)
         self.idle = nn.Linear(3, 3)
 
@@ -93,7 +95,7 @@ class ReadsTheFirstAlone(Sound):
 
 
 class ReadsTheOrder(Sound):
-    def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
+    def __init__(self, dims: Mapping[str, Width], num_classes: int) -> None:
         super().__init__(dims, num_classes)
         self.weights = nn.ParameterDict({name: torch.tensor(1.0 + place) for place, name in enumerate(dims)})
 
@@ -107,7 +109,7 @@ class Detaches(Sound):
 
 
 class ForgetsAnOption(Sound):
-    def __init__(self, dims: Mapping[str, int], num_classes: int, *, hidden: int = 8) -> None:
+    def __init__(self, dims: Mapping[str, Width], num_classes: int, *, hidden: int = 8) -> None:
         super().__init__(dims, num_classes)
         self.scale = float(torch.rand(()))
 
@@ -116,15 +118,15 @@ class ForgetsAnOption(Sound):
 
 
 class TakesAPosition(Sound):
-    def __init__(self, dims: Mapping[str, int], num_classes: int, hidden: int = 32) -> None:
+    def __init__(self, dims: Mapping[str, Width], num_classes: int, hidden: int = 32) -> None:
         super().__init__(dims, num_classes, hidden=hidden)
 
 
 class HidesItsDims(Sound):
     least = 2
 
-    def __init__(self, dims: Mapping[str, int], num_classes: int) -> None:
-        super().__init__({"audio": 5, **dims}, num_classes)
+    def __init__(self, dims: Mapping[str, Width], num_classes: int) -> None:
+        super().__init__({"audio": Width(5, 35), **dims}, num_classes)
 
 
 class IsOfAnotherShape(Sound):
@@ -132,9 +134,23 @@ class IsOfAnotherShape(Sound):
         return super().forward(batch)[:-1]
 
 
+class ReadsWhatItDoesNotDeclare(Sound):
+    reads = frozenset({"functionals"})
+
+
+class DeclaresNothingAndReadsFunctionals(Sound):
+    reads = frozenset()
+
+    def pool(self, batch: Batch, name: str) -> Tensor:
+        return batch.functionals[name][:, : self.dims[name].frames]
+
+
 class Fails(Sound):
     def forward(self, batch: Batch) -> Tensor:
         raise ValueError("of a reason")
+
+
+ENDING = (TakesAPosition, IsOfAnotherShape, ReadsWhatItDoesNotDeclare, DeclaresNothingAndReadsFunctionals, Fails)
 
 
 def test_a_sound_method_passes_with_any_options() -> None:
@@ -161,6 +177,16 @@ def test_a_sound_method_passes_with_any_options() -> None:
         (TakesAPosition, "The constructor takes", r"hidden: 'int' = 32 is no such option"),
         (HidesItsDims, "are refused", "with the dims as they were given"),
         (IsOfAnotherShape, "Logits are finite", "one row of logits per utterance"),
+        (
+            ReadsWhatItDoesNotDeclare,
+            "Logits are finite",
+            r"reads batch.frames\['text'\], but .* declare reads = frozenset\({\"frames\", \"functionals\"}\)",
+        ),
+        (
+            DeclaresNothingAndReadsFunctionals,
+            "Logits are finite",
+            r"reads batch.functionals\['text'\], but .* declare reads = frozenset\({\"functionals\"}\)",
+        ),
         (Fails, "Logits are finite", r"it raises ValueError: of a reason \(.*test_testing.py, line"),
     ],
 )
@@ -168,7 +194,7 @@ def test_a_fault_is_found_and_the_message_says_the_remedy(
     method: type[FusionModule], sentence: str, remedy: str
 ) -> None:
     failures = {said: failure for said, failure in checks(method) if failure}
-    if method in (TakesAPosition, IsOfAnotherShape, Fails):  # the other checks would say nothing more
+    if method in ENDING:  # the other checks would say nothing more
         assert len(failures) == 1
     with pytest.raises(AssertionError, match=f"{sentence}.*{remedy}"):
         raise AssertionError(" | ".join(f"{said} {failure}" for said, failure in failures.items()))

@@ -102,13 +102,27 @@ def changed(batch: Batch, change: Callable[[Tensor], Tensor], modalities: Sequen
     return replace(batch, functionals=functionals, frames=frames)
 
 
+class Undeclared(dict[str, Any]):
+    """Features that a method does not declare to read: nothing, and who reads them is told the remedy."""
+
+    def __init__(self, kind: str, declared: frozenset[str]) -> None:
+        super().__init__()
+        self.kind, self.needed = kind, ", ".join(f'"{each}"' for each in sorted({*declared, kind}))
+
+    def __missing__(self, name: str) -> Any:
+        raise AssertionError(
+            f"the method reads batch.{self.kind}[{name!r}], but batches hold only what it declares to read: declare "
+            f"reads = frozenset({{{self.needed}}})"
+        )
+
+
 def read_by(module: FusionModule, batch: Batch) -> Batch:
     """The batch with what the method declares to read, as a datamodule makes it."""
-    return replace(
-        batch,
-        functionals=batch.functionals if "functionals" in module.reads else {},
-        frames=batch.frames if "frames" in module.reads else {},
-    )
+    held = {
+        kind: getattr(batch, kind) if kind in module.reads else Undeclared(kind, module.reads)
+        for kind in ("functionals", "frames")
+    }
+    return replace(batch, **held)
 
 
 def alone(batch: Batch, group: int) -> tuple[Batch, Tensor]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from factories import DIMS, assert_close, naive_attention, random_batch, sequence
+from factories import DIMS, assert_close, naive_attention, random_batch, sequence, widths
 from torch import Tensor, nn
 
 from mer_bench.batch import PaddedSequence
@@ -23,7 +23,7 @@ from mer_bench.fusion.pmr import PMR, ReinforcementUnit
 from mer_bench.fusion.transformer import TransformerLayer
 from mer_bench.fusion.utterance import tokens_with_summary
 
-PAIR = {"audio": 5, "vision": 4}
+PAIR = widths(audio=5, vision=4)
 
 
 # Cross-attention
@@ -83,7 +83,7 @@ def test_the_attention_form_passes_weights_only_and_the_transformer_form_values(
     batch = random_batch(PAIR, context="utterance", times=(8, 12))
     for form in ("attention", "transformer"):
         model = CrossAttention(PAIR, 4, form=form, hidden=8).eval()
-        tokens = model.encoders["audio"].tokens(batch.features["audio"])
+        tokens = model.encoders["audio"].tokens(batch)
         constant = PaddedSequence(torch.ones_like(tokens.values) * tokens.mask[..., None], tokens.mask)
         guides = [sequence([9] * 9, 8), PaddedSequence(torch.zeros(9, 9, 8), torch.ones(9, 9, dtype=torch.bool))]
         one, two = (model.fusion["audio"](constant, [guide]).values for guide in guides)
@@ -145,7 +145,7 @@ def test_one_layer_without_bottlenecks_is_one_transformer_layer_per_modality() -
 def test_bottleneck_logits_are_the_mean_over_the_modalities_that_are_present() -> None:
     batch = random_batch(context="utterance", missing={"text": [0, 3], "audio": [3], "vision": [3]})
     model = Bottleneck(DIMS, 4, hidden=8, layers=2, fusion_layer=2).eval()
-    sequences = [tokens_with_summary(encoder, batch.features[name]) for name, encoder in model.encoders.items()]
+    sequences = [tokens_with_summary(encoder, batch) for encoder in model.encoders.values()]
     each = model.head(model.transformer(sequences))
     found = model(batch)
     assert_close(found[0], each[1:, 0].mean(0))
@@ -175,10 +175,16 @@ def test_perceiver_is_the_naive_loop_over_latents_and_tokens() -> None:
 
 
 def test_perceiver_tells_modalities_apart_by_their_embeddings_alone() -> None:
-    batch = random_batch({"audio": 5, "vision": 5}, context="utterance")
-    swapped = replace(batch, features={"audio": batch.features["vision"], "vision": batch.features["audio"]})
-    model = Perceiver({"audio": 5, "vision": 5}, 4, hidden=8, latents=3).eval()
-    model.encoders["vision"] = model.encoders["audio"]
+    dims = widths(audio=5, vision=5)
+    batch = random_batch(dims, context="utterance")
+    swapped = replace(
+        batch,
+        present={"audio": batch.present["vision"], "vision": batch.present["audio"]},
+        functionals={"audio": batch.functionals["vision"], "vision": batch.functionals["audio"]},
+        frames={"audio": batch.frames["vision"], "vision": batch.frames["audio"]},
+    )
+    model = Perceiver(dims, 4, hidden=8, latents=3).eval()
+    model.encoders["vision"].load_state_dict(model.encoders["audio"].state_dict())
     assert not torch.allclose(model(batch), model(swapped), atol=1e-5)
     model.embeddings.data[1] = model.embeddings.data[0]
     assert_close(model(batch), model(swapped))
@@ -225,7 +231,7 @@ def test_misa_losses_are_those_of_its_formula() -> None:
     batch = random_batch(context="utterance")
     options = {"similarity": 2.0, "difference": 3.0, "reconstruction": 5.0}
     model = MISA(DIMS, 4, hidden=8, ffn=16, **options).eval()
-    u = {name: encode(batch.features[name]) for name, encode in model.encoders.items()}
+    u = {name: encode(batch) for name, encode in model.encoders.items()}
     private = {name: model.private[name](u[name]).sigmoid() for name in u}
     shared = {name: model.shared(u[name]).sigmoid() for name in u}
     everyone = torch.ones(9, dtype=torch.bool)

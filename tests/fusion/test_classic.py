@@ -41,32 +41,18 @@ def build(name: str, subset: tuple[str, ...] = MODALITIES, **options: Any) -> Fu
 
 
 def present(batch: Batch, row: int) -> list[int]:
-    return [i for i, m in enumerate(MODALITIES) if batch.features[m].mask[row].any()] or [0, 1, 2]
+    return [i for i, m in enumerate(MODALITIES) if batch.present[m][row]] or [0, 1, 2]
 
 
 # Linear baseline
 
 
-def test_linear_is_a_regression_on_each_features_mean_and_log_deviation() -> None:
+def test_linear_is_a_regression_on_the_functionals_of_all_modalities() -> None:
     batch = random_batch(context="utterance", missing=MISSING)
-    module = build("linear").train()
-    module(batch)  # learns the statistics of all rows that have the modality
-    found = module.eval()(batch).detach().numpy()
-    blocks = []
-    for name in MODALITIES:
-        values, mask = batch.features[name].values.numpy().astype(np.float64), batch.features[name].mask.numpy()
-        rows = np.zeros((len(batch), 2 * DIMS[name]))
-        real = [row for row in range(len(batch)) if mask[row].any()]
-        for row in real:
-            frames = values[row][mask[row]]
-            spread = np.log((np.sqrt(frames.var(0) + 1e-6) + 0.05) / 0.55) if len(frames) > 1 else 0 * frames[0]
-            rows[row] = np.concatenate([frames.mean(0), spread])
-        scale = rows[real].std(0)
-        scale[scale <= 1e-4] = 1
-        rows[real] = ((rows[real] - rows[real].mean(0)) / scale).clip(-6, 6)
-        blocks.append(rows)
-    weight, bias = module.head.weight.detach().numpy(), module.head.bias.detach().numpy()
-    np.testing.assert_allclose(found, np.concatenate(blocks, 1) @ weight.T + bias, rtol=1e-3, atol=1e-5)
+    module = build("linear")
+    joined = np.concatenate([batch.functionals[name].numpy() for name in MODALITIES], 1)
+    expected = joined @ module.head.weight.detach().numpy().T + module.head.bias.detach().numpy()
+    np.testing.assert_allclose(module(batch).detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 # Late fusion
@@ -239,7 +225,7 @@ def test_compact_bilinear_takes_signed_roots_of_unit_norm() -> None:
     taken: list[Tensor] = []
     module.head.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].detach()))
     module(batch)
-    vectors = torch.stack([module.encoders[m](batch.features[m]) for m in MODALITIES], 1)
+    vectors = torch.stack([module.encoders[m](batch) for m in MODALITIES], 1)
     pooled = module.sketch(vectors, torch.ones(9, 3, dtype=torch.bool)).detach().numpy()
     root = np.sign(pooled) * np.sqrt(np.abs(pooled))
     np.testing.assert_allclose(taken[0], root / np.linalg.norm(root, axis=1, keepdims=True), atol=2e-3)
@@ -273,13 +259,13 @@ def naive_mfn(module: FusionModule, batch: Batch, row: int) -> Tensor:
     hidden = module.lstms.recurrent.shape[1]
     cells = []
     for position, (name, project) in enumerate(module.lstms.inputs.items()):
-        cell = nn.LSTMCell(DIMS[name], hidden)
+        cell = nn.LSTMCell(DIMS[name].frames, hidden)
         with torch.no_grad():
             cell.weight_ih.copy_(project.weight)
             cell.weight_hh.copy_(module.lstms.recurrent[position].T)
             cell.bias_ih.copy_(project.bias)
             cell.bias_hh.zero_()
-        cells.append((cell, resample(batch.features[name], module.steps)[row]))
+        cells.append((cell, resample(batch.frames[name], module.steps)[row]))
     state = [(torch.zeros(hidden), torch.zeros(hidden)) for _ in cells]
     attended = []
     for step in range(module.steps):
@@ -308,11 +294,11 @@ def naive_graph(graph: DynamicFusionGraph, singles: list[Tensor]) -> Tensor:
 def naive_graph_mfn(module: FusionModule, batch: Batch, row: int) -> Tensor:
     states, fused = [], []
     for name, lstm in module.lstms.items():
-        cell = nn.LSTMCell(DIMS[name], lstm.hidden_size)
+        cell = nn.LSTMCell(DIMS[name].frames, lstm.hidden_size)
         cell.load_state_dict({key.removesuffix("_l0"): value for key, value in lstm.state_dict().items()})
         h = c = torch.zeros(lstm.hidden_size)
         states.append([h])
-        for x in resample(batch.features[name], module.steps)[row]:
+        for x in resample(batch.frames[name], module.steps)[row]:
             h, c = cell(x, (h, c))
             states[-1].append(h)
     for step in range(module.steps):
@@ -420,7 +406,7 @@ def test_split_attention_drops_whole_blocks_and_scales_the_others_up_once() -> N
 def test_streams_are_averaged_or_added_over_the_modalities_that_are_present(name: str, average: bool) -> None:
     batch = random_batch(context="utterance", missing=MISSING)
     module = build(name)
-    each = module.streams(batch.features)
+    each = module.streams(batch)
     for row, logits in enumerate(module(batch)):
         chosen = [] if row == 3 else present(batch, row)
         total = sum((each[i, row] for i in chosen), torch.zeros(CLASSES))
@@ -436,7 +422,7 @@ def test_mctn_predicts_from_the_source_alone() -> None:
     assert [build("mctn", subset).source for subset in (MODALITIES, ("audio", "vision"))] == ["text", "audio"]
     module = build("mctn", source="audio")
     assert module.targets == ["vision", "text"]
-    alone = replace(batch, features={"audio": batch.features["audio"]})
+    alone = replace(batch, frames={"audio": batch.frames["audio"]})
     assert torch.equal(module(alone), module(batch))
 
 
@@ -444,7 +430,7 @@ def test_mctn_predicts_from_the_source_alone() -> None:
 def test_mctn_translates_there_and_back_as_a_naive_loop_does() -> None:
     module = build("mctn", hidden=6, steps=3)
     batch = random_batch(context="utterance", missing={"text": [1, 3], "vision": [2], "audio": [2, 3]})
-    frames = {m: resample(batch.features[m], 3) for m in MODALITIES}
+    frames = {m: resample(batch.frames[m], 3) for m in MODALITIES}
     first, second = module.levels
     errors: dict[str, list[float]] = {"translation_vision": [], "translation_audio": [], "cycle_text": []}
     for row in (0, 2, 4, 5, 6, 7, 8):  # those with the source

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from factories import DIMS, alone, assert_close, random_batch
+from factories import DIMS, alone, assert_close, changed, random_batch, widths
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.corect import RelationalTemporalGraph
@@ -42,7 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
 each_method = pytest.mark.parametrize("name", SMALL)
 
 
-def build(name: str, dims: dict[str, int] = DIMS, **options: Any) -> FusionModule:
+def build(name: str, dims: dict[str, Width] = DIMS, **options: Any) -> FusionModule:
     torch.manual_seed(1)
     return METHODS[name](dims, 4, **{**SMALL[name], **options}).eval()
 
@@ -147,7 +147,7 @@ def test_dialogue_gcn_is_its_formula(relations: str) -> None:
     batch, module = conversation(), build("dialogue_gcn", relations=relations)
     nn.init.normal_(module.edges.match.weight)
     near, parts = neighbourhoods(batch, relations)
-    vectors = torch.cat([encode(batch.features[name]) for name, encode in module.encoders.items()], -1)
+    vectors = torch.cat([encode(batch) for encode in module.encoders.values()], -1)
     g = module.rnn(batch.by_dialogue(vectors), batch.turns)[0]
     scores = g @ module.edges.match.weight.T @ g.T / g.shape[1] ** 0.5
     first = []
@@ -167,7 +167,7 @@ def test_cogmen_is_its_formula(relations: str) -> None:
     batch, module = conversation(), build("cogmen", relations=relations)
     near, parts = neighbourhoods(batch, relations)
     single, _ = alone(batch, 0)
-    vectors = torch.cat([encode(single.features[name]) for name, encode in module.encoders.items()], -1)
+    vectors = torch.cat([encode(single) for encode in module.encoders.values()], -1)
     x = module.project(module.transformer(PaddedSequence(vectors[None], single.turns)).values)[0]
     local = torch.stack(
         [
@@ -267,7 +267,7 @@ def test_gcnii_keeps_the_start_and_fades_its_map_with_depth() -> None:
 
 
 def test_mm_dfn_is_an_lstm_over_the_layers() -> None:
-    module = build("mm_dfn", {"audio": 5, "vision": 4})
+    module = build("mm_dfn", widths(audio=5, vision=4))
     assert isinstance(module, MMDFN)
     x, start = torch.randn(1, 2, 4, 6), torch.randn(1, 2, 4, 8)
     present = torch.ones(1, 2, 4, dtype=torch.bool)
@@ -364,11 +364,9 @@ def test_dialogue_rnn_in_one_direction_never_reads_the_future(options: dict[str,
     one_way = build("dialogue_rnn", bidirectional=False, **options)
     both_ways = build("dialogue_rnn", **options)
     for turn in range(1, 7):
-        changed = {
-            name: PaddedSequence(s.values * (batch.turn < turn).logical_or(batch.dialogue > 0)[:, None, None], s.mask)
-            for name, s in batch.features.items()
-        }
-        other = replace(batch, features=changed, speaker=torch.where(batch.turn < turn, batch.speaker, 0))
+        kept = (batch.turn < turn) | (batch.dialogue > 0)
+        other = changed(batch, lambda x, kept=kept: x * kept.view(-1, *[1] * (x.ndim - 1)))
+        other = replace(other, speaker=torch.where(batch.turn < turn, batch.speaker, 0))
         past = (batch.dialogue == 0) & (batch.turn < turn)
         assert_close(one_way(other)[past], one_way(batch)[past])
         assert not torch.allclose(both_ways(other)[past], both_ways(batch)[past], atol=1e-4)

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import DIMS, assert_close, assert_same_gradients, naive_attention, pad, random_batch
+from factories import DIMS, assert_close, assert_same_gradients, changed, naive_attention, pad, random_batch
 from torch import Tensor, nn
 
-from mer_bench.batch import PaddedSequence
 from mer_bench.datasets.iemocap import IEMOCAP
 from mer_bench.datasets.meld import MELD
 from mer_bench.errors import Misuse
@@ -126,7 +125,7 @@ def test_each_sdt_interaction_reads_the_turns_that_have_its_source() -> None:
         source_name, target_name = key.split("_to_")
         assert torch.equal(target, calls[f"{target_name}_to_{target_name}"][1])
         assert torch.equal(source, calls[f"{source_name}_to_{source_name}"][0])
-        assert torch.equal(allowed[:, 0], batch.by_dialogue(batch.features[source_name].mask.any(1)))
+        assert torch.equal(allowed[:, 0], batch.by_dialogue(batch.present[source_name]))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 8.0])
@@ -193,11 +192,7 @@ def test_order_of_the_turns_matters(name: str) -> None:
     batch = random_batch(dialogues=(6,), times=(3, 3))
     module = build(name)
     back = torch.arange(6).flip(0)
-    reversed_batch = replace(
-        batch,
-        features={m: PaddedSequence(s.values[back], s.mask[back]) for m, s in batch.features.items()},
-        speaker=batch.speaker[back],
-    )
+    reversed_batch = replace(changed(batch, lambda x: x[back]), speaker=batch.speaker[back])
     assert not torch.allclose(module(reversed_batch)[back], module(batch), atol=1e-3)
 
 

@@ -137,7 +137,7 @@ def build(name: str, subset: Sequence[str], **options: Any) -> FusionModule:
 
 
 def tokens(model: FusionModule, batch: Batch) -> dict[str, PaddedSequence]:
-    return {name: encoder.tokens(batch.features[name]) for name, encoder in model.encoders.items()}
+    return {name: encoder.tokens(batch) for name, encoder in model.encoders.items()}
 
 
 def reinforce(block: GuidedAttention, target: PaddedSequence, guides: Tensor) -> PaddedSequence:
@@ -172,7 +172,7 @@ def test_cfn_sr_guides_every_other_modality_and_concatenates(
         if name != guide:
             block = model.blocks[name]
             own = reinforce(block.attend, own, block.select(encoded[guide]))
-        vectors.append(model.encoders[name].pool(batch.features[name], own))
+        vectors.append(model.encoders[name].pool(batch, own))
     assert_close(model(batch), model.head(torch.cat(vectors, -1)))
 
 
@@ -200,7 +200,7 @@ def test_tacfn_splices_the_selected_vectors_of_the_guides_as_they_were_before(
     batch = random_batch({m: DIMS[m] for m in subset}, context="utterance", missing=GAPS)
     projected = {}
     for name in subset:
-        weight, frames = model.encoders[name].project.convolution.weight[..., 0], batch.features[name]
+        weight, frames = model.encoders[name].project.convolution.weight[..., 0], batch.frames[name]
         projected[name] = PaddedSequence(frames.values @ weight.T, frames.mask)
     vectors = []
     for name in subset:
@@ -274,8 +274,8 @@ def test_sync_tva_is_its_parts_in_the_order_of_the_paper(graph: str) -> None:
     speaker = batch.by_dialogue(batch.speaker)
     h, present = [], []
     for name in MODALITIES:
-        vectors = batch.by_dialogue(model.encoders[name](batch.features[name]))
-        present.append(batch.by_dialogue(batch.features[name].mask.any(1)))
+        vectors = batch.by_dialogue(model.encoders[name](batch))
+        present.append(batch.by_dialogue(batch.present[name]))
         if name == "text":
             vectors = model.text_context(vectors, batch.turns)
         h.append(vectors + model.speakers.weight[speaker])
@@ -309,13 +309,13 @@ def test_mult_drops_features_of_text_and_of_no_other_modality() -> None:
         projection.register_forward_hook(lambda _, given, __, name=name: read.update({name: given[0].values}))
     model.eval()(batch)
     for name in DIMS:
-        assert torch.equal(read[name], batch.features[name].values)
+        assert torch.equal(read[name], batch.frames[name].values)
     model.train()(batch)
     for name in ("audio", "vision"):
-        assert torch.equal(read[name], batch.features[name].values)
-    values, kept = batch.features["text"].values, read["text"] != 0
+        assert torch.equal(read[name], batch.frames[name].values)
+    values, kept = batch.frames["text"].values, read["text"] != 0
     assert_close(read["text"][kept], values[kept] / 0.75)
-    real = batch.features["text"].mask
+    real = batch.frames["text"].mask
     assert 0.2 < float((~kept[real]).float().mean()) < 0.3  # the embedding dropout of the paper, 0.25
 
 
@@ -328,7 +328,7 @@ def test_mult_drops_attention_weights_of_the_memories_and_where_text_is_the_sour
     assert len(encoders) == 6 + 3
     for name, encoder in encoders.items():
         assert encoder.embedding_dropout.p == 0.5
-        assert {layer.attention.dropout.p for layer in encoder.layers} == {expected[name]}, name
+        assert {layer.attention.dropout for layer in encoder.layers} == {expected[name]}, name
         assert {layer.ffn[2].p for layer in encoder.layers} == {0.3}
         assert {layer.dropout.p for layer in encoder.layers} == {0.4}
     assert model.head.residual[2].p == 0.6
@@ -340,7 +340,7 @@ def test_mult_drops_attention_weights_of_the_memories_and_where_text_is_the_sour
 def test_mult_reads_the_last_step_of_each_memory_of_what_the_others_say(subset: Sequence[str]) -> None:
     model = build("mult", subset, dim=8, heads=2, layers=1)
     batch = random_batch({m: DIMS[m] for m in subset}, context="utterance")
-    projected = {name: projection(batch.features[name]) for name, projection in model.projections.items()}
+    projected = {name: projection(batch.frames[name]) for name, projection in model.projections.items()}
     rows = []
     for row in range(len(batch)):
         vectors = []

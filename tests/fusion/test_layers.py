@@ -8,32 +8,26 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-import torch.nn.functional as F
-from factories import assert_close, pad, random_batch, sequence
+from factories import assert_close, naive_attention, pad, random_batch, sequence
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.fft import dct
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mer_bench.batch import PaddedSequence
+from mer_bench.fusion import transformer
 from mer_bench.fusion.guided import SelfSelection
 from mer_bench.fusion.layers import (
     BidirectionalRNN,
-    CheapDropout,
     TemporalConvolution,
-    centre,
     last_token,
-    masked_change,
-    masked_course,
     masked_deviation,
     masked_mean,
     masked_softmax,
     sinusoidal_positions,
 )
-from mer_bench.fusion.transformer import Attention, TransformerEncoder
-from mer_bench.fusion.utterance import Standardization, TokenEncoder, UtteranceEncoder, every_column
+from mer_bench.fusion.transformer import Attention, TransformerEncoder, with_source
 
 Array = npt.NDArray[np.float64]
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -47,25 +41,14 @@ def masked(draw: st.DrawFn) -> tuple[Array, npt.NDArray[np.bool_]]:
     return values, draw(hnp.arrays(np.bool_, shape[:2]))
 
 
-def centred(values: Array, mask: npt.NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
-    """Input of the statistics around the mean."""
-    real = torch.from_numpy(mask)
-    mean, centred_values = centre(torch.from_numpy(values), real)
-    assert torch.equal(mean, masked_mean(torch.from_numpy(values), real))
-    return centred_values, real
-
-
-def one(batch: PaddedSequence, row: int) -> PaddedSequence:
-    time = max(int(batch.mask[row].sum()), 1)
-    return PaddedSequence(batch.values[row : row + 1, :time], batch.mask[row : row + 1, :time])
-
-
 def longer(batch: PaddedSequence, frames: int) -> PaddedSequence:
     pads = batch.values.new_zeros(len(batch.values), frames, batch.values.shape[2])
     return PaddedSequence(torch.cat([batch.values, pads], 1), torch.cat([batch.mask, pads[..., 0].bool()], 1))
 
 
-each_encoder = pytest.mark.parametrize("kind", [UtteranceEncoder, TokenEncoder])
+def one(batch: PaddedSequence, row: int) -> PaddedSequence:
+    time = max(int(batch.mask[row].sum()), 1)
+    return PaddedSequence(batch.values[row : row + 1, :time], batch.mask[row : row + 1, :time])
 
 
 @given(masked())
@@ -78,40 +61,12 @@ def test_masked_mean_is_the_loop_over_real_frames(case: tuple[Array, npt.NDArray
 
 
 @given(masked())
-def test_masked_deviation_is_the_log_deviation_of_real_frames(case: tuple[Array, npt.NDArray[np.bool_]]) -> None:
+def test_masked_deviation_is_the_deviation_of_real_frames(case: tuple[Array, npt.NDArray[np.bool_]]) -> None:
     values, mask = case
-    found = masked_deviation(*centred(values, mask)).numpy()
+    found = masked_deviation(torch.from_numpy(values), torch.from_numpy(mask)).numpy()
     for row in range(len(values)):
         real = values[row][mask[row]]
-        spread = np.log((np.sqrt(real.var(0) + 1e-6) + 0.05) / 0.55) if len(real) > 1 else 0  # one frame has none
-        np.testing.assert_allclose(found[row], spread, **CLOSE)
-
-
-@given(masked())
-def test_masked_course_is_scipys_cosine_transform_of_the_real_frames(case: tuple[Array, npt.NDArray[np.bool_]]) -> None:
-    values, lengths = case[0], case[1].sum(1)
-    mask = np.arange(values.shape[1]) < lengths[:, None]  # spans begin at the first frame
-    found = masked_course(*centred(values, mask), terms=2).numpy()
-    for row, length in enumerate(lengths):
-        if length < 3:  # scipy has no second coefficient
-            continue
-        expected = dct(values[row, :length], axis=0)[1:3].ravel() / (math.sqrt(2) * length)
-        np.testing.assert_allclose(found[row], expected, rtol=1e-5, atol=1e-5)
-    assert not found[lengths < 2].any()
-
-
-@given(masked())
-def test_masked_change_is_the_log_of_the_mean_step_between_real_frames(
-    case: tuple[Array, npt.NDArray[np.bool_]],
-) -> None:
-    lengths = case[1].sum(1)
-    values = case[0]
-    mask = np.arange(values.shape[1]) < lengths[:, None]  # spans begin at the first frame
-    found = masked_change(torch.from_numpy(values), torch.from_numpy(mask)).numpy()
-    for row, length in enumerate(lengths):
-        steps = np.abs(np.diff(values[row, :length], axis=0))
-        expected = np.log((steps.mean(0) + 0.05) / 0.15) if length > 1 else 0
-        np.testing.assert_allclose(found[row], expected, **CLOSE)
+        np.testing.assert_allclose(found[row], np.sqrt((real.var(0) if len(real) else 0) + 1e-6), **CLOSE)
 
 
 @given(masked(), st.booleans())
@@ -128,7 +83,7 @@ def test_masked_softmax_is_the_softmax_of_the_real_entries(
             np.testing.assert_allclose(weights[real], exponential / exponential.sum(), **CLOSE)
 
 
-@pytest.mark.parametrize("layer", [masked_mean, masked_deviation, masked_change, masked_course])
+@pytest.mark.parametrize("layer", [masked_mean, masked_deviation])
 def test_reductions_have_finite_gradients_where_nothing_is_real_or_nothing_varies(layer: object) -> None:
     values = torch.zeros(2, 3, 2, requires_grad=True)
     mask = torch.tensor([[False] * 3, [True] * 3])
@@ -188,105 +143,6 @@ def test_convolution_of_kernel_one_is_a_linear_map_of_every_stride_th_frame() ->
     batch = sequence([5], 3)
     expected = batch.values[:, ::2] @ convolve.convolution.weight[..., 0].T
     assert_close(convolve(batch).values, expected)
-
-
-@each_encoder
-def test_an_encoder_depends_neither_on_padding_nor_on_neighbours(kind: type[UtteranceEncoder]) -> None:
-    encode = kind(3, 8).eval()
-    batch = sequence([6, 1, 9, 4, 0], 3)
-    found = encode(batch)
-    for frames in (1, 2, 3, 4):
-        assert_close(encode(longer(batch, frames)), found)
-    for row in range(5):
-        assert_close(encode(one(batch, row))[0], found[row])
-
-
-@each_encoder
-def test_an_encoder_makes_a_missing_modality_zero_and_no_other(kind: type[UtteranceEncoder]) -> None:
-    found = kind(3, 8).eval()(sequence([6, 0, 1], 3))
-    assert found.any(1).tolist() == [True, False, True]
-
-
-@each_encoder
-def test_an_encoder_depends_on_order_in_time(kind: type[UtteranceEncoder]) -> None:
-    encode = kind(3, 8).eval()
-    batch = sequence([8], 3)
-    reversed_in_time = PaddedSequence(batch.values.flip(1), batch.mask)
-    assert ((encode(batch) - encode(reversed_in_time)).abs() > 1e-3).any()
-
-
-def test_standardization_is_that_of_all_training_rows_and_of_no_other() -> None:
-    rows = torch.randn(7, 3) * torch.tensor([1.0, 30.0, 0.0]) + torch.tensor([0.0, 5.0, 2.0])
-    real = torch.tensor([True] * 6 + [False])
-    standardize = Standardization(3)
-    standardize(rows[:2], real[:2])
-    standardize(torch.cat([rows[2:6], 1e3 * rows[6:]]), real[2:])  # the last lacks the modality
-    standardize.eval()
-    expected = (rows - rows[:6].mean(0)) / rows[:6].std(0, correction=0).where(torch.tensor([True, True, False]), 1)
-    assert_close(standardize(rows, real), expected.clamp(-6, 6))
-    standardize(1e3 * rows, real)
-    assert_close(standardize(rows, real), expected.clamp(-6, 6))  # evaluation does not change the statistics
-
-
-@pytest.mark.parametrize("width", [512, 1023, 1024, 1537])
-def test_standardization_of_many_columns_is_bit_for_bit_that_of_all_at_once(width: int) -> None:
-    rows, real = torch.randn(50, width), torch.rand(50) > 0.2
-    standardize = Standardization(width)
-    standardize(rows, real)
-    double = rows.double() * real[:, None]
-    assert torch.equal(standardize.total, double.sum(0))
-    assert torch.equal(standardize.squares, double.square().sum(0))
-    assert standardize.count == real.sum()
-
-
-@pytest.mark.parametrize("width", [3, 90, 300])
-def test_one_frame_is_encoded_bit_for_bit_as_among_longer_sequences(width: int) -> None:
-    """Zero statistics of one frame are not computed; standardised by longer sequences, they are not zero."""
-    longer = PaddedSequence(torch.randn(20, 5, width), torch.arange(5) < torch.randint(1, 6, (20, 1)))
-    frame = torch.randn(9, 1, width)
-    real = torch.arange(9)[:, None] > 0
-    alone = PaddedSequence(frame * real[..., None], real)
-    padded = PaddedSequence(F.pad(alone.values, (0, 0, 0, 1)), F.pad(real, (0, 1)))
-    encoders = [UtteranceEncoder(width, 4, dropout=0.0) for _ in range(2)]
-    encoders[1].load_state_dict(encoders[0].state_dict())
-    for encode, frames in zip(encoders, (alone, padded), strict=True):
-        encode(longer)
-        encode(frames)
-        encode.eval()
-    assert torch.equal(encoders[0](alone), encoders[1](padded))
-    assert encoders[0].standardize.squares[width:].any()
-    for name, buffer in encoders[0].standardize.named_buffers():
-        assert torch.equal(buffer, encoders[1].standardize.get_buffer(name))
-
-
-@pytest.mark.parametrize("width", [3, 300, 1100])
-def test_columns_that_are_zero_do_not_enter_the_product_and_others_do(width: int) -> None:
-    encode = UtteranceEncoder(width, 4, dropout=0.0)
-    frame = sequence([1, 1, 0, 1], width)
-    full = torch.zeros(4, 7 * width)
-
-    def expected() -> Tensor:
-        full[:, :width] = frame.values[:, 0]
-        return encode.statistics(encode.standardize(full, frame.mask.any(1)))
-
-    encode(frame)
-    encode.eval()
-    known = encode.standardize.known(width)
-    assert width <= known < 7 * width or known == 7 * width < 1024
-    assert_close(encode.describe(frame), expected())
-    with every_column(encode):  # as when operations are counted
-        assert encode.standardize.known(width) == 7 * width
-        assert_close(encode.describe(frame), expected())
-    assert encode.standardize.known(width) == known
-    encode.train()(sequence([5, 2, 7, 3], width))  # now the other columns have a mean
-    encode.eval()
-    assert encode.standardize.known(width) == 7 * width
-    assert_close(encode.describe(frame), expected())
-
-
-def test_standardization_changes_nothing_before_it_has_seen_a_training_row() -> None:
-    rows = torch.randn(4, 3)
-    assert torch.equal(Standardization(3).eval()(rows, torch.ones(4, dtype=torch.bool)), rows)
 
 
 def encoder(*, causal: bool, layers: int = 2) -> TransformerEncoder:
@@ -358,6 +214,46 @@ def test_attention_without_an_allowed_source_is_zero() -> None:
     assert found.any(-1).tolist() == [[True, False]]
 
 
+def test_attention_with_masks_that_layers_share_is_that_with_its_own() -> None:
+    attend = Attention(8, 2)
+    torch.nn.init.normal_(attend.output.bias)
+    query, source, allowed = torch.randn(5, 3, 8), torch.randn(5, 4, 8), torch.rand(5, 3, 4) < 0.3
+    mask, some = with_source(allowed)
+    assert torch.equal(some[..., 0], allowed.any(-1))
+    assert torch.equal(mask, torch.where(some, allowed, True))
+    assert not some.all()
+    found = attend(query, source, mask, some)
+    assert torch.equal(found, attend(query, source, allowed))
+    for row in range(5):
+        for step in range(3):
+            real = source[row, allowed[row, step]]
+            expected = naive_attention(attend, query[row, step][None], real)[0] if len(real) else torch.zeros(8)
+            assert_close(found[row, step], expected)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_layers_of_an_encoder_share_one_mask(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Tensor] = []
+    monkeypatch.setattr(transformer, "with_source", lambda allowed: made.append(allowed) or with_source(allowed))
+    encode, batch = encoder(causal=causal, layers=3), sequence([4, 7, 1, 0], 8)
+    encode(batch)
+    assert len(made) == 1
+    encode(batch, sequence([2, 0, 3, 3], 8))
+    assert len(made) == 2
+
+
+def test_attention_drops_weights_in_training_alone() -> None:
+    attend = Attention(8, 2, dropout=0.3)
+    query, source = torch.randn(1, 3, 8), torch.randn(1, 4, 8)
+    allowed = torch.tensor([[[True, True, True, False], [True, False, False, False], [False] * 4]])
+    many = (query.expand(20_000, -1, -1), source.expand(20_000, -1, -1), allowed)
+    drawn, expected = attend(*many).detach(), attend.eval()(query, source, allowed).detach()
+    assert not drawn[:, 2].any()
+    assert float(drawn[:, :2].std(0).min()) > 1e-3
+    torch.testing.assert_close(drawn.mean(0), expected[0], rtol=0.05, atol=0.01)
+    assert torch.equal(attend(*many), attend(*many))
+
+
 def test_attention_is_torchs() -> None:
     ours, theirs = Attention(8, 2), torch.nn.MultiheadAttention(8, 2, batch_first=True)
     projections = (ours.query, ours.key, ours.value)
@@ -371,57 +267,6 @@ def test_attention_is_torchs() -> None:
     mask = torch.arange(5) < torch.tensor([5, 2, 1])[:, None]
     expected, _ = theirs(query, source, source, key_padding_mask=~mask, need_weights=False)
     assert_close(ours(query, source, mask[:, None]), expected)
-
-
-@pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
-def test_cheap_dropout_drops_each_element_by_itself_and_keeps_the_mean(p: float) -> None:
-    torch.manual_seed(0)
-    draws, elements = 20_000, 7  # no multiple of the four that share a random number
-    found = CheapDropout(p)(torch.ones(draws, elements, dtype=torch.double))
-    kept = found != 0
-    assert_close(found[kept], torch.full_like(found[kept], 1 / (1 - p)))
-    noise = 4.5 / math.sqrt(draws)
-    assert (kept.double().mean(0) - (1 - p)).abs().max() < noise * math.sqrt(p * (1 - p))
-    correlation = torch.corrcoef(kept.T.double()) - torch.eye(elements)
-    assert correlation.abs().max() < noise
-    ahead = torch.corrcoef(torch.stack([kept.flatten()[:-4], kept.flatten()[4:]]).double())
-    assert ahead[0, 1].abs() < 4.5 / math.sqrt(draws * elements)
-
-
-def test_cheap_dropout_repeats_with_its_seed_and_leaves_evaluation_alone() -> None:
-    drop, values = CheapDropout(0.3), torch.randn(3, 5)
-    torch.manual_seed(1)
-    first = drop(values)
-    second = drop(values)
-    torch.manual_seed(1)
-    assert torch.equal(drop(values), first)
-    assert not torch.equal(second, first)
-    assert torch.equal(drop.eval()(values), values)
-    assert torch.equal(CheapDropout(0.0)(values), values)
-    assert not CheapDropout(1.0)(values).any()
-
-
-def test_cheap_dropout_passes_gradients_where_it_passes_values() -> None:
-    values = torch.randn(50, 3, requires_grad=True)
-    found = CheapDropout(0.4)(values)
-    found.sum().backward()
-    assert_close(values.grad * values, found)
-
-
-def test_attention_with_cheap_masks_drops_weights_as_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    attend = Attention(8, 2, dropout=0.3)
-    torch_s = Attention(8, 2, dropout=0.3)
-    torch_s.load_state_dict(attend.state_dict())
-    monkeypatch.setattr(torch_s.dropout, "draws", lambda values: False)  # as on a GPU: torch's own attention
-    query, source = torch.randn(1, 3, 8), torch.randn(1, 4, 8)
-    allowed = torch.tensor([[[True, True, True, False], [True, False, False, False], [False] * 4]])
-    many = (query.expand(20_000, -1, -1), source.expand(20_000, -1, -1), allowed)
-    drawn, reference = attend(*many).detach(), torch_s(*many).detach()
-    for moment in (Tensor.mean, Tensor.std):
-        torch.testing.assert_close(moment(drawn, 0), moment(reference, 0), rtol=0.05, atol=0.01)
-    assert not drawn[:, 2].any()
-    assert_close(attend.eval()(query, source, allowed), torch_s.eval()(query, source, allowed))
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -3,49 +3,43 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
-from factories import DIMS, assert_close, random_batch, sequence
+from factories import DIMS, alone, assert_close, pad, random_batch, sequence, widths
 from torch import Tensor, nn
 
-from mer_bench.batch import PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.functionals import functionals
 from mer_bench.fusion.graphs import DialogueEncoder, RelationalConvolution, deep_graph_convolutions, text_context
 from mer_bench.fusion.layers import BidirectionalRNN, perceptron
 from mer_bench.fusion.streams import Streams
 from mer_bench.fusion.utterance import Encoders, TokenEncoder, UtteranceEncoder, tokens_with_summary
 
-Array = npt.NDArray[np.float64]
-LENGTHS = [6, 1, 9, 4]
+WIDTHS = widths(audio=3)
+WIDTH = WIDTHS["audio"]
+LENGTHS = (6, 1, 9, 4)
 
 
-def statistics(frames: Array) -> Array:
-    """Mean, log deviation, log change from frame to frame and four cosine coefficients of each feature."""
-    time, dim = frames.shape
-    mean = frames.mean(0)
-    if time == 1:
-        return np.concatenate([mean, np.zeros(6 * dim)])
-    deviation = np.log((np.sqrt(frames.var(0) + 1e-6) + 0.05) / 0.55)
-    change = np.log((np.abs(np.diff(frames, axis=0)).mean(0) + 0.05) / 0.15)
-    course = []
-    for order in range(1, 5):
-        wave = [math.sqrt(2) * math.cos(math.pi * order * (t + 0.5) / time) for t in range(time)]
-        course.append(sum(w * (frame - mean) for w, frame in zip(wave, frames, strict=True)) / time)
-    return np.concatenate([mean, deviation, change, *course])
+def utterances(lengths: Sequence[int], dim: int = 3) -> Batch:
+    """Random utterances of the given lengths with their functionals."""
+    frames = sequence(lengths, dim)
+    described = {"audio": functionals(frames, widths(audio=dim)["audio"].functionals).float()}
+    rows = torch.arange(len(lengths))
+    present, index = {"audio": frames.mask.any(1)}, (rows, rows, rows, torch.zeros_like(rows), rows, rows[:, None])
+    return Batch(present, described, {"audio": frames}, *index)
 
 
-def frames_of(batch: PaddedSequence) -> list[Array]:
-    return [values[mask].double().numpy() for values, mask in zip(batch.values, batch.mask, strict=True)]
-
-
-def standardised(batch: PaddedSequence) -> Array:
-    """Statistics of all utterances, standardised over them."""
-    rows = np.stack([statistics(frames) for frames in frames_of(batch)])
-    return np.clip((rows - rows.mean(0)) / rows.std(0), -6, 6)
+def disturbed(encoder: nn.Module) -> Any:
+    """The encoder in evaluation with other biases than 0."""
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return encoder.eval()
 
 
 def activated(encoder: UtteranceEncoder, vector: Tensor) -> Tensor:
@@ -54,26 +48,22 @@ def activated(encoder: UtteranceEncoder, vector: Tensor) -> Tensor:
     return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
 
 
-def trained(encoder: nn.Module, batch: PaddedSequence) -> Any:
-    """The encoder after one pass in training, so that it has the statistics of the batch, with other biases than 0."""
-    encoder.train()(batch)
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return encoder.eval()
-
-
 def test_the_utterance_encoder_is_its_formula() -> None:
-    batch = sequence(LENGTHS, 3)
-    encoder = trained(UtteranceEncoder(3, 8), batch)
-    for row, numbers in enumerate(standardised(batch)):
-        vector = encoder.statistics.weight @ torch.from_numpy(numbers).float() + encoder.statistics.bias
-        assert_close(encoder(batch)[row], activated(encoder, vector), rtol=1e-3, atol=1e-3)
+    batch = utterances(LENGTHS)
+    encoder = disturbed(UtteranceEncoder("audio", WIDTH, 8))
+    for row, numbers in enumerate(batch.functionals["audio"]):
+        vector = encoder.linear.weight @ numbers + encoder.linear.bias
+        assert_close(encoder(batch)[row], activated(encoder, vector))
 
 
-def naive_tokens(encoder: TokenEncoder, frames: Array) -> Tensor:
+def test_the_utterance_encoder_reads_no_frames() -> None:
+    batch, encoder = utterances(LENGTHS), UtteranceEncoder("audio", WIDTH, 8).eval()
+    assert torch.equal(encoder(replace(batch, frames={})), encoder(batch))
+
+
+def naive_tokens(encoder: TokenEncoder, frames: Tensor) -> Tensor:
     """Two convolutions of stride two with ReLUs, one output frame at a time."""
-    x = torch.from_numpy(frames).float()
+    x = frames
     for layer in encoder.convolutions:
         weight, bias = layer.convolution.weight, layer.convolution.bias
         padded = F.pad(x, (0, 0, 1, 1))
@@ -83,23 +73,48 @@ def naive_tokens(encoder: TokenEncoder, frames: Array) -> Tensor:
 
 
 def test_the_token_encoder_adds_the_mean_and_deviation_of_its_tokens() -> None:
-    batch = sequence(LENGTHS, 3)
-    encoder = trained(TokenEncoder(3, 8), batch)
-    tokens, found = encoder.tokens(batch), encoder(batch)
-    for row, (frames, numbers) in enumerate(zip(frames_of(batch), standardised(batch), strict=True)):
-        own = naive_tokens(encoder, frames)
-        assert len(own) == math.ceil(len(frames) / 4)
+    batch = utterances(LENGTHS)
+    encoder = disturbed(TokenEncoder("audio", WIDTH, 8))
+    tokens, found, frames = encoder.tokens(batch), encoder(batch), batch.frames["audio"]
+    for row, numbers in enumerate(batch.functionals["audio"]):
+        own = naive_tokens(encoder, frames.values[row, frames.mask[row]])
+        assert len(own) == math.ceil(LENGTHS[row] / 4)
         assert_close(tokens.values[row, tokens.mask[row]], own)
-        deviation = ((own.var(0, correction=0) + 1e-6).sqrt() + 0.05).div(0.55).log() * (len(own) > 1)
-        movement = torch.cat([own.mean(0), deviation])
-        vector = encoder.statistics.weight @ torch.from_numpy(numbers).float() + encoder.statistics.bias
+        movement = torch.cat([own.mean(0), (own.var(0, correction=0) + 1e-6).sqrt()])
+        vector = encoder.linear.weight @ numbers + encoder.linear.bias
         vector = vector + encoder.movement.weight @ movement + encoder.movement.bias
-        assert_close(found[row], activated(encoder, vector), rtol=1e-3, atol=1e-3)
+        assert_close(found[row], activated(encoder, vector))
+
+
+each_encoder = pytest.mark.parametrize("kind", [UtteranceEncoder, TokenEncoder])
+
+
+@each_encoder
+def test_an_encoder_depends_neither_on_padding_nor_on_neighbours(kind: type[UtteranceEncoder]) -> None:
+    encode, batch = kind("audio", WIDTH, 8).eval(), utterances([*LENGTHS, 0])
+    found = encode(batch)
+    for frames in (1, 2, 3, 4):
+        assert_close(encode(pad(batch, frames=frames)), found)
+    for row in range(5):
+        assert_close(encode(alone(batch, row)[0])[0], found[row])
+
+
+@each_encoder
+def test_an_encoder_makes_a_missing_modality_zero_and_no_other(kind: type[UtteranceEncoder]) -> None:
+    found = kind("audio", WIDTH, 8).eval()(utterances([6, 0, 1]))
+    assert found.any(1).tolist() == [True, False, True]
+
+
+def test_a_token_encoder_depends_on_order_in_time() -> None:
+    encode, batch = TokenEncoder("audio", WIDTH, 8).eval(), utterances([8])
+    frames = batch.frames["audio"]
+    backwards = replace(batch, frames={"audio": PaddedSequence(frames.values.flip(1), frames.mask)})
+    assert ((encode(batch) - encode(backwards)).abs() > 1e-3).any()
 
 
 def test_a_summary_precedes_the_tokens_which_have_positions() -> None:
-    batch = sequence([9, 0, 4], 3)
-    encoder = trained(TokenEncoder(3, 8), batch)
+    batch = utterances([9, 0, 4])
+    encoder = disturbed(TokenEncoder("audio", WIDTH, 8))
     tokens, found = encoder.tokens(batch), tokens_with_summary(encoder, batch)
     assert found.mask.sum(1).tolist() == [1 + 3, 0, 1 + 1]
     assert_close(found.values[:, 0], encoder(batch))
@@ -109,36 +124,36 @@ def test_a_summary_precedes_the_tokens_which_have_positions() -> None:
         assert_close(found.values[0, 1 + time], tokens.values[0, time] + positions)
 
 
-def test_encoders_drop_statistics_outputs_and_whole_features_of_the_frames() -> None:
-    batch = sequence([40] * 20, 5)
-    encoder = TokenEncoder(5, 64, dropout=0.5)
+def test_encoders_drop_functionals_outputs_and_whole_features_of_the_frames() -> None:
+    batch = utterances([40] * 20, 5)
+    encoder = TokenEncoder("audio", widths(audio=5)["audio"], 64, dropout=0.5)
     read: dict[str, Tensor] = {}
-    convolution: Any = encoder.convolutions[0]
-    convolution.register_forward_pre_hook(lambda _, given: read.update(frames=given[0].values))
+    first, linear = encoder.convolutions[0], encoder.linear
+    first.register_forward_pre_hook(lambda _, given: read.update(frames=given[0].values))
+    linear.register_forward_pre_hook(lambda _, given: read.update(functionals=given[0]))
     found = encoder(batch)
     dropped = (read["frames"] == 0).float()
     assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))  # a feature is dropped from all frames or from none
-    assert 0.3 < float(dropped.mean()) < 0.7
-    assert 0.4 < float((found == 0).float().mean()) < 0.6
-    torch.manual_seed(1)
-    one, two = encoder.describe(batch).detach(), encoder.describe(batch).detach()
-    assert float((one - two).abs().mean()) > 0.1  # other statistics are dropped
+    for values in (dropped, (read["functionals"] == 0).float(), (found == 0).float()):
+        assert 0.4 - 0.1 * (values is dropped) < float(values.mean()) < 0.6 + 0.1 * (values is dropped)
     encoder.eval()
     assert torch.equal(encoder(batch), encoder(batch))
-    assert {module.p for module in UtteranceEncoder(3, 8).modules() if isinstance(module, nn.Dropout)} == {0.15}
+    assert torch.equal(read["functionals"], batch.functionals["audio"])
+    usual = UtteranceEncoder("audio", WIDTH, 8)
+    assert {module.p for module in usual.modules() if isinstance(module, nn.Dropout)} == {0.15}
 
 
 def test_encoders_are_stacked_and_joined_in_the_order_of_the_modalities() -> None:
     batch = random_batch(context="utterance", missing={"audio": [2]})
     encoders = Encoders(DIMS, 8).eval()
-    each = [encoders[name](batch.features[name]) for name in DIMS]
+    each = [encoders[name](batch) for name in DIMS]
     assert torch.equal(encoders(batch), torch.stack(each))
     assert torch.equal(encoders.joined(batch), torch.cat(each, -1))
     dialogues = random_batch(missing={"audio": [2]})
     encoder = DialogueEncoder(DIMS, 8, dropout=0.1).eval()
     vectors, present = encoder(dialogues)
     for index, name in enumerate(DIMS):
-        own = encoder.encoders[name](dialogues.features[name])
+        own = encoder.encoders[name](dialogues)
         assert torch.equal(vectors[:, index], dialogues.by_dialogue(own))
         assert torch.equal(present[:, index], dialogues.turns & ((dialogues.grid != 2) | (name != "audio")))
 
@@ -159,7 +174,7 @@ def test_streams_convolve_between_sites_and_pool_after_the_last() -> None:
     batch = random_batch(context="utterance", missing={"audio": [2]})
     streams = Streams(DIMS, 8, 4, [Twice(), Twice()], dropout=0.1).eval()
     site = Twice()
-    tokens = [streams.encoders[name].tokens(batch.features[name]) for name in DIMS]
+    tokens = [streams.encoders[name].tokens(batch) for name in DIMS]
     first = site(tokens)
     between = [
         PaddedSequence(convolve(x).values.clamp(min=0), x.mask)
@@ -167,9 +182,9 @@ def test_streams_convolve_between_sites_and_pool_after_the_last() -> None:
     ]
     last = site(between)
     for index, (name, own) in enumerate(zip(DIMS, last, strict=True)):
-        vector = streams.encoders[name].pool(batch.features[name], own)
-        expected = streams.heads[name](vector) * batch.features[name].mask.any(1, keepdim=True)
-        assert_close(streams(batch.features)[index], expected)
+        vector = streams.encoders[name].pool(batch, own)
+        expected = streams.heads[name](vector) * batch.present[name][:, None]
+        assert_close(streams(batch)[index], expected)
 
 
 # Recurrence, graphs and heads
@@ -192,7 +207,7 @@ def test_text_has_two_layers_of_context() -> None:
     assert {type(layer) for layer in (*context.ahead, *context.back)} == {nn.LSTM}
     assert context.dropout.p == 0.3
     assert context(torch.randn(2, 4, 6), torch.ones(2, 4, dtype=torch.bool)).shape == (2, 4, 6)
-    assert text_context(nn.GRU, {"audio": 5}, 6, dropout=0.3) is None
+    assert text_context(nn.GRU, WIDTHS, 6, dropout=0.3) is None
 
 
 def test_graph_convolutions_begin_at_depth_one() -> None:
