@@ -60,6 +60,21 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
 # --- writing and opening ----------------------------------------------------------------------------------------------
 
 
+def test_a_set_stays_where_its_successor_cannot_take_its_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, rename = read_spec(folder), Path.replace
+
+    def refuse(path: Path, target: Path) -> Path:
+        if Path(target) == folder and ".old." not in path.name:
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(Misuse, match="No space left"):
+        write(folder, noise([1, 1, 1]), ["take0", "take1", "take2"])
+    assert verify_features(folder) == before
+    assert not list(folder.parent.glob(".noise*"))
+
+
 @given(
     lengths=st.lists(st.integers(0, 5), min_size=1, max_size=8).filter(any),
     dim=st.integers(1, 9),

@@ -165,9 +165,15 @@ def test_the_vocabulary_stands_on_itself_alone(module: str) -> None:
     assert not tops(module) & {"lightning", "pytorch_lightning", "torchmetrics", "wandb"}
 
 
-@pytest.mark.parametrize("module", [module for module in VOCABULARY if module != "mer_bench.batch"])
+@pytest.mark.parametrize("module", [m for m in VOCABULARY if m not in ("mer_bench.batch", "mer_bench.functionals")])
 def test_numbers_and_files_need_no_torch(module: str) -> None:
     assert "torch" not in tops(module)
+
+
+def test_functionals_are_computed_where_features_are_gathered_and_in_no_method() -> None:
+    knows = {module for module in SOURCES if "mer_bench.functionals" in direct(module)}
+    assert knows == {"mer_bench.datasets.base", "mer_bench.testing"}
+    assert ours("mer_bench.functionals") == {f"mer_bench.{name}" for name in ("batch", "errors", "features", "files")}
 
 
 def test_records_need_little() -> None:

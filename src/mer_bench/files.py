@@ -55,9 +55,16 @@ def new_folder(path: Path) -> Iterator[Path]:
             temporary.chmod(0o755)
             if path.exists():  # a folder cannot replace one that is not empty, so the old one is renamed first
                 old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.{this_process()}.", dir=path.parent))
-                path.replace(old)
-                temporary.replace(path)
-                shutil.rmtree(old)
+                try:
+                    path.replace(old)
+                    try:
+                        temporary.replace(path)
+                    except OSError:
+                        if not path.exists():  # else another process was faster
+                            old.replace(path)
+                        raise
+                finally:
+                    shutil.rmtree(old, ignore_errors=True)
             else:
                 temporary.replace(path)
         remove_leftovers(path.parent, f".{glob.escape(path.name)}.*")

@@ -58,11 +58,11 @@ def functionals(frames: PaddedSequence, width: int) -> Tensor:
     centred = values - mean[:, None]
     deviation = _mean(centred.square(), mask).sqrt()
     change = _mean(values.diff(dim=1).abs(), mask[:, 1:])
-    length = mask.sum(1, keepdim=True).clamp(min=1)
+    length = mask.sum(1, keepdim=True).clamp(min=1).double()
     time = (torch.arange(mask.shape[1], device=mask.device) + 0.5) / length
-    order = torch.arange(1, COURSE + 1, device=mask.device)[:, None]
+    order = torch.arange(1, COURSE + 1, dtype=torch.double, device=mask.device)[:, None]
     basis = math.sqrt(2) * (math.pi * order * time[:, None]).cos() * (mask / length)[:, None]
-    course = (basis.to(values.dtype) @ centred).flatten(1)
+    course = (basis @ centred).flatten(1)
     return torch.cat([mean, deviation, change, course], 1)
 
 

@@ -17,18 +17,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from factories import tensors
+from factories import tensors, widths
 from torch.utils.data import DataLoader
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.datasets import DATASETS, EmotionDataModule, simulated
-from mer_bench.datasets.base import SPLITS, training_statistics
+from mer_bench.datasets.base import LIMIT, READS, SPLITS, Split, column_statistics
 from mer_bench.datasets.iemocap import validation_dialogues
 from mer_bench.datasets.ravdess import FOLDS
 from mer_bench.datasets.sampler import GroupSampler
 from mer_bench.datasets.simulated import PRESETS, TRUTH, ensure_generated, simulate
 from mer_bench.errors import Misuse
 from mer_bench.features import STAMP, open_features, verify_features, write_features
+from mer_bench.functionals import open_functionals
 from mer_bench.utterances import FILE, read_table, write_table
 
 SIMULATED = ("simulated-ravdess", "simulated-iemocap", "simulated-meld")
@@ -246,11 +247,18 @@ def test_in_utterance_context_the_grid_has_one_column(root: Path) -> None:
     assert batch.grid.tolist() == [[i] for i in range(8)]
 
 
-def test_features_are_standardised_and_zero_at_padding(root: Path) -> None:
+def frames_of(module: EmotionDataModule, name: str, split: Split = "train") -> Any:
+    """Which frames of a modality belong to a split."""
+    return np.repeat(np.isin(np.arange(len(module.table)), module.rows[split]), np.diff(module.features[name].offsets))
+
+
+def test_frames_are_standardised_and_zero_at_padding(root: Path) -> None:
     module = ready(root, IEMOCAP_TASK, batch_size=8)
-    statistics = {name: training_statistics(opened, module.rows["train"]) for name, opened in module.features.items()}
+    statistics = {
+        name: column_statistics(opened.values, frames_of(module, name)) for name, opened in module.features.items()
+    }
     for batch in islice(batches(module.train_dataloader()), 20):
-        for name, sequence in batch.features.items():
+        for name, sequence in batch.frames.items():
             opened = module.features[name]
             mean, scale = (part.numpy() for part in statistics[name])
             assert not sequence.values[~sequence.mask].any()
@@ -267,7 +275,7 @@ def test_statistics_are_those_of_the_training_frames(root: Path) -> None:
     rows = module.rows["train"]
     frames = np.concatenate([opened.values[opened.offsets[r] : opened.offsets[r + 1]] for r in rows]).astype(float)
     for chunk_size in (1 << 30, 1000, 1):  # in one chunk, in several, frame by frame
-        mean, scale = training_statistics(opened, rows, chunk_size)
+        mean, scale = column_statistics(opened.values, frames_of(module, "audio"), chunk_size)
         assert np.allclose(mean, frames.mean(0), atol=1e-6)
         assert np.allclose(scale, 1 / frames.std(0), rtol=1e-6)
 
@@ -278,7 +286,7 @@ def test_statistics_survive_a_large_mean_and_a_constant_column(own_root: Path) -
     generator = np.random.default_rng(0)
     frames = [np.hstack([1e6 + generator.standard_normal((3, 1)), np.full((3, 1), 0.1)]) for _ in table["id"]]
     write_features(folder / "odd", frames, ids=list(table["id"]), modality="audio", extractor="odd", dtype="float64")
-    mean, scale = training_statistics(open_features(folder / "odd"), np.arange(len(table)))
+    mean, scale = column_statistics(open_features(folder / "odd").values, np.ones(3 * len(table), bool))
     assert np.allclose(mean, [1e6, 0.1], rtol=1e-6)
     assert np.allclose(scale, [1, 1], rtol=0.05)
 
@@ -298,11 +306,78 @@ def test_statistics_do_not_depend_on_test_or_validation_rows(own_root: Path) -> 
     after = ready(own_root, IEMOCAP_TASK, features={"audio": "other"})
     one, two = next(batches(before.train_dataloader())), next(batches(after.train_dataloader()))
     assert torch.equal(one.index, two.index)
-    assert torch.equal(one.features["audio"].values, two.features["audio"].values)
-    assert not torch.equal(
-        next(batches(before.test_dataloader())).features["audio"].values,
-        next(batches(after.test_dataloader())).features["audio"].values,
+    assert torch.equal(one.frames["audio"].values, two.frames["audio"].values)
+    assert torch.equal(one.functionals["audio"], two.functionals["audio"])
+    one, two = next(batches(before.test_dataloader())), next(batches(after.test_dataloader()))
+    assert not torch.equal(one.frames["audio"].values, two.frames["audio"].values)
+    assert not torch.equal(one.functionals["audio"], two.functionals["audio"])
+
+
+def test_functionals_are_standardised_over_training_rows_that_have_the_modality(root: Path) -> None:
+    module = ready(root, RAVDESS_TASK)
+    rows = module.rows["train"]
+    for name, opened in module.features.items():
+        raw = open_functionals(module.folder / opened.spec.name, opened).astype(float)
+        have = rows[np.diff(opened.offsets)[rows] > 0]
+        assert 0 < len(have) < len(rows)
+        batch = module.collate([np.array([row]) for row in range(len(module.table))])
+        found, there = batch.functionals[name].numpy(), np.diff(opened.offsets) > 0
+        assert found.shape == (len(module.table), module.dims[name].functionals)
+        expected = (raw - raw[have].mean(0)) / raw[have].std(0)
+        assert np.allclose(found[there], expected[there].clip(-LIMIT, LIMIT), atol=1e-3)
+        assert not found[~there].any()
+        assert (batch.present[name].numpy() == there).all()
+
+
+def test_functionals_are_cut_at_six_deviations_and_constant_columns_are_zero(own_root: Path) -> None:
+    folder = own_root / "simulated-ravdess"
+    module = build(own_root, RAVDESS_TASK, features={})
+    values = np.random.default_rng(0).standard_normal((len(module.table), 1, 3)).astype(np.float32)
+    values[:, :, 1] = 0.1
+    test = module.rows["test"]
+    values[test[0]], values[test[1]] = 1000, -1000
+    ids = list(module.table["id"])
+    write_features(folder / "one", values, ids=ids, modality="audio", extractor="one")
+    module = ready(own_root, RAVDESS_TASK, features={"audio": "one"})
+    assert module.dims["audio"] == Width(3, 3)
+    found = module.collate([test[:1], test[1:2], test[2:3]]).functionals["audio"]
+    assert found[0].tolist() == [LIMIT] * 3
+    assert found[1].tolist() == [-LIMIT] * 3
+    assert found[2, 1] == pytest.approx(0, abs=1e-6)
+    assert found[2, [0, 2]].any()
+
+
+def test_functionals_of_frames_are_those_that_are_gathered(root: Path) -> None:
+    for context in ("utterance", "dialogue"):
+        module = ready(root, IEMOCAP_TASK, context=context)
+        for batch in islice(batches(module.test_dataloader()), 3):
+            for name in module.dims:
+                found = module.functionals_of(name, batch.frames[name])
+                torch.testing.assert_close(found, batch.functionals[name], rtol=1e-3, atol=1e-3)
+        noisy = PaddedSequence(batch.frames["audio"].values + 1, batch.frames["audio"].mask)
+        assert float((module.functionals_of("audio", noisy) - batch.functionals["audio"]).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("reads", [READS, {"functionals"}, {"frames"}, ()])
+def test_batches_hold_what_the_method_reads_and_nothing_else_is_opened(
+    root: Path, monkeypatch: pytest.MonkeyPatch, reads: Any
+) -> None:
+    opened: list[Path] = []
+    monkeypatch.setattr(
+        "mer_bench.datasets.base.open_functionals", lambda *given: opened.append(given[0]) or open_functionals(*given)
     )
+    module = build(root, RAVDESS_TASK)
+    module.reads = frozenset(reads)
+    module.setup("fit")
+    assert len(opened) == 2 * ("functionals" in reads)
+    batch = next(batches(module.train_dataloader()))
+    assert list(batch.present) == ["audio", "vision"]
+    assert list(batch.functionals) == ["audio", "vision"] * ("functionals" in reads)
+    assert list(batch.frames) == ["audio", "vision"] * ("frames" in reads)
+    module.reads = READS  # as robustness does
+    module.setup("test")
+    batch = next(batches(module.test_dataloader()))
+    assert list(batch.functionals) == list(batch.frames) == ["audio", "vision"]
 
 
 @pytest.mark.parametrize("context", ["utterance", "dialogue"])
@@ -327,14 +402,16 @@ def test_cached_features_never_leave_their_device_and_pixels_stay_on_disk(own_ro
     pixels = [np.zeros((2, 3), np.uint8)] * len(ids)
     write_features(folder / "pixels", pixels, ids=ids, modality="vision", extractor="pixels", dtype="uint8")
     module = ready(own_root, RAVDESS_TASK, features={"audio": "simulated-audio", "vision": "pixels"})
-    size = 4 * module.features["audio"].values.size
+    size = 4 * (module.features["audio"].values.size + len(ids) * module.dims["audio"].functionals)
     module.cache_on_device(torch.device("meta"), size - 1)
-    assert not next(batches(module.train_dataloader())).features["audio"].values.is_meta
+    assert not next(batches(module.train_dataloader())).frames["audio"].values.is_meta
     module.cache_on_device(torch.device("meta"), size)
     batch = next(batches(module.train_dataloader()))  # reading a value from the meta device would raise
-    assert batch.features["audio"].values.is_meta
-    assert batch.features["audio"].mask.is_meta
-    assert not batch.features["vision"].values.is_meta
+    assert batch.frames["audio"].values.is_meta
+    assert batch.frames["audio"].mask.is_meta
+    assert batch.functionals["audio"].is_meta
+    assert not batch.frames["vision"].values.is_meta
+    assert list(batch.functionals) == ["audio"]
 
 
 @pytest.mark.parametrize(("device", "stage", "expected"), [
@@ -352,15 +429,18 @@ def test_features_take_at_most_half_of_the_free_memory_of_a_gpu_that_trains(
     assert asked == expected
 
 
-def test_a_missing_modality_is_a_mask_of_false(root: Path) -> None:
+def test_a_missing_modality_is_not_present_a_mask_of_false_and_zero(root: Path) -> None:
     module = ready(root, RAVDESS_TASK)
     empty = np.diff(module.features["audio"].offsets) == 0
     assert 0 < empty.mean() < 0.05
     rows = np.flatnonzero(empty)[:3]
     batch = module.collate([rows[:1], rows[1:2], rows[2:]])
-    assert not batch.features["audio"].mask.any()
-    assert not batch.features["audio"].values.any()
-    assert batch.features["vision"].mask.any(1).all()
+    assert not batch.present["audio"].any()
+    assert not batch.functionals["audio"].any()
+    assert not batch.frames["audio"].mask.any()
+    assert not batch.frames["audio"].values.any()
+    assert batch.present["vision"].all()
+    assert batch.frames["vision"].mask.any(1).all()
 
 
 def test_dialogue_lengths_come_from_the_label_set(root: Path) -> None:
@@ -383,19 +463,20 @@ def test_speakers_are_numbered_within_their_dialogue(root: Path) -> None:
 def test_a_subset_of_the_modalities_and_none(root: Path) -> None:
     module = ready(root, IEMOCAP_TASK, features={"vision": "simulated-vision", "text": "simulated-text"})
     assert list(module.dims) == ["text", "vision"]  # in a fixed order, whatever the caller's
-    assert list(next(batches(module.train_dataloader())).features) == ["text", "vision"]
+    assert list(next(batches(module.train_dataloader())).frames) == ["text", "vision"]
     every = {name: f"simulated-{name}" for name in ("vision", "audio", "text")}
     assert list(build(root, IEMOCAP_TASK, features=every).dims) == ["text", "audio", "vision"]
     bare = ready(root, IEMOCAP_TASK, features={})
     assert bare.dims == {}
-    assert next(batches(bare.train_dataloader())).features == {}
+    batch = next(batches(bare.train_dataloader()))
+    assert batch.present == batch.functionals == batch.frames == {}
 
 
 @pytest.mark.parametrize("task", FIRST, ids=lambda task: task[0])
 def test_shape_is_known_after_construction(root: Path, task: tuple[str, str, str, int]) -> None:
     module = build(root, task)
     preset = PRESETS[task[0]]
-    assert module.dims == {name: preset.widths[name] for name in preset.modalities}
+    assert module.dims == widths(**{name: preset.widths[name] for name in preset.modalities})
     assert module.num_classes == len(module.classes) == {"eight": 8, "six": 6, "seven": 7}[task[1]]
     assert module.simulated
 
@@ -445,6 +526,7 @@ def test_batches_are_buckets_of_similar_lengths() -> None:
 @pytest.mark.parametrize("context", ["utterance", "dialogue"])
 def test_batches_are_sorted_by_the_longest_modality_or_by_the_turns(root: Path, context: Any) -> None:
     module = ready(root, IEMOCAP_TASK, context=context)
+    module.reads = frozenset({"frames"})
     sampler = module.test_dataloader().sampler
     assert isinstance(sampler, GroupSampler)
     if context == "dialogue":
@@ -455,6 +537,11 @@ def test_batches_are_sorted_by_the_longest_modality_or_by_the_turns(root: Path, 
         expected = [max(int(length[row]) for length in lengths) for row in module.rows["test"]]
         assert len({tuple(length) for length in lengths}) > 1
     assert sampler.sizes.tolist() == expected
+    if context == "utterance":  # functionals need no padding
+        module.reads = frozenset({"functionals"})
+        sampler = module.test_dataloader().sampler
+        assert isinstance(sampler, GroupSampler)
+        assert set(sampler.sizes.tolist()) == {1}
 
 
 def test_evaluation_batches_are_four_times_as_large_but_every_device_has_one(root: Path) -> None:
