@@ -226,7 +226,7 @@ def test_iemocap_from_films_and_sounds_to_a_batch(usc: Path, tmp_path: Path, glo
     which: dict[str, Any] = {"label_set": "six", "protocol": "session5", "context": "dialogue"}
     for i, batch in enumerate(first_batch("iemocap", data, split, chosen, **which) for split in SPLITS):
         assert (batch.index.tolist(), batch.label.tolist()) == ([2 * i, 2 * i + 1], [0, 1])
-        assert set(batch.features) == set(chosen)
+        assert set(batch.frames) == set(chosen)
     assert prepare("iemocap", usc, data, features, "--encoder", encoder).output.count("already done") == 6
 
 
@@ -281,7 +281,7 @@ def test_meld_from_films_and_sounds_to_a_batch(umich: Path, tmp_path: Path, glov
     which: dict[str, Any] = {"label_set": "seven", "protocol": "official", "context": "dialogue"}
     for i, batch in enumerate(first_batch("meld", data, split, chosen, **which) for split in SPLITS):
         assert (batch.index.tolist(), batch.label.tolist()) == ([2 * i, 2 * i + 1], [4, 6])
-        assert batch.features["vision"].mask.sum(1).tolist() == [[2, 2], [0, 2], [2, 0]][i]
+        assert batch.frames["vision"].mask.sum(1).tolist() == [[2, 2], [0, 2], [2, 0]][i]
     sentiment = first_batch("meld", data, "train", chosen, **which | {"label_set": "sentiment"})
     assert sentiment.label.tolist() == [2, 0]
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from factories import on_meta
 from torch import Tensor, nn
 
-from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.cli import main
 from mer_bench.datasets.ravdess import EMOTIONS, RAVDESS
 from mer_bench.encoders import ENCODERS, MFCCCNN, ResNeXt3D
@@ -34,7 +34,8 @@ from mer_bench.utterances import COLUMNS, write_table
 
 SIDE = 33  #: the smallest side that it accepts
 DIM = 3 * SIDE * SIDE
-PIXELS = {"audio": 13, "vision": 3 * 224 * 224}
+PIXELS = {"audio": Width(13, 13), "vision": Width(3 * 224 * 224, 3 * 224 * 224)}
+SMALL = {"audio": Width(13, 13), "vision": Width(DIM, DIM)}
 SUITE = Path(__file__).parents[2] / "benchmarks" / "ravdess_end_to_end.toml"
 
 
@@ -49,10 +50,14 @@ def clips(lengths: Mapping[str, Sequence[int]], num_classes: int = 3) -> Batch:
     """A batch of MFCCs and pixels, each clip with its own noise."""
     audio, vision = sequence(lengths["audio"], 13), sequence(lengths["vision"], DIM)
     audio = PaddedSequence((audio.values / 127 - 1) * audio.mask[..., None], audio.mask)
-    count = torch.arange(len(audio.mask))
-    return Batch(
-        {"audio": audio, "vision": vision}, count % num_classes, count, count, 0 * count, count, count[:, None]
-    )
+    return batch_of({"audio": audio, "vision": vision}, num_classes)
+
+
+def batch_of(frames: Mapping[str, PaddedSequence], num_classes: int = 3) -> Batch:
+    """One utterance per clip."""
+    present = {name: sequence.mask.any(1) for name, sequence in frames.items()}
+    count = torch.arange(len(next(iter(present.values()))))
+    return Batch(present, {}, frames, count % num_classes, count, count, 0 * count, count, count[:, None])
 
 
 def encoder_of(name: str, **options: Any) -> Any:
@@ -70,11 +75,16 @@ def input_of(name: str, lengths: Sequence[int]) -> PaddedSequence:
     return sequence(lengths, DIM if name == "resnext3d" else 13)
 
 
+def tokens_and_vector(encoder: Any, x: PaddedSequence) -> tuple[PaddedSequence, Tensor]:
+    batch = batch_of({encoder.modality: x})
+    tokens = encoder.tokens(batch)
+    return tokens, encoder.pool(batch, tokens)
+
+
 @torch.no_grad()
 def encode(encoder: Any, x: PaddedSequence) -> tuple[PaddedSequence, Tensor]:
     encoder.eval()
-    tokens = encoder.tokens(x)
-    return tokens, encoder.pool(x, tokens)
+    return tokens_and_vector(encoder, x)
 
 
 each_encoder = pytest.mark.parametrize("name", ENCODERS)
@@ -85,7 +95,7 @@ each_encoder = pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize(
     ("build", "count", "source"),
     [
-        (lambda: ResNeXt3D(PIXELS["vision"]), 25_865_664, "3D ResNeXt-50 without head, the authors' module counted"),
+        (lambda: ResNeXt3D(3 * 224 * 224), 25_865_664, "3D ResNeXt-50 without head, the authors' module counted"),
         (lambda: nn.ModuleList([ResNeXt3D(DIM), nn.Linear(2048, 8)]), 25_882_056, "with head, 25.88M in print"),
         (lambda: MFCCCNN(), 20_704, "MFCCNet without head, the authors' module counted"),
         (lambda: nn.ModuleList([MFCCCNN(), nn.Linear(MFCCCNN().pooled, 8)]), 34_024, "with head, 0.03M in print"),
@@ -119,7 +129,7 @@ def test_feature_maps_have_the_sizes_of_the_papers() -> None:
     def note(name: str) -> Callable[..., None]:
         return lambda module, inputs, output: sizes.__setitem__(name, tuple(output.shape[1:]))
 
-    vision, audio = on_meta(lambda: ResNeXt3D(PIXELS["vision"])), on_meta(MFCCCNN)
+    vision, audio = on_meta(lambda: ResNeXt3D(3 * 224 * 224)), on_meta(MFCCCNN)
     for name, module in (*vision.named_children(), *((f"audio {n}", m) for n, m in audio.named_children())):
         module.register_forward_hook(note(name))
     out = vision(torch.empty(2, 3, 30, 224, 224, device="meta"))
@@ -214,7 +224,7 @@ def test_a_missing_clip_is_zero_and_leaves_the_statistics_alone(name: str) -> No
         other = encoder_of(name).train()
         other.augment = False
         torch.manual_seed(0)  # the same dropout of the same shape
-        other.tokens(PaddedSequence(x.values[rows], x.mask[rows]))
+        other.encode(PaddedSequence(x.values[rows], x.mask[rows]))
         means.append(torch.cat([m.running_mean for m in other.modules() if hasattr(m, "running_mean")]))
     assert torch.equal(*means)
 
@@ -222,15 +232,15 @@ def test_a_missing_clip_is_zero_and_leaves_the_statistics_alone(name: str) -> No
 @each_encoder
 def test_a_batch_without_any_clip_is_finite(name: str) -> None:
     encoder, x = encoder_of(name).train(), input_of(name, [0, 0])
-    tokens = encoder.tokens(x)
+    tokens, vector = tokens_and_vector(encoder, x)
     assert not tokens.mask.any()
-    assert not encoder.pool(x, tokens).any()
+    assert not vector.any()
 
 
 @each_encoder
 def test_a_batch_of_one_trains(name: str) -> None:
     encoder = (ResNeXt3D(DIM, frames=1) if name == "resnext3d" else MFCCCNN(frames=20)).train()
-    encoder.pool(x := input_of(name, [1]), encoder.tokens(x)).square().sum().backward()
+    tokens_and_vector(encoder, input_of(name, [1]))[1].square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
 
 
@@ -291,10 +301,10 @@ def test_only_training_moves_the_pixels() -> None:
     encoder.conv1.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     encoder.train()
     for _ in range(2):
-        encoder.tokens(x)
+        encoder.encode(x)
     encoder.augment = False
     for _ in range(2):
-        encoder.tokens(x)
+        encoder.encode(x)
     assert not torch.equal(seen[0], seen[1])
     assert torch.equal(seen[2], seen[3])
 
@@ -344,14 +354,14 @@ def test_weights_of_the_authors_and_ours_load(tmp_path: Path, name: str, form: s
 
 
 def test_an_encoder_trained_end_to_end_is_taken_out_of_the_whole_network(tmp_path: Path) -> None:
-    whole = CFNSR({"audio": 13, "vision": DIM}, 3, encoders="paper")
+    whole = CFNSR(SMALL, 3, encoders="paper")
     torch.save({"state_dict": whole.state_dict()}, tmp_path / "whole.ckpt")
     for modality, encoder in (("audio", MFCCCNN()), ("vision", ResNeXt3D(DIM))):
         load_weights(encoder, tmp_path / "whole.ckpt")
         for key, value in whole.encoders[modality].state_dict().items():
             assert torch.equal(encoder.state_dict()[key], value)
     torch.save(authors(MFCCCNN().state_dict(), "fc1"), tmp_path / "audio.pth")
-    again = CFNSR({"audio": 13, "vision": DIM}, 3, encoders="paper", weights={"audio": str(tmp_path / "audio.pth")})
+    again = CFNSR(SMALL, 3, encoders="paper", weights={"audio": str(tmp_path / "audio.pth")})
     stored = torch.load(tmp_path / "audio.pth", weights_only=True)
     assert torch.equal(again.encoders["audio"].conv1.weight, stored["conv1.weight"])
 
@@ -406,7 +416,7 @@ def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path: Path, content: b
 @pytest.fixture(scope="module")
 def network() -> CFNSR:
     torch.manual_seed(1)
-    return CFNSR({"audio": 13, "vision": DIM}, 3, encoders="paper")
+    return CFNSR(SMALL, 3, encoders="paper")
 
 
 def test_each_time_slice_of_the_block_has_a_softmax_of_its_own() -> None:
@@ -432,17 +442,17 @@ def test_logits_are_a_clips_own_and_finite_where_modalities_are_missing(network:
     assert found.shape == (3, 3)
     assert found.isfinite().all()
     for row in range(3):
-        one = {m: PaddedSequence(x.values[row : row + 1], x.mask[row : row + 1]) for m, x in batch.features.items()}
-        torch.testing.assert_close(network(replace(batch, features=one))[0], found[row], rtol=1e-4, atol=1e-4)
-    for modality, x in batch.features.items():
+        one = {m: PaddedSequence(x.values[row : row + 1], x.mask[row : row + 1]) for m, x in batch.frames.items()}
+        torch.testing.assert_close(network(batch_of(one))[0], found[row], rtol=1e-4, atol=1e-4)
+    for modality, x in batch.frames.items():
         other = PaddedSequence(x.values.flip(2) * 0.5, x.mask)
-        changed = network(replace(batch, features={**batch.features, modality: other}))
+        changed = network(replace(batch, frames={**batch.frames, modality: other}))
         assert float((changed - found).abs().max()) > 1e-4
 
 
 def test_the_whole_network_overfits_two_clips() -> None:
     torch.manual_seed(0)
-    network = CFNSR({"audio": 13, "vision": DIM}, 3, encoders="paper").train()
+    network = CFNSR(SMALL, 3, encoders="paper").train()
     batch = clips({"audio": [212, 200], "vision": [4, 30]})
     optimizer = torch.optim.Adam(network.parameters(), 3e-4)
     losses = []
@@ -465,17 +475,21 @@ def test_the_whole_network_overfits_two_clips() -> None:
 @pytest.mark.parametrize(
     ("dims", "options", "message"),
     [
-        ({"audio": 13, "vision": DIM}, {"encoders": "papre"}, "unknown encoders 'papre': did you mean 'paper'"),
-        ({"audio": 13, "text": 5}, {"encoders": "paper"}, "given text and audio with guide audio"),
-        ({"audio": 13, "vision": DIM}, {"encoders": "paper", "guide": "vision"}, "audio that guides vision"),
-        ({"audio": 13, "vision": 140}, {"encoders": "paper"}, "140 values per frame are not square RGB"),
-        ({"audio": 13, "vision": DIM}, {"weights": {"audio": "some.pth"}}, 'option weights needs encoders = "paper"'),
-        ({"audio": 13, "vision": DIM}, {"encoders": "paper", "weights": {"text": "x"}}, "unknown modality of weights"),
-        ({"audio": 13, "vision": DIM}, {"encoders": "paper", "weights": {"audio": "x"}}, "cannot read checkpoint x"),
+        (SMALL, {"encoders": "papre"}, "unknown encoders 'papre': did you mean 'paper'"),
+        ({"audio": Width(13, 13), "text": Width(5, 5)}, {"encoders": "paper"}, "given text and audio with guide audio"),
+        (SMALL, {"encoders": "paper", "guide": "vision"}, "audio that guides vision"),
+        (
+            {"audio": Width(13, 13), "vision": Width(140, 140)},
+            {"encoders": "paper"},
+            "140 values per frame are not square RGB",
+        ),
+        (SMALL, {"weights": {"audio": "some.pth"}}, 'option weights needs encoders = "paper"'),
+        (SMALL, {"encoders": "paper", "weights": {"text": "x"}}, "unknown modality of weights"),
+        (SMALL, {"encoders": "paper", "weights": {"audio": "x"}}, "cannot read checkpoint x"),
     ],
 )
 def test_options_that_do_not_go_together_are_a_misuse(
-    dims: dict[str, int], options: dict[str, Any], message: str
+    dims: dict[str, Width], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(Misuse, match=message) as caught:
         on_meta(lambda: CFNSR(dims, 3, **options))
@@ -510,10 +524,11 @@ DATA = "--data RAVDESS --data.label_set eight --data.protocol folds6"
 def test_pixels_reach_the_batch_untouched_and_features_standardised(root: Path) -> None:
     module = RAVDESS(root, FEATURES, label_set="eight", protocol="folds6")
     module.setup("fit")
-    assert module.dims["vision"] == DIM
+    assert module.dims["vision"].frames == DIM
     assert isinstance(module.features["vision"].values, np.memmap)
     batch = module.collate([np.array([row]) for row in (3, 2, 0)])
-    vision = batch.features["vision"]
+    assert list(batch.functionals) == ["audio"]
+    vision = batch.frames["vision"]
     assert vision.values.dtype == torch.float32
     assert vision.mask.sum(1).tolist() == [4, 0, 3]
     stored, offsets = module.features["vision"].values, module.features["vision"].offsets
@@ -521,18 +536,20 @@ def test_pixels_reach_the_batch_untouched_and_features_standardised(root: Path) 
         own = vision.values[position][vision.mask[position]]
         assert torch.equal(own, torch.from_numpy(stored[offsets[row] : offsets[row + 1]].astype(np.float32)))
     assert not vision.values[~vision.mask].any()
-    train = module.collate([np.array([row]) for row in module.rows["train"]]).features["audio"].values
+    train = module.collate([np.array([row]) for row in module.rows["train"]]).frames["audio"].values
     torch.testing.assert_close(train.flatten(0, 1).mean(0), torch.zeros(13), rtol=0, atol=1e-4)
 
 
 def test_nothing_reads_all_pixels(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(features: Any, *_: Any) -> None:
-        raise AssertionError(f"{features.spec.name} was read whole")
+    def refuse(*_: Any) -> None:
+        raise AssertionError("read whole")
 
-    monkeypatch.setattr("mer_bench.datasets.base.training_statistics", refuse)
-    RAVDESS(root, {"vision": "frames"}, label_set="eight", protocol="folds6").setup("fit")
-    with pytest.raises(AssertionError, match="mfcc13 was read whole"):
-        RAVDESS(root, FEATURES, label_set="eight", protocol="folds6").setup("fit")
+    for name in ("column_statistics", "open_functionals"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"mer_bench.datasets.base.{name}", refuse)
+            RAVDESS(root, {"vision": "frames"}, label_set="eight", protocol="folds6").setup("fit")
+            with pytest.raises(AssertionError, match="read whole"):
+                RAVDESS(root, FEATURES, label_set="eight", protocol="folds6").setup("fit")
 
 
 def spec_of(root: Path, method: str = "cfn_sr", **changes: Any) -> Any:

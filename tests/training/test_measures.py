@@ -13,11 +13,12 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from factories import DIMS, alone, pad, random_batch
+from factories import DIMS, alone, pad, random_batch, widths
 from suites import execute_and_write, permute_labels, spec_of, train
 from torch import Tensor
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.functionals import COUNT, functionals
 from mer_bench.fusion.base import FusionModule
 from mer_bench.probabilities import read_probabilities
 from mer_bench.records import MEASURES, RunRecord, read_record, write_record
@@ -121,6 +122,29 @@ def test_robustness_is_of_the_weights_that_were_scored_and_of_every_test_utteran
         assert all(np.sum(matrix, 1).tolist() == support for matrix in kinds.values())
 
 
+class ReadsFunctionals(FusionModule):
+    """Logits are the first functionals of audio, its means."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        return batch.functionals["audio"][:, : self.num_classes]
+
+
+def test_noise_changes_the_predictions_of_a_method_that_reads_functionals_alone(root: Path) -> None:
+    datamodule = build_datamodule(spec_of(root, "early_concat"), root)
+    datamodule.reads = ReadsFunctionals.reads
+    datamodule.setup("test")
+    method = ReadsFunctionals(datamodule.dims, datamodule.num_classes)
+    found = measure.robustness(method, datamodule)
+    assert datamodule.reads == ReadsFunctionals.reads  # as before
+    batches = list(datamodule.test_dataloader())
+    assert not any(batch.frames for batch in batches)
+    predicted = torch.cat([method(batch).argmax(1) for batch in batches]).bincount(minlength=8).tolist()
+    assert np.sum(found["noise vision"]["0"], 0).tolist() == predicted
+    changes = [np.abs(np.sum(found["noise audio"][str(level)], 0) - predicted).sum() for level in DECIBELS]
+    assert changes[-1] > 0
+    assert changes == sorted(changes)
+
+
 class CountModalities(FusionModule):
     """Predicts how many modalities an utterance has."""
 
@@ -147,10 +171,14 @@ def test_the_predictions_under_each_disturbance_are_counted_under_its_name(root:
     assert all(counts[0] == 0 for counts in seen["missing"].values())
 
 
+def functionals_of(name: str, frames: PaddedSequence) -> Tensor:
+    """As the datamodule computes them, but not standardised."""
+    return functionals(frames, COUNT * frames.values.shape[2]).float()
+
+
 def conditions(batch: Batch, names: Iterable[str] = DIMS) -> dict[tuple[str, str], Batch]:
-    return {
-        (kind, level): changed for kind, level, changed in Disturbances(60, list(batch.features), list(names)).of(batch)
-    }
+    plan = Disturbances(60, list(batch.present), list(names), functionals_of)
+    return {(kind, level): changed for kind, level, changed in plan.of(batch)}
 
 
 def test_the_disturbances_of_three_modalities() -> None:
@@ -158,24 +186,31 @@ def test_the_disturbances_of_three_modalities() -> None:
     only = ["text", "audio", "vision", "audio+text", "text+vision", "audio+vision"]
     assert [level for kind, level in found if kind == "only"] == only
     assert {kind for kind, _ in found} == {"only", "missing", "noise", "noise text", "noise audio", "noise vision"}
-    pair = found["only", "audio+text"].features
-    assert not pair["vision"].mask.any()
-    assert not pair["vision"].values.any()
-    assert torch.equal(pair["audio"].values, random_batch().features["audio"].values)
+    pair = found["only", "audio+text"]
+    assert not pair.present["vision"].any()
+    assert not pair.functionals["vision"].any()
+    assert not pair.frames["vision"].mask.any()
+    assert not pair.frames["vision"].values.any()
+    assert torch.equal(pair.frames["audio"].values, random_batch().frames["audio"].values)
+    assert torch.equal(pair.functionals["audio"], random_batch().functionals["audio"])
 
 
 def test_one_modality_is_never_dropped_and_pixels_get_no_noise() -> None:
-    batch = random_batch({"audio": 5})
+    batch = random_batch(widths(audio=5))
     assert {kind for kind, _ in conditions(batch, ["audio"])} == {"noise"}
     assert conditions(batch, []) == {}
 
 
 def same(left: Batch, right: Batch, rows: Tensor | slice = slice(None)) -> bool:
     """Whether ``right`` holds the utterances ``rows`` of ``left``, but for padding."""
-    for name, sequence in right.features.items():
-        time = min(sequence.mask.shape[1], left.features[name].mask.shape[1])
-        mask = left.features[name].mask[rows]
-        values = left.features[name].values[rows]
+    for name, sequence in right.frames.items():
+        time = min(sequence.mask.shape[1], left.frames[name].mask.shape[1])
+        mask = left.frames[name].mask[rows]
+        values = left.frames[name].values[rows]
+        if not torch.equal(left.present[name][rows], right.present[name]):
+            return False
+        if not torch.allclose(left.functionals[name][rows], right.functionals[name], rtol=1e-5, atol=1e-6):
+            return False
         if not torch.equal(mask[:, :time], sequence.mask[:, :time]) or mask[:, time:].any():
             return False
         if sequence.mask[:, time:].any() or not torch.equal(values[:, :time], sequence.values[:, :time]):
@@ -196,13 +231,19 @@ def test_an_utterance_is_treated_alike_with_any_padding_and_beside_any_other() -
 
 def test_methods_on_fewer_modalities_lose_the_same_and_get_the_same_noise() -> None:
     batch = random_batch()
-    pair = replace(batch, features={name: batch.features[name] for name in ("audio", "vision")})
+    pair = replace(
+        batch,
+        present={name: batch.present[name] for name in ("audio", "vision")},
+        functionals={name: batch.functionals[name] for name in ("audio", "vision")},
+        frames={name: batch.frames[name] for name in ("audio", "vision")},
+    )
     every, two = conditions(batch), conditions(pair)
     for name in ("audio", "vision"):
-        assert torch.equal(every["noise", "0"].features[name].values, two["noise", "0"].features[name].values)
-        kept = two["missing", "0.5"].features[name].mask.any(1)
+        assert torch.equal(every["noise", "0"].frames[name].values, two["noise", "0"].frames[name].values)
+        assert torch.equal(every["noise", "0"].functionals[name], two["noise", "0"].functionals[name])
+        kept = two["missing", "0.5"].present[name]
         # with fewer modalities it is sooner the last one that is left
-        assert bool((kept | ~every["missing", "0.5"].features[name].mask.any(1)).all())
+        assert bool((kept | ~every["missing", "0.5"].present[name]).all())
 
 
 def test_modalities_go_missing_at_the_rate_independently_but_never_the_last_that_an_utterance_has() -> None:
@@ -210,11 +251,14 @@ def test_modalities_go_missing_at_the_rate_independently_but_never_the_last_that
     lacking = range(0, count, 5)
     batch = random_batch(dialogues=[count], context="utterance", times=(1, 2), missing={"text": lacking})
     batch = replace(batch, index=torch.arange(count))
-    plan = Disturbances(count, list(DIMS), [])
+    plan = Disturbances(count, list(DIMS), [], functionals_of)
     before: Tensor | None = None
     for rate in RATES:
         changed = plan.missing(batch, rate)
-        have = torch.stack([changed.features[name].mask.any(1) for name in DIMS], 1)
+        have = torch.stack([changed.present[name] for name in DIMS], 1)
+        for column, name in enumerate(DIMS):
+            assert torch.equal(have[:, column], changed.frames[name].mask.any(1))
+            assert torch.equal(have[:, column], changed.functionals[name].any(1))
         assert have.any(1).all()
         assert before is None or not (have & ~before).any()  # what is lost at a low rate is lost at a higher one
         before = have
@@ -227,12 +271,14 @@ def test_modalities_go_missing_at_the_rate_independently_but_never_the_last_that
 
 @pytest.mark.parametrize("decibels", DECIBELS)
 def test_noise_is_standard_gaussian_at_its_level_on_real_frames_of_its_modality_alone(decibels: int) -> None:
-    dims = {"audio": 40, "vision": 30}
+    dims = widths(audio=40, vision=30)
     batch = random_batch(dims, dialogues=[50], context="utterance", times=(10, 40), missing={"audio": [3]})
     batch = replace(batch, index=torch.arange(50))
     changed = conditions(batch, dims)["noise audio", str(decibels)]
-    assert changed.features["vision"] is batch.features["vision"]
-    before, after = batch.features["audio"], changed.features["audio"]
+    assert changed.frames["vision"] is batch.frames["vision"]
+    assert changed.functionals["vision"] is batch.functionals["vision"]
+    before, after = batch.frames["audio"], changed.frames["audio"]
+    assert torch.equal(changed.functionals["audio"], functionals_of("audio", after))
     added = after.values - before.values
     assert torch.equal(before.mask, after.mask)
     assert not added[~before.mask].any()
