@@ -118,11 +118,12 @@ class Undeclared(dict[str, Any]):
 
 def read_by(module: FusionModule, batch: Batch) -> Batch:
     """The batch with what the method declares to read, as a datamodule makes it."""
-    held = {
-        kind: getattr(batch, kind) if kind in module.reads else Undeclared(kind, module.reads)
-        for kind in ("functionals", "frames")
-    }
-    return replace(batch, **held)
+    reads = module.reads
+    return replace(
+        batch,
+        functionals=batch.functionals if "functionals" in reads else Undeclared("functionals", reads),
+        frames=batch.frames if "frames" in reads else Undeclared("frames", reads),
+    )
 
 
 def alone(batch: Batch, group: int) -> tuple[Batch, Tensor]:
