@@ -476,7 +476,11 @@ def test_the_whole_network_overfits_two_clips() -> None:
     ("dims", "options", "message"),
     [
         (SMALL, {"encoders": "papre"}, "unknown encoders 'papre': did you mean 'paper'"),
-        ({"audio": Width(13, 13), "text": Width(5, 5)}, {"encoders": "paper"}, "given text and audio with guide audio"),
+        (
+            {"audio": SMALL["audio"], "text": Width(5, 5)},
+            {"encoders": "paper"},
+            "given text and audio with guide audio",
+        ),
         (SMALL, {"encoders": "paper", "guide": "vision"}, "audio that guides vision"),
         (
             {"audio": Width(13, 13), "vision": Width(140, 140)},

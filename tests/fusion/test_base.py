@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,8 @@ import torch.nn.functional as F
 from factories import DIMS, random_batch
 from torch import Tensor
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
+from mer_bench.datasets.base import READS
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.records import Training
@@ -120,3 +123,22 @@ def test_rows_of_the_validation_matrix_are_the_true_classes(module: Any, batches
     assert module.validation_matrices == [[[1, 0, 1], [1, 0, 1], [1, 0, 1]]]
     assert module.logged["val/accuracy"] == pytest.approx(2 / 6)
     assert module.logged["val/uar"] == pytest.approx(1 / 3 * (1 / 2 + 0 + 1 / 2))
+
+
+def test_a_checkpoint_holds_the_widths_and_is_read_without_running_what_it_holds(tmp_path: Path) -> None:
+    dims = {**DIMS, "text": Width(300, 300)}
+    module = METHODS["early_concat"](dims, 3, hidden=4)
+    trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "one.ckpt", weights_only=True)
+    loaded = METHODS["early_concat"].load_from_checkpoint(tmp_path / "one.ckpt", map_location="cpu", weights_only=True)
+    assert loaded.dims == loaded.hparams["dims"] == dims
+    for name, value in module.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_a_method_reads_functionals_alone_unless_it_says_so() -> None:
+    assert FusionModule.reads == {"functionals"}
+    assert METHODS["majority"].reads == frozenset()
+    for name, method in METHODS.items():
+        assert method.reads <= READS, name
