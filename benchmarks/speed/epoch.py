@@ -25,7 +25,7 @@ from benchmarks.speed.shapes import CASES, Case, Shape, spec, write_corpus
 from mer_bench.batch import Batch
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
-from mer_bench.training.build import build_datamodule, build_method
+from mer_bench.training.build import build
 from mer_bench.training.execute import prepare_process
 from mer_bench.training.run import run
 
@@ -45,10 +45,10 @@ def batches(case: Case, root: Path) -> tuple[FusionModule, list[Batch], list[Bat
     """Return the module of a case, and the batches that it gets in its first epoch, for training and for validation."""
     wanted = spec(case, root, epochs=1)
     prepare_process()
-    datamodule = build_datamodule(wanted, root)
-    datamodule.setup("fit")
     torch.manual_seed(0)
-    module = build_method(wanted, datamodule.dims, datamodule.num_classes).to(DEVICE)
+    datamodule, module = build(wanted, root)
+    datamodule.setup("fit")
+    module = module.to(DEVICE)
     training, validation = (
         [batch.to(DEVICE) for batch in loader]
         for loader in (datamodule.train_dataloader(), datamodule.val_dataloader())

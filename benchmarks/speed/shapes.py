@@ -16,7 +16,7 @@ from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.features import read_spec, write_features
 from mer_bench.fusion import METHODS
 from mer_bench.modalities import MODALITIES
-from mer_bench.records import RunSpec, Training
+from mer_bench.records import Protocol, RunSpec, Training
 from mer_bench.utterances import COLUMNS, write_table
 
 CLASSES = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
@@ -76,7 +76,7 @@ class RandomCorpus(EmotionDataModule):
     simulated = True
     modalities = MODALITIES
     label_sets: ClassVar[Mapping[str, Mapping[str, str]]] = {"six": {name: name for name in CLASSES}}
-    protocols: ClassVar[Mapping[str, int]] = {"split": 1}
+    protocols: ClassVar[Mapping[str, Protocol]] = {"split": Protocol(1, "the splits of the table")}
     default_features: ClassVar[Mapping[str, str]] = {}
     how_to_get = "benchmarks/speed writes it"
 

@@ -456,7 +456,7 @@ def test_the_whole_network_overfits_two_clips() -> None:
     batch = clips({"audio": [212, 200], "vision": [4, 30]})
     optimizer = torch.optim.Adam(network.parameters(), 3e-4)
     losses = []
-    for _ in range(6):
+    for _ in range(8):
         optimizer.zero_grad()
         logits = network(batch)
         loss = F.cross_entropy(logits, batch.label)
