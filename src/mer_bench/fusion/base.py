@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import combinations
 from typing import Any, ClassVar, Literal
@@ -214,16 +214,6 @@ class FusionModule(L.LightningModule):
             [warmup],
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
-    ) -> None:
-        """Free the gradients at once; otherwise they occupy memory during the next batch and during validation."""
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        optimizer.zero_grad()
-
-    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
-        """Do nothing: :meth:`optimizer_step` has already freed the gradients."""
 
     def adamw(self) -> torch.optim.AdamW:
         """AdamW of the trainable parameters."""
