@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -230,6 +231,23 @@ def test_functionals_are_in_memory_where_the_folder_cannot_be_written_to(
     assert not isinstance(found, np.memmap)
     np.testing.assert_allclose(found, expected(noise(LENGTHS)), rtol=1e-5, atol=1e-6)
     assert not (tmp_path / "noise" / f"functionals-{VERSION}").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="space is reserved on Linux alone")
+def test_a_full_disk_is_found_before_anything_is_written(
+    tmp_path: Path, features: FeatureSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def full(file: int, start: int, size: int) -> None:
+        asked.append(size)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    found = open_functionals(tmp_path / "noise", features)
+    assert asked == [128 + 4 * len(LENGTHS) * 21]
+    np.testing.assert_allclose(found, expected(noise(LENGTHS)), rtol=1e-5, atol=1e-6)
+    assert not list((tmp_path / "noise").glob("*functionals*"))
 
 
 def test_an_error_while_computing_leaves_nothing_half_written(

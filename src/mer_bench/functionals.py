@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -84,6 +86,9 @@ def open_functionals(folder: Path, features: FeatureSet) -> npt.NDArray[np.float
     try:
         with new_folder(kept) as temporary:
             computed = np.lib.format.open_memmap(temporary / "values.npy", "w+", np.float32, _shape(features))
+            if sys.platform == "linux":  # where a full disk would kill a process that writes into mapped memory
+                with (temporary / "values.npy").open("rb+") as file:
+                    os.posix_fallocate(file.fileno(), 0, file.seek(0, os.SEEK_END))
             _compute(features, computed)
             computed.flush()
             (temporary / "facts.json").write_text(json.dumps({"source": source, "stamp": _stamp(temporary)}))
