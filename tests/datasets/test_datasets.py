@@ -378,6 +378,10 @@ def test_batches_hold_what_the_method_reads_and_nothing_else_is_opened(
     module.setup("test")
     batch = next(batches(module.test_dataloader()))
     assert list(batch.functionals) == list(batch.frames) == ["audio", "vision"]
+    module.reads = frozenset(reads)  # what is open is not gathered
+    batch = next(batches(module.test_dataloader()))
+    assert list(batch.functionals) == ["audio", "vision"] * ("functionals" in reads)
+    assert list(batch.frames) == ["audio", "vision"] * ("frames" in reads)
 
 
 @pytest.mark.parametrize("context", ["utterance", "dialogue"])
