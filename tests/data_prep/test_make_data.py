@@ -157,9 +157,9 @@ def test_ravdess_from_films_and_sounds_to_a_batch(zenodo: Path, tmp_path: Path) 
     which = {"label_set": "eight", "protocol": "folds6"}
     train = first_batch("ravdess", data, "train", chosen, **which)
     assert sorted(train.label.tolist()) == [2, 3, 5, 6]  # happy, sad, fearful, disgust
-    assert train.features["vision"].values.shape == (4, 4, 3 * 32 * 32)
-    assert train.features["vision"].values.max() > 200, "pixels stay what they are"
-    assert abs(train.features["audio"].values[train.features["audio"].mask].mean()) < 1e-3, "standardised"
+    assert train.frames["vision"].values.shape == (4, 4, 3 * 32 * 32)
+    assert train.frames["vision"].values.max() > 200, "pixels stay what they are"
+    assert abs(train.frames["audio"].values[train.frames["audio"].mask].mean()) < 1e-3, "standardised"
     (test,) = first_batch("ravdess", data, "test", chosen, **which).index
     (validation,) = first_batch("ravdess", data, "validation", chosen, **which).index
     assert (test, validation) == (0, 3)

@@ -529,7 +529,7 @@ def test_the_3d_resnext_gives_a_vector_or_its_positions(tmp_path: Path) -> None:
     sampling, clips = FrameSampling(count=4, side=33), [vision.Crops(noise[0]), vision.Crops(noise[1], NO_FACE)]
     rows = torch.from_numpy(noise).permute(0, 1, 4, 2, 3).flatten(2).float()
     with torch.no_grad():
-        tokens = network.tokens(PaddedSequence(rows, torch.ones(2, 4, dtype=torch.bool))).values
+        tokens = network.encode(PaddedSequence(rows, torch.ones(2, 4, dtype=torch.bool))).values
     for keep, reference in ((False, tokens.mean(1, keepdim=True)), (True, tokens)):
         extractor = vision.clip3d(sampling, checkpoint=tmp_path / "weights.pt", tokens=keep)
         first, second = extractor.encode(clips)
