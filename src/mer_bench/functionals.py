@@ -93,8 +93,14 @@ def open_functionals(folder: Path, features: FeatureSet) -> npt.NDArray[np.float
             computed.flush()
             (temporary / "facts.json").write_text(json.dumps({"source": source, "stamp": _stamp(temporary)}))
     except (OSError, Misuse):
-        computed = np.zeros(_shape(features), np.float32)
-        _compute(features, computed)
+        computed = compute_functionals(features, functionals_width(features))
+    return computed
+
+
+def compute_functionals(features: FeatureSet, width: int) -> npt.NDArray[np.float32]:
+    """The functionals [row, width] of an open feature set, in memory."""
+    computed = np.zeros((len(features.offsets) - 1, width), np.float32)
+    _compute(features, computed)
     return computed
 
 

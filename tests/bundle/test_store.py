@@ -64,7 +64,7 @@ def test_a_bundle_is_described_by_its_record_and_feature_sets(records: dict[str,
     assert score.low <= score.value <= score.high
     tensors = safetensors.torch.load_file(folder / WEIGHTS)
     assert {name for name in tensors if name.startswith(("mean.", "scale."))} == {
-        f"{kind}.{name}" for kind in ("mean", "scale") for name in ("audio", "vision", "eeg")
+        f"{part}.functionals.{name}" for part in ("mean", "scale") for name in ("audio", "vision", "eeg")
     }
 
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mer_bench.batch import Batch, Rows
-from mer_bench.datasets.base import EmotionDataModule
+from mer_bench.batch import Batch, Rows, Source
+from mer_bench.datasets.base import LIMIT, EmotionDataModule, Statistics
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import FeatureSet, FeatureSpec
+from mer_bench.functionals import compute_functionals
 from mer_bench.utterances import COLUMNS, FILE, check_table
 
 
@@ -27,7 +28,8 @@ class UnlabelledData(EmotionDataModule):
     Args:
         table: With the columns of an utterance table; labels are not read.
         features: Modality -> the frames of each row of the table.
-        statistics: Modality -> mean and inverse standard deviation [dim] of the training rows.
+        statistics: Of the training rows, see :data:`mer_bench.datasets.base.Statistics`.
+        reads: What the model reads: "frames", "functionals" or both.
         context: What a batch consists of: single utterances or whole dialogues.
         rows: Rows of the table to predict, ascending; None = all.
         batch_size: Utterances or dialogues per training batch of the model; evaluation takes four times as many.
@@ -37,20 +39,30 @@ class UnlabelledData(EmotionDataModule):
         self,
         table: pd.DataFrame,
         features: Mapping[str, FeatureSet],
-        statistics: Mapping[str, tuple[Tensor, Tensor]],
+        statistics: Statistics,
         *,
+        reads: frozenset[str],
         context: Literal["utterance", "dialogue"],
         rows: Rows | None = None,
         batch_size: int = 32,
     ) -> None:
         L.LightningDataModule.__init__(self)  # there is neither a corpus nor a split
-        self.table, self.features, self._statistics = table, dict(features), dict(statistics)
+        self.table, self.features, self.reads = table, dict(features), reads
+        self._frames = {
+            name: Source(torch.from_numpy(opened.values), statistics["frames"].get(name))
+            for name, opened in features.items()
+            if "frames" in reads
+        }
+        self._functionals = {
+            name: Source(torch.from_numpy(compute_functionals(features[name], len(pair[0]))), pair, limit=LIMIT)
+            for name, pair in statistics["functionals"].items()
+            if "functionals" in reads
+        }
         self.context, self.batch_size, self.seed = context, batch_size, 0
         chosen = np.arange(len(table)) if rows is None else rows
         self.rows = {"train": chosen[:0], "validation": chosen[:0], "test": chosen}
         self.labels = np.zeros(len(table), np.int64)
         self._speaker = self._speakers()
-        self._cached: dict[str, Tensor] = {}
 
     def setup(self, stage: str) -> None:
         """Do nothing: the statistics are those of the model."""

@@ -19,7 +19,7 @@ from mer_bench.records import Protocol, RunRecord, RunSpec
 from mer_bench.report.statistics import resample
 from mer_bench.schema import Count, Hash, Label, Name, Positive, Share, Text, decode, read_json
 
-FORMAT = 1  #: of bundles; raise it when older ones can no longer be read
+FORMAT = 2  #: of bundles; raise it when older ones can no longer be read
 CHECKSUM = "sha256"  #: key of the file: hash of all else in it
 FILE, WEIGHTS, CARD = "bundle.json", "weights.safetensors", "README.md"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mer_bench.batch import Batch
+from mer_bench.batch import Batch, Width
 from mer_bench.bundle.data import UnlabelledData, packed, to_numpy
 from mer_bench.bundle.facts import BundleFacts
-from mer_bench.bundle.store import Statistics, read_bundle
+from mer_bench.bundle.store import read_bundle
+from mer_bench.datasets.base import Statistics
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import FeatureSpec
 from mer_bench.fusion import METHODS
@@ -90,7 +92,12 @@ class Bundle:
             raise Misuse("the utterances of a dialogue must be adjacent, in their order")
         sets = {name: packed(spec, list(features.get(name, [None] * count))) for name, spec in self.features.items()}
         data = UnlabelledData(
-            table, sets, self.statistics, context=self.context, batch_size=self.facts.spec.training.batch_size
+            table,
+            sets,
+            self.statistics,
+            reads=self.module.reads,
+            context=self.context,
+            batch_size=self.facts.spec.training.batch_size,
         )
         return to_numpy([self.step(batch) for batch in self.batches(data)], count, len(self.classes))
 
@@ -124,7 +131,11 @@ def load_model(
     folder = Path(folder)
     facts, weights, statistics = read_bundle(folder)
     found = _method(facts, folder, method, allow_changed)
-    dims = {modality: spec.dim for modality, spec in facts.features.items()}
+    described = statistics["functionals"]
+    dims = {
+        name: Width(spec.dim, len(described[name][0]) if name in described else spec.dim)
+        for name, spec in facts.features.items()
+    }
     options = {name: value for name, value in facts.spec.options.items() if name != FILES}
     own = facts.spec.method not in METHODS
     try:
@@ -143,6 +154,9 @@ def load_model(
             f"the weights in {folder} are not those of {facts.spec.method} with its options: {name} has the shape "
             f"{given.get(name, 'of nothing')} and should have {wanted.get(name, 'none')}; export the model again"
         )
+    for kind, modality in itertools.product(module.reads, module.dims):
+        if modality not in statistics[kind] and not facts.features[modality].integer:
+            raise Misuse(f"{folder} lacks the statistics of the {kind} of {modality}; export the model again")
     module.load_state_dict(weights)
     module.eval()
     return Bundle(facts, module, statistics)

@@ -118,6 +118,7 @@ def open_table(
         table,
         sets,
         bundle.statistics,
+        reads=bundle.module.reads,
         context=bundle.context,
         rows=_rows(bundle, folder, table, split or ALL),
         batch_size=bundle.facts.spec.training.batch_size,

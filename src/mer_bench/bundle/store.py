@@ -1,13 +1,14 @@
 """A bundle: the folder of a trained model, written whole or not at all.
 
 ``weights.safetensors`` holds tensors and nothing that is executed: ``model.<name>`` for each weight of the method,
-``mean.<modality>`` and ``scale.<modality>`` [dim] for the standardisation of its features. ``bundle.json`` holds the
-:class:`~mer_bench.bundle.facts.BundleFacts`, ``README.md`` the model card.
+``mean.<kind>.<modality>`` and ``scale.<kind>.<modality>`` for the standardisation of its frames and functionals.
+``bundle.json`` holds the :class:`~mer_bench.bundle.facts.BundleFacts`, ``README.md`` the model card.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,20 +19,22 @@ from torch import Tensor
 
 from mer_bench.bundle.card import card
 from mer_bench.bundle.facts import CARD, FILE, WEIGHTS, BundleFacts, as_text, facts_of, read_facts
+from mer_bench.datasets.base import READS, Statistics
 from mer_bench.errors import Misuse
 from mer_bench.features import FeatureSpec
 from mer_bench.files import new_folder, sha256, writing
+from mer_bench.functionals import COUNT
 from mer_bench.records import RunRecord
 
 MODEL, MEAN, SCALE = "model.", "mean.", "scale."
-Statistics = Mapping[str, tuple[Tensor, Tensor]]  #: modality -> mean [dim] and inverse standard deviation [dim]
 
 
 def copied(weights: Mapping[str, Tensor], statistics: Statistics) -> dict[str, Tensor]:
     """The tensors of a bundle by their names in its file, as copies that later steps do not change."""
     named = {f"{MODEL}{name}": tensor for name, tensor in weights.items()}
-    for modality, (mean, scale) in statistics.items():
-        named |= {f"{MEAN}{modality}": mean, f"{SCALE}{modality}": scale}
+    for kind, found in statistics.items():
+        for modality, (mean, scale) in found.items():
+            named |= {f"{MEAN}{kind}.{modality}": mean, f"{SCALE}{kind}.{modality}": scale}
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named.items()}
 
 
@@ -76,14 +79,18 @@ def read_bundle(folder: Path) -> tuple[BundleFacts, dict[str, Tensor], Statistic
     except (SafetensorError, ValueError, KeyError) as error:
         raise Misuse(f"{path} is not a file of tensors: {' '.join(str(error).split())}") from error
     weights = {name.removeprefix(MODEL): each for name, each in tensors.items() if name.startswith(MODEL)}
-    standardised = {modality: spec.dim for modality, spec in facts.features.items() if not spec.integer}
-    statistics = {}
-    for modality, dim in standardised.items():
-        pair = tensors.get(f"{MEAN}{modality}"), tensors.get(f"{SCALE}{modality}")
-        if any(each is None or each.shape != (dim,) for each in pair):
-            raise Misuse(f"{path} lacks the statistics of {modality}, {dim} wide; export the model again")
-        statistics[modality] = (tensors[f"{MEAN}{modality}"].float(), tensors[f"{SCALE}{modality}"].float())
-    if len(tensors) != len(weights) + 2 * len(statistics):
+    statistics: dict[str, dict[str, tuple[Tensor, Tensor]]] = {kind: {} for kind in READS}
+    for kind, modality in itertools.product(READS, facts.features):
+        mean, scale = (tensors.get(f"{part}{kind}.{modality}") for part in (MEAN, SCALE))
+        if mean is None or scale is None:
+            continue
+        dim = facts.features[modality].dim
+        if mean.shape != scale.shape or tuple(mean.shape) not in {(dim,), (COUNT * dim if kind != "frames" else dim,)}:
+            raise Misuse(
+                f"{path} has statistics of {modality} that do not fit its width, {dim}; export the model again"
+            )
+        statistics[kind][modality] = (mean.float(), scale.float())
+    if len(tensors) != len(weights) + 2 * sum(map(len, statistics.values())):
         raise Misuse(f"{path} holds tensors that are no part of a model; export the model again")
     return facts, weights, statistics
 

@@ -29,6 +29,8 @@ from mer_bench.workspace import prepare_command
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 READS = frozenset({"functionals", "frames"})  #: what a method can read of an utterance
+#: "frames" or "functionals" -> modality -> mean and inverse standard deviation [width] over the training rows
+Statistics = Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]
 LIMIT = 6.0  #: deviations at which functionals are cut
 
 
@@ -151,10 +153,14 @@ class EmotionDataModule(L.LightningDataModule):
         return len(self.rows["validation"]) > 0
 
     @property
-    def statistics(self) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Modality -> mean [dim] and inverse standard deviation [dim] over the training rows; none for pixels."""
+    def statistics(self) -> Statistics:
+        """For "frames" and "functionals", as far as they are read: modality -> mean and inverse standard deviation."""
         self.setup("test")
-        return self._statistics
+        found = {"frames": self._frames, "functionals": self._functionals}
+        return {
+            kind: {name: source.statistics for name, source in sources.items() if source.statistics is not None}
+            for kind, sources in found.items()
+        }
 
     def setup(self, stage: str) -> None:
         """Open what the method reads and compute its statistics over the training rows, except for pixels.
