@@ -60,6 +60,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "dialogue_rnn": {"hidden": 16, "global_dim": 16, "party_dim": 16, "emotion_dim": 16, "head_dim": 16},
     "mm_dfn": {"hidden": 32, "graph": 16, "layers": 4},
     "cogmen": {"hidden": 20, "window_past": 1, "window_future": 2},
+    "mmin": {"hidden": 16, "latent": 8, "blocks": 2, "head": 16},
+    "gcnet": {"hidden": 16, "graph": 8},
+    "multiemo": {"hidden": 16, "layers": 2, "heads": 2, "ffn": 32},
+    "telme": {"hidden": 16},
     "corect": {"hidden": 20, "graph_heads": 2, "window_past": 1, "window_future": 2},
 }
 CASES = [(name, subset) for name, method in METHODS.items() for subset in method.accepted_modalities()]

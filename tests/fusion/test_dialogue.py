@@ -350,7 +350,7 @@ def test_dialogue_rnn_reads_backwards_with_the_speakers_reversed() -> None:
     module = build("dialogue_rnn")
     utterances, speaker = torch.randn(2, 5, 24), torch.tensor([[0, 1, 1, 0, 2], [0, 1, 1, 0, 0]])
     real = torch.arange(5) < torch.tensor([5, 3])[:, None]
-    states = module.read(utterances, speaker, real)
+    states = module.cells(utterances, speaker, real)
     for d, turns in enumerate((5, 3)):
         own, people = utterances[d, :turns], speaker[d, :turns]
         ahead = naive_dialogue(module.cells[0], own, people.tolist(), "general")

@@ -13,6 +13,7 @@ from mer_bench.fusion.dialogue_rnn import DialogueRNN
 from mer_bench.fusion.early_concat import EarlyConcat
 from mer_bench.fusion.ef_lstm import EFLSTM
 from mer_bench.fusion.gated import Gated
+from mer_bench.fusion.gcnet import GCNet
 from mer_bench.fusion.graph_mfn import GraphMFN
 from mer_bench.fusion.graph_smile import GraphSmile
 from mer_bench.fusion.late_average import LateAverage
@@ -29,15 +30,18 @@ from mer_bench.fusion.misa import MISA
 from mer_bench.fusion.mm_dfn import MMDFN
 from mer_bench.fusion.mmgcn import MMGCN
 from mer_bench.fusion.mmim import MMIM
+from mer_bench.fusion.mmin import MMIN
 from mer_bench.fusion.mmtm import MMTM
 from mer_bench.fusion.msaf import MSAF
 from mer_bench.fusion.mult import MulT
+from mer_bench.fusion.multiemo import MultiEMO
 from mer_bench.fusion.multiplicative import Multiplicative
 from mer_bench.fusion.perceiver import Perceiver
 from mer_bench.fusion.pmr import PMR
 from mer_bench.fusion.sdt import SDT
 from mer_bench.fusion.sync_tva import SyncTVA
 from mer_bench.fusion.tacfn import TACFN
+from mer_bench.fusion.telme import TelME
 from mer_bench.fusion.tensor_fusion import TensorFusion
 from mer_bench.fusion.unimodal import Unimodal
 
@@ -67,6 +71,7 @@ METHODS: dict[str, type[FusionModule]] = {
     "lmr_cbt": LMRCBT,
     "misa": MISA,
     "mmim": MMIM,
+    "mmin": MMIN,
     "mmtm": MMTM,
     "msaf": MSAF,
     "cross_attention": CrossAttention,
@@ -84,6 +89,9 @@ METHODS: dict[str, type[FusionModule]] = {
     "corect": CORECT,
     "m3net": M3Net,
     "sdt": SDT,
+    "gcnet": GCNet,
+    "multiemo": MultiEMO,
     "graph_smile": GraphSmile,
+    "telme": TelME,
     "sync_tva": SyncTVA,
 }

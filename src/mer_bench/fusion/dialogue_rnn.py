@@ -80,6 +80,24 @@ class DialogueCell(nn.Module):
         return self.dropout(self.listener_cell(spoken.flatten(0, 1), party.flatten(0, 1))).view_as(party)
 
 
+class DialogueCells(nn.ModuleList):
+    """One :class:`DialogueCell`, or two of which the second reads the dialogue backwards.
+
+    Shapes:
+        utterances [dialogue, turn, dim], speaker and real [dialogue, turn] (True = there is an utterance)
+        -> emotion states of each direction, side by side [dialogue, turn, directions * emotion].
+    """
+
+    def forward(self, utterances: Tensor, speaker: Tensor, real: Tensor) -> Tensor:
+        """Read the dialogues."""
+        states = self[0](utterances, speaker)
+        if len(self) == 1:
+            return states
+        reversal = reversed_steps(real)
+        back = self[1](utterances.take_along_dim(reversal[..., None], 1), speaker.take_along_dim(reversal, 1))
+        return torch.cat([states, back.take_along_dim(reversal[..., None], 1)], -1)
+
+
 class DialogueRNN(FusionModule):
     r"""Recurrent states of the dialogue, of each party and of the emotion, each an input of the others.
 
@@ -159,7 +177,7 @@ class DialogueRNN(FusionModule):
         directions = 2 if bidirectional else 1
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         widths = (global_dim, party_dim, emotion_dim)
-        self.cells = nn.ModuleList(
+        self.cells = DialogueCells(
             DialogueCell(width, widths, attention=attention, listener=listener, parties=parties, dropout=rec_dropout)
             for _ in range(directions)
         )
@@ -171,19 +189,10 @@ class DialogueRNN(FusionModule):
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""
         utterances, speaker = batch.by_dialogue(self.encoders.joined(batch)), batch.by_dialogue(batch.speaker)
-        emotions = self.emotion_dropout(self.read(utterances, speaker.clamp(max=self.parties - 1), batch.turns))
+        emotions = self.emotion_dropout(self.cells(utterances, speaker.clamp(max=self.parties - 1), batch.turns))
         if self.attention is not None:
             turns = speaker.shape[1]
             near = window(turns, turns, turns if len(self.cells) == 2 else 0, speaker.device)
             allowed = near & batch.turns[:, None]
             emotions = self.attention(emotions, emotions, allowed) @ emotions
         return self.head(batch.flatten(emotions))
-
-    def read(self, utterances: Tensor, speaker: Tensor, real: Tensor) -> Tensor:
-        """Emotion states [dialogue, turn, emotion] of each direction, side by side."""
-        states = self.cells[0](utterances, speaker)
-        if len(self.cells) == 1:
-            return states
-        reversal = reversed_steps(real)
-        back = self.cells[1](utterances.take_along_dim(reversal[..., None], 1), speaker.take_along_dim(reversal, 1))
-        return torch.cat([states, back.take_along_dim(reversal[..., None], 1)], -1)
