@@ -89,8 +89,8 @@ def naive_encoder(encoder: TransformerEncoder, target: Tensor, source: Tensor | 
     def embed(values: Tensor) -> Tensor:
         rows = []
         for time, value in enumerate(values):
-            angles = [time / 10_000 ** (2 * (i // 2) / dim) for i in range(dim)]
-            position = [np.cos(angle) if i % 2 else np.sin(angle) for i, angle in enumerate(angles)]
+            angles = [(time + 1) / 10_000 ** (i / (dim // 2 - 1)) for i in range(dim // 2)]
+            position = [*np.sin(angles), *np.cos(angles)]
             rows.append(dim**0.5 * value + torch.tensor(position, dtype=torch.float))
         return torch.stack(rows)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.batch import PaddedSequence
@@ -44,6 +45,18 @@ def sinusoidal_positions(time: int, dim: int, device: torch.device) -> Tensor:
     rate = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10_000.0) / dim))
     angle = torch.arange(time, device=device)[:, None] * rate
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :dim]
+
+
+def fairseq_positions(time: int, dim: int, device: torch.device) -> Tensor:
+    """Positions [time, dim] as fairseq has them, and after it the authors' code of MulT, CFN-SR and LMR-CBT.
+
+    They count from 1, all sines stand before all cosines, and rates fall to exactly 1 / 10,000; the last column of an
+    odd width is zero.
+    """
+    half = dim // 2
+    rate = torch.exp(torch.arange(half, device=device) * (-math.log(10_000.0) / max(half - 1, 1)))
+    angle = torch.arange(1, time + 1, device=device)[:, None] * rate
+    return F.pad(torch.cat([angle.sin(), angle.cos()], 1), (0, dim % 2))
 
 
 class TemporalConvolution(nn.Module):

@@ -22,9 +22,8 @@ class Multiplicative(LateProduct):
         logits_c = \sum_i \log p_{i, c}
 
     so that a modality without information about a sample need not fit it. An utterance's absent modalities count
-    neither in the product nor in M; a single modality has weight one. The weights have gradients, as in the formula
-    (inferred: the paper does not stop them); they are computed from logits, which avoids a division by zero where p
-    rounds to one.
+    neither in the product nor in M; a single modality has weight one. As in the authors' code, the weights have no
+    gradient: a modality cannot lower the loss of another one by being less sure. They are computed from logits.
 
     Differs from the paper: predictions sum the log-scores without the weights, there are no mixtures of modalities and
     no boosted loss with a margin, and the encoder is the one that all methods share. The default of beta is that of
@@ -55,7 +54,7 @@ class Multiplicative(LateProduct):
         doubt = logits.masked_fill(true, -float("inf")).logsumexp(-1) - logits.logsumexp(-1)  # log(1 - p)
         doubt = doubt * present
         exponent = self.beta / (present.sum(0) - 1).clamp(min=1)
-        weight = (exponent * (doubt.sum(0) - doubt)).exp() * present
+        weight = ((exponent * (doubt.sum(0) - doubt)).exp() * present).detach()
         each = F.cross_entropy(
             logits.flatten(0, 1),
             batch.label.repeat(len(logits)),

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mer_bench.batch import PaddedSequence
-from mer_bench.fusion.layers import last_token, perceptron, sinusoidal_positions
+from mer_bench.fusion.layers import fairseq_positions, last_token, perceptron
 
 
 def with_source(allowed: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,9 +92,9 @@ class TransformerLayer(nn.Module):
 
 
 def scaled_with_positions(values: Tensor) -> Tensor:
-    """Input of MulT's transformers: sqrt(dim) * values + positions, [batch, time, dim] -> the same shape."""
+    """Input of MulT's transformers: sqrt(dim) * values + fairseq's positions, [batch, time, dim] -> the same shape."""
     _, time, dim = values.shape
-    return math.sqrt(dim) * values + sinusoidal_positions(time, dim, values.device)
+    return math.sqrt(dim) * values + fairseq_positions(time, dim, values.device)
 
 
 class TransformerEncoder(nn.Module):
