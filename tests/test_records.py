@@ -100,6 +100,7 @@ OTHER_TRAINING: dict[str, Any] = {
     "label_smoothing": 0.1,
     "patience": 3,
     "precision": "bf16-mixed",
+    "class_weights": "sqrt",
 }
 
 

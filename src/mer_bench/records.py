@@ -24,6 +24,7 @@ from mer_bench.methods import method_facts
 from mer_bench.metrics import weighted_f1
 from mer_bench.schema import (
     AboveZero,
+    ClassWeights,
     Count,
     Hash,
     Label,
@@ -58,6 +59,8 @@ class Training:
     label_smoothing: ShareBelowOne = 0.0
     patience: Count = 0  #: epochs without a better validation score before stopping; 0 = train to the end
     precision: Name = "32-true"  #: as Lightning names it, or "tf32"
+    #: weights of the training loss: "none", or "balanced" or "sqrt" (:meth:`FusionModule.class_weights`)
+    class_weights: ClassWeights = "none"
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,11 @@ class RunSpec:
     def sha256(self) -> str:
         """Identity of the run."""
         facts = asdict(self)
+        # runs were named before there was a choice
         if self.compile is False:
-            del facts["compile"]  # runs were named before there was a choice
+            del facts["compile"]
+        if self.training.class_weights == "none":
+            del facts["training"]["class_weights"]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -61,7 +61,8 @@ def load_results(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     seconds, peak_memory_mib, device        cost of the training
     epochs, batch_size, learning_rate,      training options, see :class:`mer_bench.records.Training`
     weight_decay, warmup, gradient_clip,
-    label_smoothing, patience, precision
+    label_smoothing, patience, precision,
+    class_weights
     devices, strategy, num_nodes, compile   what the run was trained on
     probabilities                           sha256 of the file of probabilities that was kept beside the record
     run, file                               sha256 of the run's description, and its record below ``path``

@@ -47,20 +47,24 @@ def module(batches: list[Batch], monkeypatch: pytest.MonkeyPatch) -> Any:
     return found
 
 
-def test_cross_entropy_is_smoothed_as_the_training_says_and_weighted_by_class(
+def test_cross_entropy_is_smoothed_and_weighted_by_class_as_the_training_says(
     module: Any, batches: list[Batch]
 ) -> None:
     module.training_options = Training(label_smoothing=0.1)
-    logits, weight = torch.randn(6, 3), torch.tensor([1.0, 0.5, 2.0])
+    module.class_counts.copy_(torch.tensor([100.0, 4.0, 0.0]))  # the last counts as the second
+    logits = torch.randn(6, 3)
     label = batches[0].label.numpy()
     p = np.log(np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True))
     target = 0.9 * np.eye(3)[label] + 0.1 / 3
     assert float(module.cross_entropy(logits, batches[0])) == pytest.approx(
         float(-(target * p).sum(1).mean()), rel=1e-5
     )
-    weighted = -(target * p * weight.numpy()).sum() / weight.numpy()[label].sum()
-    assert float(module.cross_entropy(logits, batches[0], weight)) == pytest.approx(float(weighted), rel=1e-5)
-    assert Training().label_smoothing == 0
+    for kind, weight in {"balanced": np.array([0.01, 0.25, 0.25]), "sqrt": np.array([0.1, 0.5, 0.5])}.items():
+        module.training_options = Training(label_smoothing=0.1, class_weights=kind)
+        weighted = -(target * p * weight).sum() / weight[label].sum()
+        assert float(module.cross_entropy(logits, batches[0])) == pytest.approx(float(weighted), rel=1e-5)
+        np.testing.assert_allclose(module.class_weights(), weight / weight.mean(), rtol=1e-5)
+    assert (Training().label_smoothing, Training().class_weights) == (0, "none")
 
 
 def test_the_learning_rate_rises_in_a_line_and_falls_in_a_cosine_to_zero() -> None:

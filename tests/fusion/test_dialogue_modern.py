@@ -502,15 +502,6 @@ def test_sync_tva_graphs_carry_what_their_edges_say(graph: str, receives: tuple[
         assert torch.equal(model._messages(other, present)[0, 0, 1], before[0, 0, 1]) != received
 
 
-def test_sync_tva_gives_rare_emotions_larger_weights() -> None:
-    model = build("sync_tva")
-    model.class_counts.copy_(torch.tensor([100.0, 25.0, 4.0, 0.0]))
-    batch = random_batch(dialogues=(5, 6))
-    weight = torch.tensor([0.1, 0.2, 0.5, 1.0]) / 0.45
-    expected = nn.functional.cross_entropy(model(batch), batch.label, weight)
-    assert math.isclose(float(model.losses(batch)["cross_entropy"].detach()), float(expected.detach()), rel_tol=1e-5)
-
-
 @pytest.mark.parametrize("option", [{"graph": "pairwize"}, {"fusion": "concatenate"}])
 def test_sync_tva_names_the_nearest_variant(option: dict[str, str]) -> None:
     with pytest.raises(Misuse, match="did you mean"):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from factories import random_batch
 from torch import Tensor
 
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.layers import fairseq_positions
 from mer_bench.fusion.transformer import scaled_with_positions
+from mer_bench.records import Training
 from mer_bench.testing import CLASSES, DIMS
 
 UTTERANCES = random_batch(context="utterance")
@@ -50,3 +53,34 @@ def test_transformers_of_mult_scale_their_input_and_add_positions_of_fairseq() -
     values: Tensor = torch.randn(2, 5, 8)
     expected = math.sqrt(8) * values + fairseq_positions(5, 8, values.device)
     torch.testing.assert_close(scaled_with_positions(values), expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_weighs_its_emotions_by_class_and_only_if_so_trained(name: str) -> None:
+    """With a weight for one class only, the labels of all others have no gradient in what is learnt of emotions."""
+    torch.manual_seed(0)
+    method = METHODS[name]
+    module = method({n: DIMS[n] for n in method.accepted_modalities()[-1]}, CLASSES).eval()
+    if not module.num_parameters:
+        return
+    batch = random_batch(module.dims, context=method.context)
+    plain = module.losses(batch)
+    module.class_counts.copy_(torch.tensor([1e12, 1.0, 1e12, 1e12]))
+    assert {each: float(value.detach()) for each, value in module.losses(batch).items()} == {
+        each: float(value.detach()) for each, value in plain.items()
+    }
+    module.training_options = Training(class_weights="balanced")
+    relabelled = replace(batch, label=torch.where(batch.label == 0, 2, batch.label))
+    for each, value in module.losses(batch).items():
+        if each.endswith("cross_entropy"):
+            assert float(value.detach()) == pytest.approx(float(module.losses(relabelled)[each].detach()), rel=1e-4)
+            assert float(value.detach()) != pytest.approx(float(plain[each].detach()), rel=1e-4)
+
+
+def test_validation_loss_is_not_weighted_by_class() -> None:
+    module = METHODS["early_concat"](DIMS, CLASSES).eval()
+    module.class_counts.copy_(torch.tensor([100.0, 1.0, 1.0, 1.0]))
+    module.training_options = Training(class_weights="balanced", label_smoothing=0.1)
+    module.validation_step(UTTERANCES, 0)
+    expected = F.cross_entropy(module(UTTERANCES), UTTERANCES.label)
+    assert float(module.validation_loss.compute()) == pytest.approx(float(expected.detach()))

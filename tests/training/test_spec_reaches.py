@@ -46,8 +46,8 @@ def seen(root: Path) -> Seen:
     seen = Seen()
     cross_entropy, step = FusionModule.cross_entropy, torch.optim.AdamW.step
 
-    def loss(self: FusionModule, logits: Tensor, batch: Batch, weight: Tensor | None = None) -> Tensor:
-        value = cross_entropy(self, logits, batch, weight)
+    def loss(self: FusionModule, logits: Tensor, batch: Batch) -> Tensor:
+        value = cross_entropy(self, logits, batch)
         seen.logits.append(logits.detach().clone())
         seen.labels.append(batch.label.clone())
         seen.losses.append(float(value.detach()))

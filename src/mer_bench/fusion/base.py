@@ -135,9 +135,24 @@ class FusionModule(L.LightningModule):
         """Named scalar losses of a training batch; their sum is minimised. Override it to add auxiliary terms."""
         return {"cross_entropy": self.cross_entropy(self(batch), batch)}
 
-    def cross_entropy(self, logits: Tensor, batch: Batch, weight: Tensor | None = None) -> Tensor:
-        """Cross-entropy with the suite's label smoothing."""
-        return F.cross_entropy(logits, batch.label, weight, label_smoothing=self.training_options.label_smoothing)
+    def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Mean cross-entropy with the suite's label smoothing and class weights (:meth:`class_weights`)."""
+        smoothing = self.training_options.label_smoothing
+        return F.cross_entropy(logits, batch.label, self.class_weights(), label_smoothing=smoothing)
+
+    def class_weights(self) -> Tensor | None:
+        """Weights [num_classes] of the training loss, with a mean of 1; None if all classes count alike.
+
+        "balanced" is in inverse proportion to a class's training rows, "sqrt" to their square root. A class without
+        training rows has the weight of the rarest class that has some.
+        """
+        kind = self.training_options.class_weights
+        if kind == "none":
+            return None
+        count = self.class_counts
+        rarest = count.masked_fill(count == 0, math.inf).min()
+        weight = count.maximum(rarest) ** (-1.0 if kind == "balanced" else -0.5)
+        return weight / weight.mean()
 
     def setup(self, stage: str) -> None:
         """Store the class counts of the training rows and create the prediction table; prediction needs neither."""

@@ -48,17 +48,20 @@ class Multiplicative(LateProduct):
         self.beta = beta
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The weighted sum of the modalities' cross-entropies, averaged over utterances."""
+        """The weighted sum of the modalities' cross-entropies, averaged over utterances (by class, if so trained)."""
         logits, present = self.unimodal_logits(batch), self.counted(batch)
         true = F.one_hot(batch.label, self.num_classes).bool()
         doubt = logits.masked_fill(true, -float("inf")).logsumexp(-1) - logits.logsumexp(-1)  # log(1 - p)
         doubt = doubt * present
         exponent = self.beta / (present.sum(0) - 1).clamp(min=1)
         weight = ((exponent * (doubt.sum(0) - doubt)).exp() * present).detach()
+        of_class = self.class_weights()
         each = F.cross_entropy(
             logits.flatten(0, 1),
             batch.label.repeat(len(logits)),
+            of_class,
             reduction="none",
             label_smoothing=self.training_options.label_smoothing,
         )
-        return {"cross_entropy": (weight * each.view_as(weight)).sum(0).mean()}
+        utterances = len(batch) if of_class is None else of_class[batch.label].sum()
+        return {"cross_entropy": (weight * each.view_as(weight)).sum() / utterances}

@@ -210,19 +210,21 @@ class SyncTVA(FusionModule):
 
     Deng et al. 2025, https://arxiv.org/abs/2507.21395
 
-    1. The encoder that all methods share computes one vector per utterance and modality; a BiGRU reads the text in
-       dialogue order; a speaker embedding is added.
+    1. The encoder that all methods share computes one vector per utterance and modality. Ours, and not the paper's as
+       far as it is known: a BiGRU reads the text in dialogue order, and a speaker embedding is added.
     2. MSDE (:class:`Enhancement`) gates an update of each modality.
-    3. Each pair of modalities forms a graph of 2N nodes with six edge types (:class:`GraphAttention`); the outputs of a
-       modality's graphs are added and normalised.
+    3. Each pair of modalities forms a graph: visual-audio, text-visual and audio-text. The abstract speaks of graphs
+       across the three modalities; that these are the pairs is known from second-hand transcriptions of the paper only.
+       A graph has 2N nodes and six edge types (:class:`GraphAttention`); the outputs of a modality's graphs are added
+       and normalised.
     4. CAF (:class:`CrossAttention`): each modality attends to the others; a classifier with one hidden layer follows.
-    5. Cross-entropy is weighted by 1 / sqrt(class count), scaled to a mean weight of 1.
 
     A reconstruction: no code is public, and only the names of the paper's parts and their order are certain. All sizes,
-    the rule for edges, the windows and the loss are inferred from related methods. Differs from what is known: features
-    are frozen, where the paper describes end-to-end training. The interpretation in which nodes are the frames of a
-    single utterance is not implemented. Windows and BiGRU read future utterances, so that the method works offline
-    only.
+    the rule for edges, the windows and the plain cross-entropy are inferred from related methods; the abstract speaks
+    of imbalanced classes, but names no term of the loss (``class_weights`` of the training is an answer). Differs from
+    what is known: features are frozen, where the paper describes end-to-end training. The interpretation in which
+    nodes are the frames of a single utterance is not implemented. Windows and BiGRU read future utterances, so that the
+    method works offline only.
 
     Args:
         enhancement: Whether MSDE is used.
@@ -308,11 +310,6 @@ class SyncTVA(FusionModule):
             h = self._messages(h, present)
         near = window(h.shape[2], *self.window, h.device)
         return self.head(batch.flatten(self.fusion(h, present, near)))
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Cross-entropy with larger weights for rare emotions."""
-        weight = self.class_counts.clamp(min=1).rsqrt()
-        return {"cross_entropy": self.cross_entropy(self(batch), batch, weight / weight.mean())}
 
     def _utterances(self, batch: Batch, name: str) -> Tensor:
         """One modality's utterances plus speaker embeddings: [dialogue, turn, hidden]."""
