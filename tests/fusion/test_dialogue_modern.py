@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -16,17 +16,11 @@ from torch import Tensor, nn
 
 from mer_bench.datasets.iemocap import IEMOCAP
 from mer_bench.datasets.meld import MELD
+from mer_bench.datasets.ravdess import RAVDESS
 from mer_bench.errors import Misuse
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.graph_smile import (
-    IGNORED,
-    SENTIMENTS,
-    PairwisePropagation,
-    StackedLinear,
-    known_cross_entropy,
-    shift_targets,
-)
+from mer_bench.fusion.graph_smile import IGNORED, PairwisePropagation, StackedLinear, known_cross_entropy, shift_targets
 from mer_bench.fusion.m3net import FrequencyFilter, Hypergraph, graph
 from mer_bench.fusion.sdt import Interaction
 from mer_bench.fusion.sync_tva import FUSIONS, GraphAttention
@@ -401,8 +395,8 @@ def test_a_loss_over_no_known_target_is_zero() -> None:
     assert not logits.grad.any()
 
 
-@pytest.mark.parametrize(("sentiments", "num_classes"), [("", 4), ("???", 3), (None, 5)])
-def test_graph_smile_without_sentiments_learns_emotions_alone(sentiments: str | None, num_classes: int) -> None:
+@pytest.mark.parametrize(("sentiments", "num_classes"), [("", 4), ("???", 3)])
+def test_graph_smile_without_sentiments_learns_emotions_alone(sentiments: str, num_classes: int) -> None:
     module = build("graph_smile", num_classes=num_classes, sentiments=sentiments)
     batch = random_batch(num_classes=num_classes)
     losses = module.losses(batch)
@@ -411,11 +405,19 @@ def test_graph_smile_without_sentiments_learns_emotions_alone(sentiments: str | 
     assert all(p.grad is not None and p.grad.any() for p in module.parameters())
 
 
-def test_default_sentiments_are_in_the_order_of_the_label_sets() -> None:
-    sentiment = {"happy": "+", "excited": "+", "joy": "+", "neutral": "0", "surprise": "?"}  # else negative
-    for labels in (IEMOCAP.label_sets["six"], IEMOCAP.label_sets["four"], MELD.label_sets["seven"]):
-        classes = list(dict.fromkeys(labels.values()))
-        assert SENTIMENTS[len(classes)] == "".join(sentiment.get(emotion, "-") for emotion in classes)
+@pytest.mark.parametrize(
+    ("classes", "sentiments"),
+    [
+        (IEMOCAP.label_sets["six"], "+-0-+-"),
+        (IEMOCAP.label_sets["four"], "-+-0"),
+        (MELD.label_sets["seven"], "0?--+--"),
+        ({name: name for name in ("neutral", "joy", "anger", "sadness")}, "0+--"),  # four, and not those of IEMOCAP
+        ({name: name for name in ("neutral", "joy", "anger", "boredom")}, ""),
+        (RAVDESS.label_sets["eight"], ""),
+    ],
+)
+def test_sentiments_are_known_by_the_names_of_the_classes(classes: Mapping[str, str], sentiments: str) -> None:
+    assert METHODS["graph_smile"].options_for(list(dict.fromkeys(classes.values()))) == {"sentiments": sentiments}
 
 
 def test_graph_smile_propagates_every_pair_of_modalities() -> None:

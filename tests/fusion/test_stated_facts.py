@@ -15,8 +15,9 @@ from torch import Tensor
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.layers import fairseq_positions
 from mer_bench.fusion.transformer import scaled_with_positions
-from mer_bench.records import Training
+from mer_bench.records import RunSpec, Training
 from mer_bench.testing import CLASSES, DIMS
+from mer_bench.training.build import build_method
 
 UTTERANCES = random_batch(context="utterance")
 
@@ -84,3 +85,19 @@ def test_validation_loss_is_not_weighted_by_class() -> None:
     module.validation_step(UTTERANCES, 0)
     expected = F.cross_entropy(module(UTTERANCES), UTTERANCES.label)
     assert float(module.validation_loss.compute()) == pytest.approx(float(expected.detach()))
+
+
+@pytest.mark.parametrize(
+    ("options", "losses"),
+    [({}, {"sentiment", "shift"}), ({"sentiments": ""}, set())],
+    ids=["by name", "as the suite says"],
+)
+def test_a_run_of_graph_smile_takes_its_sentiments_from_the_names_of_the_classes(
+    options: dict[str, str], losses: set[str]
+) -> None:
+    small = {"hidden": 8, "layers": 1}
+    spec = RunSpec("meld", "four", "official", 1, {}, {}, "graph_smile", 0, {**small, **options}, Training(), 0)
+    module = build_method(spec, DIMS, ("neutral", "joy", "anger", "sadness"))
+    assert set(module.losses(random_batch(context="dialogue"))) == {"cross_entropy", *losses}
+    if losses:
+        assert module.sentiment_of_class.tolist() == [2, 0, 1, 1]  # "+", "-" and "0" in this order

@@ -155,7 +155,7 @@ class CountModalities(FusionModule):
 def test_the_predictions_under_each_disturbance_are_counted_under_its_name(root: Path) -> None:
     datamodule = build_datamodule(spec_of(root, "early_concat"), root)
     datamodule.setup("test")
-    found = measure.robustness(CountModalities(datamodule.dims, datamodule.num_classes), datamodule)
+    found = measure.robustness(CountModalities(datamodule.dims, datamodule.classes), datamodule)
     seen = {kind: {level: np.sum(m, 0).tolist() for level, m in of.items()} for kind, of in found.items()}
     rows = datamodule.rows["test"]
     lack = {n: int((np.diff(opened.offsets)[rows] == 0).sum()) for n, opened in datamodule.features.items()}
@@ -305,7 +305,7 @@ def test_a_dialogue_method_is_timed_on_whole_dialogues(root: Path) -> None:
     datamodule = build_datamodule(spec_of(root, "bc_lstm", "simulated-iemocap"), root)
     datamodule.setup("test")
     lengths = datamodule.table["dialogue"].iloc[datamodule.rows["test"]].value_counts()
-    method = build_method(spec_of(root, "bc_lstm", "simulated-iemocap"), datamodule.dims, datamodule.num_classes)
+    method = build_method(spec_of(root, "bc_lstm", "simulated-iemocap"), datamodule.dims, datamodule.classes)
     found = measure.efficiency(method, datamodule)
     assert found.latency_utterances == sorted(lengths)[len(lengths) // 2]
     assert 32 <= found.throughput_utterances < 32 + lengths.max()

@@ -88,7 +88,7 @@ def test_parameters_and_flops_are_those_of_the_method(root: Path, record: RunRec
     for spec in (small, large):
         datamodule = build_datamodule(spec, root)
         datamodule.setup("test")
-        method = build_method(spec, datamodule.dims, datamodule.num_classes)
+        method = build_method(spec, datamodule.dims, datamodule.classes)
         counts.append(sum(p.numel() for p in method.parameters()))
         flops.append(flops_per_utterance(method, datamodule))
     assert record.parameters == counts[0] < counts[1]

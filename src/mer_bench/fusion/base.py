@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import combinations
 from typing import Any, ClassVar, Literal
@@ -122,6 +122,11 @@ class FusionModule(L.LightningModule):
                 cls.check_modalities(chosen)
                 found.append(chosen)
         return found
+
+    @classmethod
+    def options_for(cls, classes: Sequence[str]) -> dict[str, Any]:
+        """Options whose default depends on the names of the classes; what a suite says comes first."""
+        return {}
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""

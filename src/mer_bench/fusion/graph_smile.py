@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +14,14 @@ from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.utterance import Encoders
 
-#: Number of classes -> one character per class, its sentiment, for IEMOCAP (``four``, ``six``) and MELD in the order of
-#: their label sets. The sentiment of MELD's surprise is unknown, since it is positive as often as negative.
-SENTIMENTS = {4: "-+-0", 6: "+-0-+-", 7: "0?--+--"}
 UNKNOWN = "?"
+#: Sentiments of the emotions of IEMOCAP and MELD. MELD's surprise is positive as often as negative.
+SENTIMENTS = {
+    **dict.fromkeys(("happy", "excited", "joy"), "+"),
+    **dict.fromkeys(("sad", "angry", "frustrated", "fear", "sadness", "disgust", "anger"), "-"),
+    "neutral": "0",
+    "surprise": UNKNOWN,
+}
 IGNORED = -100
 
 
@@ -93,7 +98,8 @@ class GraphSmile(FusionModule):
     on the text and a linear layer with LeakyReLU; an edge's weight belongs to its direction and distance, where theirs
     belongs to a position in the batch, so that a dialogue's logits depend on the others of its batch; weights are
     positive. Batches contain no sentiments, so that they are derived from the emotions, as theirs are on IEMOCAP;
-    MELD's own sentiments are not a function of the emotion, and its surprise is excluded from both losses. Windows
+    MELD's own sentiments are not a function of the emotion, and its surprise is excluded from both losses. With classes
+    of other names there are no sentiments and the cross-entropy is the only loss, as the record's curve says. Windows
     include future turns, so that the method works offline only. Speakers are not used, as in the code.
 
     Args:
@@ -102,8 +108,8 @@ class GraphSmile(FusionModule):
         window_past: Number of earlier turns in the window of a turn.
         window_future: Number of later turns in it.
         dropout: Dropout probability of the encoders and of the readouts of all layers.
-        sentiments: One character per class; classes with the same character share a sentiment, "?" means unknown. By
-            default that of IEMOCAP or MELD for 4, 6 or 7 classes (:data:`SENTIMENTS`), else "", without both losses.
+        sentiments: One character per class; classes with the same character share a sentiment, "?" means unknown. A run
+            takes them from the classes' names (:data:`SENTIMENTS`); "" is without both losses.
         shift_window: Number of turns in a stretch within which shifts are predicted.
         sentiment_weight: Weight of the sentiment's cross-entropy.
         shift_weight: Weight of the shifts' cross-entropy.
@@ -129,13 +135,12 @@ class GraphSmile(FusionModule):
         window_past: int = 17,
         window_future: int = 17,
         dropout: float = 0.2,
-        sentiments: str | None = None,
+        sentiments: str = "",
         shift_window: int = 19,
         sentiment_weight: float = 1.0,
         shift_weight: float = 0.7,
     ) -> None:
         super().__init__(dims, num_classes)
-        sentiments = SENTIMENTS.get(num_classes, "") if sentiments is None else sentiments
         if sentiments and len(sentiments) != num_classes:
             raise ValueError(f"sentiments {sentiments!r} must have one character for each of the {num_classes} classes")
         if min(window_past, window_future) < 0 or shift_window < 1:
@@ -160,6 +165,12 @@ class GraphSmile(FusionModule):
         self.head = nn.Linear(hidden, num_classes)
         self.sentiment = nn.Linear(hidden, len(groups)) if groups else None
         self.shift = nn.Linear(hidden, 4) if groups else None  # reads [h_i; h_j]: two outputs for i, two for j
+
+    @classmethod
+    def options_for(cls, classes: Sequence[str]) -> dict[str, Any]:
+        """The classes' sentiments, if all their names are known."""
+        known = all(name in SENTIMENTS for name in classes)
+        return {"sentiments": "".join(SENTIMENTS[name] for name in classes) if known else ""}
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [utterance, num_classes]."""

@@ -35,7 +35,7 @@ def build(spec: RunSpec, root: Path) -> tuple[EmotionDataModule, FusionModule]:
         Misuse: the spec does not fit the data or the method.
     """
     datamodule = build_datamodule(spec, root)
-    method = build_method(spec, datamodule.dims, datamodule.num_classes)
+    method = build_method(spec, datamodule.dims, datamodule.classes)
     datamodule.reads = method.reads
     check_pixels(method, datamodule)
     return datamodule, method
@@ -67,13 +67,14 @@ def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
     return datamodule
 
 
-def build_method(spec: RunSpec, dims: Mapping[str, Width], num_classes: int) -> FusionModule:
+def build_method(spec: RunSpec, dims: Mapping[str, Width], classes: Sequence[str]) -> FusionModule:
     """Construct the method of a spec.
 
     Raises:
         Misuse: an unknown option, a value that the method refuses, or modalities that it cannot work on.
     """
-    module = construct(spec.method, dims, num_classes, spec.options)
+    options = {**find_method(spec.method).options_for(classes), **spec.options}
+    module = construct(spec.method, dims, len(classes), options)
     module.training_options = spec.training
     if spec.compile:
         module.compile(dynamic=True)  # compiled at its first call; lengths change from batch to batch

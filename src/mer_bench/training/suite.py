@@ -172,7 +172,7 @@ def validate(specs: Sequence[RunSpec], root: Path) -> None:
             seen[data] = build_datamodule(spec, root)
         row = f"{spec.method} {spec.features} {spec.options}"
         if row not in seen:
-            seen[row] = build_method(spec, seen[data].dims, seen[data].num_classes)
+            seen[row] = build_method(spec, seen[data].dims, seen[data].classes)
             check_pixels(seen[row], seen[data])
 
 
