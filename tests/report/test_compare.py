@@ -113,6 +113,24 @@ def test_a_method_is_the_row_that_reads_most_unless_its_modalities_are_named(tmp
         compare([*fused, *alone], "b", "b/vision")
 
 
+def test_claims_name_the_form_of_cfn_sr_and_tacfn_that_they_are_about() -> None:
+    """The paper's row and the one with ``scale``, whatever their other options and whichever is the better one."""
+    convolution: dict[str, object] = {"encoder": "convolution"}
+    forms = {("tacfn", False): [7, 20, 40], ("tacfn", True): range(0, 60, 2)}
+    records = [
+        replace(made, spec=replace(made.spec, options=convolution | ({"scale": True} if scale else {})))
+        for (method, scale), wrong in forms.items()
+        for seed in range(3)
+        for made in [record(method, seed, list(wrong))]
+    ]
+    records += [record("early_concat", seed, list(range(0, 60, 4))) for seed in range(3)]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in claims(records).splitlines()[2:]]
+    assert [(line[0], line[-1]) for line in lines] == [
+        ("TACFN's cross-modal blocks beat concatenation", "holds"),
+        ("TACFN's blocks with scale=true beat concatenation", "the reverse holds"),
+    ]
+
+
 def test_a_claim_holds_is_turned_round_or_is_not_shown() -> None:
     wrong = {"early_concat": [], "unimodal": range(0, 60, 2), "cfn_sr": range(0, 60, 3), "tacfn": [7]}
     records = [record(method, seed, list(rows)) for method, rows in wrong.items() for seed in range(3)]

@@ -47,7 +47,9 @@ class GuidedAttention(nn.Module):
         hidden: Width of the additive attention.
         residual: Whether to add the tokens themselves (without them: an ablation).
         scale: Whether to multiply the weights by the number of tokens, so that their mean is one. Without it, as in the
-            papers, :math:`w_t x_t` is negligible beside :math:`x_t` when there are many tokens.
+            papers, :math:`w_t x_t` is negligible beside :math:`x_t` when there are many tokens: over 28 tokens it moves
+            the target's utterance vector by 1 %, with it by 24 %, and CFN-SR's public code, which adds up the maps of
+            16 clips, by 33 % (measured on untrained weights).
 
     Shapes:
         target [utterance, time, target], guide [utterance, guide] -> [utterance, time, target].
