@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from factories import random_batch
+from factories import random_batch, sequence
 from torch import Tensor
 
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.layers import fairseq_positions
+from mer_bench.fusion.mmtm import TransferModule
 from mer_bench.fusion.transformer import scaled_with_positions
 from mer_bench.records import RunSpec, Training
 from mer_bench.testing import CLASSES, DIMS
 from mer_bench.training.build import build_method
+from mer_bench.training.suite import read_suite
 
 UTTERANCES = random_batch(context="utterance")
 
@@ -101,3 +104,39 @@ def test_a_run_of_graph_smile_takes_its_sentiments_from_the_names_of_the_classes
     assert set(module.losses(random_batch(context="dialogue"))) == {"cross_entropy", *losses}
     if losses:
         assert module.sentiment_of_class.tolist() == [2, 0, 1, 1]  # "+", "-" and "0" in this order
+
+
+@pytest.mark.parametrize(("double", "gate"), [(False, 0.5), (True, 1.0)])
+def test_gates_of_mmtm_halve_channels_at_first_as_in_the_code_or_keep_them_as_in_the_paper(
+    double: bool, gate: float
+) -> None:
+    module = TransferModule([4, 3], double=double)
+    torch.nn.init.zeros_(module.excite.weight)
+    torch.nn.init.zeros_(module.excite.bias)
+    tokens = [sequence([2, 5], width) for width in (4, 3)]
+    for before, after in zip(tokens, module(tokens), strict=True):
+        torch.testing.assert_close(after.values, gate * before.values)
+    (first, *_) = (each for each in METHODS["mmtm"](DIMS, CLASSES).modules() if isinstance(each, TransferModule))
+    assert first.gain == 1
+
+
+MELD = {
+    "dialogue_gcn": {"relations": "same_other"},
+    "cogmen": {"relations": "same_other"},
+    "mm_dfn": {"text_speaker": 1.5, "audio_speaker": 0.5, "vision_speaker": 0.5},
+    "sdt": {"temperature": 8.0, "learned_gates": False, "dropout": 0.5},
+    "m3net": {"hidden": 512, "frequency_layers": 3, "dropout": 0.4},
+    "graph_smile": {
+        "hidden": 384, "layers": 5, "window_past": 3, "window_future": 3, "shift_window": 3, "sentiment_weight": 0.5,
+        "shift_weight": 0.2, "dropout": 0.2,
+    },
+}  # fmt: skip
+
+
+def test_suites_of_meld_have_the_settings_of_the_authors_for_it() -> None:
+    rows = [row for name in ("meld", "meld_audio") for row in read_suite(Path(f"benchmarks/{name}.toml")).rows]
+    for method, settings in MELD.items():
+        found = [row for row in rows if row.method == method]
+        assert found
+        assert all(dict(row.options).items() <= {"dropout": 0.4, **settings}.items() for row in found)
+        assert settings.items() <= {name: value for row in found for name, value in row.options.items()}.items()

@@ -20,10 +20,11 @@ class BCLSTM(FusionModule):
     .. math:: c_1, ..., c_N = BiLSTM([h_{m,1}]_m, ..., [h_{m,N}]_m), \quad logits_t = W_2 relu(W_1 c_t)
 
     The utterance vectors come from the encoder that all methods share, whether a feature is a sequence of frames or a
-    single vector. Differs from the paper, which trains one contextual LSTM per modality and then another one on
-    their outputs: this is the single network, trained at once, that became the usual baseline, with the sizes of the
-    authors' later code (two layers of width 100, dropout 0.25). The backward direction reads future utterances, so that
-    the method works offline only.
+    single vector. Differs from the paper, which trains one contextual LSTM per modality and then another one on their
+    outputs: this is the single network, trained at once, that became the usual baseline, with the sizes of the authors'
+    later code (two layers of width 100, dropout 0.25). That code drops out between the layers of the LSTM and in the
+    classifier; here the encoders and the LSTM's output have dropout as well. The backward direction reads future
+    utterances, so that the method works offline only.
 
     Args:
         hidden: Width of the utterance vectors, of the LSTM in each direction and of the hidden layer.

@@ -94,8 +94,10 @@ class Bottleneck(FusionModule):
 
     Differs from the paper, whose transformers are ViT-Base on patches (12 layers, width 768, fusion from layer 8): the
     tokens come from the shared encoder, a quarter as many as frames, and the classification token is initially its
-    utterance vector instead of a constant; positions are sines and cosines; feed-forward blocks have a ReLU. A missing
-    modality enters neither the mean of the bottlenecks nor that of the logits.
+    utterance vector instead of a constant; positions are sines and cosines; feed-forward blocks have a ReLU. In the
+    authors' code the loss is the mean of one cross-entropy per modality, of whose logits only prediction takes the
+    mean, and one token more than the option says is shared (5 for 4). A missing modality enters neither the mean of the
+    bottlenecks nor that of the logits.
 
     Args:
         hidden: Width throughout.

@@ -32,8 +32,10 @@ class COGMEN(FusionModule):
     and the two speakers of a dyad are those of the authors' code. Differs from it: utterance vectors come from the
     encoder that all methods share, where the code reads the features themselves; the transformer is pre-LayerNorm,
     reads the turns' positions, masks padding (theirs does not) and has feed-forward blocks of four times its width
-    (there 2048); the norm is a LayerNorm, there a BatchNorm. Attention reads future turns, so that the method works
-    offline only.
+    (there 2048), and multiplies its input by the root of its width (theirs does not); a turn receives messages from its
+    window, where the code's edges lead from the turn to its window; speakers are numbered by first appearance, there by
+    gender; the norm is a LayerNorm, there a BatchNorm. Attention reads future turns, so that the method works offline
+    only.
 
     Args:
         hidden: Width of each modality's utterance vectors, of the graph and of the classifier.

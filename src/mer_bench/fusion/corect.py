@@ -91,10 +91,11 @@ class CORECT(FusionModule):
 
     Sizes, heads, layers, windows and dropout are those of the authors' IEMOCAP script. Differs from their code:
     utterance vectors come from the encoder that all methods share, where audio and vision have two linear layers and
-    text a transformer as wide as its features; the transformers are pre-LayerNorm throughout, read the turns' positions
-    and mask padding; the norm is a LayerNorm, there a BatchNorm. The windows are those of the paper: in the code a turn
-    sends messages to its window, so that past and future are exchanged, and the last later turn is left out. Turns
-    receive messages from later turns, so that the method works offline only.
+    text a transformer as wide as its features, of 8 heads; the transformers are pre-LayerNorm throughout, read the
+    turns' positions (theirs have none) and mask padding; speakers are numbered by first appearance, there by gender;
+    the norm is a LayerNorm, there a BatchNorm. The windows are those of the paper: in the code a turn sends messages to
+    its window, so that past and future are exchanged, and the last later turn is left out. Turns receive messages from
+    later turns, so that the method works offline only.
 
     Args:
         hidden: Width of the nodes' vectors, of each graph head and of the classifier.

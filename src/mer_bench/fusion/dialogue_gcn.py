@@ -41,8 +41,10 @@ class DialogueGCN(FusionModule):
     Differs from both: the input is all modalities, each read by the encoder that all methods share; each relation has
     its own matrix, without shared bases (the code has 30 bases, more than the 8 relations of a dyad); both attentions
     are scaled (:class:`MatchingAttention`), and the classifier's attention reads normalised inputs, since otherwise the
-    turns with the most neighbours receive all of it; the loss is the plain cross-entropy, where theirs is weighted by
-    class. Windows and GRU read future turns, so that the method works offline only.
+    turns with the most neighbours receive all of it, where the code applies a tanh to the scores instead; a turn
+    receives messages from its window, where the code's edges lead from the turn to its window; speakers are numbered by
+    first appearance, there by gender; the loss is the plain cross-entropy, where theirs is weighted by class. Windows
+    and GRU read future turns, so that the method works offline only.
 
     Args:
         hidden: Width of the utterance vectors, of the recurrent network in each direction and of the graph.

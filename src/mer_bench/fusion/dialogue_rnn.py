@@ -120,11 +120,10 @@ class DialogueRNN(FusionModule):
     and "dot" is :math:`u_t^\top g_k`. Dropouts are those of the authors' code: on the recurrent states, on the emotion
     states (0.15 more) and in the classifier.
 
-    Differs from that code: the utterance vectors come from the encoder that all methods share; the backward network
-    reads the speakers backwards too, there in forward order; the loss is the plain cross-entropy, there weighted by
-    class. The listeners' update is the code's, where the paper uses their visual features. With one direction the
-    method never reads the future: the attention to emotion states, in the paper over the whole dialogue, is then
-    causal.
+    Differs from that code: the utterance vectors come from the encoder that all methods share; the loss is the plain
+    cross-entropy, there weighted by class. The listeners' update is the code's, where the paper uses their visual
+    features. With one direction the method never reads the future: the attention to emotion states, in the paper over
+    the whole dialogue, is then causal.
 
     Args:
         hidden: Width of each modality's utterance vectors.

@@ -48,6 +48,8 @@ class DialogueEncoder(nn.Module):
 class SpeakerEmbedding(nn.Embedding):
     """One vector per speaker of a dialogue, in order of appearance; speakers beyond the table share the last one.
 
+    The authors' loaders number IEMOCAP's speakers by gender, so that a vector there means the same in all dialogues.
+
     Shapes:
         speaker [dialogue, turn] -> [dialogue, turn, dim].
     """
@@ -143,7 +145,7 @@ class SpeakerRelations:
     "pairs" distinguishes ordered pairs of speakers, as DialogueGCN and COGMEN do (2 speakers^2 relations; later
     speakers of a dialogue share the last index). "same_other" distinguishes only whether the speaker is the same (4
     relations for any number of speakers) and is therefore invariant to the order of the speakers. A turn itself counts
-    as not later.
+    as not later. Speakers are numbered by first appearance; the authors' loaders number IEMOCAP's by gender.
 
     Shapes:
         speaker [dialogue, turn], allowed [dialogue, turn, other turn] -> [dialogue, relation, turn, other turn].

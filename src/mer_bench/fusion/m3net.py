@@ -108,9 +108,10 @@ class M3Net(FusionModule):
     Differs from their code: the utterance vectors come from the encoder that all methods share, which has LayerNorms,
     instead of BatchNorms on the text and one linear layer per modality; the weights of hyperedges and nodes belong to
     turns of a dialogue, where theirs belong to positions in a batch, so that a dialogue's logits depend on the others
-    of its batch; the weight of a node or edge multiplies its vector and not only the degree; weights are positive; the
-    loss is the plain cross-entropy (theirs on MELD is focal). Both branches read future utterances, so that the method
-    works offline only.
+    of its batch; the weight of a node or edge multiplies its vector and not only the degree; weights are positive;
+    speakers are numbered by first appearance, on IEMOCAP there by gender; the loss is the plain cross-entropy (theirs
+    is weighted by class on IEMOCAP and focal on MELD). Both branches read future utterances, so that the method works
+    offline only.
 
     Args:
         hidden: Width of the utterance vectors and of both branches, an even number.

@@ -66,7 +66,8 @@ class MCTN(FusionModule):
 
     Differs from their code: since modalities differ in width, each has a linear layer before and after the common
     encoder and decoder of a cycle; attention is additive, where theirs cannot depend on the decoder's state; outputs
-    are linear, because features are standardised. The frames are averaged over ``steps`` equal spans of the utterance
+    are linear, because features are standardised; there is no L2 penalty on the output layer (0.01 there), but the
+    weight decay of all methods. The frames are averaged over ``steps`` equal spans of the utterance
     (:func:`~mer_bench.fusion.layers.resample`) instead of being aligned to words and padded.
 
     Args:

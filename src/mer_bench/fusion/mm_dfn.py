@@ -66,11 +66,13 @@ class MMDFN(FusionModule):
     The nodes' vectors :math:`x` are each modality's utterance vectors (a BiGRU reads the text), plus a multiple of the
     states of a BiGRU over each party's own utterances, which parties and modalities share (:class:`PartyGRU`).
 
-    Sizes, alpha, eta and the multiples (3 for audio, 0 for vision, 1 for text, as on IEMOCAP; 0.5, 0.5 and 1.5 on
-    MELD) are those of the authors' code, which has 16 or 32 layers on IEMOCAP. Differs from it: utterance vectors
-    come from the encoder that all methods share, where the code has one linear layer per modality; the loss is the
-    plain cross-entropy, there a focal loss, weighted by class on IEMOCAP. A missing modality has no node. Turns receive
-    messages from later turns, so that the method works offline only.
+    Sizes, alpha, eta and the multiples (3 for audio, 0 for vision, 1 for text, as on IEMOCAP; 0.5, 0.5 and 1.5 on MELD)
+    are those of the authors' code, which has 16 or 32 layers on IEMOCAP. Differs from it: utterance vectors come from
+    the encoder that all methods share, where the code has one linear layer per modality; the party GRU stops at a
+    party's last utterance, where the code's reads on over zeros, with which its backward direction begins; speakers are
+    numbered by first appearance, on IEMOCAP there by gender; the loss is the plain cross-entropy, there a focal loss,
+    weighted by class on IEMOCAP. A missing modality has no node. Turns receive messages from later turns, so that the
+    method works offline only.
 
     Args:
         hidden: Width of the nodes' vectors, even.

@@ -33,9 +33,10 @@ class MMGCN(FusionModule):
     Widths, alpha, eta and the variant of GCNII, which maps P h and the initial state separately, are those of the
     authors' code. Differs from it: utterance vectors come from the encoder that all methods share, where the code has
     one linear layer per modality; the speaker embedding is added to every modality, there to text only; there are 4
-    layers, as in the authors' command, where the code ignores that option and builds 64; the loss is the plain
-    cross-entropy, there weighted by class on IEMOCAP and focal on MELD. A missing modality has no node. Turns receive
-    messages from later turns, so that the method works offline only.
+    layers, as in the authors' command, where the code ignores that option and builds 64; speakers are numbered by first
+    appearance, on IEMOCAP there by gender; the loss is the plain cross-entropy, there weighted by class on IEMOCAP and
+    focal on MELD. A missing modality has no node. Turns receive messages from later turns, so that the method works
+    offline only.
 
     Args:
         hidden: Width of the nodes' vectors, even.

@@ -91,7 +91,8 @@ class MMIM(FusionModule):
     others); the Gaussian's log-likelihood includes its log variance, without which it is largest for an infinite
     variance; the bound, a sum over features, is scaled to their 16, since over 64 it exceeds the cross-entropy by far;
     the entropy is estimated from the batch with one diagonal Gaussian per class, instead of from two batches with a
-    full Gaussian each for positive and negative sentiment, which 32 utterances of several classes do not determine; the
+    full Gaussian each for positive and negative sentiment, which 32 utterances of several classes do not determine, and
+    of the vectors themselves, which the code first projects to a quarter of their width (`entropy_prj`, learnt); the
     bound is trained together with all other losses instead of in a separate epoch before every epoch; and there is one
     weight decay.
 

@@ -48,9 +48,10 @@ class MMTM(FusionModule):
     .. math:: z = relu(W [s_1; ...; s_M] + b), \quad x'_m = \sigma(W_m z + b_m) \odot x_m, \quad
         logits = mean_m\, logits_m(x'_m)
 
-    (:class:`TransferModule`). At widths (1024, 32) and (2048, 64) and ratio 4, two sites of the MSAF authors' networks
-    for RAVDESS, these modules have 5,580,432 parameters, with the streams 31.50M; the table of MSAF prints 31.97M for
-    sites that are not public.
+    (:class:`TransferModule`). The paper's equation multiplies the gates by 2, so that a gate of zero logits changes
+    nothing and channels may be amplified; the authors' code does not, and the default follows the code. At widths
+    (1024, 32) and (2048, 64) and ratio 4, two sites of the MSAF authors' networks for RAVDESS, these modules have
+    5,580,432 parameters, with the streams 31.50M; the table of MSAF prints 31.97M for sites that are not public.
 
     Differs from the paper, whose streams are large convolutional networks: here they are the encoder that all methods
     share, with one more convolution for each site after the first (:class:`~mer_bench.fusion.streams.Streams`), and
@@ -61,7 +62,7 @@ class MMTM(FusionModule):
         hidden: Width of tokens and vectors.
         sites: Number of fusion sites.
         ratio: Factor by which the joint representation is smaller than twice the channels.
-        double: Whether gates reach two instead of one, so that channels may be amplified (not in the authors' code).
+        double: Whether gates reach two instead of one, as in the paper's equation.
         dropout: Dropout probability of the encoders.
     """
 

@@ -130,9 +130,10 @@ class SDT(FusionModule):
 
     Differs from that code: the vectors come from the encoder that all methods share, before the paper's one-by-one
     convolution (:class:`SDTNetwork` begins with it); dropout is drawn once per modality's input instead of once per
-    interaction that reads it; all classes have the same weight, where the authors weigh them by inverse frequency on
-    IEMOCAP. Other utterances do not attend to a missing modality, but it attends to them. With one modality there is no
-    multimodal-level gate. Attention reads future utterances, so that the method works offline only.
+    interaction that reads it; speakers are numbered by first appearance, on IEMOCAP there by gender; all classes have
+    the same weight, where the authors weigh them by inverse frequency on IEMOCAP. Other utterances do not attend to a
+    missing modality, but it attends to them. With one modality there is no multimodal-level gate. Attention reads
+    future utterances, so that the method works offline only.
 
     Args:
         hidden: Width throughout.

@@ -222,8 +222,8 @@ class SyncTVA(FusionModule):
     A reconstruction: no code is public, and only the names of the paper's parts and their order are certain. All sizes,
     the rule for edges, the windows and the plain cross-entropy are inferred from related methods; the abstract speaks
     of imbalanced classes, but names no term of the loss (``class_weights`` of the training is an answer). Differs from
-    what is known: features are frozen, where the paper describes end-to-end training. The interpretation in which
-    nodes are the frames of a single utterance is not implemented. Windows and BiGRU read future utterances, so that the
+    what is known: features are frozen, where the paper describes end-to-end training. The interpretation in which nodes
+    are the frames of a single utterance is not implemented. Windows and BiGRU read future utterances, so that the
     method works offline only.
 
     Args:
