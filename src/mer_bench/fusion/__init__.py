@@ -3,6 +3,7 @@
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.bc_lstm import BCLSTM
 from mer_bench.fusion.bottleneck import Bottleneck
+from mer_bench.fusion.ccf_agcn import CCFAGCN
 from mer_bench.fusion.cfn_sr import CFNSR
 from mer_bench.fusion.cogmen import COGMEN
 from mer_bench.fusion.compact_bilinear import CompactBilinear
@@ -10,6 +11,7 @@ from mer_bench.fusion.corect import CORECT
 from mer_bench.fusion.cross_attention import CrossAttention
 from mer_bench.fusion.dialogue_gcn import DialogueGCN
 from mer_bench.fusion.dialogue_rnn import DialogueRNN
+from mer_bench.fusion.dmd import DMD
 from mer_bench.fusion.early_concat import EarlyConcat
 from mer_bench.fusion.ef_lstm import EFLSTM
 from mer_bench.fusion.gated import Gated
@@ -39,10 +41,12 @@ from mer_bench.fusion.multiplicative import Multiplicative
 from mer_bench.fusion.perceiver import Perceiver
 from mer_bench.fusion.pmr import PMR
 from mer_bench.fusion.sdt import SDT
+from mer_bench.fusion.simbamm import SimBaMM
 from mer_bench.fusion.sync_tva import SyncTVA
 from mer_bench.fusion.tacfn import TACFN
 from mer_bench.fusion.telme import TelME
 from mer_bench.fusion.tensor_fusion import TensorFusion
+from mer_bench.fusion.tmc import TMC
 from mer_bench.fusion.unimodal import Unimodal
 
 METHODS: dict[str, type[FusionModule]] = {
@@ -54,6 +58,7 @@ METHODS: dict[str, type[FusionModule]] = {
     "late_average": LateAverage,
     "late_product": LateProduct,
     "multiplicative": Multiplicative,
+    "tmc": TMC,
     # Feature level
     "early_concat": EarlyConcat,
     "ef_lstm": EFLSTM,
@@ -72,11 +77,13 @@ METHODS: dict[str, type[FusionModule]] = {
     "misa": MISA,
     "mmim": MMIM,
     "mmin": MMIN,
+    "dmd": DMD,
     "mmtm": MMTM,
     "msaf": MSAF,
     "cross_attention": CrossAttention,
     "bottleneck": Bottleneck,
     "perceiver": Perceiver,
+    "simbamm": SimBaMM,
     "cfn_sr": CFNSR,
     "tacfn": TACFN,
     # Dialogue context
@@ -94,4 +101,5 @@ METHODS: dict[str, type[FusionModule]] = {
     "graph_smile": GraphSmile,
     "telme": TelME,
     "sync_tva": SyncTVA,
+    "ccf_agcn": CCFAGCN,
 }

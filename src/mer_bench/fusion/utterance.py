@@ -112,14 +112,14 @@ def token_encoders(dims: Mapping[str, Width], hidden: int, *, dropout: float) ->
     return nn.ModuleDict({name: TokenEncoder(name, width, hidden, dropout=dropout) for name, width in dims.items()})
 
 
-def tokens_with_summary(encoder: nn.Module, batch: Batch) -> PaddedSequence:
-    """Input of a transformer: a modality's utterance vector, followed by its tokens with their positions.
+def tokens_with_summary(encoder: nn.Module, batch: Batch, *, positions: bool = True) -> PaddedSequence:
+    """Input of a transformer: a modality's utterance vector, followed by its tokens (with their positions).
 
     With a :class:`TokenEncoder`, [utterance, time, dim] -> [utterance, 1 + ceil(time / 4), hidden]; the mask is False
     everywhere for a missing modality.
     """
     tokens = encoder.tokens(batch)
     _, time, dim = tokens.values.shape
-    positioned = tokens.values + sinusoidal_positions(time, dim, tokens.values.device)
-    values = torch.cat([encoder.pool(batch, tokens)[:, None], positioned], 1)
+    after = tokens.values + sinusoidal_positions(time, dim, tokens.values.device) if positions else tokens.values
+    values = torch.cat([encoder.pool(batch, tokens)[:, None], after], 1)
     return PaddedSequence(values, torch.cat([tokens.mask.any(1, keepdim=True), tokens.mask], 1))
