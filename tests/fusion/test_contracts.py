@@ -65,6 +65,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "multiemo": {"hidden": 16, "layers": 2, "heads": 2, "ffn": 32},
     "telme": {"hidden": 16},
     "corect": {"hidden": 20, "graph_heads": 2, "window_past": 1, "window_future": 2},
+    "dmd": {"hidden": 16, "heads": 2, "layers": 1},
+    "ccf_agcn": {"hidden": 32, "window_past": 1, "window_future": 2},
 }
 CASES = [(name, subset) for name, method in METHODS.items() for subset in method.accepted_modalities()]
 REFUSED = [(name, subset) for name in METHODS for subset in SUBSETS if (name, subset) not in CASES]

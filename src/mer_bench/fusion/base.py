@@ -18,6 +18,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from mer_bench import metrics
 from mer_bench.batch import Batch, Width
 from mer_bench.errors import FailedRun, Misuse
+from mer_bench.fusion.layers import masked_mean
 from mer_bench.modalities import MODALITIES, modality_order
 from mer_bench.records import Training
 
@@ -158,6 +159,20 @@ class FusionModule(L.LightningModule):
         rarest = count.masked_fill(count == 0, math.inf).min()
         weight = count.maximum(rarest) ** (-1.0 if kind == "balanced" else -0.5)
         return weight / weight.mean()
+
+    def modality_cross_entropies(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of each modality's own classifier over the utterances that have the modality.
+
+        Shapes:
+            logits [modality, utterance, num_classes] -> [modality]; zero for a modality that no utterance has.
+        """
+        each = F.cross_entropy(
+            logits.movedim(-1, 1),
+            batch.label.expand(logits.shape[:2]),
+            reduction="none",
+            label_smoothing=self.training_options.label_smoothing,
+        )
+        return masked_mean(each[..., None], self.present(batch))[:, 0]
 
     def setup(self, stage: str) -> None:
         """Store the class counts of the training rows and create the prediction table; prediction needs neither."""

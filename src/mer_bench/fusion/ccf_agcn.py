@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mer_bench.batch import Batch, PaddedSequence, Width
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.graphs import DialogueEncoder, MatchingAttention, RelationalConvolution, SpeakerRelations, window
-from mer_bench.fusion.layers import BidirectionalRNN, masked_mean
+from mer_bench.fusion.layers import BidirectionalRNN
 from mer_bench.fusion.transformer import TransformerEncoder
 
 
@@ -74,7 +74,7 @@ class CCFAGCN(FusionModule):
         relations: str = "same_other",
         speakers: int = 2,
         auxiliary: float = 0.5,
-        dropout: float = 0.4,
+        dropout: float = 0.15,
     ) -> None:
         super().__init__(dims, num_classes)
         names, others = tuple(self.dims), len(self.dims) - 1
@@ -106,13 +106,7 @@ class CCFAGCN(FusionModule):
         if self.auxiliary:
             flat = self.dropout(torch.stack([batch.flatten(a) for a in aligned]))
             logits = torch.stack([head(a) for head, a in zip(self.heads.values(), flat, strict=True)])
-            each = F.cross_entropy(
-                logits.movedim(-1, 1),
-                batch.label.expand(logits.shape[:2]),
-                reduction="none",
-                label_smoothing=self.training_options.label_smoothing,
-            )
-            losses["modalities"] = self.auxiliary * masked_mean(each[..., None], self.present(batch)).mean()
+            losses["modalities"] = self.auxiliary * self.modality_cross_entropies(logits, batch).mean()
         return losses
 
     def aligned(self, batch: Batch) -> list[Tensor]:

@@ -225,11 +225,10 @@ class DMD(FusionModule):
         parts, present = self.split(batch), self.present(batch)
         shared, shared_logits = classify(self.shared_heads, parts.pooled)
         specific, specific_logits = classify(self.specific_heads, parts.views)
-        each = torch.stack([self.task_loss(logits, batch) for logits in (shared_logits, specific_logits)])
+        each = [self.modality_cross_entropies(logits, batch) for logits in (shared_logits, specific_logits)]
         losses = {
             "cross_entropy": self.cross_entropy(self.fuse(parts), batch),
-            "parts": self.cross_entropy(self.joint_head(parts.joint), batch)
-            + masked_mean(each[..., None], present).sum(),
+            "parts": self.cross_entropy(self.joint_head(parts.joint), batch) + torch.stack(each).sum(),
         }
         if self.distillation:
             graphs = self.graphs["shared"](shared_logits, shared, present) + self.graphs["specific"](
@@ -263,12 +262,6 @@ class DMD(FusionModule):
         """Logits of all parts together: [utterance, num_classes]."""
         gated = [gate(vector).sigmoid() for gate, vector in zip(self.gates, [*parts.views, parts.joint], strict=True)]
         return self.head(torch.cat(gated, -1))
-
-    def task_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of each modality's classifier: [modality, utterance, class] -> [modality, utterance]."""
-        labels = batch.label.expand(logits.shape[:2])
-        smoothing = self.training_options.label_smoothing
-        return F.cross_entropy(logits.movedim(-1, 1), labels, reduction="none", label_smoothing=smoothing)
 
     def reconstruction(self, parts: Parts) -> Tensor:
         """Squared errors of the inputs and of the specific parts of what is decoded, as means over frames: scalar."""

@@ -24,7 +24,7 @@ def combine(evidence: Tensor) -> Tensor:
     .. math:: 1 + e_k / K = \prod_m (1 + e_{m,k} / K)
 
     Shapes:
-        [modality, utterance, class] -> [utterance, class]. A modality without evidence changes nothing.
+        [view, utterance, class] -> [utterance, class]. A view without evidence changes nothing.
     """
     classes = evidence.shape[-1]
     return classes * ((1 + evidence / classes).prod(0) - 1)
@@ -64,9 +64,13 @@ class TMC(FusionModule):
     the encoder that all methods share replaces a linear layer on each view's features; the suite's label smoothing
     applies to y; a missing modality has no evidence and no loss.
 
+    With ``pseudo_view`` the concatenated vectors give evidence as one more view, as in the authors' extension ETMC
+    (Han et al. 2022, https://arxiv.org/abs/2204.11423).
+
     Args:
         hidden: Width of the utterance vectors.
         annealing: Number T of epochs in which the weight of the divergence rises to one.
+        pseudo_view: Whether all modalities together are one more view.
         dropout: Dropout probability of the encoders.
     """
 
@@ -80,12 +84,14 @@ class TMC(FusionModule):
         *,
         hidden: int = 64,
         annealing: int = 50,
+        pseudo_view: bool = False,
         dropout: float = 0.15,
     ) -> None:
         super().__init__(dims, num_classes)
         self.annealing = annealing
         self.encoders = Encoders(self.dims, hidden, dropout=dropout)
         self.heads = nn.ModuleList(nn.Linear(hidden, num_classes) for _ in self.dims)
+        self.pseudo_head = nn.Linear(hidden * len(self.dims), num_classes) if pseudo_view else None
 
     def forward(self, batch: Batch) -> Tensor:
         """Logarithm of the expected probabilities [utterance, num_classes]."""
@@ -97,15 +103,23 @@ class TMC(FusionModule):
         return self.num_classes / (combine(self.evidence(batch)) + 1).sum(-1)
 
     def evidence(self, batch: Batch) -> Tensor:
-        """Evidence of each modality [modality, utterance, num_classes]; zero where it is missing."""
-        pairs = zip(self.heads, self.encoders(batch), strict=True)
-        return torch.stack([F.softplus(head(vector)) for head, vector in pairs]) * self.present(batch)[..., None]
+        """Evidence of each view [view, utterance, num_classes]; zero where it is missing."""
+        vectors = self.encoders(batch)
+        scores = [head(vector) for head, vector in zip(self.heads, vectors, strict=True)]
+        if self.pseudo_head is not None:
+            scores.append(self.pseudo_head(torch.cat(list(vectors), -1)))
+        return F.softplus(torch.stack(scores)) * self.views(batch)[..., None]
+
+    def views(self, batch: Batch) -> Tensor:
+        """Mask [view, utterance]: the modalities, and where it exists the view of all that are present."""
+        present = self.present(batch)
+        return present if self.pseudo_head is None else torch.cat([present, present.any(0, keepdim=True)])
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Expected cross-entropy and weighted divergence, each summed over the modalities and their combination."""
+        """Expected cross-entropy and weighted divergence, each summed over the views and their combination."""
         evidence = self.evidence(batch)
         alpha = torch.cat([evidence, combine(evidence)[None]]) + 1
-        counted = torch.cat([self.present(batch), torch.ones_like(batch.label, dtype=torch.bool)[None]])
+        counted = F.pad(self.views(batch), (0, 0, 0, 1), value=True)  # the combination is always there
         true = F.one_hot(batch.label, self.num_classes)
         smoothing = self.training_options.label_smoothing
         target = (1 - smoothing) * true + smoothing / self.num_classes
