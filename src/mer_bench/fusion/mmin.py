@@ -97,11 +97,11 @@ class MMIN(FusionModule):
     evaluation the utterance keeps what it has. Sizes, loss weights and dropout are those of the authors' command for
     IEMOCAP.
 
-    Differs from that code: the encoder that all methods share replaces its LSTMs and text CNN; the teacher is trained
-    at the same time on the same encoders, where theirs is trained before, and a frozen copy of its encoders gives the
-    targets; utterances are complete with probability ``complete``, there never, since there each test utterance lacks
-    a modality, and here none does unless the table of robustness takes it; what a corpus itself lacks has no part in
-    the errors.
+    Differs from that code: the encoder that all methods share replaces its LSTMs and text CNN; a missing modality has
+    the vector zero, where theirs has the encoding of zero features; the teacher is trained at the same time on the same
+    encoders, where theirs is trained before, and a frozen copy of its encoders gives the targets; utterances are
+    complete with probability ``complete``, there never, since there each test utterance lacks a modality, and here none
+    does unless the table of robustness takes it; what a corpus itself lacks has no part in the errors.
 
     Args:
         hidden: Width of the utterance vectors.

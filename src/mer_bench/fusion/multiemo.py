@@ -112,15 +112,16 @@ class MultiEMO(FusionModule):
 
     where Contrast is :func:`focal_contrast` with class weights :math:`w_c \propto n_c^{-\delta}` that sum to one, and
     HGR is :func:`soft_correlation`. Both compare the utterances of a batch, in training only. Sizes and weights are
-    those of the authors' code for IEMOCAP; for MELD they set ``classification=0.3``, ``correlation=0.3``,
-    ``class_exponent=0.8`` and ``focus=2``, and there text has no DialogueRNN, the others read forwards only, and the
-    classifier is twice as wide.
+    those of the authors' command for IEMOCAP; for MELD they set ``layers=2``, ``classification=0.4``, ``contrast=0.3``,
+    ``correlation=0.3``, ``temperature=1.4``, ``focus=2`` and ``class_exponent=1.2``, and there text has no DialogueRNN,
+    the others read forwards only, and the classifier is twice as wide.
 
     Differs from that code: the vectors come from the encoder that all methods share, and dropout, there 0, is before
     the classifier's last layer instead of on the logits; padding and missing modalities are masked, where theirs attend
-    to padding; the covariances are those of features over the sample, as in Wang et al., where the code takes them
-    between utterances; the correlation is divided by the width instead of by the number of utterances, so that its
-    weight does not depend on the batch. Attention reads future turns, so that the method works offline only.
+    to padding; the features are centred and the covariances are those of features over the sample, as in Wang et al.,
+    where the code does not centre and takes covariances between utterances; the correlation is divided by the width
+    instead of by the number of utterances, so that its weight does not depend on the batch. Attention reads future
+    turns, so that the method works offline only.
 
     Args:
         hidden: Width throughout.

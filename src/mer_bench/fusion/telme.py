@@ -98,8 +98,8 @@ class TelME(FusionModule):
     :class:`ShiftingFusion` shifts the teacher's vector, and a linear layer classifies it. As in the paper, whose
     encoders are frozen when its fusion is trained, the fusion has no gradient to the encoders; here both are trained in
     the same steps. The losses compare the utterances of a batch; the logits do not. Width, heads, dropout, loss
-    weights, temperature and shift are the authors' for IEMOCAP; for MELD they set ``heads=3``, ``shift=0.1`` and
-    ``temperature=4``.
+    weights, temperature and shift are the authors' for IEMOCAP; for MELD they set ``heads=3``, ``shift=0.1``,
+    ``temperature=4`` and ``response=1``.
 
     Differs from the paper, which finetunes a language model on the dialogue so far, and one model each for sound and
     video: here all are frozen features that the encoder of all methods reads. The authors' attention takes a batch of
