@@ -7,6 +7,7 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 from lab import WIDTHS, spec_for
+from suites import execute_and_write
 
 from mer_bench import load_model
 from mer_bench.bundle.facts import FILE, WEIGHTS, _checksum
@@ -27,6 +29,7 @@ from mer_bench.files import sha256
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.early_concat import EarlyConcat
 from mer_bench.records import bundle_path
+from mer_bench.training.options import RunSettings
 from mer_bench.training.run import run
 
 
@@ -62,6 +65,14 @@ def test_a_model_is_loaded_without_its_corpus_and_says_what_it_reads(
     assert loaded["bc_lstm"].context == "dialogue"
     given = frames(data)
     assert bundle.predict(given).shape == (72, 3)
+
+
+def test_a_model_whose_layers_depend_on_the_names_of_the_classes_is_loaded(data: Path, tmp_path: Path) -> None:
+    settings = RunSettings(data, tmp_path, "none", save_model=True)
+    spec = spec_for(data, "graph_smile")
+    record = execute_and_write(replace(spec, options={"hidden": 8, "layers": 1}), settings)
+    module = load_model(bundle_path(record)).module
+    assert {"sentiment.weight", "shift.weight"} <= set(module.state_dict())
 
 
 def test_loading_leaves_random_numbers_and_the_corpora_alone(records: dict[str, Path]) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 from factories import DIMS, random_batch
 
+from mer_bench.datasets.iemocap import IEMOCAP
 from mer_bench.files import write_atomic
 from mer_bench.fusion import METHODS
 
 FILE = Path(__file__).with_name("golden.json")
-CLASSES = 6  # GraphSmile knows the sentiments of six classes
+NAMES = list(IEMOCAP.label_sets["six"].values())  # GraphSmile knows their sentiments
+CLASSES = len(NAMES)
 
 
 def numbers(name: str) -> list[float]:
@@ -22,7 +24,7 @@ def numbers(name: str) -> list[float]:
     gaps = {modality: [3, row] for row, modality in enumerate(dims)}
     batch = random_batch(dims, CLASSES, (5, 3, 1), context=method.context, times=(6, 12), missing=gaps)
     torch.manual_seed(0)
-    module = method(dims, CLASSES).train()
+    module = method(dims, CLASSES, **method.options_for(NAMES)).train()
     module.class_counts.copy_(torch.arange(CLASSES) + 5)
     losses = [loss.detach() for loss in module.losses(batch).values()]
     if module.num_parameters:

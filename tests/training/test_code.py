@@ -9,18 +9,29 @@ from pathlib import Path
 import pytest
 from suites import RAVDESS, Answer, Call, spec_of, train, write_suite
 
+from mer_bench.datasets import DATASETS
 from mer_bench.records import load_records, read_record, write_record
 from mer_bench.training import code
 from mer_bench.training.code import code_of, is_changed
 
+CLASSES = tuple(DATASETS[RAVDESS].label_sets["eight"].values())
+
 
 def test_a_record_holds_source_options_and_commit(root: Path) -> None:
     spec = spec_of(root, "tensor_fusion", options={"hidden": 4, "dropout": 0.5}, training={"epochs": 1})
-    found = code_of(spec)
+    found = code_of(spec, CLASSES)
     assert found.options["hidden"] == 4
     assert found.options["post_fusion"] == [128, 128]  # a default, in the form that JSON has
     assert found.source == code.sha256(Path(code.__file__).parents[1] / "fusion" / "tensor_fusion.py")
-    assert train(spec_of(root, "majority"), root).code == code_of(spec_of(root, "majority"))
+    assert train(spec_of(root, "majority"), root).code == code_of(spec_of(root, "majority"), CLASSES)
+
+
+def test_a_record_holds_options_whose_defaults_depend_on_the_names_of_the_classes(root: Path) -> None:
+    spec = spec_of(root, "graph_smile", options={"hidden": 8})
+    assert code_of(spec, ("neutral", "joy", "anger", "sadness")).options["sentiments"] == "0+--"
+    assert code_of(spec, CLASSES).options["sentiments"] == ""
+    chosen = replace(spec, options={"sentiments": "abcd"})
+    assert code_of(chosen, ("neutral", "joy", "anger", "sadness")).options["sentiments"] == "abcd"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +46,7 @@ def test_source_and_options_tell_whether_code_was_edited(root: Path, change: dic
 
 
 def test_another_default_is_other_code(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = replace(train(spec_of(root, "majority"), root), code=code_of(spec_of(root, "early_concat")))
+    record = replace(train(spec_of(root, "majority"), root), code=code_of(spec_of(root, "early_concat"), CLASSES))
     record = replace(record, spec=spec_of(root, "early_concat"))
     assert not is_changed(record)
     defaults = code.options_of

@@ -155,7 +155,7 @@ class CountModalities(FusionModule):
 def test_the_predictions_under_each_disturbance_are_counted_under_its_name(root: Path) -> None:
     datamodule = build_datamodule(spec_of(root, "early_concat"), root)
     datamodule.setup("test")
-    found = measure.robustness(CountModalities(datamodule.dims, datamodule.classes), datamodule)
+    found = measure.robustness(CountModalities(datamodule.dims, datamodule.num_classes), datamodule)
     seen = {kind: {level: np.sum(m, 0).tolist() for level, m in of.items()} for kind, of in found.items()}
     rows = datamodule.rows["test"]
     lack = {n: int((np.diff(opened.offsets)[rows] == 0).sum()) for n, opened in datamodule.features.items()}

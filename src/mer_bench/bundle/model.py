@@ -136,7 +136,8 @@ def load_model(
         name: Width(spec.dim, len(described[name][0]) if name in described else spec.dim)
         for name, spec in facts.features.items()
     }
-    options = {name: value for name, value in facts.spec.options.items() if name != FILES}
+    stated = {name: value for name, value in facts.spec.options.items() if name != FILES}
+    options = {**found.options_for(facts.classes), **stated}
     own = facts.spec.method not in METHODS
     try:
         with torch.random.fork_rng(devices=[]):  # the initial weights are replaced: random numbers of the user's stay

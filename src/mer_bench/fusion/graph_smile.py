@@ -99,8 +99,8 @@ class GraphSmile(FusionModule):
     belongs to a position in the batch, so that a dialogue's logits depend on the others of its batch; weights are
     positive. Batches contain no sentiments, so that they are derived from the emotions, as theirs are on IEMOCAP;
     MELD's own sentiments are not a function of the emotion, and its surprise is excluded from both losses. With classes
-    of other names there are no sentiments and the cross-entropy is the only loss, as the record's curve says. Windows
-    include future turns, so that the method works offline only. Speakers are not used, as in the code.
+    of other names there are no sentiments and the cross-entropy is the only loss, as the record's options and curve
+    say. Windows include future turns, so that the method works offline only. Speakers are not used, as in the code.
 
     Args:
         hidden: Width throughout.

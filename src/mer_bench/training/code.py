@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -18,11 +19,12 @@ from mer_bench.records import Code, RunRecord, RunSpec
 from mer_bench.training.build import options_of
 
 
-def code_of(spec: RunSpec) -> Code:
-    """The code that makes a run today."""
+def code_of(spec: RunSpec, classes: Sequence[str]) -> Code:
+    """The code that makes a run today; some options have defaults that depend on the names of its ``classes``."""
     method = find_method(spec.method)
     commit, dirty = _repository()
-    options = json.loads(json.dumps({**options_of(method), **spec.options}))  # as a record holds them
+    options = {**options_of(method), **method.options_for(classes), **spec.options}
+    options = json.loads(json.dumps(options))  # as a record holds them
     return Code(_source(spec.method), options, commit, dirty)
 
 
@@ -31,7 +33,7 @@ def is_changed(record: RunRecord) -> bool:
     if record.code is None:
         return False
     try:
-        today = code_of(record.spec)
+        today = code_of(record.spec, record.classes)
     except Misuse:  # there is no such method today
         return False
     return (record.code.source, record.code.options) != (today.source, today.options)

@@ -212,7 +212,7 @@ def _record(
         simulated=datamodule.simulated,
         attainable=datamodule.attainable,
         protocol=datamodule.protocols[spec.protocol],
-        code=code_of(spec),
+        code=code_of(spec, datamodule.classes),
         features={
             modality: FeatureFacts(
                 name=opened.spec.name,
