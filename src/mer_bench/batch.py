@@ -99,25 +99,24 @@ class Source:
     values: Tensor  #: [row, dim], memory-mapped or on a device. Integers become floats of the same value.
     statistics: tuple[Tensor, Tensor] | None = None  #: mean and inverse deviation [dim]; None = as they are
     limit: float = math.inf  #: number of deviations at which standardised values are cut
+    ready: bool = False  #: whether the values are standardised already; the statistics then serve others
 
     def take(self, rows: npt.NDArray[np.int64]) -> Tensor:
         """The standardised rows [number of rows, dim], on the device of the values without a synchronisation."""
-        return self.standardise(self.values.index_select(0, self._here(rows)).float())
+        taken = self.values.index_select(0, self._here(rows)).float()
+        return taken if self.ready else self.standardise(taken)
 
     def standardise(self, values: Tensor) -> Tensor:
-        """Standardise ``values`` [row, dim] of one's own in place."""
+        """Standardise ``values`` [row, dim] of one's own in place, on their device."""
         if self.statistics is not None:
-            mean, scale = self.statistics
+            mean, scale = (to_device(each, values.device) for each in self.statistics)
             values.sub_(mean).mul_(scale)
         return values.clamp_(-self.limit, self.limit) if self.limit < math.inf else values
 
     def to(self, device: torch.device | str) -> Source:
         """The same source with standardised values on a device; batches have the same values to the last bit."""
-        moved = self
-        if self.statistics is not None:
-            mean, scale = (to_device(each, device) for each in self.statistics)
-            moved = replace(self, statistics=(mean, scale))
-        return Source(moved.standardise(self.values.to(device, torch.float32, copy=True)))
+        moved = self.values.to(device, torch.float32, copy=True)
+        return replace(self, values=moved if self.ready else self.standardise(moved), ready=True)
 
     def gather(self, offsets: Rows, rows: Rows) -> PaddedSequence:
         """Gather the frames of utterances from packed values into one padded tensor, without a loop.

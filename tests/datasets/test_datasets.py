@@ -400,6 +400,24 @@ def test_batches_gathered_from_cached_features_are_the_same(own_root: Path, cont
     assert np.array_equal(mapped.features["audio"].values, cached.features["audio"].values)
 
 
+@pytest.mark.parametrize("reads", [READS, {"functionals"}])
+def test_features_that_are_cached_keep_the_statistics_for_disturbed_frames_and_bundles(root: Path, reads: Any) -> None:
+    """A run on a GPU caches what its method reads; then robustness opens the rest and computes functionals."""
+    module, cached = build(root, RAVDESS_TASK), build(root, RAVDESS_TASK)
+    module.reads = cached.reads = frozenset(reads)
+    cached.setup("fit")
+    cached.cache_on_device(torch.device("cpu"), 1 << 40)
+    for kind, expected in module.statistics.items():
+        assert cached.statistics[kind].keys() == expected.keys()
+        for name in expected:
+            assert all(map(torch.equal, cached.statistics[kind][name], expected[name]))
+    cached.reads = READS
+    cached.setup("test")
+    batch = next(batches(cached.test_dataloader()))
+    for name, frames in batch.frames.items():
+        assert torch.allclose(cached.functionals_of(name, frames), batch.functionals[name], rtol=1e-3, atol=1e-3)
+
+
 def test_cached_features_never_leave_their_device_and_pixels_stay_on_disk(own_root: Path) -> None:
     folder = own_root / "simulated-ravdess"
     ids = list(read_table(folder)["id"])
