@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from itertools import permutations, product
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
-from factories import DIMS, assert_close, assert_same_gradients, naive_attention, random_batch
+from factories import DIMS, alone, assert_close, assert_same_gradients, naive_attention, random_batch
 from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 
@@ -143,6 +143,19 @@ def test_losses_of_tmc_are_those_of_the_paper(smoothing: float, pseudo_view: boo
     assert_close(found["divergence"], 0.25 * torch.stack(others).sum() / len(batch))
     module.annealing = 1
     assert_close(module.losses(batch)["divergence"], 4 * found["divergence"])
+
+
+def test_tmc_obeys_class_weights() -> None:
+    batch = random_batch(context="utterance")
+    module = build("tmc")
+    module.class_counts.copy_(torch.tensor([1.0, 2.0, 4.0, 8.0]))
+    plain = [module.losses(alone(batch, row)[0]) for row in range(len(batch))]
+    module.training_options = Training(class_weights="balanced")
+    weight = module.class_weights()[batch.label]
+    found = module.losses(batch)
+    for name in ("cross_entropy", "divergence"):
+        each = torch.stack([losses[name] for losses in plain])
+        assert_close(found[name], (each * weight).sum() / weight.sum())
 
 
 def test_tmc_is_uncertain_of_what_it_does_not_see() -> None:
@@ -313,17 +326,24 @@ def test_modalities_of_ccf_agcn_read_the_turns_that_have_the_other_one() -> None
         assert_close(aligned[target][dialogue, :turns], expected[0])
 
 
-def test_tasks_of_ccf_agcn_are_the_fusion_and_each_modality_that_is_present() -> None:
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_tasks_of_ccf_agcn_are_the_fusion_and_each_modality_that_is_present(
+    class_weights: Literal["none", "balanced"],
+) -> None:
     batch = random_batch(missing=MISSING)
     module = build("ccf_agcn", hidden=8, auxiliary=0.3)
+    module.class_counts.copy_(torch.tensor([1.0, 2.0, 4.0, 8.0]))
+    module.training_options = Training(class_weights=class_weights, label_smoothing=0.1)
+    weight, smoothing = module.class_weights(), 0.1
     flat = [batch.flatten(a) for a in module.aligned(batch)]
     each = [
-        F.cross_entropy(module.heads[name](a[has]), batch.label[has])
+        F.cross_entropy(module.heads[name](a[has]), batch.label[has], weight, label_smoothing=smoothing)
         for name, a, has in zip(DIMS, flat, module.present(batch), strict=True)
     ]
     losses = module.losses(batch)
     assert_close(losses["modalities"], 0.3 * torch.stack(each).mean())
-    assert_close(losses["cross_entropy"], F.cross_entropy(module(batch), batch.label))
+    fused = F.cross_entropy(module(batch), batch.label, weight, label_smoothing=smoothing)
+    assert_close(losses["cross_entropy"], fused)
 
 
 def test_parameters_of_ccf_agcn() -> None:

@@ -18,7 +18,6 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from mer_bench import metrics
 from mer_bench.batch import Batch, Width
 from mer_bench.errors import FailedRun, Misuse
-from mer_bench.fusion.layers import masked_mean
 from mer_bench.modalities import MODALITIES, modality_order
 from mer_bench.records import Training
 
@@ -161,18 +160,21 @@ class FusionModule(L.LightningModule):
         return weight / weight.mean()
 
     def modality_cross_entropies(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of each modality's own classifier over the utterances that have the modality.
+        """:meth:`cross_entropy` of each modality's own classifier over the utterances that have the modality.
 
         Shapes:
             logits [modality, utterance, num_classes] -> [modality]; zero for a modality that no utterance has.
         """
+        of_class, present = self.class_weights(), self.present(batch)
         each = F.cross_entropy(
             logits.movedim(-1, 1),
             batch.label.expand(logits.shape[:2]),
+            of_class,
             reduction="none",
             label_smoothing=self.training_options.label_smoothing,
         )
-        return masked_mean(each[..., None], self.present(batch))[:, 0]
+        total = (present if of_class is None else present * of_class[batch.label]).sum(1)
+        return (each * present).sum(1) / total.clamp(min=1e-6)
 
     def setup(self, stage: str) -> None:
         """Store the class counts of the training rows and create the prediction table; prediction needs neither."""

@@ -62,7 +62,7 @@ class TMC(FusionModule):
 
     The authors' code anneals over 50 of 500 epochs; with fewer epochs take as large a share of them. Differs from it:
     the encoder that all methods share replaces a linear layer on each view's features; the suite's label smoothing
-    applies to y; a missing modality has no evidence and no loss.
+    applies to y, and its class weights to utterances; a missing modality has no evidence and no loss.
 
     With ``pseudo_view`` the concatenated vectors give evidence as one more view, as in the authors' extension ETMC
     (Han et al. 2022, https://arxiv.org/abs/2204.11423).
@@ -124,6 +124,9 @@ class TMC(FusionModule):
         smoothing = self.training_options.label_smoothing
         target = (1 - smoothing) * true + smoothing / self.num_classes
         surprise = (target * (alpha.sum(-1, keepdim=True).digamma() - alpha.digamma())).sum(-1)
-        weight = min(1.0, (self.current_epoch + 1) / self.annealing)
-        others = weight * divergence(alpha.masked_fill(true.bool(), 1))
-        return {"cross_entropy": (surprise * counted).sum(0).mean(), "divergence": (others * counted).sum(0).mean()}
+        annealed = min(1.0, (self.current_epoch + 1) / self.annealing)
+        others = annealed * divergence(alpha.masked_fill(true.bool(), 1))
+        of_class = self.class_weights()
+        weight = torch.ones_like(surprise[0]) if of_class is None else of_class[batch.label]
+        share = counted * (weight / weight.sum())
+        return {"cross_entropy": (surprise * share).sum(), "divergence": (others * share).sum()}
