@@ -15,7 +15,7 @@ from mer_bench.external import ExternalRecord
 from mer_bench.metrics import f1
 from mer_bench.records import RunRecord
 from mer_bench.report.formatting import between, escape, markdown, p_value, points, probability
-from mer_bench.report.rows import ExternalRow, ResultRow
+from mer_bench.report.rows import ExternalRow, ResultRow, option_texts
 from mer_bench.report.statistics import Difference, Evidence, difference, holm, significant
 from mer_bench.report.tables import Table, tables
 from mer_bench.utterances import FILE, read_table
@@ -48,9 +48,10 @@ def compare(
 
     Args:
         records: All runs.
-        first: Code name of a method, with its options in brackets to choose a certain row or ablation. After it,
-            ``/MODALITIES`` as in ``unimodal/audio`` or ``cfn_sr/audio+vision`` chooses by modalities. Of several rows
-            those that read most modalities are taken, and of these the best.
+        first: Code name of a method, with all or some of its options in brackets to choose a certain row or ablation,
+            as in ``tacfn (scale=true)``. After it, ``/MODALITIES`` as in ``unimodal/audio`` or ``cfn_sr/audio+vision``
+            chooses by modalities. Of several rows those that read most modalities are taken, of these the ones with
+            the fewest options, and of these the best.
         second: The other one, likewise.
         dataset: Only tables of this corpus.
         external: Predictions made elsewhere; a name of these is compared where no method has it.
@@ -71,52 +72,51 @@ def compare(
     return found
 
 
-def _compare(table: Table, first: str, second: str, scale: bool | None = None) -> Comparison | None:
+def _compare(table: Table, first: str, second: str) -> Comparison | None:
     """Comparison of both rows in one table; None unless it has both."""
-    one, other = _find(table, first, scale), _find(table, second, scale)
+    one, other = _find(table, first), _find(table, second)
     if not (one and other):
         return None
     known: dict[Any, Evidence] = {**table.evidence, **table.ablation_evidence, **table.external_evidence}
-    both = one in known and other in known and one is not other
+    both = one in known and other in known
     return Comparison(table, one, other, difference(known[one], known[other]) if both else None)
 
 
-def _find(table: Table, name: str, scale: bool | None = None) -> ResultRow | ExternalRow | None:
+def _find(table: Table, name: str) -> ResultRow | ExternalRow | None:
     """The row of this name, else the predictions of this name that were made elsewhere."""
-    row = find_row(table, name, scale=scale)
-    return row or next((each for each in table.external if each.method == name), None)
+    return find_row(table, name) or next((row for row in table.external if row.method == name), None)
 
 
-def find_row(table: Table, name: str, *, scale: bool | None = None) -> ResultRow | None:
-    """The row whose label without its mark is ``name``, else one of the method of that name; see :func:`compare`.
+def find_row(table: Table, name: str) -> ResultRow | None:
+    """The row whose label without its mark is ``name``, else one with its method and its options (:func:`compare`)."""
+    rows = sorted((*table.rows, *table.ablations), key=lambda row: (-len(row.modalities), len(row.spec.options)))
+    asked, _, reads = name.partition("/")
+    method, _, listed = asked.removesuffix(")").partition(" (")
+    options = set(listed.split(", ")) if listed else set()
 
-    ``scale`` leaves of CFN-SR and TACFN only the rows whose option of that name has this value.
-    """
-    rows = sorted((*table.rows, *table.ablations), key=lambda row: -len(row.modalities))
-    if scale is not None:
-        rows = [row for row in rows if row.method not in SCALED or row.spec.options.get("scale", False) is scale]
-
-    def has_name(row: ResultRow, label: str) -> bool:
+    def has_label(row: ResultRow) -> bool:
+        label = row.label.removesuffix(row.mark)
         return name in (label, f"{label}/{'+'.join(row.modalities)}")
 
-    labelled = (row for row in rows if has_name(row, row.label.removesuffix(row.mark)))
-    return next(labelled, None) or next((row for row in rows if has_name(row, row.method)), None)
+    def fits(row: ResultRow) -> bool:
+        read = reads in ("", "+".join(row.modalities))
+        return read and row.method == method and options <= set(option_texts(row.spec))
+
+    return next(filter(has_label, rows), None) or next(filter(fits, rows), None)
 
 
-#: Methods with two rows: attention weights that sum to one, as their papers write them, and (``scale``) of mean one
-SCALED = frozenset({"cfn_sr", "tacfn"})
-#: Claims or assumptions of the papers, each with the two methods that it compares and the ``scale`` of their rows
+#: Claims or assumptions of the papers, each with the two rows that it compares
 CLAIMS = (
-    ("Simple fusion beats the best single modality", "early_concat", "unimodal", None),
-    ("Concatenation in context beats text in context", "bc_lstm", "bc_lstm/text", None),
-    ("CFN-SR's cross-modal block beats concatenation", "cfn_sr", "early_concat", False),
-    ("CFN-SR's block with scale=true beats concatenation", "cfn_sr", "early_concat", True),
-    ("TACFN's cross-modal blocks beat concatenation", "tacfn", "early_concat", False),
-    ("TACFN's blocks with scale=true beat concatenation", "tacfn", "early_concat", True),
-    ("TACFN beats CFN-SR", "tacfn", "cfn_sr", False),
-    ("TACFN beats CFN-SR, both with scale=true", "tacfn", "cfn_sr", True),
-    ("Sync-TVA beats a recurrent context without graphs", "sync_tva", "bc_lstm", None),
-    ("Sync-TVA's graphs beat MMGCN's", "sync_tva", "mmgcn", None),
+    ("Simple fusion beats the best single modality", "early_concat", "unimodal"),
+    ("Concatenation in context beats text in context", "bc_lstm", "bc_lstm/text"),
+    ("CFN-SR's cross-modal block beats concatenation", "cfn_sr", "early_concat"),
+    ("CFN-SR's block with scale=true beats concatenation", "cfn_sr (scale=true)", "early_concat"),
+    ("TACFN's cross-modal blocks beat concatenation", "tacfn", "early_concat"),
+    ("TACFN's blocks with scale=true beat concatenation", "tacfn (scale=true)", "early_concat"),
+    ("TACFN beats CFN-SR", "tacfn", "cfn_sr"),
+    ("TACFN beats CFN-SR, both with scale=true", "tacfn (scale=true)", "cfn_sr (scale=true)"),
+    ("Sync-TVA beats a recurrent context without graphs", "sync_tva", "bc_lstm"),
+    ("Sync-TVA's graphs beat MMGCN's", "sync_tva", "mmgcn"),
 )
 
 

@@ -349,8 +349,13 @@ class ExternalRow(Row[ExternalRecord]):
 
 def options_text(spec: RunSpec) -> str:
     """Options as they follow a method's name: ``" (dropout=0.5, hidden=128)"``."""
-    pairs = ", ".join(f"{name}={json.dumps(value)}" for name, value in sorted(spec.options.items()))
+    pairs = ", ".join(option_texts(spec))
     return f" ({pairs})" if pairs else ""
+
+
+def option_texts(spec: RunSpec) -> list[str]:
+    """Each option as in :func:`options_text`: ``dropout=0.5``."""
+    return [f"{name}={json.dumps(value)}" for name, value in sorted(spec.options.items())]
 
 
 def modalities(spec: RunSpec) -> tuple[str, ...]:
