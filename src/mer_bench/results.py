@@ -127,7 +127,12 @@ def _pairs(named: Mapping[str, str]) -> str:
     return " ".join(f"{name}={value}" for name, value in sorted(named.items()))
 
 
-TYPES = {"Name": TEXT, "Positive": WHOLE, "Count": WHOLE}  #: annotation of a training option -> type
+TYPES = {
+    "Name": TEXT,
+    "ClassWeights": TEXT,
+    "Positive": WHOLE,
+    "Count": WHOLE,
+}  #: annotation -> type
 COLUMNS: Values = {
     "dataset": (TEXT, lambda r: r.spec.dataset),
     "label_set": (TEXT, lambda r: r.spec.label_set),
