@@ -34,10 +34,10 @@ CASES = {
         Case("mult", RAVDESS, 32, 0, 0, MULT),
         Case("early_concat", IEMOCAP, 32, 0, 0, {"hidden": 128, "dropout": 0.5}),
         Case("bc_lstm", IEMOCAP, 8, 0, 0, {"dropout": 0.5, "layers": 1}),
-        Case("mmgcn", IEMOCAP, 8, 0, 0),
-        Case("m3net", IEMOCAP, 8, 0, 0),
-        Case("sdt", IEMOCAP, 8, 0, 0),
-        Case("sync_tva", IEMOCAP, 8, 0, 0),
+        Case("mmgcn", IEMOCAP, 8, 0, 0, {"dropout": 0.5, "hidden": 100}),
+        Case("m3net", IEMOCAP, 8, 0, 0, {"dropout": 0.5, "hidden": 128}),
+        Case("sdt", IEMOCAP, 8, 0, 0, {"dropout": 0.5, "hidden": 128}),
+        Case("sync_tva", IEMOCAP, 8, 0, 0, {"hidden": 64, "layers": 1, "dropout": 0.4, "head_dropout": 0.5}),
     )
 }
 
