@@ -76,3 +76,15 @@ def test_a_method_that_fails_while_it_trains_is_a_failed_run_in_one_sentence(
     assert len(said) == 1
     assert "method 'sum_fusion:SumFusion' failed: AttributeError" in said[0]
     assert "Traceback" not in answer.err
+
+
+def test_a_method_that_declares_an_unknown_input_is_refused_before_it_trains(
+    folder: Path, root: Path, call: Call
+) -> None:
+    text = (folder / "sum_fusion.py").read_text(encoding="utf-8")
+    declared = re.sub(r"(class SumFusion.*:\n)", r'\1    reads = frozenset({"frame"})\n', text)
+    (folder / "sum_fusion.py").write_text(declared)
+    line = "run --dataset simulated-ravdess --method sum_fusion:SumFusion --train epochs=1 --logger none"
+    answer = call(*line.split(), "--data", root, "--results", folder / "results")
+    assert answer.code == 2
+    assert "'sum_fusion:SumFusion' declares by reads 'frame': did you mean 'frames'? " in answer.err

@@ -127,12 +127,7 @@ def _pairs(named: Mapping[str, str]) -> str:
     return " ".join(f"{name}={value}" for name, value in sorted(named.items()))
 
 
-TYPES = {
-    "Name": TEXT,
-    "ClassWeights": TEXT,
-    "Positive": WHOLE,
-    "Count": WHOLE,
-}  #: annotation -> type
+TYPES = {"Name": TEXT, "ClassWeights": TEXT, "Positive": WHOLE, "Count": WHOLE}  #: annotation -> type
 COLUMNS: Values = {
     "dataset": (TEXT, lambda r: r.spec.dataset),
     "label_set": (TEXT, lambda r: r.spec.label_set),

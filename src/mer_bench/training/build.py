@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 
 from mer_bench.batch import Width
 from mer_bench.datasets import find_dataset
-from mer_bench.datasets.base import EmotionDataModule
+from mer_bench.datasets.base import READS, EmotionDataModule
 from mer_bench.encoders import ResNeXt3D
 from mer_bench.errors import Misuse, unknown
 from mer_bench.fusion.base import FusionModule
@@ -92,12 +92,16 @@ def construct(name: str, dims: Mapping[str, Width], num_classes: int, options: M
     for option, value in options.items():
         check_option(name, option, value)
     try:
-        return method(dims, num_classes, **options)
+        module = method(dims, num_classes, **options)
     except Misuse:
         raise
     except Exception as error:  # a method that is not built in may raise anything
         why = error if provenance(name) != "own" else said(error)
         raise Misuse(f"method {name!r} refuses its options {dict(options)}: {why}") from error
+    declared = {module.reads} if isinstance(module.reads, str) else module.reads
+    for kind in sorted(declared - READS):
+        raise unknown(f"input that method {name!r} declares by reads", kind, sorted(READS))
+    return module
 
 
 def check_option(method: str, name: str, value: Any) -> None:
