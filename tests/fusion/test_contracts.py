@@ -301,6 +301,11 @@ PARAMETERS: list[tuple[nn.Module, int, str]] = [
     (METHODS["bc_lstm"](widths(text=384, audio=47), 6), 806_206, "bc-LSTM, our sizes"),
     (METHODS["tacfn"](WIDTHS, 8), 342_531, "TACFN, our reconstruction on IEMOCAP; the paper prints 0.34M"),
     (METHODS["mult"](WIDTHS, 1), 1_073_731, "MulT, the authors' code with one output"),
+    (
+        METHODS["mult"](WIDTHS, 6, dim=50, heads=10, layers=4, kernel=5),
+        2_477_056,
+        "MulT, the code of MMSA at these sizes with six outputs",
+    ),
     (METHODS["lmr_cbt"](WIDTHS, 1, attention="time"), 406_523, "LMR-CBT, the authors' code with one output"),
     (METHODS["lmr_cbt"](WIDTHS, 8, attention="time"), 407_370, "LMR-CBT, the authors' code with eight outputs"),
     (METHODS["lmr_cbt"](WIDTHS, 8), 407_370 - 2 * 41, "LMR-CBT without the layers that the authors' code never calls"),
