@@ -6,7 +6,6 @@ import csv
 import importlib.util
 import json
 import os
-import platform
 import shutil
 import socket
 import subprocess
@@ -122,27 +121,6 @@ def test_every_precision_is_one_that_lightning_takes() -> None:
     for precision in PRECISIONS:
         if precision != TF32 and not precision.startswith("transformer-engine"):  # needs another package
             L.Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the allocator of glibc is configured")
-def test_memory_that_tensors_free_is_reused_without_a_request_to_the_system() -> None:
-    code = """
-import resource, sys, torch
-from mer_bench.training.execute import prepare_process
-if sys.argv[1:]:
-    prepare_process()
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(3):
-        torch.ones(1 << 24)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(min(faults() for _ in range(5)))  # now and then the heap grows by another block
-"""
-    faults = [
-        int(subprocess.run([sys.executable, "-c", code, *given], check=True, capture_output=True, text=True).stdout)
-        for given in ([], ["prepared"])
-    ]
-    assert 10 * faults[1] < faults[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="the peak can be reset only on Linux")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import logging
-import platform
 import sys
 import tempfile
 import traceback
@@ -27,8 +25,6 @@ from mer_bench.training.code import is_changed
 from mer_bench.training.options import RunSettings
 from mer_bench.training.run import measure_speed, run, temporary_prefix
 from mer_bench.training.workers import run_command
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  #: parameters of glibc's mallopt
 
 #: One thread per run: the tensors are small, several runs share a machine, and a sum over threads is not reproducible
 #: when their number changes.
@@ -112,17 +108,11 @@ def execute(
 
 
 def prepare_process() -> None:
-    """Set what torch and malloc do in this whole process: at the start of a worker or of a command."""
+    """Set what torch does in this whole process: at the start of a worker or of a command."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.set_num_threads(THREADS)
     # deterministic algorithms would also fill all memory that torch takes, a tenth of an epoch
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if platform.libc_ver()[0] == "glibc":
-        # By default glibc returns freed large blocks to the system, which clears every page again when the next step
-        # allocates tensors of the same size.
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 _messages: Any = None  #: where this worker reports epochs; None in a worker of Ray
