@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,6 +90,24 @@ class Batch:
     def flatten(self, grouped: Tensor) -> Tensor:
         """Regroup [dialogue, turn, ...] to [utterance, ...], the inverse of :meth:`by_dialogue`."""
         return grouped[self.dialogue, self.turn]
+
+    def only(self, chosen: Collection[str]) -> Batch:
+        """The batch with the modalities ``chosen`` alone; the others are masked as missing ones are."""
+        return self.without(
+            {name: torch.ones_like(there) for name, there in self.present.items() if name not in chosen}
+        )
+
+    def without(self, lost: Mapping[str, Tensor]) -> Batch:
+        """The batch without the modalities that utterances have ``lost``: modality -> [utterance]."""
+        present, functionals, frames = dict(self.present), dict(self.functionals), dict(self.frames)
+        for name, gone in lost.items():
+            present[name] = present[name] & ~gone
+            if name in functionals:
+                functionals[name] = functionals[name].masked_fill(gone[:, None], 0)
+            if name in frames:
+                values, mask = frames[name].values, frames[name].mask
+                frames[name] = PaddedSequence(values.masked_fill(gone[:, None, None], 0), mask & ~gone[:, None])
+        return replace(self, present=present, functionals=functionals, frames=frames)
 
 
 @dataclass(frozen=True)

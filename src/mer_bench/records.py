@@ -24,6 +24,7 @@ from mer_bench.methods import method_facts
 from mer_bench.metrics import weighted_f1
 from mer_bench.schema import (
     AboveZero,
+    Balance,
     ClassWeights,
     Count,
     Hash,
@@ -61,6 +62,7 @@ class Training:
     precision: Name = "32-true"  #: as Lightning names it, or "tf32"
     #: weights of the training loss: "none", or "balanced" or "sqrt" (:meth:`FusionModule.class_weights`)
     class_weights: ClassWeights = "none"
+    balance: Balance = "none"  #: what keeps one modality from dominating, see :mod:`mer_bench.training.balance`
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,9 @@ class RunSpec:
         # runs were named before there was a choice
         if self.compile is False:
             del facts["compile"]
-        if self.training.class_weights == "none":
-            del facts["training"]["class_weights"]
+        for option in ("class_weights", "balance"):
+            if facts["training"][option] == "none":
+                del facts["training"][option]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -189,6 +192,8 @@ class RunRecord:
     #: kind of disturbance -> its level -> ``test_confusion`` of the same weights under it
     robustness: Mapping[Text, Mapping[Text, Matrix]] | None = None
     efficiency: Efficiency | None = None
+    #: modality -> mean norm of its encoders' gradient in each epoch; empty where the method has no such encoders
+    gradients: Mapping[Name, list[NotNegative]] | None = None
 
     def path(self, results: Path) -> Path:
         """Where the record stands if the published ones stand below ``results``."""
@@ -206,7 +211,7 @@ class ContributedRecord(RunRecord):
         return self.spec.path(results.parent / CONTRIBUTED / self.submission)
 
 
-MEASURES = ("literature", "robustness", "efficiency")  #: fields of a record that are measured on demand
+MEASURES = ("literature", "robustness", "efficiency", "gradients")  #: fields of a record that are measured on demand
 KEPT = ("probabilities",)  #: what is kept on demand in a file beside a record
 
 
@@ -380,6 +385,10 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
         yield bool((counts[name].sum(2) == support).all()), f"{name} counts other test utterances than test_confusion"
     if record.literature is not None:
         yield len(record.literature) == max(len(record.curve), 1), "literature does not have one matrix per epoch"
+    if record.gradients:
+        yield set(record.gradients) == set(spec.features), "gradients are of other modalities than its spec names"
+        lengths = {len(norms) for norms in record.gradients.values()}
+        yield lengths == {len(record.curve)}, "gradients do not have one norm per epoch"
     yield (record.validation_confusion is None) == (rows["validation"] == 0), "validation_confusion does not fit rows"
     if record.validation_confusion is not None:
         validation = counts["validation_confusion"][0]

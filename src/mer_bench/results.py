@@ -62,7 +62,7 @@ def load_results(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     epochs, batch_size, learning_rate,      training options, see :class:`mer_bench.records.Training`
     weight_decay, warmup, gradient_clip,
     label_smoothing, patience, precision,
-    class_weights
+    class_weights, balance
     devices, strategy, num_nodes, compile   what the run was trained on
     probabilities                           sha256 of the file of probabilities that was kept beside the record
     run, file                               sha256 of the run's description, and its record below ``path``
@@ -127,7 +127,8 @@ def _pairs(named: Mapping[str, str]) -> str:
     return " ".join(f"{name}={value}" for name, value in sorted(named.items()))
 
 
-TYPES = {"Name": TEXT, "ClassWeights": TEXT, "Positive": WHOLE, "Count": WHOLE}  #: annotation -> type
+#: annotation of a training option -> type
+TYPES = {"Name": TEXT, "ClassWeights": TEXT, "Balance": TEXT, "Positive": WHOLE, "Count": WHOLE}
 COLUMNS: Values = {
     "dataset": (TEXT, lambda r: r.spec.dataset),
     "label_set": (TEXT, lambda r: r.spec.label_set),

@@ -28,6 +28,7 @@ TEXT = rf"\A[^{CONTROL}]*\Z"
 HASH = r"\A[0-9a-f]{64}\Z"
 URL = r"\Ahttps?://[!-;=?-Z_a-z~]{3,300}\Z"
 CLASS_WEIGHTS = r"\A(none|balanced|sqrt)\Z"
+BALANCE = r"\A(none|ogm_ge|agm|modality_dropout|mmpareto)\Z"
 
 #: Names of corpora, methods, label sets, protocols, feature sets, options and strategies. They become parts of paths.
 Name = Annotated[str, Meta(pattern=NAME)]
@@ -36,6 +37,7 @@ Text = Annotated[str, Meta(pattern=TEXT, max_length=1000)]  #: one line for read
 Hash = Annotated[str, Meta(pattern=HASH)]  #: sha256 in hexadecimal
 Url = Annotated[str, Meta(pattern=URL)]
 ClassWeights = Annotated[str, Meta(pattern=CLASS_WEIGHTS)]  #: how the training loss weighs the classes
+Balance = Annotated[str, Meta(pattern=BALANCE)]  #: how training keeps one modality from dominating
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[int, Meta(ge=1, le=2**53)]
 Machines = Annotated[int, Meta(ge=1, le=1000)]  #: number of machines, or of devices of one machine
@@ -58,6 +60,7 @@ PATTERNS = {
     HASH: "a sha256 of 64 hexadecimal digits",
     URL: "an address that begins with http:// or https://",
     CLASS_WEIGHTS: "none, balanced or sqrt",
+    BALANCE: "none, ogm_ge, agm, modality_dropout or mmpareto",
 }
 KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false", "array": "a list",
          "object": "a mapping", "null": "null"}  # fmt: skip

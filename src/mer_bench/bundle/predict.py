@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping
 from itertools import combinations
-from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from mer_bench.datasets.table_corpus import read_corpus
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import FeatureSet, FeatureSpec, check_fits, open_features
 from mer_bench.files import sha256, write_atomic
-from mer_bench.training.measures import only
+from mer_bench.modalities import shapley_weights
 from mer_bench.utterances import DESCRIPTION, FILE
 
 ALL = "all"  #: the name of no split: every utterance
@@ -72,7 +71,7 @@ def predict_table(
     rows = data.rows["test"]
 
     def probabilities(chosen: Collection[str]) -> Floats:
-        pairs = [bundle.step(only(batch, chosen)) for batch in bundle.batches(data)]
+        pairs = [bundle.step(batch.only(chosen)) for batch in bundle.batches(data)]
         return to_numpy(pairs, len(data.table), len(bundle.classes))[rows]
 
     found = probabilities(bundle.features)
@@ -210,14 +209,9 @@ def _explained(
         for chosen in by_subset:
             value[chosen] = np.where(np.any([here[name] for name in chosen], axis=0), value[chosen], prior)
     columns: dict[str, Any] = {}
-    for name in names:
-        others = [other for other in names if other != name]
-        parts = (chosen for size in range(len(names)) for chosen in combinations(others, size))
-        columns[f"{SHARE}{name}"] = sum(
-            (value[tuple(n for n in names if n in (*part, name))] - value[part])
-            / (len(names) * comb(len(others), len(part)))
-            for part in parts
-        )
+    weights = shapley_weights(names)
+    for number, name in enumerate(names):
+        columns[f"{SHARE}{name}"] = sum(weight[number] * value[chosen] for chosen, weight in weights.items())
     classes = np.array(bundle.classes)
     for chosen, each in by_subset.items():
         columns[f"{WITH}{'+'.join(chosen)}"] = classes[each.argmax(1)]

@@ -11,18 +11,22 @@ from typing import Any, ClassVar, Literal
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mer_bench import metrics
 from mer_bench.batch import Batch, Width
 from mer_bench.errors import FailedRun, Misuse
+from mer_bench.fusion.layers import drop_modalities
 from mer_bench.modalities import MODALITIES, modality_order
 from mer_bench.records import Training
 
 #: Increase it when a change of what all methods share may change numbers (3: functionals are features).
 SHARED_VERSION = 3
+
+#: Probability that ``balance = "modality_dropout"`` drops a modality of an utterance in training. A choice of ours.
+MODALITY_DROPOUT = 0.2
 
 
 torch.serialization.add_safe_globals([Width])  # the hyperparameters of a checkpoint hold it
@@ -185,6 +189,9 @@ class FusionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One optimisation step; losses are summed on the device and logged once per epoch."""
+        if self.training_options.balance == "modality_dropout":
+            kept = drop_modalities(self.present(batch), MODALITY_DROPOUT)
+            batch = batch.without({name: ~there for name, there in zip(self.dims, kept, strict=True)})
         losses = self.losses(batch)
         for name, value in losses.items():
             if name not in self.training_losses:
@@ -278,6 +285,34 @@ class FusionModule(L.LightningModule):
         modules = dict(self.named_modules())
         encoders = [modules[name] for name in self.unimodal_encoders if name in modules]
         return sum(p.numel() for encoder in encoders for p in encoder.parameters() if p.requires_grad)
+
+    def encoders_by_modality(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters of each modality's own :attr:`unimodal_encoders`, in the order of ``dims``.
+
+        An encoder belongs to a modality if a part of its dotted name is the modality's, or begins with it
+        (``encoders.audio``, ``text_context``), or if it is one of a list of as many modules as there are modalities.
+        Empty unless every parameter of the unimodal encoders belongs to a modality, and every modality has some.
+        """
+        found: dict[str, list[nn.Parameter]] = {name: [] for name in self.dims}
+        modules = dict(self.named_modules())
+        for root in (name for name in self.unimodal_encoders if name in modules):
+            for path, parameter in modules[root].named_parameters(root):
+                owner = self._owner(path.split("."), root.count("."), modules)
+                if owner is None:
+                    return {}
+                found[owner] += [parameter] * parameter.requires_grad
+        return found if found and all(found.values()) else {}
+
+    def _owner(self, parts: Sequence[str], start: int, modules: Mapping[str, nn.Module]) -> str | None:
+        """The modality whose encoder holds the parameter of this dotted name, which is looked at from ``start`` on."""
+        for at in range(start, len(parts)):
+            owner = next((name for name in self.dims if parts[at] == name or parts[at].startswith(f"{name}_")), None)
+            above = modules[".".join(parts[:at])]
+            if owner is None and at > start and isinstance(above, nn.ModuleList) and len(above) == len(self.dims):
+                owner = list(self.dims)[int(parts[at])]
+            if owner is not None:
+                return owner
+        return None
 
 
 class PredictionTable(Metric):

@@ -33,6 +33,16 @@ def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     return weights.masked_fill(~mask, 0)
 
 
+def drop_modalities(present: Tensor, rate: float) -> Tensor:
+    """Drop each modality with probability ``rate``; an utterance that would lose its last one keeps all that it has.
+
+    Shapes:
+        present [modality, utterance] -> the same shape.
+    """
+    kept = present & (torch.rand(present.shape, device=present.device) >= rate)
+    return torch.where(kept.any(0), kept, present)
+
+
 def last_token(values: Tensor, mask: Tensor) -> Tensor:
     """The last real token: [batch, time, dim], [batch, time] -> [batch, dim]; zero for an empty sequence."""
     last = (mask.sum(1) - 1).clamp(min=0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mer_bench.batch import Batch, Width
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.layers import masked_mean
+from mer_bench.fusion.layers import drop_modalities, masked_mean
 from mer_bench.fusion.transformer import TransformerLayer
 from mer_bench.fusion.utterance import Encoders
 
@@ -84,5 +84,4 @@ class SimBaMM(FusionModule):
         """Present modalities that are not masked: [modality, utterance] -> the same shape; all in evaluation."""
         if not self.training or not self.modality_dropout:
             return present
-        kept = present & (torch.rand(present.shape, device=present.device) >= self.modality_dropout)
-        return torch.where(kept.any(0), kept, present)
+        return drop_modalities(present, self.modality_dropout)

@@ -77,7 +77,8 @@ def _compare(table: Table, first: str, second: str) -> Comparison | None:
     one, other = _find(table, first), _find(table, second)
     if not (one and other):
         return None
-    known: dict[Any, Evidence] = {**table.evidence, **table.ablation_evidence, **table.external_evidence}
+    variants = {**table.ablation_evidence, **table.strategy_evidence}
+    known: dict[Any, Evidence] = {**table.evidence, **variants, **table.external_evidence}
     both = one in known and other in known
     return Comparison(table, one, other, difference(known[one], known[other]) if both else None)
 
@@ -89,7 +90,8 @@ def _find(table: Table, name: str) -> ResultRow | ExternalRow | None:
 
 def find_row(table: Table, name: str) -> ResultRow | None:
     """The row whose label without its mark is ``name``, else one with its method and its options (:func:`compare`)."""
-    rows = sorted((*table.rows, *table.ablations), key=lambda row: (-len(row.modalities), len(row.spec.options)))
+    found = (*table.rows, *table.ablations, *table.strategies)
+    rows = sorted(found, key=lambda row: (-len(row.modalities), len(option_texts(row.spec))))
     asked, _, reads = name.partition("/")
     method, _, listed = asked.removesuffix(")").partition(" (")
     options = set(listed.split(", ")) if listed else set()

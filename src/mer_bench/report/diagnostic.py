@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mer_bench.report.formatting import between, markdown, points, probability
-from mer_bench.report.rows import REFERENCES, ResultRow
+from mer_bench.report.rows import REFERENCES, ResultRow, option_texts
 from mer_bench.report.statistics import difference, holm, resample
 from mer_bench.report.tables import Table, attained
 
@@ -60,7 +60,7 @@ class Variant:
             and sorted(row.modalities) == sorted(wanted)
             and self.options.items() <= row.spec.options.items()
         ]
-        return min(rows, key=lambda row: len(row.spec.options), default=None)
+        return min(rows, key=lambda row: len(option_texts(row.spec)), default=None)
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from mer_bench.metrics import BINS, SMALLEST, f1
 from mer_bench.records import ContributedRecord, Protocol, RunRecord, Training, load_records, submissions
 from mer_bench.report import ablation, elsewhere
 from mer_bench.report.across import Across, across
+from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds
 from mer_bench.report.formatting import between, effect, escape, markdown, p_value, plain, points, settings, value
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
-from mer_bench.report.rows import OUTDATED, ResultRow
+from mer_bench.report.rows import OUTDATED, ResultRow, training_text
 from mer_bench.report.statistics import RESAMPLES, significant
 from mer_bench.report.tables import Table, best_single, gain, tables, without_table
 from mer_bench.submission import check_submission
@@ -125,7 +126,7 @@ def main_table(records: Sequence[RunRecord], dataset: str, own: Own = NONE) -> s
     blocks = []
     for table in (table for table in tables(records) if table.first.spec.dataset == dataset):
         shown = [NAMED[name] for name in ("Modalities", "Weighted F1", "Accuracy", "Seeds")]
-        rows = (*table.rows, *table.ablations)
+        rows = (*table.rows, *table.ablations, *table.strategies)
         body = [
             [row.title, row.label + own_mark(row, own), *(column.cell(table, row).text for column in shown)]
             for row in rows
@@ -243,6 +244,7 @@ def _section(number: int, table: Table, own: Own) -> str:
         markdown(scores, "".join(column.align for column in shown)),
         markdown([classes, *by_class, total], "<<" + ">" * len(present)),
         markdown(ablations, "<<>>><") if (ablations := ablation_lines(table)) else "",
+        markdown(balanced, "<<" + ">" * (len(balanced[0]) - 3) + "<") if (balanced := balance_lines(table)) else "",
         _bullets(_notes(table), footnotes),
         *_measured(table),
         *_external(table),
@@ -306,14 +308,16 @@ def _notes(table: Table) -> Iterator[str]:
             "Ablations take a part out of a method and are never ranked; ≈ marks those not shown to differ from the "
             "whole (paired, Holm-corrected over the method's ablations)."
         )
+    yield from balance_notes(table)
     if table.waiting:
         yield (
             f"{table.waiting} runs of another version of their method wait to be made again. Rows of such runs are "
             f"marked{OUTDATED} and have no rank."
         )
-    if any(row.records[-1].provenance == "own" for row in (*table.rows, *table.ablations)):
+    every = (*table.rows, *table.ablations, *table.strategies)
+    if any(row.records[-1].provenance == "own" for row in every):
         yield "◇ marks methods that are not part of mer_bench; their records hold the hash of their source."
-    if any(row.contributed for row in (*table.rows, *table.ablations)):
+    if any(row.contributed for row in every):
         yield "§ marks contributed rows, whose records others submitted; all other rows were run by the maintainers."
     if NAMED["Fusion"] in columns(table):
         yield "*Fusion* counts the parameters outside the unimodal encoders; – where they were not counted."
@@ -351,7 +355,7 @@ def facts(table: Table) -> Iterator[str]:
         )
         yield f"Best possible weighted F1 (accuracy) in expectation: {best}."
         yield "Attained = (accuracy - accuracy of the majority row) / (best possible - accuracy of the majority row)."
-    yield f"Training: {settings(asdict(_usual_training(table)))}."
+    yield f"Training: {training_text(_usual_training(table))}."
     if table.evidence:
         clusters = protocol.clusters if protocol else Protocol.clusters
         several = any(row.complete > 1 for row in table.evidence)

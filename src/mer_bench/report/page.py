@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +21,15 @@ from mer_bench.metrics import SCORES, f1, precision, recall
 from mer_bench.modalities import modality_order
 from mer_bench.records import RunRecord
 from mer_bench.report import elsewhere, plots
+from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.columns import COLUMNS, PAGE, columns, disturbances, groups, trained_on
-from mer_bench.report.formatting import effect, settings, spread, unescape
+from mer_bench.report.formatting import effect, spread, unescape
 from mer_bench.report.leaderboard import NO_RECORDS, NONE, OWN, SIMULATED, Own, ablation_lines, facts, own_mark
 from mer_bench.report.pairs import pairs
 from mer_bench.report.pictures import draw
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.reproduce import commands, read_recipes
-from mer_bench.report.rows import ResultRow
+from mer_bench.report.rows import ResultRow, training_text
 from mer_bench.report.tables import Table, best_single, gain, tables
 from mer_bench.workspace import default_results, suites_folder
 
@@ -159,7 +159,7 @@ def provenance(row: ResultRow) -> Iterator[tuple[str, str]]:
     spec = first.spec
     yield "Method", f"{spec.method}, version {spec.version}, {first.provenance}, {first.context} context"
     yield "Options", ", ".join(f"{name} = {value}" for name, value in sorted(spec.options.items())) or "the defaults"
-    yield "Training", settings(asdict(row.spec.training))
+    yield "Training", training_text(row.spec.training)
     for modality in sorted(spec.features, key=modality_order):
         digest = spec.features_sha256.get(modality, "unknown")
         yield f"Features, {modality}", f"{spec.features[modality]}, sha256 {digest}"
@@ -189,4 +189,7 @@ def measured(row: ResultRow) -> Iterator[tuple[str, str]]:
 
 
 #: functions that the template calls
-FUNCTIONS = (unescape, groups, headline, facts, ablation_lines, by_class, by_seed, measured, provenance, plots.slug)
+FUNCTIONS = (
+    unescape, groups, headline, facts, ablation_lines, balance_lines, balance_notes, by_class, by_seed, measured,
+    provenance, plots.slug,
+)  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -16,9 +16,9 @@ from mer_bench.calibration import probability_scores
 from mer_bench.external import FOLDER, ContributedExternal, ExternalRecord, ExternalSpec, Statement
 from mer_bench.methods import is_current
 from mer_bench.metrics import SCORES
-from mer_bench.modalities import modality_order
-from mer_bench.records import ContributedRecord, RunRecord, RunSpec
-from mer_bench.report.formatting import escape, spread
+from mer_bench.modalities import modality_order, shapley_weights
+from mer_bench.records import ContributedRecord, RunRecord, RunSpec, Training
+from mer_bench.report.formatting import escape, settings, spread
 from mer_bench.report.statistics import Counts, Floats
 
 REFERENCES = ("majority", "unimodal", "linear")  #: in every table that holds their features, whatever its track
@@ -240,7 +240,7 @@ class ResultRow(Row[RunRecord]):
         if not seeds:
             return None
         best = _weighted_f1([_best_test_epoch(record) for record in folds] for folds in seeds)
-        return TestSelection(_weighted_f1([record.test_confusion for record in folds] for folds in seeds), best)
+        return TestSelection(_of_test(seeds), best)
 
     @cached_property
     def retention(self) -> Retention | None:
@@ -248,7 +248,7 @@ class ResultRow(Row[RunRecord]):
         seeds = self._measured("robustness")
         if not seeds or not self.modalities:
             return None
-        undisturbed = _weighted_f1([record.test_confusion for record in folds] for folds in seeds)
+        undisturbed = _of_test(seeds)
         disturbed = [[record.robustness or {} for record in folds] for folds in seeds]
         shares = {}
         for kind, level in [(kind, level) for kind, levels in disturbed[0][0].items() for level in levels]:
@@ -270,6 +270,48 @@ class ResultRow(Row[RunRecord]):
             throughput=float(np.median([each.throughput_utterances / each.throughput_seconds for each in timed])),
             devices=frozenset(f"{each.device} ({each.threads} thread{'s' * (each.threads > 1)})" for each in timed),
         )
+
+    @cached_property
+    def subset_scores(self) -> dict[tuple[str, ...], float] | None:
+        """Weighted F1 with each subset of the modalities alone, mean over seeds; None where it was not measured.
+
+        Without any modality it is that of the class that is most frequent in the test set.
+        """
+        seeds, names = self._measured("robustness"), self.modalities
+        if not seeds or len(names) < 2:
+            return None
+        support = self.pooled[0].sum(1)
+        most = np.zeros_like(self.pooled[0])
+        most[:, support.argmax()] = support
+        found = {(): float(SCORES["weighted_f1"](most)), names: float(_of_test(seeds).mean())}
+        for chosen in (each for each in shapley_weights(names) if 0 < len(each) < len(names)):
+            level = "+".join(sorted(chosen))
+            alone = [[(record.robustness or {}).get("only", {}).get(level) for record in folds] for folds in seeds]
+            known = [[matrix for matrix in folds if matrix is not None] for folds in alone]
+            if known != alone:
+                return None
+            found[chosen] = float(_weighted_f1(known).mean())
+        return found
+
+    @cached_property
+    def shapley(self) -> dict[str, float] | None:
+        """Share of each modality in what all of them add to the score without any; None where nothing is added."""
+        value = self.subset_scores
+        if value is None or value[self.modalities] <= value[()]:
+            return None
+        weights, gained = shapley_weights(self.modalities), value[self.modalities] - value[()]
+        parts = np.sum([np.array(weight) * value[chosen] for chosen, weight in weights.items()], 0)
+        return dict(zip(self.modalities, (parts / gained).tolist(), strict=True))
+
+    @cached_property
+    def gradient_ratios(self) -> dict[str, float] | None:
+        """Mean norm of each encoder's gradient over epochs and runs, the largest of which is 1; None = not measured."""
+        found = [record.gradients for record in self.records if record.gradients and record.curve]
+        if not found:
+            return None
+        norms = {name: float(np.mean([np.mean(each[name]) for each in found])) for name in self.modalities}
+        largest = max(norms.values())
+        return {name: norm / largest for name, norm in norms.items()} if largest else None
 
     def _measured(self, measure: str) -> list[list[RunRecord]]:
         """The records of each complete seed that has the measure in every fold."""
@@ -354,8 +396,19 @@ def options_text(spec: RunSpec) -> str:
 
 
 def option_texts(spec: RunSpec) -> list[str]:
-    """Each option as in :func:`options_text`: ``dropout=0.5``."""
-    return [f"{name}={json.dumps(value)}" for name, value in sorted(spec.options.items())]
+    """Each option as in :func:`options_text`: ``dropout=0.5``; the last one is a strategy that balances modalities."""
+    options = [*sorted(spec.options.items()), *({"balance": spec.training.balance}.items() if balanced(spec) else ())]
+    return [f"{name}={json.dumps(value)}" for name, value in options]
+
+
+def balanced(spec: RunSpec) -> bool:
+    """Whether a strategy of :mod:`mer_bench.training.balance` took part in the training."""
+    return spec.training.balance != "none"
+
+
+def training_text(training: Training) -> str:
+    """The training options; without that of strategies, which most tables never had, where there is none."""
+    return settings({name: value for name, value in asdict(training).items() if (name, value) != ("balance", "none")})
 
 
 def modalities(spec: RunSpec) -> tuple[str, ...]:
@@ -366,6 +419,10 @@ def modalities(spec: RunSpec) -> tuple[str, ...]:
 def _weighted_f1(seeds: Iterable[Sequence[npt.ArrayLike]]) -> Floats:
     """Weighted F1 [seed] of the confusion matrices of each fold, which are summed first."""
     return SCORES["weighted_f1"](np.stack([np.sum([np.asarray(each) for each in folds], 0) for folds in seeds]))
+
+
+def _of_test(seeds: Iterable[Sequence[RunRecord]]) -> Floats:
+    return _weighted_f1([record.test_confusion for record in folds] for folds in seeds)
 
 
 def _best_test_epoch(record: RunRecord) -> npt.NDArray[np.int64]:

@@ -18,9 +18,9 @@ from mer_bench.external import ExternalRecord, Statement
 from mer_bench.methods import is_current, titles
 from mer_bench.metrics import SCORES
 from mer_bench.modalities import modality_order
-from mer_bench.records import Protocol, RunRecord, RunSpec
+from mer_bench.records import Protocol, RunRecord, RunSpec, Training
 from mer_bench.report import ablation
-from mer_bench.report.rows import REFERENCES, ExternalRow, ResultRow, modalities, options_text
+from mer_bench.report.rows import REFERENCES, ExternalRow, ResultRow, balanced, modalities, options_text
 from mer_bench.report.statistics import Difference, Evidence, difference, holm, resample, significant
 
 FeatureMap = frozenset[tuple[str, str, str]]  #: (modality, feature set, sha256)
@@ -35,6 +35,7 @@ class Table:
     rows: Sequence[ResultRow]  #: complete ones first, best score first
     records: Sequence[RunRecord]
     ablations: Mapping[ResultRow, ResultRow] = field(default_factory=dict)  #: method without a part -> whole method
+    strategies: Mapping[ResultRow, ResultRow] = field(default_factory=dict)  #: row with a ``balance`` -> without one
     waiting: int = 0  #: runs of other versions of a method than today's that today's has not made
     #: predictions that other toolkits made for the same test utterances, those with a place first, best first
     external: Sequence[ExternalRow] = ()
@@ -95,6 +96,22 @@ class Table:
             p_values = holm([one.p for one in found.values()])
             corrected.update({row: (one, p) for (row, one), p in zip(found.items(), p_values, strict=True)})
         return corrected
+
+    @cached_property
+    def strategy_evidence(self) -> dict[ResultRow, Evidence]:
+        """Bootstrap of the weighted F1 of each row with a strategy, where the counts by cluster are known."""
+        streams = enumerate(self.strategies, len(self.rows) + len(self.ablations) + len(self.external))
+        return {row: resample(row.counts, stream=stream) for stream, row in streams if row.counts is not None}
+
+    @cached_property
+    def strategy_effects(self) -> dict[ResultRow, tuple[Difference, float]]:
+        """Gain of each row with a strategy over the same without, with its p-value corrected for all such rows."""
+        known = {**self.evidence, **self.ablation_evidence}
+        pairs = {row: without for row, without in self.strategies.items() if without in known}
+        found = {
+            row: difference(each, known[pairs[row]]) for row, each in self.strategy_evidence.items() if row in pairs
+        }
+        return dict(zip(found, zip(found.values(), holm([one.p for one in found.values()]), strict=True), strict=True))
 
     @cached_property
     def external_evidence(self) -> dict[ExternalRow, Evidence]:
@@ -257,10 +274,13 @@ def _table(features: FeatureMap, track: str, records: Sequence[RunRecord], names
     ]
     by_name = sorted(made, key=lambda row: (row.label, row.modalities, repr(row.spec.training)))
     rows = sorted(by_name, key=lambda row: (not row.complete, not row.current, -row.weighted_f1))
+    plain = {row: _without_strategy(row, rows) for row in rows}
+    strategies = {row: of for row, of in plain.items() if of}
+    rows = [row for row in rows if row not in strategies]
     whole = {row: _whole(row, rows) for row in rows}
     ablations = {row: of for row, of in whole.items() if of}
     rest = [row for row in rows if row not in ablations]
-    return Table(features, track, rest, records, ablations, sum(map(_waiting, versions.values())))
+    return Table(features, track, rest, records, ablations, strategies, sum(map(_waiting, versions.values())))
 
 
 def _shown(versions: Mapping[int, list[RunRecord]]) -> list[RunRecord]:
@@ -276,13 +296,26 @@ def _waiting(versions: Mapping[int, list[RunRecord]]) -> int:
     return len(runs[False] - runs[True])
 
 
+def _without_strategy(row: ResultRow, rows: Sequence[ResultRow]) -> ResultRow | None:
+    """The row with all else equal that was trained without a strategy, if ``row`` was trained with one."""
+    if not balanced(row.spec):
+        return None
+    return _like(row, rows, row.spec.options, replace(row.spec.training, balance="none"))
+
+
 def _whole(row: ResultRow, rows: Sequence[ResultRow]) -> ResultRow | None:
     """The row of the whole method, with all else equal, if ``row`` is an ablation of it."""
     part, options = ablation.split(row.method, row.spec.options)
-    key = (row.method, row.spec.version, options, row.modalities, row.spec.training)
+    return _like(row, rows, options, row.spec.training) if part else None
 
-    def has_key(other: ResultRow) -> bool:
-        spec = other.spec
-        return key == (spec.method, spec.version, spec.options, other.modalities, spec.training)
 
-    return next(filter(has_key, rows), None) if part else None
+def _like(
+    row: ResultRow, rows: Sequence[ResultRow], options: Mapping[str, object], training: Training
+) -> ResultRow | None:
+    """The one of ``rows`` with these options and this training, and with all else as in ``row``."""
+    wanted = (row.method, row.spec.version, options, row.modalities, training)
+    found = ((other, other.spec) for other in rows)
+    return next(
+        (r for r, spec in found if wanted == (spec.method, spec.version, spec.options, r.modalities, spec.training)),
+        None,
+    )

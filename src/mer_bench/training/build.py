@@ -21,6 +21,7 @@ from mer_bench.errors import Misuse, unknown
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.find import find_method, provenance, said
 from mer_bench.records import MONITOR, RunSpec
+from mer_bench.training.balance import balancing, check_balance
 
 TF32 = "tf32"  #: a precision that Lightning has no name for: how a GPU multiplies 32-bit numbers
 #: What Lightning's Trainer takes as ``precision`` and what keeps the weights in 32 bits, and TF32. Measures and scores
@@ -76,6 +77,7 @@ def build_method(spec: RunSpec, dims: Mapping[str, Width], classes: Sequence[str
     options = {**find_method(spec.method).options_for(classes), **spec.options}
     module = construct(spec.method, dims, len(classes), options)
     module.training_options = spec.training
+    check_balance(spec, module)
     if spec.compile:
         module.compile(dynamic=True)  # compiled at its first call; lengths change from batch to batch
     return module
@@ -158,6 +160,7 @@ def build_trainer(
     monitor = MONITOR if datamodule.has_validation else None
     callbacks: list[Callback] = [
         *watchers,
+        *balancing(spec),
         ModelCheckpoint(folder, "best", monitor=monitor, mode="max" if monitor else "min", save_weights_only=True),
     ]
     if monitor and training.patience:

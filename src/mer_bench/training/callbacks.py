@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,18 @@ class RunFiles(Callback):
         assert isinstance(module, FusionModule)
         if trainer.is_global_zero:
             (self.folder / "curve.json").write_text(json.dumps([module.curve, module.validation_matrices]))
+
+
+@contextmanager
+def evaluation(module: torch.nn.Module) -> Iterator[None]:
+    """Within it, the module is in evaluation mode; afterwards each of its parts is in the mode that it was in."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def best_checkpoint(trainer: L.Trainer, folder: Path) -> Path:

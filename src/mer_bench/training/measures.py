@@ -10,7 +10,7 @@ import json
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -22,6 +22,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.utils.benchmark import Timer
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -30,6 +31,7 @@ from mer_bench.datasets.base import READS, EmotionDataModule
 from mer_bench.fusion.base import FusionModule
 from mer_bench.modalities import MODALITIES, modality_order
 from mer_bench.records import Efficiency
+from mer_bench.training.callbacks import evaluation
 
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  #: probabilities that an utterance lacks a modality
 DECIBELS = (20, 10, 0)  #: signal-to-noise ratios; standardised features have a power of 1
@@ -55,14 +57,10 @@ class Literature(Callback):
         assert isinstance(module, FusionModule)
         started = time.perf_counter()
         counts = MulticlassConfusionMatrix(module.num_classes, validate_args=False).to(module.device)
-        modes = [(part, part.training) for part in module.modules()]
-        module.eval()
-        with isolate_rng(), torch.no_grad(), trainer.precision_plugin.forward_context():
+        with evaluation(module), isolate_rng(), torch.no_grad(), trainer.precision_plugin.forward_context():
             for batch in trainer.datamodule.test_dataloader():  # type: ignore[attr-defined]
                 batch = batch.to(module.device)
                 counts.update(module(batch).argmax(1), batch.label)
-        for part, mode in modes:
-            part.training = mode
         self.matrices.append(counts.compute().tolist())
         self.seconds += time.perf_counter() - started
 
@@ -75,6 +73,53 @@ class Literature(Callback):
         """One confusion matrix per epoch, and the seconds that counting took; none where nothing was trained."""
         matrices, seconds = json.loads(self.path.read_text()) if self.path.is_file() else ([], 0.0)
         return matrices, seconds
+
+
+class Gradients(Callback):
+    """Mean norm of the gradient of each modality's own encoders in each epoch, as the loss gives it.
+
+    It is taken before a strategy of :mod:`mer_bench.training.balance` changes it and before it is clipped, and is the
+    same on all devices. Steps whose gradient is not finite, as mixed precision skips them, do not count.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "gradients.json"
+        self.norms: dict[str, list[float]] = {}
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Find the encoders."""
+        assert isinstance(module, FusionModule)
+        self.encoders = module.encoders_by_modality()
+        self.norms = {name: [] for name in self.encoders}
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Begin the sums over steps."""
+        self.sum, self.steps = torch.zeros(2, len(self.encoders), device=module.device)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Add the norms of a step."""
+        if self.encoders:
+            gradients = [[p.grad for p in each if p.grad is not None] for each in self.encoders.values()]
+            norms = torch.stack([get_total_norm(each) for each in gradients]).to(self.sum.device)
+            finite = norms.isfinite()
+            self.sum += norms.nan_to_num(0, 0, 0)
+            self.steps += finite
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Add the means of an epoch."""
+        for norms, mean in zip(self.norms.values(), (self.sum / self.steps.clamp(min=1)).tolist(), strict=True):
+            norms.append(mean)
+
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write them."""
+        if trainer.is_global_zero:
+            self.path.write_text(json.dumps(self.norms))
+
+    def read(self) -> dict[str, list[float]]:
+        """What was written; empty where nothing was trained."""
+        return json.loads(self.path.read_text()) if self.path.is_file() else {}
 
 
 def robustness(method: FusionModule, datamodule: EmotionDataModule) -> Matrices:
@@ -162,7 +207,7 @@ class Disturbances:
         names = sorted(batch.present, key=modality_order)
         for size in range(1, len(names)):
             for chosen in combinations(names, size):
-                yield "only", "+".join(sorted(chosen)), only(batch, chosen)
+                yield "only", "+".join(sorted(chosen)), batch.only(chosen)
         if len(names) > 1:
             for rate in RATES:
                 yield "missing", f"{rate:g}", self.missing(batch, rate)
@@ -185,7 +230,7 @@ class Disturbances:
         present = torch.stack(list(batch.present.values()), 1)
         last = lots.masked_fill(~present, -1).max(1, keepdim=True).values
         keep = (lots >= rate) | (lots == last)
-        return _without(batch, {name: ~keep[:, column] for column, name in enumerate(names)})
+        return batch.without({name: ~keep[:, column] for column, name in enumerate(names)})
 
     def _noise(self, batch: Batch, name: str) -> Tensor:
         """Standard Gaussian noise [utterance, time, dim]; each utterance starts at its own offset of one long draw."""
@@ -195,26 +240,6 @@ class Disturbances:
         ring = self.bank.repeat(2 + time * dim // len(self.bank))
         drawn = ring.unfold(0, time * dim, 1)[start].reshape(sequence.values.shape)
         return drawn.masked_fill(~sequence.mask[..., None], 0)
-
-
-def only(batch: Batch, chosen: Collection[str]) -> Batch:
-    """The batch with the modalities ``chosen`` alone; the others are masked as missing ones are."""
-    return _without(
-        batch, {name: torch.ones_like(there) for name, there in batch.present.items() if name not in chosen}
-    )
-
-
-def _without(batch: Batch, lost: Mapping[str, Tensor]) -> Batch:
-    """The batch without the modalities that utterances have ``lost``: modality -> [utterance]."""
-    present, functionals, frames = dict(batch.present), dict(batch.functionals), dict(batch.frames)
-    for name, gone in lost.items():
-        present[name] = present[name] & ~gone
-        if name in functionals:
-            functionals[name] = functionals[name].masked_fill(gone[:, None], 0)
-        if name in frames:
-            values, mask = frames[name].values, frames[name].mask
-            frames[name] = PaddedSequence(values.masked_fill(gone[:, None, None], 0), mask & ~gone[:, None])
-    return replace(batch, present=present, functionals=functionals, frames=frames)
 
 
 def efficiency(method: FusionModule, datamodule: EmotionDataModule) -> Efficiency:

@@ -40,7 +40,10 @@ class RunSettings:
     logger: str = _option("csv", "Where training curves are logged.", choices=("csv", "wandb", "none"))
     log_folder: Path = _option(Path("runs"), "Where loggers write.", flag="--logs")
     measures: tuple[str, ...] = _option(
-        (), "Beside the score: literature, robustness, efficiency; repeatable.", flag="--measure", metavar="NAME"
+        (),
+        "Beside the score: literature, robustness, efficiency, gradients; repeatable.",
+        flag="--measure",
+        metavar="NAME",
     )
     keep: tuple[str, ...] = _option(
         (),

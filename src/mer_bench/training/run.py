@@ -87,7 +87,9 @@ def run(
     with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as name, _settings_of(spec):
         folder = Path(name)
         files, literature = RunFiles(folder, notify), measuring.Literature(folder)
-        callbacks: list[Callback] = [files, literature] if "literature" in measures else [files]
+        gradients = measuring.Gradients(folder)
+        callbacks: list[Callback] = [files]
+        callbacks += [literature] * ("literature" in measures) + [gradients] * ("gradients" in measures)
         trainer = build_trainer(spec, datamodule, folder, callbacks, _logger(logger, spec, log_folder))
         checkpoint = _fit(trainer, method, datamodule, folder)
         trainer.test(method, datamodule=datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
@@ -103,6 +105,8 @@ def run(
         if bundle is not None:
             _load(method, datamodule, checkpoint)
             tensors = copied(method.state_dict(), datamodule.statistics)
+        if "gradients" in measures:
+            measured["gradients"] = gradients.read()
         if "robustness" in measures:
             _load(method, datamodule, checkpoint)
             measured["robustness"] = _on_device(measuring.robustness, method, datamodule, trainer)

@@ -170,7 +170,7 @@ def validate(specs: Sequence[RunSpec], root: Path) -> None:
         data = f"{splits} {spec.features} {find_method(spec.method).context}"
         if data not in seen:
             seen[data] = build_datamodule(spec, root)
-        row = f"{spec.method} {spec.features} {spec.options}"
+        row = f"{spec.method} {spec.features} {spec.options} {spec.training.balance}"
         if row not in seen:
             seen[row] = build_method(spec, seen[data].dims, seen[data].classes)
             check_pixels(seen[row], seen[data])
