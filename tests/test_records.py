@@ -101,6 +101,7 @@ OTHER_TRAINING: dict[str, Any] = {
     "patience": 3,
     "precision": "bf16-mixed",
     "class_weights": "sqrt",
+    "balance": "agm",
 }
 
 
@@ -182,6 +183,7 @@ def test_measures_are_optional_and_survive_a_file(tmp_path: Path) -> None:
         "literature": [[[1, 0, 0], [0, 0, 1], [1, 0, 0]]],
         "robustness": {"missing": {"0.1": [[1, 0, 0], [1, 0, 0], [1, 0, 0]]}},
         "efficiency": Efficiency("cpu", 1, 0.001, 1, 0.02, 32),
+        "gradients": {"text": [0.5], "audio": [0.0]},
     }
     assert tuple(measures) == MEASURES
     path = write_record(replace(RECORD, **measures), tmp_path)
@@ -345,7 +347,9 @@ WHOLE = replace(
     literature=[[[1, 0, 0], [0, 0, 1], [1, 0, 0]]],
     robustness={"missing": {"0.1": [[1, 0, 0], [1, 0, 0], [1, 0, 0]]}},
     efficiency=Efficiency("cpu", 1, 0.001, 1, 0.02, 32),
+    gradients={"text": [0.5], "audio": [0.25]},
 )
+UNMEASURED: dict[str, Any] = {"literature": None, "gradients": None}  #: what has one entry per epoch
 PERFECT = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
@@ -400,10 +404,13 @@ def bins(at: int, value: float) -> list[Any]:
         ({"literature": [[[2, 0, 0], [0, 1, 0], [0, 0, 0]]]}, "literature counts other test utterances"),
         ({"robustness": {"noise": {"0": [[1, 0, 0], [2, 0, 0], [0, 0, 0]]}}}, "robustness counts other test utteranc"),
         ({"robustness": {"noise": {"0": [[3]]}}}, "robustness does not have 3 rows and columns"),
+        ({"gradients": {}}, None),
+        ({"gradients": {"text": [0.5]}}, "gradients are of other modalities than its spec names"),
+        ({"gradients": {"text": [0.5], "audio": [0.5, 0.5]}}, "gradients do not have one norm per epoch"),
         ({"best_epoch": 1}, "best_epoch is not an epoch of curve"),
-        ({"curve": [{"val/weighted_f1": 1.0}, {"val/weighted_f1": 0.5}], "best_epoch": 1, "literature": None},
+        ({"curve": [{"val/weighted_f1": 1.0}, {"val/weighted_f1": 0.5}], "best_epoch": 1, **UNMEASURED},
          "best_epoch is not the best validation score"),
-        ({"curve": [{"val/weighted_f1": 1.0}, {}], "literature": None}, "an epoch of curve lacks its validation score"),
+        ({"curve": [{"val/weighted_f1": 1.0}, {}], **UNMEASURED}, "an epoch of curve lacks its validation score"),
         ({"encoder_parameters": 385_346}, "encoder_parameters exceed parameters"),
         ({"attainable": {"utterance": {"text": {"accuracy": 0.5}}}}, "attainable lacks a score"),
     ],

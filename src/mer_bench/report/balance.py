@@ -66,8 +66,8 @@ def balance_notes(table: Table) -> Iterator[str]:
         worse = [table.strategies[row].name for row, gain in shown.items() if gain < 0]
         yield (
             f"`{name}` changes weighted F1 by {between(min(gains), max(gains), '+')} points, on average "
-            f"{points(float(np.mean(gains)), '+')}; of {len(rows)} methods it is shown to help {_named(better)} and to "
-            f"harm {_named(worse)}."
+            f"{points(float(np.mean(gains)), '+')}; of {len(rows)} method{'s' * (len(rows) > 1)} it is shown to help "
+            f"{_named(better)} and to harm {_named(worse)}."
         )
 
 
