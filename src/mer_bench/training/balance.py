@@ -28,11 +28,11 @@ from mer_bench.modalities import shapley_weights
 from mer_bench.records import RunSpec, has_whole_weights
 from mer_bench.training.callbacks import evaluation
 
-OGM_ALPHA = 0.3  #: as in BalanceBenchmark (arXiv 2502.10816), by authors of OGM-GE, whose own code names no default
+OGM_ALPHA = 0.3  #: as in BalanceBenchmark (arXiv 2502.10816, of the same group); OGM-GE's code has no default
 OGM_UNTIL = 0.5  #: share of the epochs after which OGM-GE ends: epochs 0 to 50 of 100 in the authors' code
-AGM_ALPHA = 1.0  #: default of the authors' code
+AGM_ALPHA = 1.0  #: default of the copy of the authors' code that could be read
 AGM_LARGEST = 7.0  #: largest difference in AGM's exponent, as in BalanceBenchmark, so that gradients stay finite
-SMALLEST = 1e-8  #: probabilities below count as this in AGM's cross-entropy, as in the authors' code
+SMALLEST = 1e-8  #: probabilities below count as this in AGM's cross-entropy, as in that copy
 GAMMA = 1.5  #: of MMPareto, in the authors' code
 
 
@@ -134,9 +134,10 @@ class AGM(Balance):
         \tau_m = \exp\big(\operatorname{mean}_{n \ne m} \hat s_n - \hat s_m\big), \quad
         g_m \leftarrow \exp\big(\alpha (\tau_m - r_m)\big)\, g_m
 
-    As the paper states it, the encoder's gradient is scaled; a copy of the authors' code with two modalities, which is
-    all that could be read, scales what flows back through :math:`\phi_m`. Logits of subsets are computed in evaluation
-    mode there too.
+    The authors' repository could not be read. The leads and averages are those of a copy of its loop for two
+    modalities, which scales what flows back through :math:`\phi_m`; subsets of three, absent modalities in evaluation
+    mode without gradients and a factor for the encoder's gradient are those of BalanceBenchmark, whose leads have the
+    opposite sign and which leaves biases alone.
     """
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
