@@ -47,7 +47,7 @@ How to read it:
 - A method has the name of its paper, followed by its `code name` and the options that are not its defaults. † marks a
   reconstruction: the paper does not determine the method. ° marks a baseline.
 - The rows that fusion has to beat have no rank: one modality alone, the largest class (`majority`), and a linear model
-  of the mean and standard deviation of each feature over the utterance (`linear`).
+  of the functionals that most methods read (`linear`): mean, deviation, change and course of each feature.
 """
 
 NO_RECORDS = "There are no records yet: `mer-bench bench simulated` makes some, on a simulated corpus.\n"
