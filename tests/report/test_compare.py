@@ -113,6 +113,38 @@ def test_a_method_is_the_row_that_reads_most_unless_its_modalities_are_named(tmp
         compare([*fused, *alone], "b", "b/vision")
 
 
+def test_the_best_single_modality_counts_whatever_its_options() -> None:
+    """Fewer options choose among settings of the best modality, and never another modality."""
+    both = {"text": "minilm", "audio": "mfcc"}
+    singles: list[tuple[str, dict[str, object], range]] = [
+        ("text", {"dropout": 0.1, "hidden": 8}, range(0, 60, 6)),
+        ("audio", {"dropout": 0.1}, range(0, 60, 2)),
+    ]
+    records = [record("early_concat", seed, []) for seed in range(3)]
+    records = [replace(one, spec=replace(one.spec, features=both)) for one in records]
+    for modality, options, wrong in singles:
+        for made in (record("unimodal", seed, list(wrong)) for seed in range(3)):
+            spec = replace(made.spec, features={modality: both[modality]}, options=options)
+            records.append(replace(made, spec=spec))
+    (found,) = compare(records, "early_concat", "unimodal")
+    assert found.second.modalities == ("text",)
+
+
+def test_rows_of_today_s_version_come_before_others_and_none_is_compared_with_itself() -> None:
+    few, more = {"layers": 2}, {"layers": 2, "scale": True}
+    old = [replace(one, spec=replace(one.spec, version=1, options=few)) for one in made_runs("unimodal", [])]
+    new = [replace(one, spec=replace(one.spec, options=more)) for one in made_runs("unimodal", [7])]
+    (found,) = compare([*old, *new, *made_runs("cfn_sr", [7, 9])], "unimodal", "cfn_sr")
+    assert found.first.records[0].spec.options == more
+    (itself,) = compare(made_runs("tacfn", []), "tacfn", "tacfn/text")
+    assert itself.difference is None
+    assert "|" not in "".join(claims(made_runs("bc_lstm", [7])).splitlines()[2:])
+
+
+def made_runs(method: str, wrong: list[int]) -> list[RunRecord]:
+    return [record(method, seed, wrong) for seed in range(3)]
+
+
 def test_claims_name_the_form_of_cfn_sr_and_tacfn_that_they_are_about() -> None:
     """The paper's row and the one with ``scale``, whatever their other options and whichever is the better one."""
     convolution: dict[str, object] = {"encoder": "convolution"}

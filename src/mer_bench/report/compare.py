@@ -50,8 +50,8 @@ def compare(
         records: All runs.
         first: Code name of a method, with all or some of its options in brackets to choose a certain row or ablation,
             as in ``tacfn (scale=true)``. After it, ``/MODALITIES`` as in ``unimodal/audio`` or ``cfn_sr/audio+vision``
-            chooses by modalities. Of several rows those that read most modalities are taken, of these the ones with
-            the fewest options, and of these the best.
+            chooses by modalities. Of several rows those that read most modalities are taken, and of these the first of
+            the table; of several settings for its modalities, the one with the fewest options.
         second: The other one, likewise.
         dataset: Only tables of this corpus.
         external: Predictions made elsewhere; a name of these is compared where no method has it.
@@ -79,7 +79,7 @@ def _compare(table: Table, first: str, second: str) -> Comparison | None:
         return None
     variants = {**table.ablation_evidence, **table.strategy_evidence}
     known: dict[Any, Evidence] = {**table.evidence, **variants, **table.external_evidence}
-    both = one in known and other in known
+    both = one in known and other in known and one is not other
     return Comparison(table, one, other, difference(known[one], known[other]) if both else None)
 
 
@@ -91,7 +91,7 @@ def _find(table: Table, name: str) -> ResultRow | ExternalRow | None:
 def find_row(table: Table, name: str) -> ResultRow | None:
     """The row whose label without its mark is ``name``, else one with its method and its options (:func:`compare`)."""
     found = (*table.rows, *table.ablations, *table.strategies)
-    rows = sorted(found, key=lambda row: (-len(row.modalities), len(option_texts(row.spec))))
+    rows = sorted(found, key=lambda row: -len(row.modalities))  # of equal ones in the order of the table
     asked, _, reads = name.partition("/")
     method, _, listed = asked.removesuffix(")").partition(" (")
     options = set(listed.split(", ")) if listed else set()
@@ -104,7 +104,9 @@ def find_row(table: Table, name: str) -> ResultRow | None:
         read = reads in ("", "+".join(row.modalities))
         return read and row.method == method and options <= set(option_texts(row.spec))
 
-    return next(filter(has_label, rows), None) or next(filter(fits, rows), None)
+    chosen = list(filter(has_label, rows)) or list(filter(fits, rows))
+    alike = [row for row in chosen if (row.modalities, row.current) == (chosen[0].modalities, chosen[0].current)]
+    return min(alike, key=lambda row: len(option_texts(row.spec)), default=None)
 
 
 #: Claims or assumptions of the papers, each with the two rows that it compares
