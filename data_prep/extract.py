@@ -31,7 +31,7 @@ from mer_bench.errors import Misuse
 from mer_bench.features import FeatureSpec, open_features, write_features
 from mer_bench.files import sha256, write_atomic
 from mer_bench.schema import check_name
-from mer_bench.training.workers import run_in_workers
+from mer_bench.training.workers import Workers
 from mer_bench.utterances import FILE
 
 FloatArray = npt.NDArray[Any]
@@ -310,8 +310,9 @@ def decode_all(decode: Callable[[Clip], Any], clips: Iterable[Clip], workers: in
         yield from map(attempt, clips)
         return
     crashed = Unreadable("the decoder crashed")
-    for _, result in run_in_workers(attempt, clips, workers, crashed=lambda clip: crashed, ahead=4, in_order=True):
-        yield result
+    with Workers(workers) as processes:
+        for _, result in processes.run(attempt, clips, crashed=lambda clip: crashed, ahead=4, in_order=True):
+            yield result
 
 
 def encode_batch(

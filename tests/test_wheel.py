@@ -47,7 +47,14 @@ def test_the_wheel_holds_all_that_the_commands_need(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = archive.read("mer_bench-0.1.0.dist-info/METADATA").decode()
-    package = {"py.typed", "methods.json", "report/published.toml", "report/page.html", "report/page.css"}
+    package = {
+        "py.typed",
+        "methods.json",
+        "corpora.json",
+        "report/published.toml",
+        "report/page.html",
+        "report/page.css",
+    }
     package |= {"report/page.js", "datasets/iemocap_validation.txt", "bundled/records.zip.xz"}
     package |= {f"bundled/benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.toml")}
     modules = [path.relative_to(ROOT / "src" / "mer_bench") for path in (ROOT / "src").rglob("*.py")]

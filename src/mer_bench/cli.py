@@ -174,6 +174,7 @@ def run(options: RunOptions) -> None:
     from mer_bench.training.claims import announced
     from mer_bench.training.execute import earlier_record, execute, prepare_process
     from mer_bench.training.suite import one_run, run_from_file
+    from mer_bench.training.validate import validate
     from mer_bench.training.workers import follow_parent
 
     follow_parent()
@@ -193,7 +194,9 @@ def run(options: RunOptions) -> None:
             training=options.training,
             hardware=options,
         )
-    _warn([*before_training([spec], options), *skipped([spec], measures)])
+    sentences = validate([spec], options.root)
+    before_training([spec], options)
+    _warn([*sentences, *skipped([spec], measures)])
     prepare_process()
     with announced(spec, options.results) if is_first_process(spec) else nullcontext():
         try:
@@ -279,7 +282,7 @@ def predict(
     from mer_bench.bundle import predict as predicting
     from mer_bench.bundle.model import load_model
     from mer_bench.training.execute import prepare_process
-    from mer_bench.training.run import temporary_prefix
+    from mer_bench.training.temporary import temporary_prefix
 
     if table is not None and (clips or any(extraction.values())):
         raise Misuse("--table is a table of features that are extracted already; give it alone, or clips without it")

@@ -7,12 +7,16 @@ They are read from ``methods.json`` beside this file. ``make methods`` writes it
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
+
+from mer_bench.modalities import check_modalities
 
 FILE = Path(__file__).with_name("methods.json")
 
@@ -34,7 +38,13 @@ class MethodFacts:
         paper: Address of the paper; empty for a baseline without one.
         idea: The title and its idea in one sentence, the first line of its module.
         parameters: Number of trainable parameters with default options for audio of width 40, vision of width 140 and
-            8 classes.
+            8 classes; 0 where it was not asked.
+        needs: The modalities that it requires.
+        least: The least number of modalities that it accepts.
+        most: The largest number; None = any.
+        options: Its options and their defaults, as JSON holds them.
+        by_class: Those options whose default depends on the names of the classes.
+        file: The file that defines it.
     """
 
     title: str
@@ -45,13 +55,24 @@ class MethodFacts:
     paper: str
     idea: str
     parameters: int
+    needs: list[str]
+    least: int
+    most: int | None
+    options: dict[str, Any]
+    by_class: list[str]
+    file: str
+
+    def check_modalities(self, name: str, modalities: Collection[str]) -> None:
+        """Raise Misuse unless the method, which messages call ``name``, can work on ``modalities``."""
+        check_modalities(name, modalities, self.needs, self.least, math.inf if self.most is None else self.most)
 
 
 @cache
 def method_facts() -> Mapping[str, MethodFacts]:
     """Facts about every built-in method by its name in suites, in the order of ``METHODS``."""
     content = json.loads(FILE.read_text(encoding="utf-8"))
-    return {name: MethodFacts(**facts) for name, facts in content.items()}
+    folder = FILE.with_name("fusion")
+    return {name: MethodFacts(**facts, file=str(folder / f"{name}.py")) for name, facts in content.items()}
 
 
 def registered() -> list[EntryPoint]:

@@ -1,10 +1,12 @@
-"""Names of modalities and their order. Standard library only."""
+"""Names of modalities and their order, and how many a method takes. Standard library only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from itertools import combinations
-from math import factorial
+
+from mer_bench.errors import Misuse
 
 MODALITIES = ("text", "audio", "vision")  #: the usual ones, in their usual order; a corpus may have others
 
@@ -20,6 +22,17 @@ def modality_order(name: str) -> tuple[int, str]:
     return MODALITIES.index(modality) if modality in MODALITIES else len(MODALITIES), name
 
 
+def check_modalities(method: str, given: Collection[str], needs: Collection[str], least: int, most: float) -> None:
+    """Raise Misuse unless a method that ``needs`` some modalities, and takes ``least`` to ``most``, works on these."""
+    missing = sorted(set(needs) - set(given))
+    if missing:
+        raise Misuse(f"method {method!r} requires {', '.join(missing)}; given {', '.join(given) or 'none'}")
+    if not least <= len(given) <= most:
+        several = f"{least} or more" if most == math.inf else f"{least} to {most}"
+        wanted = f"{least}" if least == most else several
+        raise Misuse(f"method {method!r} takes {wanted} modalities; given {', '.join(given) or 'none'}")
+
+
 def shapley_weights(names: Sequence[str]) -> dict[tuple[str, ...], list[float]]:
     r"""What the value of each subset of modalities counts for in the Shapley value of each modality.
 
@@ -33,7 +46,7 @@ def shapley_weights(names: Sequence[str]) -> dict[tuple[str, ...], list[float]]:
     total = len(names)
 
     def weight(size: int) -> float:
-        return factorial(size) * factorial(total - size - 1) / factorial(total)
+        return math.factorial(size) * math.factorial(total - size - 1) / math.factorial(total)
 
     return {
         chosen: [weight(len(chosen) - 1) if name in chosen else -weight(len(chosen)) for name in names]

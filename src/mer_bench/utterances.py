@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.workspace import prepare_command
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("id", "dialogue", "turn", "speaker", "session", "start", "end", "text", "emotion", "split", "media")
 FILE = "utterances.csv"
@@ -26,6 +29,8 @@ def read_table(folder: Path) -> pd.DataFrame:
     Raises:
         Misuse: The file is absent or unreadable, or :func:`check_table` finds an error in it.
     """
+    import pandas as pd  # only here: what looks at the names alone starts sooner without it
+
     path = folder / FILE
     if not path.is_file():
         raise Misuse(f"there is no utterance table at {path}: prepare the corpus first ({prepare_command()})")
@@ -50,6 +55,8 @@ def read_labels(path: Path, ids: pd.Series[str]) -> pd.Series[str]:
     Raises:
         Misuse: the file is not such a table, repeats an id, or holds one that is not among ``ids``.
     """
+    import pandas as pd
+
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         labels = table.set_index("id")["emotion"]

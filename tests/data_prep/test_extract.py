@@ -79,8 +79,8 @@ def test_order_is_the_tables_and_bad_clips_are_missing(tmp_path: Path, workers: 
 
 
 def test_a_decoder_that_takes_its_process_down_costs_one_clip(monkeypatch: pytest.MonkeyPatch) -> None:
-    pools, usual = [], workers._pool
-    monkeypatch.setattr(workers, "_pool", lambda *given: pools.append(usual(*given)) or pools[-1])
+    pools, usual = [], workers.ProcessPoolExecutor
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", lambda *a, **b: pools.append(usual(*a, **b)) or pools[-1])
     clips = [Clip(f"u{i}", text="crash" if i in (1, 5) else "") for i in range(9)]
     found = list(decode_all(decode, clips, workers=2))
     assert [str(x) if isinstance(x, Unreadable) else x[0, 0] for x in found] == [

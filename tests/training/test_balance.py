@@ -30,7 +30,8 @@ from mer_bench.training import balance
 from mer_bench.training.balance import AGM, OGMGE, MMPareto, keeping_pace, slowing, without_conflict
 from mer_bench.training.execute import missing
 from mer_bench.training.options import Hardware, RunSettings
-from mer_bench.training.suite import read_suite, suite_specs, validate
+from mer_bench.training.suite import read_suite, suite_specs
+from mer_bench.training.validate import validate
 
 SUITES = Path(__file__).parents[2] / "benchmarks"
 STRATEGIES = ("ogm_ge", "agm", "modality_dropout", "mmpareto")

@@ -12,8 +12,10 @@ from mer_bench.records import RunRecord, bundle_path, read_record
 from mer_bench.schema import read_json
 from mer_bench.training.build import check_trainer
 from mer_bench.training.checks import check_savable
-from mer_bench.training.run import FREE, run
+from mer_bench.training.run import run
 from mer_bench.training.suite import run_from_file
+from mer_bench.training.temporary import FREE
+from mer_bench.training.validate import validate
 
 
 def export(path: Path, folder: Path, root: Path) -> tuple[str, bool]:
@@ -39,6 +41,7 @@ def export(path: Path, folder: Path, root: Path) -> tuple[str, bool]:
         copy_bundle(kept, folder)
         return f"copied from {kept}", False
     spec = run_from_file(path, root)
+    validate([spec], root)
     check_savable([spec])
     if spec.devices * spec.num_nodes > 1:
         raise Misuse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def _method(
         found = find_method(given) if isinstance(given, str) else given
         if not (isinstance(found, type) and issubclass(found, FusionModule)):
             raise Misuse("method must be a class that extends FusionModule, or its name as module:Class")
-        if source_of(found) != facts.source and not allow_changed:
+        if source_of(inspect.getfile(found)) != facts.source and not allow_changed:
             raise Misuse(
                 f"the code of {_name(given)} is not the one that the model in {folder} was trained with: get that "
                 "version of its file, or load it all the same with --allow-changed (allow_changed=True)"

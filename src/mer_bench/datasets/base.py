@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mer_bench.batch import Batch, PaddedSequence, Rows, Source, Width, to_device
+from mer_bench.corpora import CorpusFacts
 from mer_bench.datasets.sampler import GroupDataset, GroupSampler
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import CHUNK, FeatureSet, check_fits, chunks, open_features
@@ -24,7 +25,6 @@ from mer_bench.modalities import modality_of, modality_order
 from mer_bench.records import Protocol
 from mer_bench.schema import check_name
 from mer_bench.utterances import FILE, read_labels, read_table
-from mer_bench.workspace import prepare_command
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -69,8 +69,8 @@ class EmotionDataModule(L.LightningDataModule):
     #: column of the table whose groups statistics resample as a whole, since their utterances are not independent
     cluster: ClassVar[str] = "dialogue"
     #: modality -> feature set that preparing the corpus extracts
-    default_features: ClassVar[Mapping[str, str]]
-    how_to_get: ClassVar[str]  #: instruction for error messages, without the command that prepares the corpus
+    default_features: ClassVar[Mapping[str, str]] = {}
+    how_to_get: ClassVar[str] = ""  #: instruction for error messages, without the command that prepares the corpus
     licence: ClassVar[str] = ""  #: what the corpus may be used for, in one line
     raw: ClassVar[str] = ""  #: what that command is given, for messages; empty where there is nothing to prepare
 
@@ -109,29 +109,33 @@ class EmotionDataModule(L.LightningDataModule):
         self._functionals: dict[str, Source] = {}
 
     @classmethod
+    def facts(cls) -> CorpusFacts:
+        """What suites need to know of the corpus."""
+        return CorpusFacts(
+            name=cls.corpus,
+            simulated=cls.simulated,
+            modalities=list(cls.modalities),
+            label_sets=list(cls.label_sets),
+            protocols={name: protocol.folds for name, protocol in cls.protocols.items()},
+            default_features=dict(cls.default_features),
+            how_to_get=cls.how_to_get,
+            raw=cls.raw,
+        )
+
+    @classmethod
     def check_names(cls, label_set: str, protocol: str, fold: int) -> None:
         """Raise Misuse if the corpus does not have the label set, the protocol or the fold."""
-        if label_set not in cls.label_sets:
-            raise unknown(f"label set of {cls.corpus}", label_set, cls.label_sets)
-        if protocol not in cls.protocols:
-            raise unknown(f"protocol of {cls.corpus}", protocol, cls.protocols)
-        folds = cls.protocols[protocol].folds
-        if not 1 <= fold <= folds:
-            raise Misuse(f"{cls.corpus} {protocol} has folds 1 to {folds}, not {fold}")
+        cls.facts().check_names(label_set, protocol, fold)
 
     @classmethod
     def check_modality(cls, name: str, where: str = "") -> None:
-        """Raise Misuse, which names ``where`` or else the corpus, if the corpus does not have the modality.
-
-        A number after the name tells several feature sets of a modality apart.
-        """
-        if modality_of(name) not in cls.modalities:
-            raise unknown(f"modality {f'in {where}' if where else f'of {cls.corpus}'}", name, cls.modalities)
+        """Raise Misuse, which names ``where`` or else the corpus, if the corpus does not have the modality."""
+        cls.facts().check_modality(name, where)
 
     @classmethod
     def how_to_prepare(cls) -> str:
         """Where the corpus is from, and the command that prepares it."""
-        return f"{cls.how_to_get}, then run {prepare_command(cls.corpus, cls.raw)}" if cls.raw else cls.how_to_get
+        return cls.facts().how_to_prepare()
 
     def prepare_corpus(self) -> None:
         """Raise Misuse if the corpus is not prepared; a simulated corpus generates itself instead."""

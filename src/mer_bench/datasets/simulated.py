@@ -14,11 +14,12 @@ choose another order of summation.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -27,6 +28,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mer_bench.corpora import SIMULATION as FILE
+from mer_bench.corpora import CorpusFacts
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.datasets.iemocap import IEMOCAP
 from mer_bench.datasets.meld import MELD
@@ -57,7 +60,6 @@ from mer_bench.schema import read_json
 from mer_bench.utterances import write_table
 
 VERSION = 2  #: version of the generator; raise it when a configuration gives other bytes than before
-FILE = "simulation.json"  #: holds the configuration
 TRUTH = "truth.json"
 MELD_DIALOGUES = {"train": 210, "validation": 30, "test": 60}
 MELD_SPEAKERS = ("Rachel", "Ross", "Joey", "Chandler", "Monica", "Phoebe", "Mike", "Carol", "Janice", "Gunther")
@@ -330,6 +332,12 @@ class Simulated(EmotionDataModule):
     default_features = {name: f"simulated-{name}" for name in MODALITIES}
     how_to_get = "it is generated on first use"
     licence = "none is needed: mer_bench generates the corpus"
+
+    @classmethod
+    def facts(cls) -> CorpusFacts:
+        """What suites need to know of the corpus."""
+        config = PRESETS.get(cls.corpus)  # a package may have another, which it generates itself
+        return replace(super().facts(), generated=hashlib.sha256(_json(config).encode()).hexdigest() if config else "")
 
     def prepare_corpus(self) -> None:
         """Generate the corpus unless it exists."""

@@ -19,7 +19,7 @@ from mer_bench import metrics
 from mer_bench.batch import Batch, Width
 from mer_bench.errors import FailedRun, Misuse
 from mer_bench.fusion.layers import drop_modalities
-from mer_bench.modalities import MODALITIES, modality_order
+from mer_bench.modalities import MODALITIES, check_modalities, modality_order
 from mer_bench.records import Training
 
 #: Increase it when a change of what all methods share may change numbers (3: functionals are features).
@@ -107,14 +107,7 @@ class FusionModule(L.LightningModule):
     @classmethod
     def check_modalities(cls, modalities: tuple[str, ...]) -> None:
         """Raise Misuse unless the method can work on ``modalities``."""
-        missing = sorted(cls.needs - set(modalities))
-        name = cls.code_name()
-        if missing:
-            raise Misuse(f"method {name!r} requires {', '.join(missing)}; given {', '.join(modalities) or 'none'}")
-        if not cls.least <= len(modalities) <= cls.most:
-            several = f"{cls.least} or more" if cls.most == math.inf else f"{cls.least} to {cls.most}"
-            wanted = f"{cls.least}" if cls.least == cls.most else several
-            raise Misuse(f"method {name!r} takes {wanted} modalities; given {', '.join(modalities) or 'none'}")
+        check_modalities(cls.code_name(), modalities, cls.needs, cls.least, cls.most)
 
     @classmethod
     def accepted_modalities(cls) -> list[tuple[str, ...]]:

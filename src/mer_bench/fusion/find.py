@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import json
+import math
 import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +20,7 @@ from typing import Any, Literal
 from mer_bench.errors import Misuse, unknown
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
-from mer_bench.methods import registered
+from mer_bench.methods import MethodFacts, registered
 from mer_bench.schema import check_name
 
 Provenance = Literal["baseline", "reimplemented", "reconstruction", "own"]
@@ -52,6 +55,41 @@ def find_method(name: str, kind: str = "method") -> type[FusionModule]:
     (point,) = chosen.values()
     what = f"{kind} {name!r}, {point.value} of {_package(point)},"
     return _checked(_imported(point.load, what), what)
+
+
+def class_facts(name: str, kind: str = "method") -> MethodFacts:
+    """The facts of a method that its class tells without being constructed; see :func:`find_method`."""
+    method = find_method(name, kind)
+    options = options_of(method)
+    by_class: Collection[str] = ()
+    if method.options_for.__func__ is not FusionModule.options_for.__func__:  # type: ignore[attr-defined]
+        try:
+            by_class = method.options_for(("neutral", "happy"))
+        except Exception:  # one that is not built in may know its own classes alone
+            by_class = options
+    several = f"{method.least} or more" if method.least > 1 else "any"
+    return MethodFacts(
+        title=method.title,
+        track=method.context,
+        version=method.version,
+        modalities="one" if method.most == 1 else ", ".join([several, *sorted(method.needs)]),
+        kind=provenance(name),
+        paper=method.paper.replace("arXiv ", "https://arxiv.org/abs/"),
+        idea=(sys.modules[method.__module__].__doc__ or method.__doc__ or name).strip().splitlines()[0].rstrip("."),
+        parameters=0,
+        needs=sorted(method.needs),
+        least=method.least,
+        most=None if method.most == math.inf else int(method.most),
+        options=json.loads(json.dumps(options)),
+        by_class=sorted(by_class),
+        file=inspect.getfile(method),
+    )
+
+
+def options_of(method: type[FusionModule]) -> dict[str, Any]:
+    """Option -> default of a method's constructor."""
+    parameters = inspect.signature(method).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def provenance(name: str) -> Provenance:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from mer_bench.datasets import DATASETS
+from mer_bench.corpora import corpus_facts
 from mer_bench.errors import FailedRun, Misuse, printable
 from mer_bench.records import (
     SIMULATED,
@@ -31,15 +29,15 @@ from mer_bench.report import leaderboard
 from mer_bench.suites import Suite
 from mer_bench.training.checks import before_training, is_first_machine
 from mer_bench.training.claims import Claims
-from mer_bench.training.cluster import run_on_cluster
 from mer_bench.training.code import is_changed
 from mer_bench.training.execute import Job, begin_worker, execute_job, missing
+from mer_bench.training.facts import asking
 from mer_bench.training.options import BenchOptions, RunSettings
 from mer_bench.training.progress import Display
 from mer_bench.training.sharing import SharedQueue
-from mer_bench.training.suite import generate_simulated, is_prepared, read_suite, stand_in, suite_specs, validate
+from mer_bench.training.suite import generate_simulated, is_prepared, read_suite, stand_in, suite_specs
 from mer_bench.training.tracking import GROUP
-from mer_bench.training.workers import run_in_workers
+from mer_bench.training.workers import Workers
 from mer_bench.utterances import DESCRIPTION
 from mer_bench.workspace import command_here, default_leaderboard
 
@@ -82,38 +80,45 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
     shard, measures, keep = _shard(options.shard), check_measures(options.measures), check_kept(options.keep)
     if (suite_file.parent / DESCRIPTION).is_file():  # a corpus with its suite beside it
         options = replace(options, root=suite_file.resolve().parent.parent)
-    suite = read_suite(
-        suite_file,
-        methods=options.methods,
-        seeds=options.seeds,
-        epochs=options.epochs,
-        precision=options.precision,
-        root=options.root,
-    )
-    suite = _available(suite, options, console)
-    generate_simulated(suite, options.root)
-    specs = suite_specs(suite, options.root, options)
-    validate(specs, options.root)
-    specs = specs[shard]
-    settings = replace(
-        options,
-        measures=check_measures((*suite.measures, *measures)),
-        keep=check_kept((*suite.keep, *keep)),
-        save_model=options.save_model or suite.save_models,
-    )
-    target = options.leaderboard or default_leaderboard(options.results)
-    for sentence in before_training(specs, settings, leaderboard=target, elsewhere=bool(options.cluster)):
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     if options.logger == "wandb":
         os.environ.setdefault(GROUP, suite_file.stem)  # workers inherit it
-    failed = run_missing(
-        specs,
-        settings,
-        jobs=options.jobs,
-        cluster=options.cluster,
-        rerun_changed=options.rerun_changed,
-        console=console,
-    )
+    target = options.leaderboard or default_leaderboard(options.results)
+    with begin_workers(options.jobs) as workers, asking(workers.ask):
+        suite = read_suite(
+            suite_file,
+            methods=options.methods,
+            seeds=options.seeds,
+            epochs=options.epochs,
+            precision=options.precision,
+            root=options.root,
+        )
+        suite = _available(suite, options, console)
+        generate_simulated(suite, options.root)
+        every = suite_specs(suite, options.root, options)
+        specs = every[shard]
+        settings = replace(
+            options,
+            measures=check_measures((*suite.measures, *measures)),
+            keep=check_kept((*suite.keep, *keep)),
+            save_model=options.save_model or suite.save_models,
+        )
+        before_training(specs, settings, leaderboard=target, elsewhere=bool(options.cluster))
+
+        def check(queue: Sequence[RunSpec]) -> list[str]:
+            """Those of the other shards as well: a mistake should not show on one machine while others train."""
+            chosen = {spec.sha256: spec for spec in (*missing(every, options.results), *queue)}
+            return workers.ask(_validate, list(chosen.values()), options.root, bool(options.cluster))
+
+        failed = run_missing(
+            specs,
+            settings,
+            jobs=options.jobs,
+            cluster=options.cluster,
+            rerun_changed=options.rerun_changed,
+            console=console,
+            workers=workers,
+            check=check,
+        )
     if not options.results.is_dir():
         raise FailedRun(f"{options.results} has disappeared during the bench; {target} is left as it is")
     found = leaderboard.load(options.results, with_published=options.with_published)
@@ -122,13 +127,24 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
     return BenchResult(specs, failed, target, tables, found.problems)
 
 
+def begin_workers(jobs: int) -> Workers:
+    """The workers of a bench, which begin when it has something to do: its own process never imports torch."""
+    return Workers(jobs, begin_worker, "mer_bench.training.preload")
+
+
+def _validate(specs: Sequence[RunSpec], root: Path, elsewhere: bool) -> list[str]:
+    from mer_bench.training.validate import validate
+
+    return validate(specs, root, elsewhere=elsewhere)
+
+
 def _available(suite: Suite, options: BenchOptions, console: Console) -> Suite:
     """The suite, or that of its simulated stand-ins where a real corpus is absent or not wanted."""
-    real = [name for name in suite.datasets if SIMULATED + name in DATASETS]
+    real = [name for name in suite.datasets if SIMULATED + name in corpus_facts()]
     absent = [name for name in real if options.corpus == "simulated" or not is_prepared(name, options.root)]
     if not absent:
         return suite
-    name, how = absent[0], DATASETS[absent[0]].how_to_prepare()
+    name, how = absent[0], corpus_facts()[absent[0]].how_to_prepare()
     if options.corpus == "real":
         raise Misuse(f"{name} is not prepared below {options.root}: {how}")
     suite = stand_in(suite)
@@ -160,6 +176,8 @@ def run_missing(
     cluster: str = "",
     rerun_changed: bool = False,
     console: Console | None = None,
+    workers: Workers | None = None,
+    check: Callable[[Sequence[RunSpec]], Sequence[str]] = lambda queue: (),
 ) -> list[RunSpec]:
     """Run every spec whose record is missing or lacks a measure; returns the specs that failed.
 
@@ -173,6 +191,8 @@ def run_missing(
         cluster: Run on Ray instead, see :mod:`mer_bench.training.cluster`.
         rerun_changed: Make runs again whose method was edited since, without a new version.
         console: Console that shows progress; None = stderr.
+        workers: Processes that run them; None = new ones.
+        check: Checks what there is to do before anything trains; returns sentences to show.
     """
     console = console or Console(stderr=True)
     still_missing = partial(
@@ -184,6 +204,8 @@ def run_missing(
         save_model=settings.save_model,
     )
     queue = still_missing(specs)
+    for sentence in check(queue) if queue else ():
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     changed = _changed(specs, settings.results)
     if changed and not rerun_changed:
         names = ", ".join(dict.fromkeys(spec.method for spec in changed))
@@ -206,7 +228,11 @@ def run_missing(
     if not queue:
         return []
     failed, finished = [], []
-    with Display(console, len(queue)) as display, Claims(settings.results) as claims:
+    with (
+        nullcontext(workers) if workers else begin_workers(jobs) as processes,
+        Display(console, len(queue)) as display,
+        Claims(settings.results) as claims,
+    ):
 
         def fail(spec: RunSpec, reason: str) -> None:
             failed.append(spec)
@@ -216,7 +242,7 @@ def run_missing(
             fail(spec, _note_failure(spec, reason, settings.results))
 
         shared = SharedQueue(queue, settings.results, still_missing, claims, note)
-        with closing(_execute_all(iter(shared), settings, jobs, cluster, display)) as results:
+        with closing(_execute_all(iter(shared), settings, processes, cluster, display)) as results:
             for (spec, earlier), result in results:
                 try:
                     record = _recorded(spec, result, settings.results)
@@ -248,20 +274,19 @@ def _changed(specs: Sequence[RunSpec], results: Path) -> list[RunSpec]:
 
 
 def _execute_all(
-    todo: Iterator[Job], settings: RunSettings, jobs: int, cluster: str, display: Display
+    todo: Iterator[Job], settings: RunSettings, workers: Workers, cluster: str, display: Display
 ) -> Generator[tuple[Job, RunRecord | str | None], None, None]:
     """What comes of each job, see :func:`mer_bench.training.execute.execute_job`."""
     if cluster:
-        return run_on_cluster(todo, settings, cluster, workers=jobs)
-    messages: Any = multiprocessing.get_context("spawn").Queue()
-    return run_in_workers(
+        from mer_bench.training.cluster import run_on_cluster
+
+        return run_on_cluster(todo, settings, cluster, workers=workers.number)
+    return workers.run(
         partial(execute_job, settings=settings),
         todo,
-        jobs,
         crashed=lambda job: "the worker process died twice (out of memory?)",
-        prepare=partial(begin_worker, messages),
         started=lambda job: display.started(job[0]),
-        waiting=lambda: display.update(messages),
+        waiting=lambda: display.update(workers.messages),
     )
 
 

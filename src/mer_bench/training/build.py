@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from mer_bench.datasets.base import READS, EmotionDataModule
 from mer_bench.encoders import ResNeXt3D
 from mer_bench.errors import Misuse, unknown
 from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.find import find_method, provenance, said
+from mer_bench.fusion.find import find_method, options_of, provenance, said
 from mer_bench.records import MONITOR, RunSpec
 from mer_bench.training.balance import balancing, check_balance
 
@@ -144,12 +143,6 @@ def check_pixels(method: FusionModule, datamodule: EmotionDataModule) -> None:
                     f"feature set {opened.spec.name!r} holds pixels, which {method.code_name()!r} with these options "
                     'does not read: give it features, or take cfn_sr with encoders = "paper"'
                 )
-
-
-def options_of(method: type[FusionModule]) -> dict[str, Any]:
-    """Option -> default of a method's constructor."""
-    parameters = inspect.signature(method).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def build_trainer(

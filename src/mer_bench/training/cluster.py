@@ -13,12 +13,11 @@ from typing import Any
 
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
-from mer_bench.fusion.find import search_in
 from mer_bench.probabilities import probabilities_path
 from mer_bench.records import RunRecord
 from mer_bench.training.execute import Job, begin_worker, execute_job
 from mer_bench.training.options import RunSettings
-from mer_bench.training.run import temporary_prefix
+from mer_bench.training.temporary import temporary_prefix
 from mer_bench.training.tracking import GROUP
 
 #: How often Ray starts a run again whose worker or machine was lost.
@@ -88,6 +87,8 @@ def _of_one_device(job: Job) -> Job:
 
 def _execute(job: Job, settings: RunSettings, folder: Path) -> tuple[RunRecord | str | None, bytes | None]:
     """What comes of a job, and the content of the file that is kept beside its record."""
+    from mer_bench.fusion.find import search_in
+
     search_in(folder)  # for methods that are named module:Class; Ray's workers may have another working folder
     begin_worker()
     with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as results:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import subprocess
@@ -13,19 +12,17 @@ from pathlib import Path
 import mer_bench
 from mer_bench.errors import Misuse
 from mer_bench.files import sha256
-from mer_bench.fusion.base import FusionModule
-from mer_bench.fusion.find import find_method
 from mer_bench.records import Code, RunRecord, RunSpec
-from mer_bench.training.build import options_of
+from mer_bench.training.facts import find_facts
 
 
 def code_of(spec: RunSpec, classes: Sequence[str]) -> Code:
     """The code that makes a run today; some options have defaults that depend on the names of its ``classes``."""
-    method = find_method(spec.method)
-    commit, dirty = _repository()
-    options = {**options_of(method), **method.options_for(classes), **spec.options}
-    options = json.loads(json.dumps(options))  # as a record holds them
-    return Code(_source(spec.method), options, commit, dirty)
+    from mer_bench.fusion.find import find_method
+
+    facts, (commit, dirty) = find_facts(spec.method), _repository()
+    options = {**facts.options, **find_method(spec.method).options_for(classes), **spec.options}
+    return Code(source_of(facts.file), json.loads(json.dumps(options)), commit, dirty)
 
 
 def is_changed(record: RunRecord) -> bool:
@@ -33,20 +30,22 @@ def is_changed(record: RunRecord) -> bool:
     if record.code is None:
         return False
     try:
-        today = code_of(record.spec, record.classes)
-    except Misuse:  # there is no such method today
+        facts = find_facts(record.spec.method)
+        source = source_of(facts.file)
+    except (Misuse, OSError):  # there is no such method today
         return False
-    return (record.code.source, record.code.options) != (today.source, today.options)
+    # an option whose default depends on the classes has it from the file whose hash is compared
+    stated, today = (
+        {name: value for name, value in options.items() if name not in facts.by_class}
+        for options in (record.code.options, {**facts.options, **record.spec.options})
+    )
+    return record.code.source != source or stated != json.loads(json.dumps(today))
 
 
 @cache
-def _source(method: str) -> str:
-    return source_of(find_method(method))
-
-
-def source_of(method: type[FusionModule]) -> str:
+def source_of(file: str) -> str:
     """The hash of the file that defines a method."""
-    return sha256(Path(inspect.getfile(method)))
+    return sha256(Path(file))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""One spec in, one record out; and which specs still lack theirs."""
+"""One spec in, one record out; and which specs still lack theirs, which needs no torch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from mer_bench.errors import FailedRun, Misuse
 from mer_bench.probabilities import are_kept
 from mer_bench.records import RunRecord, RunSpec, bundle_path, measurable, measured, read_record
 from mer_bench.training import tracking
-from mer_bench.training.callbacks import Notify
 from mer_bench.training.code import is_changed
 from mer_bench.training.options import RunSettings
-from mer_bench.training.run import measure_speed, run, temporary_prefix
+from mer_bench.training.temporary import temporary_prefix
 from mer_bench.training.workers import run_command
+
+if TYPE_CHECKING:
+    from mer_bench.training.callbacks import Notify
 
 #: One thread per run: the tensors are small, several runs share a machine, and a sum over threads is not reproducible
 #: when their number changes.
@@ -85,6 +85,8 @@ def execute(
     Raises:
         Misuse: the spec does not fit the data or the method.
     """
+    from mer_bench.training.run import measure_speed, run
+
     known = measured(earlier) if earlier else set()
     wanted = measurable(spec, settings.measures)
     bundle = bundle_path(spec.path(settings.results)) if settings.save_model else None
@@ -109,6 +111,8 @@ def execute(
 
 def prepare_process() -> None:
     """Set what torch does in this whole process: at the start of a worker or of a command."""
+    import torch
+
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.set_num_threads(THREADS)
     # deterministic algorithms would also fill all memory that torch takes, a tenth of an epoch

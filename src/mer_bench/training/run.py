@@ -25,25 +25,22 @@ from mer_bench import __version__
 from mer_bench.bundle.store import copied, write_bundle
 from mer_bench.calibration import calibrate
 from mer_bench.datasets.base import EmotionDataModule
-from mer_bench.errors import Misuse, unknown
+from mer_bench.errors import unknown
 from mer_bench.files import check_folder
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.find import provenance
 from mer_bench.metrics import confusion_matrix
 from mer_bench.probabilities import write_probabilities
-from mer_bench.processes import this_process
 from mer_bench.records import MONITOR, FeatureFacts, RunRecord, RunSpec
 from mer_bench.training import measures as measuring
 from mer_bench.training.build import TF32, build, build_trainer, trainer_precision
 from mer_bench.training.callbacks import Notify, Outcome, RunFiles, best_checkpoint
 from mer_bench.training.code import code_of
 from mer_bench.training.cost import flops_per_utterance, peak_memory_mib, reset_peak_memory
+from mer_bench.training.temporary import FREE, temporary_folder, temporary_prefix
 from mer_bench.training.tracking import wandb_logger
 
 T = TypeVar("T")
-
-TEMPORARY = "mer-bench-"  #: beginning of the names of temporary files and folders
-FREE = 64 << 20  #: bytes that should be free on every disk that a run writes to
 
 
 def run(
@@ -121,19 +118,6 @@ def run(
     if "literature" not in measures:
         return record
     return replace(record, literature=by_epoch or [record.test_confusion])  # without training there is no epoch
-
-
-def temporary_folder() -> Path:
-    """The folder of temporary files."""
-    try:
-        return Path(tempfile.gettempdir())
-    except FileNotFoundError as error:
-        raise Misuse(f"there is no folder for temporary files; name one by TMPDIR ({error.strerror})") from error
-
-
-def temporary_prefix() -> str:
-    """How the names of this process's temporary files begin; it says whose they are when the process was killed."""
-    return f"{TEMPORARY}{this_process()}-"
 
 
 def measure_speed(record: RunRecord, root: Path) -> RunRecord:

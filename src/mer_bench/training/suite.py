@@ -1,4 +1,4 @@
-"""Suites: a suite file -> the specs of its runs, all checked before anything trains.
+"""Suites: a suite file -> the specs of its runs, without torch; validate.py constructs them before anything trains.
 
 The runs of a suite are the product of its datasets, rows, folds and seeds.
 """
@@ -6,22 +6,18 @@ The runs of a suite are the product of its datasets, rows, folds and seeds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.strategies import StrategyRegistry
-
-from mer_bench.datasets import DATASETS, find_dataset
-from mer_bench.datasets.base import EmotionDataModule
-from mer_bench.errors import Misuse, unknown
+from mer_bench.corpora import CorpusFacts
+from mer_bench.errors import Misuse
 from mer_bench.features import read_spec as read_feature_spec
-from mer_bench.fusion.find import find_method
 from mer_bench.modalities import modality_order
 from mer_bench.records import SIMULATED, RunSpec, Training, read_spec
-from mer_bench.schema import check_name, decode
+from mer_bench.schema import check_name
 from mer_bench.suites import Suite, SuiteRow, change_training, check_seeds, read_suite_file
-from mer_bench.training.build import PRECISIONS, build_datamodule, build_method, check_pixels, options_of
+from mer_bench.training.facts import find_corpus, find_facts, generate
 from mer_bench.training.options import Hardware
 from mer_bench.utterances import FILE
 
@@ -44,7 +40,7 @@ def read_suite(
         Misuse: the file is absent or no TOML, a key is unknown or of the wrong type, or a name does not exist.
     """
     suite = read_suite_file(path)
-    corpora = [find_dataset(dataset, root, f" in {suite.where}") for dataset in suite.datasets]
+    corpora = [find_corpus(dataset, root, f" in {suite.where}") for dataset in suite.datasets]
     for corpus in corpora:
         corpus.check_names(suite.label_set, suite.protocol, 1)
     changes = {"epochs": epochs, "precision": precision}
@@ -53,7 +49,7 @@ def read_suite(
     listed = {row.method for row in rows}
     for method in methods:
         if method not in listed:
-            find_method(method)
+            find_facts(method)
             raise Misuse(f"{suite.where} does not list the method {method!r}; it lists {', '.join(sorted(listed))}")
     rows = [
         replace(row, training=change_training(row.training, changes, "EPOCHS"))
@@ -63,17 +59,16 @@ def read_suite(
     return replace(suite, seeds=check_seeds(seeds, suite.where) if seeds else suite.seeds, rows=_distinct(rows))
 
 
-def _resolve(row: SuiteRow, corpus: type[EmotionDataModule]) -> Iterator[SuiteRow]:
+def _resolve(row: SuiteRow, corpus: CorpusFacts) -> Iterator[SuiteRow]:
     """The rows that a row of a file stands for on a corpus."""
-    method, features = find_method(row.method, f"method in {row.where}"), _in_order(row.features, corpus, row.where)
-    valid = options_of(method)
-    options = {name: value for name, value in row.common.items() if name in valid} | dict(row.options)
+    method, features = find_facts(row.method, f"method in {row.where}"), _in_order(row.features, corpus, row.where)
+    options = {name: value for name, value in row.common.items() if name in method.options} | dict(row.options)
     for part in [{name: each} for name, each in features.items()] if method.most == 1 else [features]:
-        method.check_modalities(tuple(part))
+        method.check_modalities(row.method, part)
         yield replace(row, features=part, options=options, common={})
 
 
-def _in_order(features: Mapping[str, str], corpus: type[EmotionDataModule], where: str) -> dict[str, str]:
+def _in_order(features: Mapping[str, str], corpus: CorpusFacts, where: str) -> dict[str, str]:
     """The feature sets in the usual order of modalities."""
     for modality in features:
         corpus.check_modality(modality, where)
@@ -96,7 +91,7 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
     names = dict.fromkeys(name for row in suite.rows for name in row.features.values())
     sets = [(dataset, name) for dataset in suite.datasets for name in names]
     hashes = {(dataset, name): read_feature_spec(root / dataset / name).sha256 for dataset, name in sets}
-    folds = {dataset: find_dataset(dataset, root).protocols[suite.protocol].folds for dataset in suite.datasets}
+    folds = {dataset: find_corpus(dataset, root).protocols[suite.protocol] for dataset in suite.datasets}
     return [
         RunSpec(
             dataset=dataset,
@@ -106,7 +101,7 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
             features=row.features,
             features_sha256={modality: hashes[dataset, name] for modality, name in row.features.items()},
             method=row.method,
-            version=find_method(row.method).version,
+            version=find_facts(row.method).version,
             options=row.options,
             training=row.training,
             seed=seed,
@@ -119,13 +114,13 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
     ]
 
 
-def stand_in(suite: Suite) -> Suite:
+def stand_in(suite: Suite, root: Path = Path("data")) -> Suite:
     """The same suite on the simulated corpora of the same shape: one seed, the simulated feature sets.
 
     Those hold no pixels: a method that trains encoders on pixels reads features there, with the shared encoder.
     """
     datasets = tuple(SIMULATED + dataset for dataset in suite.datasets)
-    simulated = DATASETS[datasets[0]].default_features
+    simulated = find_corpus(datasets[0], root).default_features
     rows = []
     for row in suite.rows:
         options = {name: value for name, value in row.options.items() if name not in ("encoders", "weights")}
@@ -136,61 +131,30 @@ def stand_in(suite: Suite) -> Suite:
 
 def is_prepared(dataset: str, root: Path) -> bool:
     """Whether the corpus is on this machine; a simulated one always is."""
-    return find_dataset(dataset, root).simulated or (root / dataset / FILE).is_file()
+    return find_corpus(dataset, root).simulated or (root / dataset / FILE).is_file()
 
 
 def generate_simulated(suite: Suite, root: Path) -> None:
     """Generate the simulated corpora of a suite that are not there yet."""
     for dataset in suite.datasets:
-        corpus = find_dataset(dataset, root)
-        if corpus.simulated:
-            corpus(root, label_set=suite.label_set, protocol=suite.protocol)
-
-
-def check_hardware(spec: RunSpec) -> None:
-    """Raise Misuse for a strategy or a precision that does not exist."""
-    strategies = ["auto", *StrategyRegistry.available_strategies()]
-    if spec.strategy not in strategies:
-        raise unknown("strategy", spec.strategy, strategies)
-    if spec.training.precision not in PRECISIONS:
-        raise unknown("precision", spec.training.precision, PRECISIONS)
-
-
-def validate(specs: Sequence[RunSpec], root: Path) -> None:
-    """Build the datamodule of every fold and the method of every row once, so that mistakes show before training.
-
-    Raises:
-        Misuse: the first mistake found.
-    """
-    seen: dict[str, Any] = {}
-    for spec in specs:
-        decode(asdict(spec), RunSpec, "the run")
-        check_hardware(spec)
-        splits = f"{spec.dataset} {spec.label_set} {spec.protocol} {spec.fold}"
-        data = f"{splits} {spec.features} {find_method(spec.method).context}"
-        if data not in seen:
-            seen[data] = build_datamodule(spec, root)
-        row = f"{spec.method} {spec.features} {spec.options} {spec.training.balance}"
-        if row not in seen:
-            seen[row] = build_method(spec, seen[data].dims, seen[data].classes)
-            check_pixels(seen[row], seen[data])
+        if find_corpus(dataset, root).simulated:
+            generate(dataset, root, suite.label_set, suite.protocol)
 
 
 def run_from_file(path: Path, root: Path) -> RunSpec:
-    """The run that a file describes, checked like one of a suite; the file may be a record.
+    """The run that a file describes, which may be a record; :func:`mer_bench.training.validate.validate` checks it.
 
     Raises:
         Misuse: the file holds no spec, a name does not exist, or the method's code has another version.
     """
     spec = read_spec(path)
-    find_dataset(spec.dataset, root, f" in {path}")
-    version = find_method(spec.method, f"method in {path}").version
+    find_corpus(spec.dataset, root, f" in {path}")
+    version = find_facts(spec.method, f"method in {path}").version
     if spec.version != version:
         raise Misuse(
             f"{path} names version {spec.version} of {spec.method}, and the code has version {version}, whose numbers "
             "may differ; train it by its suite, or by the options of mer-bench run"
         )
-    validate([spec], root)
     return spec
 
 
@@ -210,17 +174,17 @@ def one_run(
 ) -> RunSpec:
     """The spec of a single run; defaults are the corpus's first label set, first protocol and usual features.
 
+    :func:`mer_bench.training.validate.validate` checks it.
+
     Raises:
-        Misuse: a name that does not exist, or options that the method or its training do not take.
+        Misuse: a name that does not exist, or options that the training does not take.
     """
-    corpus = find_dataset(dataset, root)
-    find_method(method)
+    corpus = find_corpus(dataset, root)
+    find_facts(method)
     label_set, protocol = label_set or next(iter(corpus.label_sets)), protocol or next(iter(corpus.protocols))
     corpus.check_names(label_set, protocol, fold)
     chosen = _in_order(features or corpus.default_features, corpus, "--feature")
     row = SuiteRow(method, chosen, options or {}, change_training(Training(), training or {}, "--train"), {}, "")
     suite = Suite(Path(), (dataset,), label_set, protocol, (seed,), (), (), (row,))
     generate_simulated(suite, root)
-    spec = suite_specs(suite, root, hardware)[fold - 1]
-    validate([spec], root)
-    return spec
+    return suite_specs(suite, root, hardware)[fold - 1]

@@ -9,67 +9,126 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import cached_property
 from itertools import islice
 from typing import Any, TypeVar
 
+from mer_bench.errors import FailedRun
 from mer_bench.processes import find_process, this_process
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def run_in_workers(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    workers: int,
-    *,
-    crashed: Callable[[Item], Result],
-    ahead: int = 1,
-    in_order: bool = False,
-    prepare: Callable[[], None] | None = None,
-    started: Callable[[Item], None] = lambda item: None,
-    waiting: Callable[[], None] = lambda: None,
-) -> Generator[tuple[Item, Result], None, None]:
-    """Apply a function to items in worker processes; yields each item with its result.
+class Workers:
+    """Worker processes, which begin when they are first needed; a context that ends them when it is left.
 
-    When a worker dies (out of memory, or a damaged file that crashes a decoder), every item that was in progress is
-    tried again by itself, in fresh workers.
+    With ``preload`` they are forked, where Linux allows it, from a process of their own that has imported that module:
+    a worker more then costs a few pages of memory and no imports. Elsewhere they are spawned, since the fork of a
+    process that has threads may hang.
 
     Args:
-        function: A picklable function; its exceptions are raised here.
-        items: Picklable items, read as they are needed.
-        workers: Number of processes.
-        crashed: Gives the result of an item whose worker died twice.
-        ahead: Items per worker that are handed over before earlier results are back.
-        in_order: Yield in the order of ``items``, and not as results arrive.
-        prepare: Called once in each new worker.
-        started: Called here with each item that is handed over.
-        waiting: Called here several times per second.
+        number: Number of processes.
+        prepare: Called once in each new worker, with :attr:`messages`.
+        preload: Name of a module, whose import starts no thread and touches no GPU.
     """
-    rest = iter(items)
-    again: deque[Item] = deque()  # were in progress when a worker died
-    retry = False  # whether the one item in progress was in progress when a worker died
-    running: dict[Future[Result], Item] = {}
-    others = set(multiprocessing.active_children())
-    pool = _pool(workers, prepare)
-    try:
+
+    def __init__(self, number: int, prepare: Callable[[Any], None] | None = None, preload: str = "") -> None:
+        self.number, self.prepare, self.preload = number, prepare, preload
+        self._pool: ProcessPoolExecutor | None = None
+        self._open: set[Future[Any]] = set()
+        self._others: set[Any] = set()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the workers: at once, if what they do is no longer wanted."""
+        if self._open:
+            for process in set(multiprocessing.active_children()) - self._others:
+                process.terminate()
+        self._end()
+
+    @cached_property
+    def context(self) -> Any:
+        """How processes begin."""
+        if not self.preload or not sys.platform.startswith("linux"):
+            return multiprocessing.get_context("spawn")
+        from multiprocessing import forkserver
+
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([self.preload])
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C is left to this process
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return context
+
+    @cached_property
+    def messages(self) -> Any:
+        """A queue into which workers put what they report."""
+        return self.context.Queue()
+
+    def ask(self, function: Callable[..., Result], *given: Any) -> Result:
+        """What a picklable function returns in a worker; its exceptions are raised here.
+
+        Raises:
+            FailedRun: the worker died.
+        """
+        try:
+            return self._submit(function, *given).result()
+        except BrokenProcessPool as error:
+            self._end()
+            raise FailedRun("a worker process died before anything was trained (out of memory?)") from error
+
+    def run(
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        *,
+        crashed: Callable[[Item], Result],
+        ahead: int = 1,
+        in_order: bool = False,
+        started: Callable[[Item], None] = lambda item: None,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> Generator[tuple[Item, Result], None, None]:
+        """Apply a function to items in the workers; yields each item with its result.
+
+        When a worker dies (out of memory, or a damaged file that crashes a decoder), every item that was in progress is
+        tried again by itself, in fresh workers.
+
+        Args:
+            function: A picklable function; its exceptions are raised here.
+            items: Picklable items, read as they are needed.
+            crashed: Gives the result of an item whose worker died twice.
+            ahead: Items per worker that are handed over before earlier results are back.
+            in_order: Yield in the order of ``items``, and not as results arrive.
+            started: Called here with each item that is handed over.
+            waiting: Called here several times per second.
+        """
+        rest = iter(items)
+        again: deque[Item] = deque()  # were in progress when a worker died
+        retry = False  # whether the one item in progress was in progress when a worker died
+        running: dict[Future[Result], Item] = {}
         while True:
             if not running:
                 retry = bool(again)
             if retry:
                 following = [] if running else [again.popleft()]
             else:
-                following = list(islice(rest, ahead * workers - len(running)))
+                following = list(islice(rest, ahead * self.number - len(running)))
             for item in following:
-                running[_submit(pool, function, item)] = item
+                running[self._submit(function, item)] = item
                 started(item)
             if not running:
                 return
@@ -82,37 +141,35 @@ def run_in_workers(
                 else:
                     yield running.pop(future), future.result()
             if broken:
-                pool.shutdown(cancel_futures=True)
-                pool = _pool(workers, prepare)
+                self._end()
                 if retry:
                     item = running.popitem()[1]
                     yield item, crashed(item)
                 else:
                     again.extend(running.values())
                     running.clear()
-    finally:
-        if running:
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
-        pool.shutdown(cancel_futures=True)
+
+    def _submit(self, function: Callable[..., Result], *given: Any) -> Future[Result]:
+        if self._pool is None:
+            self._others = set(multiprocessing.active_children())
+            arguments = (self.prepare, self.prepare and self.messages, dict(os.environ))
+            self._pool = ProcessPoolExecutor(self.number, self.context, initializer=_begin_worker, initargs=arguments)
+        try:
+            future = self._pool.submit(function, *given)
+        except BrokenProcessPool as error:  # a worker has died since the last result was taken
+            future = Future()
+            future.set_exception(error)
+        self._open.add(future)
+        future.add_done_callback(self._open.discard)
+        return future
+
+    def _end(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
 
 
-def _pool(workers: int, prepare: Callable[[], None] | None) -> ProcessPoolExecutor:
-    """Fresh workers; they are spawned, since the fork of a process that has threads may hang."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(prepare,))
-
-
-def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], item: Item) -> Future[Result]:
-    try:
-        return pool.submit(function, item)
-    except BrokenProcessPool as error:  # a worker has died since the last result was taken
-        broken: Future[Result] = Future()
-        broken.set_exception(error)
-        return broken
-
-
-def _begin_worker(prepare: Callable[[], None] | None) -> None:
+def _begin_worker(prepare: Callable[[Any], None] | None, messages: Any, environment: Mapping[str, str]) -> None:
     """Leave Ctrl-C to the parent, which ends its workers, and end with the parent, whatever killed it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -123,8 +180,12 @@ def _begin_worker(prepare: Callable[[], None] | None) -> None:
         _end_worker()
 
     threading.Thread(target=follow, daemon=True).start()
+    if environment != os.environ:  # a process that forks workers keeps the environment of its own start
+        os.environ.clear()
+        os.environ.update(environment)
+        tempfile.tempdir = None
     if prepare is not None:
-        prepare()
+        prepare(messages)
 
 
 _command: subprocess.Popen[bytes] | None = None  #: the command that this worker waits for
