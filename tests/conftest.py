@@ -55,13 +55,14 @@ def call(capfd: pytest.CaptureFixture[str]) -> Call:
 @pytest.fixture
 def _workers_are_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker imports torch first, which takes longer than short runs; test_bench.py has benches with workers."""
-    from mer_bench.training import bench as benches
+    from mer_bench.training.workers import Workers
 
     def run_here(
-        function: Callable[[Any], Any], items: Iterable[Any], workers: int, *, started: Callable[[Any], None], **_: Any
+        self: Workers, function: Callable[[Any], Any], items: Iterable[Any], *, started: Callable[[Any], None], **_: Any
     ) -> Iterator[tuple[Any, Any]]:
         for item in items:
             started(item)
             yield item, function(item)
 
-    monkeypatch.setattr(benches, "run_in_workers", run_here)
+    monkeypatch.setattr(Workers, "run", run_here)
+    monkeypatch.setattr(Workers, "ask", lambda self, function, *given: function(*given))

@@ -11,6 +11,7 @@ import pandas as pd
 from mer_bench.features import write_features
 from mer_bench.records import RunSpec
 from mer_bench.training.suite import one_run
+from mer_bench.training.validate import validate
 from mer_bench.utterances import write_table
 
 WIDTHS = {"audio": 5, "vision": 3, "eeg": 2}
@@ -53,4 +54,6 @@ def write_corpus(folder: Path, seed: int = 0, **columns: Any) -> pd.DataFrame:
 def spec_for(data: Path, method: str, **changes: Any) -> RunSpec:
     options = {} if method == "majority" else {"hidden": 8}
     usual: dict[str, Any] = {"options": options, "training": {"epochs": 6, "learning_rate": 2e-2, "batch_size": 4}}
-    return one_run(data, "lab", method, **{**usual, **changes})
+    spec = one_run(data, "lab", method, **{**usual, **changes})
+    validate([spec], data, elsewhere=True)
+    return spec

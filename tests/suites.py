@@ -26,6 +26,7 @@ from mer_bench.training.execute import earlier_record, execute
 from mer_bench.training.options import Hardware, RunSettings
 from mer_bench.training.run import run
 from mer_bench.training.suite import one_run, read_suite, suite_specs
+from mer_bench.training.validate import validate
 
 RAVDESS = "simulated-ravdess"
 AUDIO = {"audio": "simulated-audio"}
@@ -77,7 +78,9 @@ def spec_of(root: Path, method: str = "unimodal", dataset: str = RAVDESS, **chan
         "options": {} if method == "majority" else {"hidden": 16},
         "training": {"epochs": 2, "learning_rate": 2e-3},
     }
-    return one_run(root, dataset, method, **{**usual, **changes})
+    spec = one_run(root, dataset, method, **{**usual, **changes})
+    validate([spec], root, elsewhere=True)
+    return spec
 
 
 def train(spec: RunSpec, root: Path, **settings: Any) -> RunRecord:

@@ -22,5 +22,6 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunSettings:
     """Settings of a bench whose workers train nothing: the name of a method says what its run does."""
     monkeypatch.setattr(benches, "execute_job", fake_runs.execute_job)
     monkeypatch.setattr(benches, "begin_worker", fake_runs.begin_worker)
+    monkeypatch.setattr(benches, "PRELOAD", "")
     (tmp_path / "attempts").mkdir()
     return RunSettings(tmp_path, tmp_path / "results", log_folder=tmp_path / "attempts")

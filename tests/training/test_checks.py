@@ -6,9 +6,11 @@ import json
 import shutil
 import tempfile
 from collections import namedtuple
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import lightning as L
 import pytest
@@ -16,12 +18,13 @@ from suites import RAVDESS, Answer, Call, Workspace, spec_of, train
 
 from mer_bench.errors import Misuse
 from mer_bench.processes import find_process, this_process
-from mer_bench.records import RunSpec
 from mer_bench.training import bench as benches
 from mer_bench.training import run as running
 from mer_bench.training.build import PRECISIONS
-from mer_bench.training.checks import is_first_machine, is_first_process, without_validation
-from mer_bench.training.run import FREE, run
+from mer_bench.training.checks import is_first_machine, is_first_process
+from mer_bench.training.run import run
+from mer_bench.training.temporary import FREE
+from mer_bench.training.validate import validate
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -31,12 +34,15 @@ class Command:
 
     def __init__(self, name: str, call: Call, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
         self.name, self.call, self.workspace, self.trained = name, call, workspace, 0
-        monkeypatch.setattr(benches, "run_missing", self._train)
+        monkeypatch.setattr(benches, "_execute_all", self._execute_all)
         monkeypatch.setattr("mer_bench.training.execute.execute", self._train)
 
-    def _train(self, *_: object, **__: object) -> list[RunSpec] | None:
+    def _train(self, *_: object, **__: object) -> None:
         self.trained += 1
-        return [] if self.name == "bench" else None
+
+    def _execute_all(self, *_: object) -> Iterator[Any]:
+        self.trained += 1
+        yield from ()
 
     def __call__(self, *more: str | Path) -> Answer:
         if self.name == "bench":
@@ -55,7 +61,11 @@ class Command:
 
 @pytest.fixture(params=["bench", "run"])
 def command(
-    request: pytest.FixtureRequest, call: Call, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    _workers_are_this_process: None,
+    request: pytest.FixtureRequest,
+    call: Call,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Command:
     return Command(request.param, call, workspace, monkeypatch)
 
@@ -95,7 +105,7 @@ def test_no_folder_for_temporary_files_is_refused(command: Command, monkeypatch:
     def absent() -> str:
         raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
 
-    monkeypatch.setattr(running, "tempfile", SimpleNamespace(gettempdir=absent))
+    monkeypatch.setattr("mer_bench.training.temporary.tempfile", SimpleNamespace(gettempdir=absent))
     assert command.refused().startswith("there is no folder for temporary files; name one by TMPDIR (No usable")
 
 
@@ -194,9 +204,7 @@ def test_run_says_that_the_last_epoch_is_scored_where_there_is_no_validation(
 def test_each_fold_without_validation_is_named_once(root: Path) -> None:
     fixed = spec_of(root, protocol="fixed")
     specs = [fixed, replace(fixed, seed=1), spec_of(root, fold=2), spec_of(root, "majority", protocol="fixed")]
-    assert without_validation(specs, root) == [
-        f"{RAVDESS} fixed fold 1 has no validation rows: the last epoch is scored"
-    ]
+    assert validate(specs, root) == [f"{RAVDESS} fixed fold 1 has no validation rows: the last epoch is scored"]
 
 
 # Who writes

@@ -295,7 +295,7 @@ def test_a_run_of_several_processes_without_a_record_has_failed_unless_another_m
     settings: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fake_runs, "record", lambda spec: None)
-    monkeypatch.setattr(benches, "run_in_workers", lambda _, todo, *__, **___: ((job, None) for job in todo))
+    monkeypatch.setattr(benches.Workers, "run", lambda self, _, todo, **__: ((job, None) for job in todo))
     one, wide = replace(ONE, devices=2), replace(ONE, num_nodes=2)
     failed, output = perform([one, wide], settings)
     assert failed == [one, wide]

@@ -49,9 +49,18 @@ def test_another_default_is_other_code(root: Path, monkeypatch: pytest.MonkeyPat
     record = replace(train(spec_of(root, "majority"), root), code=code_of(spec_of(root, "early_concat"), CLASSES))
     record = replace(record, spec=spec_of(root, "early_concat"))
     assert not is_changed(record)
-    defaults = code.options_of
-    monkeypatch.setattr(code, "options_of", lambda method: {**defaults(method), "dropout": 0.77})
+    facts = code.find_facts("early_concat")
+    monkeypatch.setattr(code, "find_facts", lambda _: replace(facts, options={**facts.options, "dropout": 0.77}))
     assert is_changed(record)
+
+
+def test_a_default_that_depends_on_the_classes_is_no_edited_code(root: Path) -> None:
+    spec = spec_of(root, "graph_smile", options={"hidden": 8})
+    known = code_of(spec, ("neutral", "joy", "anger", "sadness"))
+    record = replace(train(spec_of(root, "majority"), root), spec=spec, code=known)
+    assert known.options["sentiments"] == "0+--"
+    assert not is_changed(record)
+    assert is_changed(replace(record, code=replace(known, options={**known.options, "hidden": 9})))
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -13,7 +13,8 @@ from mer_bench.features import read_spec
 from mer_bench.fusion import METHODS
 from mer_bench.records import Training
 from mer_bench.training.options import Hardware
-from mer_bench.training.suite import generate_simulated, is_prepared, read_suite, stand_in, suite_specs, validate
+from mer_bench.training.suite import generate_simulated, is_prepared, read_suite, stand_in, suite_specs
+from mer_bench.training.validate import validate
 
 GOOD = """
 dataset = "simulated-iemocap"

@@ -50,6 +50,9 @@ ABSENT = """\
 ********************************************************************************"""
 
 
+PRELOAD = "mer_bench.training.preload"  #: what is imported once for all workers
+
+
 @dataclass(frozen=True)
 class BenchResult:
     """What came of a bench."""
@@ -129,7 +132,7 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
 
 def begin_workers(jobs: int) -> Workers:
     """The workers of a bench, which begin when it has something to do: its own process never imports torch."""
-    return Workers(jobs, begin_worker, "mer_bench.training.preload")
+    return Workers(jobs, begin_worker, PRELOAD)
 
 
 def _validate(specs: Sequence[RunSpec], root: Path, elsewhere: bool) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from mer_bench.corpora import CorpusFacts
+from mer_bench.corpora import CorpusFacts, corpus_facts
 from mer_bench.errors import Misuse
 from mer_bench.features import read_spec as read_feature_spec
 from mer_bench.modalities import modality_order
@@ -114,13 +114,13 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
     ]
 
 
-def stand_in(suite: Suite, root: Path = Path("data")) -> Suite:
+def stand_in(suite: Suite) -> Suite:
     """The same suite on the simulated corpora of the same shape: one seed, the simulated feature sets.
 
     Those hold no pixels: a method that trains encoders on pixels reads features there, with the shared encoder.
     """
     datasets = tuple(SIMULATED + dataset for dataset in suite.datasets)
-    simulated = find_corpus(datasets[0], root).default_features
+    simulated = corpus_facts()[datasets[0]].default_features
     rows = []
     for row in suite.rows:
         options = {name: value for name, value in row.options.items() if name not in ("encoders", "weights")}
