@@ -212,6 +212,15 @@ def test_importing_the_package_imports_nothing_but_the_standard_library() -> Non
     assert {name.partition(".")[0] for name in found.split()} - {"mer_bench"} <= set(sys.stdlib_module_names)
 
 
+def test_a_bench_and_the_command_line_start_without_torch_and_pandas() -> None:
+    """What is imported by functions does not count here: a worker calls those."""
+    code = "import sys, mer_bench.cli, mer_bench.training.bench; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    loaded = {name.partition(".")[0] for name in found.split()}
+    assert "mer_bench" in loaded
+    assert not loaded & {"torch", "lightning", "torchmetrics", "pandas", "scipy", "ray", "wandb"}
+
+
 def test_what_the_package_exports_is_where_it_says_and_is_for_users_alone() -> None:
     """The package names these modules by text, which the reader of imports does not see: no module may go that way."""
     assert set(mer_bench.__all__) == {"__version__", *mer_bench._EXPORTS}

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -24,16 +26,20 @@ from suites import (
     execute_and_write,
     exit_code,
     perform,
+    spec_of,
     started,
     wait_until,
     write_suite,
 )
 
 from benchmarks.speed.scaling import ancestors
+from mer_bench.errors import Misuse
+from mer_bench.fusion import METHODS
 from mer_bench.records import RunSpec, load_records, read_record, write_failure, write_record
 from mer_bench.training import bench as benches
 from mer_bench.training.execute import missing
 from mer_bench.training.options import BenchOptions, RunSettings
+from mer_bench.training.validate import validate
 
 if not Path("/proc/self/stat").is_file():
     pytest.skip("processes are watched through /proc", allow_module_level=True)
@@ -140,6 +146,46 @@ def test_a_bench_that_is_done_starts_no_worker_and_changes_no_byte(
     assert answer.code == 0
     assert contents() == before
     assert "12 runs: 12 recorded, 0 to do" in answer.err
+
+
+def test_a_bench_that_is_done_has_imported_neither_torch_nor_pandas(uninterrupted: Workspace) -> None:
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from mer_bench.cli import main; main()"
+    command = [sys.executable, "-c", code, *uninterrupted.bench()]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "12 runs: 12 recorded, 0 to do" in found.stderr
+    loaded = {name.partition(".")[0] for name in found.stdout.split()}
+    assert "mer_bench" in loaded
+    assert not loaded & {"torch", "lightning", "pandas", "scipy"}
+
+
+@pytest.mark.usefixtures("_workers_are_this_process")
+@pytest.mark.parametrize(
+    ("changes", "more", "sentence"),
+    [
+        ("hidden = 8", "hidden = -8", "option hidden of unimodal must be a whole number from 1 on, not -8"),
+        ('"folds6"', '"folds5"', "unknown protocol of simulated-ravdess 'folds5': did you mean 'folds6'? "),
+        ('"simulated-audio"', '"wavlm"', "no feature set 'wavlm' in "),
+    ],
+)
+def test_a_mistake_in_a_suite_is_one_sentence_before_anything_trains(
+    workspace: Workspace, call: Call, changes: str, more: str, sentence: str
+) -> None:
+    text = workspace.suite.read_text(encoding="utf-8")
+    assert changes in text
+    workspace.suite.write_text(text.replace(changes, more), encoding="utf-8")
+    answer = call(*workspace.bench())
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith(f"error: {sentence}")
+    assert answer.err.count("\n") == 1
+    assert not records(workspace.results)
+
+
+def test_facts_that_the_code_of_a_method_contradicts_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = spec_of(root)
+    validate([chosen], root)
+    monkeypatch.setattr(METHODS["unimodal"], "version", 99)
+    with pytest.raises(Misuse, match=r"^methods\.json does not state what the code of the method 'unimodal' now is"):
+        validate([chosen], root)
 
 
 def test_the_function_bench_does_what_the_command_does(uninterrupted: Workspace) -> None:

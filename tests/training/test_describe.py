@@ -1,12 +1,17 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mer_bench.corpora import SIMULATION, corpus_facts
+from mer_bench.datasets import DATASETS
 from mer_bench.errors import Misuse
 from mer_bench.fusion import METHODS, FusionModule
 from mer_bench.fusion.early_concat import EarlyConcat
 from mer_bench.methods import method_facts, title
 from mer_bench.training.describe import describe_method, method_details
+from mer_bench.training.facts import asking, find_facts
 
 
 class ReadsText(EarlyConcat):
@@ -42,6 +47,38 @@ def test_the_facts_without_torch_are_those_of_the_classes() -> None:
     facts = {name: describe_method(name) for name in METHODS}
     assert list(method_facts()) == list(METHODS)
     assert method_facts() == facts, "src/mer_bench/methods.json is out of date: run `make methods`"
+
+
+def test_the_facts_of_corpora_are_those_of_the_classes() -> None:
+    assert list(corpus_facts()) == list(DATASETS)
+    assert corpus_facts() == {name: corpus.facts() for name, corpus in DATASETS.items()}, "run `make methods`"
+
+
+def test_a_simulated_corpus_is_there_once_it_is_generated_from_the_configuration_of_today(
+    root: Path, tmp_path: Path
+) -> None:
+    facts = corpus_facts()["simulated-ravdess"]
+    assert facts.is_generated(root)
+    assert not facts.is_generated(tmp_path)
+    (tmp_path / facts.name).mkdir()
+    (tmp_path / facts.name / SIMULATION).write_text("{}")
+    assert not facts.is_generated(tmp_path)
+
+
+def test_facts_of_what_is_not_built_in_are_asked_for_once_within_a_bench() -> None:
+    asked: list[Any] = []
+
+    def ask(function: Callable[..., Any], *given: Any) -> Any:
+        asked.append(given)
+        return function(*given)
+
+    with asking(ask):
+        first = find_facts("test_describe:ReadsText")
+        assert find_facts("test_describe:ReadsText") == first
+        assert find_facts("early_concat") == method_facts()["early_concat"]
+    assert asked == [("test_describe:ReadsText", "method")]
+    assert (first.needs, first.kind) == (["text"], "own")
+    assert first.file.endswith("test_describe.py")
 
 
 def test_titles_are_what_papers_call_the_methods() -> None:

@@ -28,6 +28,9 @@ from mer_bench.processes import find_process, this_process
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+#: Variables by which libraries of linear algebra, once imported, start threads, which a fork would not keep.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 
 class Workers:
     """Worker processes, which begin when they are first needed; a context that ends them when it is left.
@@ -67,11 +70,15 @@ class Workers:
 
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([self.preload])
+        environment = dict(os.environ)
+        os.environ.update(dict.fromkeys(THREADS, "1"))
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # Ctrl-C is left to this process
         try:
             forkserver.ensure_running()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.environ.clear()
+            os.environ.update(environment)
         return context
 
     @cached_property
@@ -180,10 +187,10 @@ def _begin_worker(prepare: Callable[[Any], None] | None, messages: Any, environm
         _end_worker()
 
     threading.Thread(target=follow, daemon=True).start()
-    if environment != os.environ:  # a process that forks workers keeps the environment of its own start
-        os.environ.clear()
-        os.environ.update(environment)
-        tempfile.tempdir = None
+    for name in set(THREADS) - set(environment):  # a process that forks workers has the environment of its own start
+        os.environ.pop(name, None)
+    os.environ.update(environment)
+    tempfile.tempdir = None  # may have been looked up there
     if prepare is not None:
         prepare(messages)
 
