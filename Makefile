@@ -103,7 +103,7 @@ leaderboard: .venv/base  ## regenerate leaderboard.md and the tables of README.m
 	$(BIN)/mer-bench leaderboard --results "$(RESULTS)" $(if $(WITH_PUBLISHED),--with-published)
 	$(BIN)/python -m mer_bench.report.readme
 
-methods: .venv/base  ## rewrite src/mer_bench/methods.json, the facts of the methods, from their classes
+methods: .venv/base  ## rewrite methods.json and corpora.json in src/mer_bench, the facts of the classes
 	$(BIN)/python -m mer_bench.training.describe
 
 golden: .venv/dev  ## rewrite the numbers that tests/fusion/test_golden.py expects of methods whose version changed

@@ -25,7 +25,7 @@ from benchmarks.speed.shapes import CASES, Case
 from mer_bench.files import write_atomic
 from mer_bench.fusion import METHODS
 from mer_bench.metrics import confusion_matrix
-from mer_bench.records import RunRecord, RunSpec, Training, write_record
+from mer_bench.records import FeatureFacts, RunRecord, RunSpec, Training, write_record
 from mer_bench.report.formatting import markdown
 from mer_bench.training.measures import device_name
 
@@ -67,15 +67,19 @@ def growth(arguments: argparse.Namespace) -> Iterator[Row]:
 
 
 def start(arguments: argparse.Namespace) -> Iterator[Row]:
-    """The time of short commands, and of a leaderboard of a thousand records."""
+    """The time of short commands, of a bench with nothing to do, and of a leaderboard of a thousand records."""
     yield "Command", "Target, s", "Seconds", "CPU-seconds"
     with tempfile.TemporaryDirectory(prefix="mer-bench-speed-") as folder:
         for record in records(RECORDS):
             write_record(record, Path(folder))
+        done = ["bench", "simulated", "--methods", "majority", "--logger", "none"]
+        done += ["--data", f"{folder}/data", "--results", f"{folder}/done", "--leaderboard", f"{folder}/page.md"]
+        command(done)  # what it has to do is done now
         lines = (
             ("`mer-bench --help`", ["--help"], 0.5),
             ("a typo: `mer-bench bnech`", ["bnech"], 0.5),
             (f"`mer-bench leaderboard`, {RECORDS:,} records", ["leaderboard", "--results", folder], 2.0),
+            ("`mer-bench bench`, nothing to do", done, 1.0),
         )
         for name, line, target in lines:
             taken = [command(line) for _ in range(3)]
@@ -130,11 +134,11 @@ def records(count: int) -> Iterator[RunRecord]:
                 "ravdess", "eight", "folds6", fold, features, dict.fromkeys(features, "0" * 64), name, method.version,
                 {}, Training(epochs), seed,
             ),
-            classes=tuple(f"emotion {k}" for k in range(classes)),
+            classes=tuple(f"emotion_{k}" for k in range(classes)),
             context=method.context,
             provenance=method.provenance,
             simulated=False,
-            features={m: {"name": f, "extractor": f, "dim": 40, "parameters": 0} for m, f in features.items()},
+            features={m: FeatureFacts(f, f, "", "", 40, 0) for m, f in features.items()},
             rows={"train": 960, "validation": 240, "test": rows},
             validation_confusion=matrix,
             test_confusion=matrix,

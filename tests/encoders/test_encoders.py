@@ -30,6 +30,7 @@ from mer_bench.fusion.cfn_sr import CFNSR, CrossModalBlock
 from mer_bench.records import read_record, write_record
 from mer_bench.training.run import run
 from mer_bench.training.suite import one_run, read_suite, stand_in
+from mer_bench.training.validate import validate
 from mer_bench.utterances import COLUMNS, write_table
 
 SIDE = 33  #: the smallest side that it accepts
@@ -560,7 +561,9 @@ def spec_of(root: Path, method: str = "cfn_sr", **changes: Any) -> Any:
     options = {"encoders": "paper"} if method == "cfn_sr" else {}
     usual: dict[str, Any] = {"label_set": None, "protocol": None, "fold": 1, "seed": 0, "options": options}
     usual |= {"features": FEATURES, "training": {"epochs": 1, "batch_size": 2}}
-    return one_run(root, "ravdess", method, **{**usual, **changes})
+    spec = one_run(root, "ravdess", method, **{**usual, **changes})
+    validate([spec], root)
+    return spec
 
 
 def test_a_run_trains_the_encoders_and_its_record_counts_them_apart(root: Path, tmp_path: Path) -> None:

@@ -78,11 +78,13 @@ def test_a_wrong_shard_is_one_sentence(bench: Call, shard: str) -> None:
     assert bench(f"--shard={shard}") == (2, "", error)
 
 
-def test_precision_replaces_that_of_the_suite_and_a_wrong_one_is_refused(
-    bench: Call, requested: list[list[str]]
-) -> None:
+def test_precision_replaces_that_of_the_suite(bench: Call, requested: list[list[str]]) -> None:
     assert bench("--precision", "bf16-mixed").code == 0
     assert all(name.endswith("bf16-mixed") for name in requested[0])
+
+
+@pytest.mark.usefixtures("_workers_are_this_process")
+def test_a_wrong_precision_is_refused(bench: Call) -> None:
     wrong = bench("--precision", "bf16-mixd")
     assert wrong.code == 2
     assert "unknown precision 'bf16-mixd': did you mean 'bf16-mixed'?" in wrong.err
