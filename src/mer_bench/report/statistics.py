@@ -15,9 +15,10 @@ The seed of the random generator is fixed: equal counts give equal numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,7 @@ class Evidence:
     resampled: Floats  #: its value [resample] on resampled clusters and seeds
     support: Counts  #: test utterances [cluster, class]
 
-    @property
+    @cached_property
     def interval(self) -> tuple[float, float]:
         """Interval of the score at :data:`LEVEL`."""
         return _tails(self.resampled)
@@ -77,11 +78,18 @@ def resample(counts: Counts, score: str = "weighted_f1", *, stream: int = 0, res
             Clusters are drawn alike in all streams, so that comparisons are paired.
         resamples: Number of resamples.
     """
-    parts = np.stack(margins(counts)).astype(np.float32)  # [part, class, seed, cluster]
+    hits, support, predicted = margins(counts)  # each [class, seed, cluster]
+    parts = np.stack([hits, predicted]).astype(np.float32)
     # one matrix product; integers are exact in single precision up to 16 million utterances
-    pooled = parts.reshape(-1, counts.shape[1]) @ _draws(counts.shape[1], resamples, -1)
-    scores = SCORES_FROM_MARGINS[score](*pooled.astype(np.float64).reshape(*parts.shape[:-1], resamples))
-    weights = _draws(len(counts), resamples, stream)  # [seed, resample], as scores
+    pooled = parts.reshape(-1, counts.shape[1]) @ _cluster_draws(counts.shape[1], resamples)
+    pooled = pooled.reshape(*parts.shape[:-1], resamples)
+    scores = np.empty((len(counts), resamples))
+    for seed in range(len(counts)):  # one at a time, so that its numbers stay in the processor's cache
+        right, said = pooled[:, :, seed].astype(np.float64)
+        known = np.ascontiguousarray(support[:, seed])
+        drawn = _support_draws(known.tobytes(), known.shape[1], resamples)
+        scores[seed] = SCORES_FROM_MARGINS[score](right, drawn, said)
+    weights = _seed_draws(len(counts), resamples, stream)  # [seed, resample], as scores
     return Evidence(
         float(SCORES[score](counts.sum(1)).mean()), (scores * weights).sum(0) / weights.sum(0), counts[0].sum(-1)
     )
@@ -130,16 +138,45 @@ def friedman(scores: Floats) -> Friedman:
     Raises:
         ValueError: fewer than three blocks or methods: there is nothing to test.
     """
-    from scipy.stats import friedmanchisquare, rankdata, studentized_range
-
     blocks, methods = scores.shape
     if min(blocks, methods) < 3:
         raise ValueError(f"{blocks} blocks and {methods} methods; Friedman's test needs three of each")
-    ranks = rankdata(-scores, axis=1).mean(0)
-    equal = (scores == scores[:, :1]).all()  # only ties: the statistic is 0 / 0
-    chi2, p = (0.0, 1.0) if equal else friedmanchisquare(*scores.T)
-    critical = studentized_range.ppf(LEVEL, methods, np.inf) * np.sqrt(methods * (methods + 1) / (12 * blocks))
-    return Friedman(tuple(map(float, ranks)), float(chi2), methods - 1, float(p), float(critical), blocks)
+    better = (scores[:, None, :] > scores[:, :, None]).sum(2)
+    equal = (scores[:, None, :] == scores[:, :, None]).sum(2)
+    ranks = better + (equal + 1) / 2
+    squares = float((ranks.sum(0) ** 2).sum())
+    chi2 = 12 * squares / (blocks * methods * (methods + 1)) - 3 * blocks * (methods + 1)
+    # sum of t³ - t over the groups of t equal scores, each of which is met t times
+    ties = 1 - float((equal**2 - 1).sum()) / (blocks * methods * (methods**2 - 1))
+    chi2, p = (chi2 / ties, _chi2_tail(chi2 / ties, methods - 1)) if ties else (0.0, 1.0)  # only ties: 0 / 0
+    critical = _studentized_range(methods) * math.sqrt(methods * (methods + 1) / (12 * blocks))
+    return Friedman(tuple(map(float, ranks.mean(0))), chi2, methods - 1, p, critical, blocks)
+
+
+def _chi2_tail(x: float, df: int) -> float:
+    """Probability that a chi-square variable of ``df`` degrees of freedom exceeds x: a finite sum."""
+    half = max(x, 0.0) / 2
+    first = 0.5 if df % 2 else 0.0
+    powers = (half ** (first + i) / math.gamma(first + i + 1) for i in range(df // 2))
+    return (math.erfc(math.sqrt(half)) if df % 2 else 0.0) + math.exp(-half) * sum(powers)
+
+
+def _studentized_range(groups: int) -> float:
+    """Quantile, at :data:`LEVEL`, of the range of that many independent standard normal variables."""
+    z = np.arange(-9, 9, 0.05)  # the trapezoidal rule is exact to rounding for a density that vanishes at both ends
+    below = _normal(z)
+    density = 0.05 * groups * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    low, high = 0.0, 20.0
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        reached = float((density * (below - _normal(z - middle)) ** (groups - 1)).sum())
+        low, high = (middle, high) if reached < LEVEL else (low, middle)
+    return high
+
+
+def _normal(z: Floats) -> Floats:
+    """Distribution function of the standard normal distribution."""
+    return np.array([math.erfc(-one / math.sqrt(2)) / 2 for one in z.tolist()])
 
 
 def _tails(values: Floats) -> tuple[float, float]:
@@ -147,7 +184,26 @@ def _tails(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
+@lru_cache(maxsize=4)
+def _cluster_draws(n: int, resamples: int) -> npt.NDArray[np.float32]:
+    return _draws(n, resamples, -1)
+
+
+@lru_cache(maxsize=256)
+def _seed_draws(n: int, resamples: int, stream: int) -> npt.NDArray[np.float32]:
+    return _draws(n, resamples, stream)
+
+
 @lru_cache(maxsize=16)
+def _support_draws(support: bytes, clusters: int, resamples: int) -> Floats:
+    """Support [class, resample] on resampled clusters, of the bytes of a table of whole numbers [class, cluster].
+
+    All rows and seeds of a table have the same, as a rule.
+    """
+    parts = np.frombuffer(support, np.int64).reshape(-1, clusters).astype(np.float32)
+    return (parts @ _cluster_draws(clusters, resamples)).astype(np.float64)
+
+
 def _draws(n: int, resamples: int, stream: int) -> npt.NDArray[np.float32]:
     """How often each of n items is drawn [n, resample] in n - 1 draws; streams are independent."""
     if n == 1:
