@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from mer_bench.calibration import Calibration, statements
 from mer_bench.errors import Misuse, unknown
@@ -49,6 +50,7 @@ from mer_bench.schema import (
 )
 
 T = TypeVar("T")
+Counts = npt.NDArray[np.int64]
 Matrix = list[list[Count]]  #: confusion matrix: rows true, columns predicted
 
 
@@ -382,10 +384,10 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
     }
     if record.validation_confusion is None:
         del matrices["validation_confusion"]
+    counts = {}
     for name, found in matrices.items():
-        square = all(len(matrix) == classes and {len(row) for row in matrix} == {classes} for matrix in found)
-        yield square, f"{name} does not have {classes} rows and columns"
-    counts = {name: np.array(found, np.int64).reshape(-1, classes, classes) for name, found in matrices.items()}
+        counts[name] = _stack(found, classes)
+        yield len(counts[name]) == len(found), f"{name} does not have {classes} rows and columns"
     test, predictions = counts["test_confusion"][0], np.array(record.test_predictions, np.int64)
     support = test.sum(1)
     sizes = {int(support.sum()), len(predictions), len(record.test_index), rows["test"]}
@@ -425,6 +427,15 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
     yield (record.encoder_parameters or 0) <= record.parameters, "encoder_parameters exceed parameters"
     known = [best for parts in (record.attainable or {}).values() for best in parts.values()]
     yield all({"accuracy", "weighted_f1"} <= set(best) for best in known), "attainable lacks a score"
+
+
+def _stack(matrices: Sequence[Matrix], classes: int) -> Counts:
+    """The matrices [matrix, class, class]; none of them where one of them is not square."""
+    try:
+        found = np.array(matrices, np.int64)
+    except ValueError:  # rows of different lengths
+        found = np.empty(0, np.int64)
+    return found if found.shape[1:] == (classes, classes) else np.empty((0, classes, classes), np.int64)
 
 
 def load_records(*folders: Path) -> tuple[list[RunRecord], list[str]]:
