@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from mer_bench.errors import Misuse
 from mer_bench.methods import method_facts
-from mer_bench.records import SIMULATED, Matrix, Protocol, read_checked, record_files, write_checked
+from mer_bench.records import SIMULATED, Matrix, Protocol, hash_tested, read_checked, record_files, write_checked
 from mer_bench.schema import Count, Label, Name, NotNegative, Positive, Seed, Text, Url, decode
 
 FOLDER = "external"  #: below the folder of a corpus
@@ -72,6 +73,11 @@ class ExternalRecord:
     def test_confusion(self) -> Matrix:
         """The confusion matrix of all test utterances."""
         return np.sum(self.test_by_cluster, 0).tolist()
+
+    @cached_property
+    def tested(self) -> bytes:
+        """As that of :class:`mer_bench.records.RunRecord`."""
+        return hash_tested(self.test_index, self.test_by_cluster)
 
     @property
     def simulated(self) -> bool:

@@ -7,10 +7,12 @@ read is a record that was checked: its types and ranges by :mod:`mer_bench.schem
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -203,6 +205,11 @@ class RunRecord:
     #: modality -> mean norm of its encoders' gradient in each epoch; empty where the method has no such encoders
     gradients: Mapping[Name, list[NotNegative]] | None = None
 
+    @cached_property
+    def tested(self) -> bytes:
+        """Hash of what was tested: table rows of the test utterances, and utterances of each class in each cluster."""
+        return hash_tested(self.test_index, self.test_by_cluster or [self.test_confusion])
+
     def path(self, results: Path) -> Path:
         """Where the record stands if the published ones stand below ``results``."""
         return self.spec.path(results)
@@ -217,6 +224,21 @@ class ContributedRecord(RunRecord):
     def path(self, results: Path) -> Path:
         """Where the record stands if the published ones stand below ``results``."""
         return self.spec.path(results.parent / CONTRIBUTED / self.submission)
+
+
+def contributed(record: RunRecord, submission: str) -> RunRecord:
+    """The record as one of the accepted ``submission``; as it is if that is empty."""
+    if not submission:
+        return record
+    known = {item.name: getattr(record, item.name) for item in fields(record)}
+    return ContributedRecord(**known, submission=submission)
+
+
+def hash_tested(index: Sequence[int], clusters: Sequence[Matrix]) -> bytes:
+    """Hash of the table rows of test utterances, and of the number of each class in each cluster."""
+    labels = np.array(clusters, np.int64).sum(-1)
+    parts = np.array(index, np.int64).tobytes(), repr(labels.shape).encode(), labels.tobytes()
+    return hashlib.sha256(b"".join(parts)).digest()
 
 
 MEASURES = ("literature", "robustness", "efficiency", "gradients")  #: fields of a record that are measured on demand
@@ -299,26 +321,27 @@ def read_spec(path: Path) -> RunSpec:
     return decode(content["spec"] if isinstance(content, dict) and "spec" in content else content, RunSpec, str(path))
 
 
-def read_record(path: Path) -> RunRecord:
-    """Read one record, and check it.
+def read_record(path: Path, text: bytes | None = None) -> RunRecord:
+    """Read one record, or the ``text`` of its file, and check it.
 
     Raises:
         Misuse: the file is not a whole record, its content was changed, its parts contradict each other, or it is not
             the run that its path names.
     """
     try:
-        return read_checked(path, RunRecord, check_record, needs_checksum=False)  # records had none once
+        text = read_regular(path, READABLE) if text is None else text
+        return check_bytes(text, path, RunRecord, check_record, needs_checksum=False)  # records had none once
     except Misuse as error:
         raise Misuse(f"{error}; delete the record and run the bench again") from error
 
 
-def read_checked(path: Path, kind: type[T], check: Callable[[T, Path], None], *, needs_checksum: bool = True) -> T:
+def read_checked(path: Path, kind: type[T], check: Callable[[T, Path], None]) -> T:
     """Read what :func:`write_checked` wrote.
 
     Raises:
         Misuse: the file is no whole record of this kind, it was changed after it was written, or ``check`` raises.
     """
-    return check_bytes(read_regular(path, READABLE), path, kind, check, needs_checksum=needs_checksum)
+    return check_bytes(read_regular(path, READABLE), path, kind, check)
 
 
 def check_bytes(
@@ -447,26 +470,60 @@ def load_records(*folders: Path) -> tuple[list[RunRecord], list[str]]:
     Records of the same features and fold that test other utterances, or know other labels of them, than most are left
     out as well.
     """
-    records: dict[Path, RunRecord] = {}
+    found, problems = gather(folders, lambda path, submission: contributed(read_record(path), submission), _tests)
+    return list(found.values()), problems
+
+
+@dataclass(frozen=True)
+class Tests:
+    """What a record tests, and the fold and the feature sets whose records should all test the same."""
+
+    fold: tuple[object, ...]
+    features: tuple[str, ...]  #: sha256 of each
+    tested: bytes
+
+
+def _tests(record: RunRecord) -> Tests:
+    spec = record.spec
+    fold = (spec.dataset, spec.label_set, spec.protocol, spec.fold, record.classes)
+    return Tests(fold, tuple(spec.features_sha256.values()), record.tested)
+
+
+def gather(
+    folders: Iterable[Path], read: Callable[[Path, str], T], tests: Callable[[T], Tests]
+) -> tuple[dict[Path, T], list[str]]:
+    """What :func:`load_records` does, for whatever ``read`` makes of a file and the name of its submission."""
+    found: dict[Path, T] = {}
     problems, names = [], set()
-    for folder, submission, path in record_files(folders, "*/*/*.json"):
-        run = path.relative_to(folder)
-        if run in names or path.name.endswith(FAILED):
-            continue
-        names.add(run)
-        try:
-            record = read_record(path)
-        except Misuse as error:
-            problems.append(str(error))
-            continue
-        records[path] = ContributedRecord(**vars(record), submission=submission) if submission else record
-    for path in _odd(records):
-        del records[path]
+    with without_garbage_collection():
+        for folder, submission, path in record_files(folders, "*/*/*.json"):
+            run = path.relative_to(folder)
+            if run in names or path.name.endswith(FAILED):
+                continue
+            names.add(run)
+            try:
+                found[path] = read(path, submission)
+            except Misuse as error:
+                problems.append(str(error))
+    for path in _odd({path: tests(each) for path, each in found.items()}):
+        del found[path]
         problems.append(
             f"{path} tests other utterances, or knows other labels of them, than most records of its features and "
             "fold; delete the record and run the bench again"
         )
-    return list(records.values()), problems
+    return found, problems
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Keep Python from looking for cycles in a block that makes many objects and no cycle: it takes as long again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def submissions(results: Path) -> list[Path]:
@@ -484,19 +541,18 @@ def record_files(folders: Iterable[Path], pattern: str) -> Iterator[tuple[Path, 
                 yield folder, "" if folder is given else folder.name, path
 
 
-def _odd(records: Mapping[Path, RunRecord]) -> list[Path]:
+def _odd(found: Mapping[Path, Tests]) -> list[Path]:
     """The records that do not test what most records of one of their feature sets and of their fold test."""
-    seen: dict[tuple[object, ...], Counter[object]] = defaultdict(Counter)
-    tested, keys = {}, {}
-    for path, record in records.items():
-        spec = record.spec
-        labels = np.array(record.test_by_cluster or [record.test_confusion]).sum(-1)
-        tested[path] = hash((tuple(record.test_index), labels.tobytes()))
-        fold = (spec.dataset, spec.label_set, spec.protocol, spec.fold, record.classes)
-        keys[path] = [(*fold, digest) for digest in spec.features_sha256.values()]
-        for key in keys[path]:
-            seen[key][tested[path]] += 1
-    return [p for p in records if any(seen[key][tested[p]] < max(seen[key].values()) for key in keys[p])]
+    seen: dict[tuple[object, ...], Counter[bytes]] = defaultdict(Counter)
+    for each in found.values():
+        for digest in each.features:
+            seen[each.fold, digest][each.tested] += 1
+    most = {key: max(counts.values()) for key, counts in seen.items()}
+    return [
+        path
+        for path, each in found.items()
+        if any(seen[each.fold, digest][each.tested] < most[each.fold, digest] for digest in each.features)
+    ]
 
 
 CONTRIBUTED = "contributed"  #: folder of accepted submissions, beside that of the published records

@@ -12,7 +12,7 @@ from test_leaderboard import clustered, line, score_rows
 from mer_bench.metrics import weighted_f1
 from mer_bench.records import RunRecord, Training
 from mer_bench.report import leaderboard as report
-from mer_bench.report.across import across
+from mer_bench.report.across import across, ranked
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.compare import compare
 from mer_bench.report.statistics import difference, holm
@@ -110,7 +110,7 @@ def test_no_other_table_takes_a_row_with_a_strategy_for_the_method() -> None:
     (found,) = compare(better, 'a (balance="agm")', "a")
     assert found.difference is not None
     assert found.difference.effect > 0.2
-    (part,) = across(tables(better))
+    (part,) = across(map(ranked, tables(better)))
     assert set(part.methods) == {"a", "b", "c"}
     three = [*runs("a", 5), *runs("a", 9, "agm", options={"hidden": 8}), *runs("b", 6), *runs("c", 7)]
     rows = tables(three)[0].rows  # the row with a strategy has other options than the plain one

@@ -17,7 +17,7 @@ from mer_bench.errors import Misuse
 from mer_bench.metrics import weighted_f1
 from mer_bench.records import RunRecord
 from mer_bench.report import plots
-from mer_bench.report.across import across
+from mer_bench.report.across import across, ranked
 from mer_bench.report.leaderboard import leaderboard
 from mer_bench.report.tables import tables
 
@@ -114,7 +114,7 @@ ERRORS = {"a": [1, 2, 3], "b": [4, 5, 6], "c": [7, 8, 9], "d": [2, 9, 1]}
 
 def test_methods_are_ranked_over_the_tables_of_a_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = over_tables({"e": [1]})  # is in one table only
-    (found,) = across(tables(over_tables(ERRORS) + few))
+    (found,) = across(map(ranked, tables(over_tables(ERRORS) + few)))
     assert found.methods == ("a", "d", "b", "c")
     assert found.test is not None
     assert found.test.ranks == pytest.approx((4 / 3, 7 / 3, 8 / 3, 11 / 3))
@@ -132,22 +132,22 @@ def test_methods_are_ranked_over_the_tables_of_a_track(tmp_path: Path, monkeypat
 
 def test_too_few_tables_or_methods_are_no_test() -> None:
     two = over_tables({name: errors[:2] for name, errors in ERRORS.items()})
-    (found,) = across(tables(two))
+    (found,) = across(map(ranked, tables(two)))
     assert found.test is None
     assert "a test over tables needs three of each" in leaderboard(two, [])
-    assert across(tables(over_tables({"a": [1, 2, 3], "b": [4, 5, 6]}))) == []
+    assert across(map(ranked, tables(over_tables({"a": [1, 2, 3], "b": [4, 5, 6]})))) == []
 
 
 def test_simulated_tables_are_never_mixed_with_real_ones() -> None:
     simulated = over_tables({name: errors[:2] for name, errors in ERRORS.items()}, simulated=True)
-    found = across(tables(over_tables({name: errors[:1] for name, errors in ERRORS.items()}) + simulated))
+    found = across(map(ranked, tables(over_tables({name: errors[:1] for name, errors in ERRORS.items()}) + simulated)))
     assert [(part.simulated, len(part.tables), part.test) for part in found] == [(True, 2, None), (False, 1, None)]
 
 
 def test_of_several_rows_of_a_method_none_is_chosen_by_its_score() -> None:
     errors = over_tables({"c": [0, 0, 0]})
     better = [replace(one, spec=replace(one.spec, options={"hidden": 9})) for one in errors]
-    (found,) = across(tables(over_tables(ERRORS) + better))
+    (found,) = across(map(ranked, tables(over_tables(ERRORS) + better)))
     assert found.methods[-1] == "c"
 
 

@@ -16,7 +16,7 @@ from test_plots import ERRORS, over_tables
 from mer_bench.metrics import SCORES
 from mer_bench.records import Efficiency, RunRecord, Training
 from mer_bench.report import leaderboard as report
-from mer_bench.report.across import across
+from mer_bench.report.across import across, ranked
 from mer_bench.report.columns import NAMED, print_table
 from mer_bench.report.compare import claims, compare, describe
 from mer_bench.report.rows import ResultRow
@@ -282,7 +282,7 @@ def test_gains_by_class_are_means_over_seeds(tmp_path: Path) -> None:
 
 def test_the_row_of_a_method_over_tables_is_the_one_with_most_seeds_on_all_modalities() -> None:
     def scores(records: list[RunRecord]) -> dict[str, float]:
-        (found,) = across(tables(records))
+        (found,) = across(map(ranked, tables(records)))
         assert found.test is not None
         return dict(zip(found.methods, found.test.ranks, strict=True))
 

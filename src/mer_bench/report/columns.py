@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 
 from mer_bench.errors import unknown
-from mer_bench.metrics import BINS, SCORES, f1
+from mer_bench.metrics import BINS, f1
 from mer_bench.modalities import modality_order
 from mer_bench.report.formatting import between, csv_table, effect, latex, markdown, p_value, percent, points, spread
 from mer_bench.report.rows import Cost, ResultRow, TestSelection, options_text
@@ -91,7 +91,7 @@ def _method(table: Table, row: ResultRow) -> Cell:
 
 def _score(name: str) -> Value:
     def cell(table: Table, row: ResultRow) -> Cell:
-        values = 100 * SCORES[name](row.pooled)
+        values = 100 * row.scores[name]
         deviation = float(values.std(ddof=1)) if len(values) > 1 else None
         known = "" if deviation is None else f"± {deviation:.2f}"
         seeds = [f"seed {seed}  {value:.2f}" for seed, value in zip(row.complete_seeds, values, strict=False)]
@@ -316,8 +316,16 @@ def columns(table: Table, shown: str = RANKING, group: str = "") -> list[Column]
     kept = [c for c in COLUMNS if shown in c.shown and (shown != GROUP or c.group == group)]
     if group == RETENTION:
         kept[1:1] = [_only(modality) for modality in sorted(_modalities(table), key=modality_order)]
-    found = [column for column in kept if any(column.cell(table, row) != UNKNOWN for row in table.rows)]
+    found = [column for column in kept if any(value_of(table, column, row) != UNKNOWN for row in table.rows)]
     return [NAMED["Method"], NAMED["Modalities"], *found] if shown == GROUP else found
+
+
+def value_of(table: Table, column: Column, row: ResultRow) -> Cell:
+    """The value of a column for a row, computed once for all that print it."""
+    key = column, row
+    if key not in table.cells:
+        table.cells[key] = column.cell(table, row)
+    return table.cells[key]
 
 
 def _modalities(table: Table) -> set[str]:
@@ -340,7 +348,7 @@ def lines(
 ) -> list[list[str]]:
     """Headings of the columns, then the text of each row; ``marks`` follow the method."""
     after = {(row, "Method"): mark for row, mark in (marks or {}).items()}
-    body = [[column.cell(table, row).text + after.get((row, column.name), "") for column in shown] for row in rows]
+    body = [[value_of(table, column, row).text + after.get((row, column.name), "") for column in shown] for row in rows]
     return [[column.name for column in shown], *body]
 
 
@@ -379,7 +387,7 @@ def values(table: Table) -> list[dict[str, float | str | None]]:
     """The ranking of a table as data: for each row, heading -> number or text, None where it is not known."""
     found: list[dict[str, float | str | None]] = [{} for _ in table.rows]
     for column in columns(table):
-        cells = [column.cell(table, row) for row in table.rows]
+        cells = [value_of(table, column, row) for row in table.rows]
         more = dict.fromkeys(key for cell in cells for key in cell.more)
         for into, cell in zip(found, cells, strict=True):
             into[column.name] = _rounded(cell.value)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mer_bench.metrics import SCORES
 from mer_bench.report.columns import NAMES
 from mer_bench.report.formatting import between, effect, escape, p_value
 from mer_bench.report.rows import CONTRIBUTED, EXTERNAL, ExternalRow
@@ -81,7 +80,7 @@ def values(table: Table) -> list[dict[str, float | str | None]]:
     """The block as data, with the headings of :func:`mer_bench.report.columns.values` where there are such."""
     found: list[dict[str, float | str | None]] = []
     for place, row in enumerate(table.external, 1):
-        scores = {name: 100 * SCORES[name](row.pooled) for name in NAMES}
+        scores = {name: 100 * row.scores[name] for name in NAMES}
         one: dict[str, float | str | None] = {"Rank": None, "Method": row.name, "Method, code name": row.method}
         for name, each in scores.items():
             one[NAMES[name]] = round(float(each.mean()), 4)

@@ -67,11 +67,11 @@ def load_tables(path: str | PathLike[str] | None = None) -> pd.DataFrame:
 
 
 def _score(name: str, entry: Entry) -> float:
-    return float(SCORES[name](entry[2].pooled).mean())
+    return float(entry[2].scores[name].mean())
 
 
 def _deviation(name: str, entry: Entry) -> float | None:
-    found = SCORES[name](entry[2].pooled)
+    found = entry[2].scores[name]
     return float(found.std(ddof=1)) if len(found) > 1 else None
 
 

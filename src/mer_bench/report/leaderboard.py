@@ -19,14 +19,14 @@ from mer_bench.files import write_atomic
 from mer_bench.metrics import BINS, SMALLEST, f1
 from mer_bench.records import ContributedRecord, Protocol, RunRecord, Training, load_records, submissions
 from mer_bench.report import ablation, elsewhere
-from mer_bench.report.across import Across, across
+from mer_bench.report.across import Across, Ranked, across, ranked
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds
 from mer_bench.report.formatting import between, effect, escape, markdown, p_value, plain, points, settings, value
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.rows import OUTDATED, ResultRow, training_text
 from mer_bench.report.statistics import RESAMPLES, significant
-from mer_bench.report.tables import Table, best_single, gain, tables, without_table
+from mer_bench.report.tables import Table, best_single, gain, shown_beside, tables, without_table
 from mer_bench.submission import check_submission
 from mer_bench.workspace import published_results
 
@@ -91,7 +91,8 @@ def load(results: Path, *, with_published: bool = False) -> Loaded:
 def _load(*folders: Path) -> Loaded:
     records, problems = load_records(*folders)
     external, more = load_external(*folders)
-    lost = without_table(tables(records, external), external) if external else []
+    shown = {id(each) for each in shown_beside(tables(records, external))} if external else set()
+    lost = without_table(each.spec for each in external if id(each) not in shown)
     return Loaded(records, external, [*problems, *more, *lost])
 
 
@@ -109,14 +110,38 @@ def leaderboard(
         own: Runs whose rows are marked.
         external: Predictions made elsewhere.
     """
-    numbered = list(enumerate(tables(records, external), 1))
-    parts = [HEAD + WITH_PUBLISHED * bool(own)] if records else [HEAD, NO_RECORDS]
+    return join([section(table, own) for table in tables(records, external)], published, own=bool(own))
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of one table, which can go when this is made."""
+
+    title: str
+    headline: tuple[str, ...]  #: cells of its row in the first table of the page, without its number
+    text: str
+    ranked: Ranked
+
+
+def section(table: Table, own: Own = NONE) -> Section:
+    """The part of the page that one table makes."""
+    spec, best, single = table.first.spec, table.best, best_single(table)
+    first = (best.name_with_code, best.score("weighted_f1")) if best else ("–", "–")
+    alone = f"{single.score('weighted_f1')} ({single.modalities[0]})" if single else "–"
+    cells = (spec.dataset, spec.label_set, spec.protocol, table.track, *first, alone)
+    return Section(table.title, cells, _section(table, own), ranked(table))
+
+
+def join(sections: Sequence[Section], published: Sequence[Published] | None = None, *, own: bool = False) -> str:
+    """The page of these sections; ``own`` says whether rows of one's own are marked."""
+    numbered = list(enumerate(sections, 1))
+    parts = [HEAD + WITH_PUBLISHED * own] if sections else [HEAD, NO_RECORDS]
     for heading, preface, simulated in (("Real corpora", "", False), ("Simulated corpora", SIMULATED, True)):
-        chosen = [(number, table) for number, table in numbered if table.first.simulated == simulated]
+        chosen = [(number, each) for number, each in numbered if each.ranked.simulated == simulated]
         if chosen:
             parts += [f"## {heading}\n", preface, _headline(chosen)]
-            parts += [_section(number, table, own) for number, table in chosen]
-            parts.append(_over_tables([table for _, table in chosen]))
+            parts += [f"### {number}. {each.title}\n\n{each.text}" for number, each in chosen]
+            parts.append(_over_tables([each.ranked for _, each in chosen]))
     parts.append(_published(load_published() if published is None else published))
     return "\n".join(part for part in parts if part)
 
@@ -180,7 +205,7 @@ def check(records_root: Path, target: Path, *, with_published: bool = False) -> 
     return f"{target} is not what the records say, from line {line} on; mer-bench leaderboard rewrites it"
 
 
-def _over_tables(chosen: Sequence[Table]) -> str:
+def _over_tables(chosen: Sequence[Ranked]) -> str:
     """Which methods are better over several tables; empty where no track has two tables."""
     notes = [_ranks(part) for part in across(chosen) if len(part.tables) > 1]
     if not notes:
@@ -195,7 +220,7 @@ def _over_tables(chosen: Sequence[Table]) -> str:
 
 def _ranks(part: Across) -> str:
     """Result of the test over tables, in one or two sentences."""
-    corpora, test = len({table.first.spec.dataset for table in part.tables}), part.test
+    corpora, test = len({table.dataset for table in part.tables}), part.test
     over = f"over {len(part.tables)} tables of {f'{corpora} corpora' if corpora > 1 else 'one corpus'}"
     start = f"{part.track.capitalize()} track, {len(part.methods)} methods {over}:"
     if test is None:
@@ -207,14 +232,9 @@ def _ranks(part: Across) -> str:
     )
 
 
-def _headline(chosen: Sequence[tuple[int, Table]]) -> str:
+def _headline(chosen: Sequence[tuple[int, Section]]) -> str:
     """The best method of every table beside its best single modality."""
-    rows = []
-    for number, table in chosen:
-        spec, best, single = table.first.spec, table.best, best_single(table)
-        first = (best.name_with_code, best.score("weighted_f1")) if best else ("–", "–")
-        alone = f"{single.score('weighted_f1')} ({single.modalities[0]})" if single else "–"
-        rows.append((str(number), spec.dataset, spec.label_set, spec.protocol, table.track, *first, alone))
+    rows = [(str(number), *each.headline) for number, each in chosen]
     header = ("Table", "Corpus", "Labels", "Protocol", "Track", "Best method", "Weighted F1", "Best single modality")
     return markdown([header, *rows], "><<<<<><")
 
@@ -224,7 +244,7 @@ def own_mark(row: ResultRow, own: Own) -> str:
     return OWN * any(record.spec.sha256 in own for record in row.records)
 
 
-def _section(number: int, table: Table, own: Own) -> str:
+def _section(table: Table, own: Own) -> str:
     """One table, its scores by class, its notes, and what was measured beside the score."""
     usual = _usual_training(table)
     notes = {row: _difference(row.spec.training, usual) for row in table.rows}
@@ -240,7 +260,6 @@ def _section(number: int, table: Table, own: Own) -> str:
     classes = ("F1 by class", "Modalities", *(escape(table.first.classes[index]) for index in present))
     total = ("*utterances*", "", *(f"{count:,}" for count in table.support.values()))
     parts = [
-        f"### {number}. {table.title}\n",
         markdown(scores, "".join(column.align for column in shown)),
         markdown([classes, *by_class, total], "<<" + ">" * len(present)),
         markdown(ablations, "<<>>><") if (ablations := ablation_lines(table)) else "",

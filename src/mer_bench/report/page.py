@@ -17,12 +17,12 @@ import numpy as np
 from mer_bench.errors import Misuse
 from mer_bench.external import ExternalRecord
 from mer_bench.files import write_atomic
-from mer_bench.metrics import SCORES, f1, precision, recall
+from mer_bench.metrics import f1, precision, recall
 from mer_bench.modalities import modality_order
 from mer_bench.records import RunRecord
 from mer_bench.report import elsewhere, plots
 from mer_bench.report.balance import balance_lines, balance_notes
-from mer_bench.report.columns import COLUMNS, PAGE, columns, disturbances, groups, trained_on
+from mer_bench.report.columns import COLUMNS, PAGE, columns, disturbances, groups, trained_on, value_of
 from mer_bench.report.formatting import effect, spread, unescape
 from mer_bench.report.leaderboard import NO_RECORDS, NONE, OWN, SIMULATED, Own, ablation_lines, facts, own_mark
 from mer_bench.report.pairs import pairs
@@ -149,7 +149,7 @@ def by_class(table: Table, row: ResultRow) -> list[tuple[str, ...]]:
 def by_seed(row: ResultRow) -> list[tuple[str, ...]]:
     """Every score of every complete seed; one line, over all runs, for a row without a complete seed."""
     seeds = map(str, row.complete_seeds or ["incomplete"])
-    values = np.stack([100 * score(row.pooled) for score in SCORES.values()], axis=1)
+    values = np.stack([100 * scores for scores in row.scores.values()], axis=1)
     return [(seed, *(f"{score:.2f}" for score in scores)) for seed, scores in zip(seeds, values, strict=True)]
 
 
@@ -190,6 +190,6 @@ def measured(row: ResultRow) -> Iterator[tuple[str, str]]:
 
 #: functions that the template calls
 FUNCTIONS = (
-    unescape, groups, headline, facts, ablation_lines, balance_lines, balance_notes, by_class, by_seed, measured,
-    provenance, plots.slug,
+    unescape, value_of, groups, headline, facts, ablation_lines, balance_lines, balance_notes, by_class, by_seed,
+    measured, provenance, plots.slug,
 )  # fmt: skip

@@ -19,7 +19,7 @@ from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.metrics import f1
 from mer_bench.records import RunRecord
-from mer_bench.report.across import Across, across
+from mer_bench.report.across import Across, across, ranked
 from mer_bench.report.diagnostic import collect, concerns, corpora_of
 from mer_bench.report.formatting import p_value
 from mer_bench.report.rows import ResultRow
@@ -273,7 +273,7 @@ def draw(found: Sequence[Table], folder: Path, formats: Sequence[str] = ("svg",)
     with matplotlib.rc_context(settings):
         single = [table for table in found if not concerns(table)]
         figures = [(f"{slug(table)}-{kind}", draw(table)) for table in single for kind, draw in PLOTS.items()]
-        for part in across(found):
+        for part in across(map(ranked, found)):
             name = f"{'simulated' if part.simulated else 'real'}-{part.track}-critical"
             figures.append((name, critical_difference(part)))
         figures.append(("diagnostic", diagnostic(found)))

@@ -86,12 +86,12 @@ class Row(Generic[Record]):
             found[record.spec.seed][record.spec.fold] = record
         return {seed: [folds[fold] for fold in sorted(folds)] for seed, folds in sorted(found.items())}
 
-    @property
+    @cached_property
     def complete_seeds(self) -> dict[int, list[Record]]:
         """The seeds that have all folds."""
         return {seed: found for seed, found in self.seeds.items() if len(found) == self.folds}
 
-    @property
+    @cached_property
     def complete(self) -> int:
         """Number of complete seeds."""
         return len(self.complete_seeds)
@@ -120,11 +120,16 @@ class Row(Generic[Record]):
     @cached_property
     def weighted_f1(self) -> float:
         """Weighted F1, mean over seeds."""
-        return float(SCORES["weighted_f1"](self.pooled).mean())
+        return float(self.scores["weighted_f1"].mean())
+
+    @cached_property
+    def scores(self) -> dict[str, Floats]:
+        """Every score [seed] of :attr:`pooled`, as a share."""
+        return {name: score(self.pooled) for name, score in SCORES.items()}
 
     def score(self, name: str) -> str:
         """A score as tables print it; in asterisks where no seed is complete."""
-        text = spread(SCORES[name](self.pooled))
+        text = spread(self.scores[name])
         return text if self.complete else f"*{text}*"
 
     @property

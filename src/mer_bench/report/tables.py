@@ -8,21 +8,22 @@ numpy, but not torch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from mer_bench.external import ExternalRecord, Statement
+from mer_bench.external import ExternalRecord, ExternalSpec, Statement
 from mer_bench.methods import is_current, titles
-from mer_bench.metrics import SCORES
 from mer_bench.modalities import modality_order
 from mer_bench.records import Protocol, RunRecord, RunSpec, Training
 from mer_bench.report import ablation
-from mer_bench.report.rows import REFERENCES, ExternalRow, ResultRow, balanced, modalities, options_text
+from mer_bench.report.rows import REFERENCES, ExternalRow, Record, ResultRow, balanced, modalities, options_text
 from mer_bench.report.statistics import Difference, Evidence, difference, holm, resample, significant
 
+Splits = tuple[bool, str, str, str, tuple[str, ...]]  #: simulated, corpus, label set, protocol, classes
 FeatureMap = frozenset[tuple[str, str, str]]  #: (modality, feature set, sha256)
 
 
@@ -39,6 +40,11 @@ class Table:
     waiting: int = 0  #: runs of other versions of a method than today's that today's has not made
     #: predictions that other toolkits made for the same test utterances, those with a place first, best first
     external: Sequence[ExternalRow] = ()
+
+    @cached_property
+    def cells(self) -> dict[object, Any]:
+        """What :func:`mer_bench.report.columns.value_of` has computed."""
+        return {}
 
     @property
     def first(self) -> RunRecord:
@@ -162,7 +168,7 @@ def attained(table: Table, row: ResultRow) -> float | None:
     floor = next((other for other in table.rows if other.method == "majority" and other.complete), None)
     if best is None or floor is None or not row.complete:
         return None
-    chance, score = (float(SCORES["accuracy"](each.pooled).mean()) for each in (floor, row))
+    chance, score = (float(each.scores["accuracy"].mean()) for each in (floor, row))
     return 100 * ((score - chance) / (best["accuracy"] - chance))
 
 
@@ -185,22 +191,28 @@ def tables(records: Sequence[RunRecord], external: Sequence[ExternalRecord] = ()
     table whose features contain its own. Reference rows are in the tables of both tracks, and make one where no
     other table contains them. Predictions that other toolkits made are beside every table of their test utterances.
     """
-    groups: dict[Splits, list[RunRecord]] = defaultdict(list)
-    # of runs that differ in devices or compilation alone, the last counts: the one with the fewest devices, uncompiled
-    for record in sorted(records, key=lambda r: (-r.spec.num_nodes, -r.spec.devices, -r.spec.compile, r.spec.sha256)):
-        groups[_splits(record)].append(record)
-    elsewhere: dict[Splits, list[ExternalRecord]] = defaultdict(list)
-    for each in external:
-        elsewhere[_splits(each)].append(each)
+    groups, elsewhere = by_splits(records), by_splits(external)
     names = titles(record.spec.method for record in records)
-    found = [(splits, table) for splits, group in sorted(groups.items()) for table in _tables_of(group, names)]
-    return [replace(table, external=_external_rows(table, elsewhere[splits])) for splits, table in found]
+    found = ((group, elsewhere.get(splits, [])) for splits, group in sorted(groups.items(), key=lambda item: item[0]))
+    return [table for group, beside in found for table in tables_of(group, names, beside)]
 
 
-def without_table(found: Sequence[Table], external: Sequence[ExternalRecord]) -> list[str]:
-    """One sentence for each name whose predictions are beside none of the tables."""
-    shown = {id(record) for table in found for row in table.external for record in row.records}
-    lost = [record.spec for record in external if id(record) not in shown]
+def by_splits(records: Iterable[Record]) -> dict[Splits, list[Record]]:
+    """The records of each corpus, label set and protocol, which share their tables."""
+    found: dict[Splits, list[Record]] = defaultdict(list)
+    for each in records:
+        spec = each.spec
+        found[each.simulated, spec.dataset, spec.label_set, spec.protocol, each.classes].append(each)
+    return found
+
+
+def shown_beside(found: Iterable[Table]) -> Iterator[ExternalRecord]:
+    """The external records that stand beside tables."""
+    return (record for table in found for row in table.external for record in row.records)
+
+
+def without_table(lost: Iterable[ExternalSpec]) -> list[str]:
+    """One sentence for each name whose predictions are beside no table."""
     return [
         f"the predictions of {name} are beside no table: there are no records on {dataset} {label_set} {protocol} that "
         "test these utterances (mer-bench leaderboard --with-published has the published ones)"
@@ -210,32 +222,18 @@ def without_table(found: Sequence[Table], external: Sequence[ExternalRecord]) ->
     ]
 
 
-Splits = tuple[bool, str, str, str, tuple[str, ...]]  #: simulated, corpus, label set, protocol, classes
-
-
-def _splits(record: RunRecord | ExternalRecord) -> Splits:
-    spec = record.spec
-    return record.simulated, spec.dataset, spec.label_set, spec.protocol, record.classes
-
-
 def _external_rows(table: Table, records: Sequence[ExternalRecord]) -> list[ExternalRow]:
     """The rows of the external records that test what the table tests: those with a place first, best first."""
     if not records:
         return []
-    tested = {(record.spec.fold, _tested(record)) for record in table.records}
+    tested = {(record.spec.fold, record.tested) for record in table.records}
     rows: dict[tuple[str, Statement], list[ExternalRecord]] = defaultdict(list)
     for record in sorted(records, key=lambda one: (one.spec.fold, one.spec.seed)):
-        if (record.spec.fold, _tested(record)) in tested:
+        if (record.spec.fold, record.tested) in tested:
             rows[record.spec.name, record.statement].append(record)
     wanted = max((row.complete for row in table.rows if row.ranked), default=1)
     made = [ExternalRow(tuple(found), table.rows[0].folds, wanted) for found in rows.values()]
     return sorted(made, key=lambda row: (bool(row.lacks), -row.weighted_f1, row.method, repr(row.statement)))
-
-
-def _tested(record: RunRecord | ExternalRecord) -> tuple[object, ...]:
-    """Table rows of the test utterances, and the number of utterances of each class in each cluster."""
-    support = np.array(record.test_by_cluster or [record.test_confusion]).sum(-1)
-    return tuple(record.test_index), support.shape, support.tobytes()
 
 
 def _feature_map(spec: RunSpec) -> FeatureMap:
@@ -244,8 +242,12 @@ def _feature_map(spec: RunSpec) -> FeatureMap:
     )
 
 
-def _tables_of(group: Sequence[RunRecord], names: Mapping[str, str]) -> Iterator[Table]:
-    """Tables of records that share corpus, labels and protocol."""
+def tables_of(
+    records: Iterable[RunRecord], names: Mapping[str, str], external: Sequence[ExternalRecord] = ()
+) -> Iterator[Table]:
+    """Tables of records that share corpus, labels and protocol; ``names`` are the titles of their methods."""
+    # of runs that differ in devices or compilation alone, the last counts: the one with the fewest devices, uncompiled
+    group = sorted(records, key=lambda r: (-r.spec.num_nodes, -r.spec.devices, -r.spec.compile, r.spec.sha256))
     maps: dict[str, set[FeatureMap]] = defaultdict(set)  # track -> the feature maps of its runs
     reference: set[FeatureMap] = set()
     for record in group:
@@ -256,7 +258,8 @@ def _tables_of(group: Sequence[RunRecord], names: Mapping[str, str]) -> Iterator
     chosen = [(whole, track) for track, found in maps.items() for whole in found if not any(whole < o for o in found)]
     for whole, track in sorted(chosen, key=lambda item: (sorted(item[0]), item[1] == "dialogue")):
         inside = [record for record in group if _feature_map(record.spec) <= whole]
-        yield _table(whole, track, [r for r in inside if r.context == track or r.spec.method in REFERENCES], names)
+        table = _table(whole, track, [r for r in inside if r.context == track or r.spec.method in REFERENCES], names)
+        yield replace(table, external=_external_rows(table, external))
 
 
 def _table(features: FeatureMap, track: str, records: Sequence[RunRecord], names: Mapping[str, str]) -> Table:
