@@ -393,9 +393,9 @@ def leaderboard(check: bool, output: Path | None, with_published: bool, results:
             sys.exit(1)
         _say(f"{target} is what the records give")
         return
-    found = report.load(results, with_published=with_published)
+    found = report.read_board(results, with_published=with_published)
     _warn(found.problems)
-    report.write(found.records, target, found.own, found.external)
+    write_atomic(target, found.text)
     _say(target)
 
 

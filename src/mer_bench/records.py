@@ -470,7 +470,7 @@ def load_records(*folders: Path) -> tuple[list[RunRecord], list[str]]:
     Records of the same features and fold that test other utterances, or know other labels of them, than most are left
     out as well.
     """
-    found, problems = gather(folders, lambda path, submission: contributed(read_record(path), submission), _tests)
+    found, problems = gather(folders, lambda _, submission, path: contributed(read_record(path), submission), _tests)
     return list(found.values()), problems
 
 
@@ -490,9 +490,9 @@ def _tests(record: RunRecord) -> Tests:
 
 
 def gather(
-    folders: Iterable[Path], read: Callable[[Path, str], T], tests: Callable[[T], Tests]
+    folders: Iterable[Path], read: Callable[[Path, str, Path], T], tests: Callable[[T], Tests]
 ) -> tuple[dict[Path, T], list[str]]:
-    """What :func:`load_records` does, for whatever ``read`` makes of a file and the name of its submission."""
+    """What :func:`load_records` does, for whatever ``read`` makes of what :func:`record_files` yields."""
     found: dict[Path, T] = {}
     problems, names = [], set()
     with without_garbage_collection():
@@ -502,7 +502,7 @@ def gather(
                 continue
             names.add(run)
             try:
-                found[path] = read(path, submission)
+                found[path] = read(folder, submission, path)
             except Misuse as error:
                 problems.append(str(error))
     for path in _odd({path: tests(each) for path, each in found.items()}):

@@ -7,7 +7,7 @@ Needs numpy, but not torch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,17 +16,20 @@ import numpy as np
 from mer_bench.errors import unknown
 from mer_bench.external import ExternalRecord, load_external
 from mer_bench.files import write_atomic
+from mer_bench.methods import titles
 from mer_bench.metrics import BINS, SMALLEST, f1
 from mer_bench.records import ContributedRecord, Protocol, RunRecord, Training, load_records, submissions
 from mer_bench.report import ablation, elsewhere
 from mer_bench.report.across import Across, Ranked, across, ranked
+from mer_bench.report.archive import Entry, by_table, load_entries, unpack
 from mer_bench.report.balance import balance_lines, balance_notes
+from mer_bench.report.cache import Cache, hash_of, open_cache
 from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds
 from mer_bench.report.formatting import between, effect, escape, markdown, p_value, plain, points, settings, value
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.rows import OUTDATED, ResultRow, training_text
 from mer_bench.report.statistics import RESAMPLES, significant
-from mer_bench.report.tables import Table, best_single, gain, shown_beside, tables, without_table
+from mer_bench.report.tables import Table, best_single, by_splits, gain, shown_beside, tables, tables_of, without_table
 from mer_bench.submission import check_submission
 from mer_bench.workspace import published_results
 
@@ -94,6 +97,77 @@ def _load(*folders: Path) -> Loaded:
     shown = {id(each) for each in shown_beside(tables(records, external))} if external else set()
     lost = without_table(each.spec for each in external if id(each) not in shown)
     return Loaded(records, external, [*problems, *more, *lost])
+
+
+@dataclass(frozen=True)
+class Board:
+    """A page, and one sentence per file that it leaves out, and for predictions that no table shows."""
+
+    text: str
+    problems: list[str]
+
+
+def read_board(results: Path, *, with_published: bool = False) -> Board:
+    """The page of the records below ``results``, as :func:`load` and :func:`leaderboard` make it.
+
+    Of records that have not changed since the last call nothing is computed again; see :mod:`mer_bench.report.cache`.
+    """
+    if not with_published:
+        return _read_board(results)
+    with published_results() as folder:
+        return _read_board(results) if folder.resolve() == results.resolve() else _read_board(results, folder)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The sections of one corpus, label set and protocol as the cache keeps them."""
+
+    made_from: bytes  #: hash
+    sections: tuple[Section, ...]
+    shown: tuple[int, ...]  #: the external records that stand beside tables, by their position
+
+
+def _read_board(*folders: Path) -> Board:
+    cache = open_cache(folders[0])
+    entries, problems = load_entries(folders, cache)
+    external, more = load_external(*folders)
+    names, beside = titles(entry.method for entry in entries), by_splits(external)
+    own = NONE
+    if len(folders) > 1:
+        own = Own(entry.run for entry in entries if (folders[0] / entry.path).is_file())
+    parts = {
+        splits: _read_part(f"part {len(folders)} {splits}", group, beside.get(splits, []), names, own, cache)
+        for splits, group in sorted(by_table(entries).items())
+    }
+    shown = {id(beside[splits][position]) for splits, part in parts.items() for position in part.shown}
+    lost = without_table(each.spec for each in external if id(each) not in shown)
+    sections = [each for part in parts.values() for each in part.sections]
+    return Board(join(sections, own=bool(own)), [*problems, *more, *lost])
+
+
+def _read_part(
+    name: str,
+    entries: Sequence[Entry],
+    external: Sequence[ExternalRecord],
+    names: Mapping[str, str],
+    own: Own,
+    cache: Cache,
+) -> Part:
+    """The sections of entries that share their tables: those in the cache, if they were made from the same."""
+    facts = sorted(
+        (entry.digest, entry.submission, names[entry.method], str(entry.run in own), entry.path) for entry in entries
+    )
+    made_from = hash_of(*(part for each in facts for part in each), *map(repr, external))
+    part = cache.get(name, Part)
+    if part is None or part.made_from != made_from:
+        sections, shown = [], set()
+        for table in tables_of(map(unpack, entries), names, external):
+            sections.append(section(table, own))
+            shown |= {id(each) for each in shown_beside([table])}
+        positions = tuple(position for position, each in enumerate(external) if id(each) in shown)
+        part = Part(made_from, tuple(sections), positions)
+        cache.put(name, part)
+    return part
 
 
 def leaderboard(
@@ -188,21 +262,27 @@ def check(records_root: Path, target: Path, *, with_published: bool = False) -> 
 
     Of the published records the accepted submissions are checked as well.
     """
-    found = load(records_root, with_published=with_published)
-    maintained = [record for record in found.records if not isinstance(record, ContributedRecord)]
-    submitted = (
-        problem for each in submissions(records_root) for problem in check_submission(each, maintained).problems
-    )
+    found = read_board(records_root, with_published=with_published)
+    submitted = _submitted(records_root, with_published)
     if problem := next((each for part in (found.problems, submitted) for each in part), None):
         return problem
     if not target.is_file():
         return f"{target} does not exist; mer-bench leaderboard writes it"
-    expected, written = leaderboard(found.records, None, found.own, found.external).encode(), target.read_bytes()
+    expected, written = found.text.encode(), target.read_bytes()
     if expected == written:
         return None
     same = [new == old for new, old in zip(expected.split(b"\n"), written.split(b"\n"), strict=False)]
     line = 1 + (same.index(False) if False in same else len(same))
     return f"{target} is not what the records say, from line {line} on; mer-bench leaderboard rewrites it"
+
+
+def _submitted(results: Path, with_published: bool) -> Iterator[str]:
+    """The problems of accepted submissions."""
+    if folders := submissions(results):
+        records = load(results, with_published=with_published).records
+        maintained = [record for record in records if not isinstance(record, ContributedRecord)]
+        for folder in folders:
+            yield from check_submission(folder, maintained).problems
 
 
 def _over_tables(chosen: Sequence[Ranked]) -> str:
