@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,17 @@ import numpy as np
 
 from mer_bench.errors import Misuse
 from mer_bench.methods import method_facts
-from mer_bench.records import SIMULATED, Matrix, Protocol, hash_tested, read_checked, record_files, write_checked
+from mer_bench.records import (
+    SIMULATED,
+    Counts,
+    Matrix,
+    Protocol,
+    hash_tested,
+    read_checked,
+    record_files,
+    stack,
+    write_checked,
+)
 from mer_bench.schema import Count, Label, Name, NotNegative, Positive, Seed, Text, Url, decode
 
 FOLDER = "external"  #: below the folder of a corpus
@@ -72,12 +82,17 @@ class ExternalRecord:
     @property
     def test_confusion(self) -> Matrix:
         """The confusion matrix of all test utterances."""
-        return np.sum(self.test_by_cluster, 0).tolist()
+        return self.clusters.sum(0).tolist()
 
     @cached_property
     def tested(self) -> bytes:
         """As that of :class:`mer_bench.records.RunRecord`."""
-        return hash_tested(self.test_index, self.test_by_cluster)
+        return hash_tested(self.test_index, self.clusters)
+
+    @cached_property
+    def clusters(self) -> Counts:
+        """``test_by_cluster`` as an array [cluster, class, class]."""
+        return stack(self.test_by_cluster, len(self.classes))
 
     @property
     def simulated(self) -> bool:
@@ -168,8 +183,15 @@ def load_external(*folders: Path) -> tuple[list[ExternalRecord], list[str]]:
         except Misuse as error:
             problems.append(f"{error}; delete the file and score the predictions again")
             continue
-        found[name] = ContributedExternal(**vars(record), submission=submission) if submission else record
+        found[name] = _contributed(record, submission)
     return list(found.values()), problems
+
+
+def _contributed(record: ExternalRecord, submission: str) -> ExternalRecord:
+    if not submission:
+        return record
+    known = {item.name: getattr(record, item.name) for item in fields(record)}
+    return ContributedExternal(**known, submission=submission)
 
 
 def check_external(record: ExternalRecord, path: Path) -> None:
@@ -188,9 +210,9 @@ def _statements(record: ExternalRecord) -> Iterator[tuple[bool, str]]:
     classes = len(record.classes)
     yield len(set(record.classes)) == classes > 0, "a class occurs twice, or there is none"
     yield record.spec.fold <= record.protocol.folds, "its fold is none of the protocol"
-    square = all(len(m) == classes and {len(row) for row in m} == {classes} for m in record.test_by_cluster)
-    yield square and bool(record.test_by_cluster), f"test_by_cluster does not have {classes} rows and columns"
-    clusters = np.array(record.test_by_cluster, np.int64)
+    clusters = record.clusters
+    square = len(clusters) == len(record.test_by_cluster) > 0
+    yield square, f"test_by_cluster does not have {classes} rows and columns"
     yield bool((clusters.sum((1, 2)) > 0).all()), "a cluster of test_by_cluster has no utterance"
     index, predictions = np.array(record.test_index, np.int64), np.array(record.test_predictions, np.int64)
     sizes = {len(index), len(predictions), int(clusters.sum())}

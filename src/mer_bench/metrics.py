@@ -29,7 +29,8 @@ def confusion_matrix(true: Array, predicted: Array, num_classes: int) -> npt.NDA
 def margins(matrix: Array) -> tuple[Array, Array, Array]:
     """Correct predictions, support and predictions of each class: [..., class, class] -> 3 x [class, ...]."""
     hits = np.diagonal(matrix, axis1=-2, axis2=-1)
-    return np.moveaxis(hits, -1, 0), np.moveaxis(matrix.sum(-1), -1, 0), np.moveaxis(matrix.sum(-2), -1, 0)
+    first = (-1, *range(hits.ndim - 1))  # the classes; np.moveaxis takes ten times as long
+    return hits.transpose(first), matrix.sum(-1).transpose(first), matrix.sum(-2).transpose(first)
 
 
 def recall(matrix: Array) -> FloatArray:

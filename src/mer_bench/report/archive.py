@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from mer_bench.metrics import weighted_f1
-from mer_bench.records import READABLE, Matrix, RunRecord, Tests, contributed, gather, read_record
+from mer_bench.records import READABLE, Counts, RunRecord, Tests, contributed, gather, read_record
 from mer_bench.report.cache import Cache
 from mer_bench.schema import read_regular
 
@@ -82,7 +82,7 @@ def load_entries(folders: Sequence[Path], cache: Cache) -> tuple[list[Entry], li
 def make_entry(record: RunRecord, digest: bytes) -> Entry:
     """The entry of a record whose file has this hash."""
     spec = record.spec
-    packed = Packed(_shorten(record), _pack(record.test_by_cluster))
+    packed = Packed(_shorten(record), _pack(record.clusters))
     return Entry(
         digest,
         spec.sha256,
@@ -97,16 +97,14 @@ def make_entry(record: RunRecord, digest: bytes) -> Entry:
 
 
 def unpack(entry: Entry) -> RunRecord:
-    """The record of an entry. What it tested is known by its hash alone; its clusters are an array."""
+    """The record of an entry, which knows what is derived of what it lacks."""
     found = msgspec.msgpack.decode(entry.packed, type=Packed)
-    clusters = found.clusters
-    if clusters is None:
-        record = found.record
-    else:
-        array = np.frombuffer(clusters.content, clusters.kind).reshape(clusters.shape)
-        record = replace(found.record, test_by_cluster=cast(list[Matrix], array))
-    record = contributed(record, entry.submission)
-    vars(record)["tested"] = entry.tested
+    record, packed = contributed(found.record, entry.submission), found.clusters
+    clusters = None
+    if packed is not None:
+        clusters = np.frombuffer(packed.content, packed.kind).reshape(packed.shape)
+    vars(record).update(tested=entry.tested, clusters=clusters)
+    vars(record.spec).update(sha256=entry.run)
     return record
 
 
@@ -114,10 +112,9 @@ def _tests(entry: Entry) -> Tests:
     return Tests((*entry.splits[1:], entry.fold), entry.features, entry.tested)
 
 
-def _pack(matrices: list[Matrix] | None) -> Clusters | None:
-    if matrices is None:
+def _pack(array: Counts | None) -> Clusters | None:
+    if array is None:
         return None
-    array = np.array(matrices, np.int64)
     small = array.astype(np.min_scalar_type(int(array.max(initial=0))))
     return Clusters(small.dtype.str, cast(tuple[int, int, int], small.shape), small.tobytes())
 

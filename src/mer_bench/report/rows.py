@@ -111,10 +111,11 @@ class Row(Generic[Record]):
 
         None where no seed is complete, or a record does not have its clusters.
         """
-        found = [record.test_by_cluster for folds in self.complete_seeds.values() for record in folds]
-        if not found or any(each is None for each in found):
+        found = [record.clusters for folds in self.complete_seeds.values() for record in folds]
+        known = [each for each in found if each is not None]
+        if not found or len(known) < len(found):
             return None
-        clusters = np.concatenate([np.array(each, np.int64) for each in found])
+        clusters = np.concatenate(known, dtype=np.int64)
         return clusters.reshape(self.complete, -1, *clusters.shape[1:])
 
     @cached_property
