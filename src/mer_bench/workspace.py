@@ -126,7 +126,7 @@ def copy_published(folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with published_results() as source, tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            shutil.copytree(source, Path(temporary) / "results")
+            shutil.copytree(source, Path(temporary) / "results", ignore=shutil.ignore_patterns(".*"))
             (Path(temporary) / "results").rename(folder)
     except OSError as error:
         raise Misuse(f"{folder} cannot be written: {error.strerror or error}") from error
