@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -17,7 +17,16 @@ import msgspec
 import numpy as np
 
 from mer_bench.metrics import weighted_f1
-from mer_bench.records import READABLE, Counts, RunRecord, Tests, contributed, gather, read_record
+from mer_bench.records import (
+    READABLE,
+    Counts,
+    RunRecord,
+    Tests,
+    contributed,
+    gather,
+    read_record,
+    without_garbage_collection,
+)
 from mer_bench.report.cache import Cache
 from mer_bench.schema import read_regular
 
@@ -94,6 +103,12 @@ def make_entry(record: RunRecord, digest: bytes) -> Entry:
         msgspec.Raw(msgspec.msgpack.encode(packed)),
         spec.path(Path()).as_posix(),
     )
+
+
+def unpack_all(entries: Iterable[Entry]) -> list[RunRecord]:
+    """The records of entries that share their tables."""
+    with without_garbage_collection():
+        return [unpack(entry) for entry in entries]
 
 
 def unpack(entry: Entry) -> RunRecord:

@@ -21,7 +21,7 @@ from mer_bench.metrics import BINS, SMALLEST, f1
 from mer_bench.records import ContributedRecord, Protocol, RunRecord, Training, load_records, submissions
 from mer_bench.report import ablation, elsewhere
 from mer_bench.report.across import Across, Ranked, across, ranked
-from mer_bench.report.archive import Entry, by_table, load_entries, unpack
+from mer_bench.report.archive import Entry, by_table, load_entries, unpack_all
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.cache import Cache, hash_of, open_cache
 from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds
@@ -161,7 +161,7 @@ def _read_part(
     part = cache.get(name, Part)
     if part is None or part.made_from != made_from:
         sections, shown = [], set()
-        for table in tables_of(map(unpack, entries), names, external):
+        for table in tables_of(unpack_all(entries), names, external):
             sections.append(section(table, own))
             shown |= {id(each) for each in shown_beside([table])}
         positions = tuple(position for position, each in enumerate(external) if id(each) in shown)
