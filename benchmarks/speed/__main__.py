@@ -148,14 +148,23 @@ def measured(part: str, arguments: argparse.Namespace) -> Iterator[tuple[Case, d
             yield case, json.loads(done.stdout.splitlines()[-1])
 
 
+#: Runs a command and prints what it used. A process of its own, since a child's peak counts that of who started it.
+LAUNCHER = """
+import os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+used = os.wait4(child.pid, 0)[2]
+print(used.ru_utime + used.ru_stime, used.ru_maxrss)
+"""
+
+
 def command(line: Sequence[str]) -> tuple[float, float, float]:
     """Return the seconds, the CPU-seconds and the peak memory in MiB of a command."""
     began = time.perf_counter()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "mer_bench", *line], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, child.returncode, used = os.wait4(child.pid, 0)
-    return time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**10
+    launched = [sys.executable, "-c", LAUNCHER, sys.executable, "-m", "mer_bench", *line]
+    done = subprocess.run(launched, stdout=subprocess.PIPE, text=True, check=True)
+    taken = time.perf_counter() - began
+    cpu, peak = map(float, done.stdout.split())
+    return taken, cpu, peak / 2**10
 
 
 def caption(part: str, arguments: argparse.Namespace) -> str:
