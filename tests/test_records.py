@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mer_bench import records
 from mer_bench.calibration import calibrate
 from mer_bench.errors import Misuse
 from mer_bench.files import new_folder, write_atomic
@@ -34,6 +35,7 @@ from mer_bench.records import (
     write_failure,
     write_record,
 )
+from mer_bench.schema import canonical_json, parse_canonical
 
 SPEC = RunSpec(
     dataset="iemocap",
@@ -572,3 +574,36 @@ def test_a_spec_out_of_range_is_one_sentence(tmp_path: Path, change: dict[str, A
         read_spec(path)
     assert str(caught.value).startswith(str(path)) or "unknown key" in str(caught.value)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a":1,"a":2}', '{"b":1,"a":2}', '{"a": 1}', '{"a":NaN}', '{"a":1e-5}', '{"a":1e-05}', '{"a":1.0e3}',
+     '{"a":"\\u0061"}', '\ufeff{"a":1}', '{"a":1', "[" * 3000, '{"a":-0}'],
+)  # fmt: skip
+def test_a_text_that_may_be_of_another_form_is_read_with_more_care(text: str) -> None:
+    assert parse_canonical(text.encode()) is None
+
+
+@pytest.mark.parametrize("content", [{"a": [2e-06, -2.5e-07, 1.5, 0, 2**53], "b": 'é \\ "', "c": None}, [], {}])
+def test_a_text_that_was_written_by_this_package_is_read_fast(content: object) -> None:
+    text = canonical_json(content)
+    assert parse_canonical(text.encode()) == content == json.loads(text)
+
+
+def test_every_committed_record_is_the_same_read_fast_and_with_care(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = sorted((Path(__file__).parents[1] / "benchmarks" / "results").glob("*/*/*.json"))[::40]
+    fast = [read_record(path) for path in paths]
+    monkeypatch.setattr(records, "parse_canonical", lambda text: None)
+    assert [read_record(path) for path in paths] == fast
+
+
+def test_a_checksum_is_that_of_the_whole_text_also_where_it_is_read_fast(tmp_path: Path) -> None:
+    path = write_record(RECORD, tmp_path)
+    text = path.read_text(encoding="utf-8")
+    for change in (('"device":"', '"device":"x'), ('"sha256":"', '"sha256":"0')):
+        changed = text.replace(*change)
+        assert changed != text
+        path.write_text(changed, encoding="utf-8")
+        with pytest.raises(Misuse, match="was changed after it was written"):
+            read_record(path)

@@ -308,6 +308,16 @@ def test_the_command_writes_and_checks_the_page_and_names_what_it_leaves_out(res
     assert call("leaderboard", "--check", "--results", results).code == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are Unicode")
+def test_a_folder_whose_name_is_no_text_does_no_harm(results: Path) -> None:
+    folder = results / os.fsdecode(b"\xff") / "b"
+    folder.mkdir(parents=True)
+    shutil.copy(sorted(results.glob("*/b/*.json"))[0], folder)
+    expected = plain(results)
+    assert len(expected.problems) == 1
+    assert [report.read_board(results) for _ in range(2)] == [expected, expected]
+
+
 def test_published_records_are_copied_without_their_cache(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

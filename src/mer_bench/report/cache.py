@@ -68,7 +68,7 @@ class Cache:
                 temporary.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
-        return self.folder / hashlib.blake2b(name.encode(), key=self.key, digest_size=16).hexdigest()
+        return self.folder / hashlib.blake2b(os.fsencode(name), key=self.key, digest_size=16).hexdigest()
 
     def _sign(self, name: str, content: bytes) -> bytes:
         parts = hashlib.blake2b(code() + hash_of(name), key=self.key, digest_size=SIGNATURE)
@@ -85,7 +85,7 @@ def hash_of(*parts: str | bytes) -> bytes:
     """Hash of texts, each of which counts by itself."""
     found = hashlib.sha256()
     for part in parts:
-        content = part if isinstance(part, bytes) else part.encode()
+        content = os.fsencode(part)  # names of files may be no UTF-8
         found.update(len(content).to_bytes(8, "big") + content)
     return found.digest()
 
@@ -105,11 +105,13 @@ def _user_key() -> bytes:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".key.{this_process()}.tmp")
-            temporary.touch(mode=0o600)
-            temporary.write_bytes(secrets.token_bytes(32))
-            with suppress(FileExistsError):  # another process was faster
-                os.link(temporary, path)
-            temporary.unlink()
+            try:
+                temporary.touch(mode=0o600)
+                temporary.write_bytes(secrets.token_bytes(32))
+                with suppress(FileExistsError):  # another process was faster
+                    os.link(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
         key = path.read_bytes()
     except (OSError, RuntimeError):  # RuntimeError: the user has no home
         return b""
