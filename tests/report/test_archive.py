@@ -116,6 +116,40 @@ def test_own_published_external_and_contributed_records_and_problems_come_out_th
             assert all(sign in expected.text for sign in ("(own)", " §", "▷", "m:Own", "n:Own"))
 
 
+def test_a_table_changes_with_what_is_known_of_its_records_from_elsewhere(
+    runs: list[RunRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published, results = tmp_path / "benchmarks" / "results", tmp_path / "own"
+    own = [replace(each, spec=replace(each.spec, method="m:Own"), provenance="own") for each in runs[:3]]
+    paths = [write_record(each, published) for each in (*runs, *own)]
+    write_external([made(runs[0], "MyNet")], published)
+    results.mkdir()
+    monkeypatch.setattr(workspace, "suites_folder", lambda: tmp_path / "benchmarks")
+
+    def same(sign: str) -> None:
+        for folder in (published, results):
+            expected = plain(folder, with_published=True)
+            assert report.read_board(folder, with_published=True) == expected
+        assert sign in expected.text
+
+    same("| Own ")
+    # a method of another corpus takes the same title
+    other = replace(own[0], spec=replace(own[0].spec, method="n:Own", dataset="other"))
+    write_record(other, published)
+    same("| m:Own ")
+    # the same bytes are those of a run of one's own
+    write_record(runs[0], results)
+    same(" (own) ")
+    # and of an accepted submission
+    target = tmp_path / "benchmarks" / "contributed" / "s" / paths[0].parent.relative_to(published)
+    target.parent.mkdir(parents=True)
+    (results / paths[0].relative_to(published)).unlink()
+    paths[0].parent.rename(target)
+    same(" § ")
+    write_external([made(runs[0], "YourNet")], results)
+    same("YourNet")
+
+
 def made(run: RunRecord, name: str) -> object:
     """Predictions made elsewhere that are those of a run."""
     from test_elsewhere import made as elsewhere
@@ -215,6 +249,30 @@ def test_files_of_a_cache_that_are_exchanged_are_not_believed(results: Path, rea
         path.write_bytes(content)
     assert report.read_board(results) == expected
     assert len(read) == 6
+
+
+def test_a_value_is_that_of_its_name_alone(tmp_path: Path) -> None:
+    found = cache.open_cache(tmp_path)
+    found.put("one", [1])
+    found.put("two", [2])
+    assert (found.get("one", list[int]), found.get("one", list[str]), found.get("three", list[int])) == (
+        [1],
+        None,
+        None,
+    )
+    found._path("one").replace(found._path("two"))
+    assert found.get("two", list[int]) is None
+
+
+def test_a_change_of_any_source_that_makes_the_page_is_seen() -> None:
+    from test_imports import closure
+
+    names = [name for name in closure("mer_bench.report.leaderboard") if name.startswith("mer_bench.")]
+    assert "mer_bench.report.tables" in names
+    assert "mer_bench.records" in names
+    sources = {path.stem for folder in cache.SOURCES for path in folder.glob("*.py")}
+    assert {name.rpartition(".")[2] for name in names} - {"report"} <= sources
+    assert len(sources) > len(list((ROOT / "src" / "mer_bench").glob("*.py")))
 
 
 def test_what_another_user_wrote_reaches_no_page(results: Path, tmp_path: Path, read: list[str]) -> None:
