@@ -65,7 +65,7 @@ RECORD = RunRecord(
     test_confusion=[[1, 0, 0], [0, 1, 0], [1, 0, 0]],
     test_index=[3, 5, 8],
     test_predictions=[0, 1, 0],
-    curve=[{"train/loss": 0.1 + 0.2, "val/weighted_f1": 1.0}],
+    curve=[{"train/loss": 0.3, "val/weighted_f1": 1.0}],
     best_epoch=0,
     parameters=385_345,
     flops_per_utterance=1_000,
@@ -463,7 +463,7 @@ def test_a_record_that_was_changed_by_hand_is_named_and_left_out(tmp_path: Path,
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")  # another layout is the same content
     assert read_record(path) == WHOLE
     others = {"seconds": 1.26, "parameters": 385_346, "device": "gpu", "versions": {}, "protocol": None}
-    others["curve"] = [{**content["curve"][0], "train/loss": 0.25}]
+    others["curve"] = {**content["curve"], "train/loss": [0.25]}
     others["features"] = {**content["features"], "text": {**content["features"]["text"], "parameters": 0}}
     path.write_text(json.dumps({**content, key: others[key]}), encoding="utf-8")
     assert_one_problem(tmp_path, path)

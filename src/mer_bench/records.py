@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mer_bench.calibration import Calibration, statements
+from mer_bench.compact import compact, expand
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import write_atomic
 from mer_bench.methods import method_facts
@@ -306,9 +307,17 @@ def write_record(record: RunRecord, results: Path) -> Path:
 
 def write_checked(path: Path, record: T, check: Callable[[T, Path], None]) -> None:
     """Write a dataclass as JSON with its checksum, after ``check`` had it as :func:`read_checked` will read it."""
-    content = asdict(cast(Any, record))
-    check(decode(json.loads(canonical_json(content)), type(record), f"the record {path.name}"), path)
+    content = compact(asdict(cast(Any, record)))
+    where = f"the record {path.name}"
+    check(decode(expand(json.loads(canonical_json(content)), where), type(record), where), path)
     write_atomic(path, canonical_json({**content, CHECKSUM: _checksum(content)}) + "\n")
+
+
+def rewrite(results: Path) -> None:
+    """Write the records below a folder again in the forms of today, which changes no score and no prediction."""
+    for path in sorted(results.glob("*/*/*.json")):
+        if not path.name.endswith(FAILED):
+            write_record(read_record(path), results)
 
 
 def write_failure(spec: RunSpec, results: Path, reason: str) -> Path:
@@ -361,7 +370,7 @@ def check_bytes(
     if not canonical:
         content = parse_json(text, path, READABLE)
     stated = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
-    record = decode(content, kind, str(path))
+    record = decode(expand(content, str(path)), kind, str(path))
     check(record, path)
     if stated is None and not needs_checksum:
         return record
