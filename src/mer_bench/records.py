@@ -185,7 +185,7 @@ class RunRecord:
     parameters: Count  #: trainable parameters
     flops_per_utterance: Count  #: floating-point operations of the forward pass, as torch counts them
     seconds: NotNegative
-    peak_memory_mib: NotNegative | None  #: peak memory of the process, or of the GPU, in this run; None = not known
+    peak_memory_mib: NotNegative | None  #: peak in this run, see training/cost.py; None = not known
     device: Text
     #: ``test_confusion`` of each cluster of utterances that are not independent (a dialogue; an actor of RAVDESS), in
     #: table order; None = not counted

@@ -33,7 +33,7 @@ from mer_bench.features import open_features, write_features
 from mer_bench.fusion.base import FusionModule, PredictionTable
 from mer_bench.records import RunRecord, read_record
 from mer_bench.training.build import PRECISIONS, TF32, build_datamodule, build_method
-from mer_bench.training.cost import flops_per_utterance
+from mer_bench.training.cost import flops_per_utterance, peak_memory_mib, reset_peak_memory
 from mer_bench.training.options import Hardware
 from mer_bench.training.run import run
 from mer_bench.utterances import read_table
@@ -132,6 +132,20 @@ def test_peak_memory_is_that_of_the_run_not_of_what_its_process_did_before(root:
     assert held is not None
     assert alone is not None
     assert 10 < alone < held - 900
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="the peak can be reset only on Linux")
+def test_peak_memory_counts_what_was_computed_and_no_page_of_a_mapped_file(tmp_path: Path) -> None:
+    with (tmp_path / "features").open("wb") as file:
+        file.write(bytes(2**28))
+    assert reset_peak_memory()
+    before = peak_memory_mib()
+    mapped = np.memmap(tmp_path / "features", np.uint8, "r")
+    assert mapped[:: 2**12].sum() == 0  # has every page read
+    read = peak_memory_mib()
+    computed = np.ones(2**27, np.uint8)
+    del computed
+    assert read - before < 20 < 100 < peak_memory_mib() - before < 150
 
 
 def test_the_callback_is_called_before_training_and_after_each_epoch(root: Path) -> None:

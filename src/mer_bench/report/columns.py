@@ -295,7 +295,7 @@ COLUMNS = (
            (GROUP, PAGE)),
     Column("Training, s", "Seconds for one training, median; comparable only on the same device.",
            _seconds, COST, (GROUP, PAGE), falling=False),
-    Column("Memory, MiB", "Peak memory of one training, median.",
+    Column("Memory, MiB", "Peak memory of one training without pages of mapped files, median.",
            _number("{:,.0f}", lambda _, row: row.memory, lambda row: f"on {trained_on(row)}"), COST, (GROUP, PAGE),
            falling=False),
     Column("Seeds", "Complete seeds, out of those that other rows have.", _seeds, align="<"),

@@ -89,6 +89,7 @@ def run(
         callbacks += [literature] * ("literature" in measures) + [gradients] * ("gradients" in measures)
         trainer = build_trainer(spec, datamodule, folder, callbacks, _logger(logger, spec, log_folder))
         checkpoint = _fit(trainer, method, datamodule, folder)
+        peak = peak_memory_mib() if peak_is_known else 0.0  # while what is mapped of the features is that of training
         trainer.test(method, datamodule=datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
         if not trainer.is_global_zero:
             return None
@@ -96,7 +97,7 @@ def run(
         by_epoch, seconds_aside = literature.read()
         measured: dict[str, Any] = {"flops_per_utterance": flops_per_utterance(method, datamodule)}
         measured["seconds"] = round(time.perf_counter() - started - seconds_aside, 2)
-        measured["peak_memory_mib"] = round(peak_memory_mib(), 1) if peak_is_known else None
+        measured["peak_memory_mib"] = round(max(peak, peak_memory_mib()), 1) if peak_is_known else None
         datamodule.trainer = None  # from here on this process alone reads the test set
         tensors = {}
         if bundle is not None:
