@@ -110,10 +110,10 @@ golden: .venv/dev  ## rewrite the numbers that tests/fusion/test_golden.py expec
 	PYTHONPATH=tests $(BIN)/python tests/fusion/golden.py
 
 plots: .venv/report  ## draw every table of the leaderboard into benchmarks/plots
-	$(BIN)/mer-bench plots --results "$(RESULTS)"
+	$(BIN)/mer-bench plots --results "$(RESULTS)" --jobs $(JOBS)
 
 report: .venv/report  ## write build/report.html: one page to sort, filter and compare, with pictures and provenance
-	$(BIN)/mer-bench report --results "$(RESULTS)" $(if $(WITH_PUBLISHED),--with-published)
+	$(BIN)/mer-bench report --results "$(RESULTS)" --jobs $(JOBS) $(if $(WITH_PUBLISHED),--with-published)
 
 check: .venv/base  ## fail if leaderboard.md is not what the records give, or a submission in benchmarks/contributed has problems
 	$(BIN)/mer-bench leaderboard --check

@@ -129,6 +129,9 @@ def _declared(name: str) -> Callable[..., Any]:
 SHOWN = 10  #: predictions that are printed
 
 data_option, results_option, logs_option = map(_declared, ("root", "results", "log_folder"))
+drawing_option = click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes that draw side by side."
+)
 published_option = click.option(
     "--with-published", is_flag=True, help="Show the published rows beside those of the records."
 )
@@ -414,12 +417,14 @@ def records(folder: Path) -> None:
 @click.option(
     "--output", type=Path, default=default_plots, help="[default: benchmarks/plots in a clone, elsewhere plots]"
 )
+@drawing_option
 @results_option
-def plots(formats: tuple[str, ...], output: Path, results: Path) -> None:
+def plots(formats: tuple[str, ...], output: Path, jobs: int, results: Path) -> None:
     """Draw every table: ranking, F1 by class, confusion, cost, learning, robustness; and tracks over their tables."""
     from mer_bench.report import plots as pictures
+    from mer_bench.report.cache import open_cache
 
-    made = pictures.write(_records(results), output, formats)
+    made = pictures.write(_records(results), output, formats, cache=open_cache(results), jobs=jobs)
     _say(f"{len(made)} pictures in {output}")
 
 
@@ -433,9 +438,10 @@ def plots(formats: tuple[str, ...], output: Path, results: Path) -> None:
     default=suites_folder,
     help="Suites that the commands on the page name [default: those that have names].",
 )
+@drawing_option
 @published_option
 @results_option
-def report_(output: Path, suites: Path, with_published: bool, results: Path) -> None:
+def report_(output: Path, suites: Path, jobs: int, with_published: bool, results: Path) -> None:
     """Write one HTML page of all records: tables to sort and filter, pictures, provenance, two methods compared."""
     from mer_bench.report import leaderboard, page
 
@@ -450,6 +456,7 @@ def report_(output: Path, suites: Path, with_published: bool, results: Path) -> 
         own=found.own,
         published_in=published,
         external=found.external,
+        jobs=jobs,
     )
     _say(output)
 

@@ -94,13 +94,12 @@ def _alternate(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> l
 def _numbers(stated: Mapping[str, Any], form: str) -> npt.NDArray[np.int64]:
     """Gaps and what follows them [2, pair]; raises ValueError and the like for what can be none."""
     numbers = stated[form]
-    if (
-        len(stated) > 1
-        or not isinstance(numbers, list)
-        or any(type(number) is not int or number < 0 for number in numbers)
-    ):
+    if len(stated) > 1 or not isinstance(numbers, list) or set(map(type, numbers)) - {int}:
         raise ValueError
-    return np.array(numbers, np.int64).reshape(-1, 2).T
+    found = np.array(numbers, np.int64).reshape(-1, 2).T
+    if (found < 0).any():
+        raise ValueError
+    return found
 
 
 def _rows(numbers: npt.NDArray[np.int64], content: Mapping[str, Any]) -> list[int]:

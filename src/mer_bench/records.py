@@ -208,6 +208,11 @@ class RunRecord:
     gradients: Mapping[Name, list[NotNegative]] | None = None
 
     @cached_property
+    def digest(self) -> bytes:
+        """Hash of its file, or of its content where it was read from none."""
+        return hashlib.sha256(canonical_json(asdict(self)).encode()).digest()
+
+    @cached_property
     def clusters(self) -> Counts | None:
         """``test_by_cluster`` as an array [cluster, class, class]."""
         return None if self.test_by_cluster is None else stack(self.test_by_cluster, len(self.classes))
@@ -346,9 +351,11 @@ def read_record(path: Path, text: bytes | None = None) -> RunRecord:
     """
     try:
         text = read_regular(path, READABLE) if text is None else text
-        return check_bytes(text, path, RunRecord, check_record, needs_checksum=False)  # records had none once
+        record = check_bytes(text, path, RunRecord, check_record, needs_checksum=False)  # records had none once
     except Misuse as error:
         raise Misuse(f"{error}; delete the record and run the bench again") from error
+    vars(record).update(digest=hashlib.sha256(text).digest())
+    return record
 
 
 def read_checked(path: Path, kind: type[T], check: Callable[[T, Path], None]) -> T:

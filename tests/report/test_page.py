@@ -98,7 +98,7 @@ def text() -> str:
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without plots, for tests that do not need them."""
     if "text" not in request.fixturenames and "pictures" not in request.node.name:
-        monkeypatch.setattr(page, "draw", lambda found: ({page.plots.slug(table): [] for table in found}, []))
+        monkeypatch.setattr(page, "draw", lambda found, *_: ({page.plots.slug(table): [] for table in found}, []))
 
 
 def test_every_row_stands_in_its_table_with_the_scores_of_the_leaderboard(text: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mer_bench.metrics import weighted_f1
 from mer_bench.records import RunRecord
 from mer_bench.report import plots
 from mer_bench.report.across import across, ranked
+from mer_bench.report.cache import open_cache
 from mer_bench.report.leaderboard import leaderboard
 from mer_bench.report.tables import tables
 
@@ -166,6 +167,50 @@ def test_pictures_of_tables_that_are_gone_are_removed(records: list[RunRecord], 
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    def version(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(plots, "version", version)
     with pytest.raises(Misuse, match=r"pip install 'mer-bench\[report\]'"):
         plots.write([], tmp_path)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the tables that are drawn; "" are the pictures of several tables."""
+    found: list[str] = []
+    original = plots._files
+
+    def files(name: str, *others: Any) -> dict[str, bytes]:
+        found.append(name)
+        return original(name, *others)
+
+    monkeypatch.setattr(plots, "_files", files)
+    return found
+
+
+def test_a_picture_is_drawn_once_for_what_it_shows(
+    records: list[RunRecord], tmp_path: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    cache = open_cache(tmp_path)
+    other = [replace(one, spec=replace(one.spec, label_set="sentiment")) for one in records]
+    names = [plots.slug(table) for table in tables([*records, *other])]
+    first = plots.draw(tables([*records, *other]), cache=cache)
+    assert drawn == [*names, ""]
+    drawn.clear()
+    assert plots.draw(tables([*other, *records]), cache=cache) == first
+    assert drawn == []
+    changed = [replace(one, parameters=one.parameters + 1) for one in other]
+    second = plots.draw(tables([*records, *changed]), cache=cache)
+    assert drawn == [names[1], ""]
+    assert first.keys() == second.keys()
+    assert {name for name in first if first[name] != second[name]} == {f"{names[1]}-frontier.svg"}
+    drawn.clear()
+    assert {name.rpartition(".")[2] for name in plots.draw(tables(records), ("png",), cache=cache)} == {"png"}
+    assert drawn == [names[0], ""]
+
+
+def test_pictures_that_are_drawn_side_by_side_are_the_same(records: list[RunRecord]) -> None:
+    found = tables([*records, *(replace(one, spec=replace(one.spec, label_set="sentiment")) for one in records)])
+    assert plots.draw(found, jobs=2) == plots.draw(found)

@@ -76,6 +76,9 @@ class Cache:
         return parts.digest()
 
 
+NOT_KEPT = Cache(Path(), b"")
+
+
 def open_cache(folder: Path) -> Cache:
     """The cache of the records below ``folder``, for this user."""
     return Cache(folder / FOLDER, _user_key() if folder.is_dir() else b"")

@@ -22,10 +22,11 @@ from mer_bench.modalities import modality_order
 from mer_bench.records import RunRecord
 from mer_bench.report import elsewhere, plots
 from mer_bench.report.balance import balance_lines, balance_notes
+from mer_bench.report.cache import NOT_KEPT, Cache, open_cache
 from mer_bench.report.columns import COLUMNS, PAGE, columns, disturbances, groups, trained_on, value_of
 from mer_bench.report.formatting import effect, spread, unescape
 from mer_bench.report.leaderboard import NO_RECORDS, NONE, OWN, SIMULATED, Own, ablation_lines, facts, own_mark
-from mer_bench.report.pairs import pairs
+from mer_bench.report.pairs import kept_pairs
 from mer_bench.report.pictures import draw
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.reproduce import commands, read_recipes
@@ -45,6 +46,8 @@ def page(
     own: Own = NONE,
     published_in: Path | None = None,
     external: Sequence[ExternalRecord] = (),
+    cache: Cache = NOT_KEPT,
+    jobs: int = 1,
 ) -> str:
     """The whole page; independent of the order of ``records``.
 
@@ -56,6 +59,8 @@ def page(
         own: Runs whose rows are marked.
         published_in: Where commands find the records of all other runs; None = in ``results`` too.
         external: Predictions made elsewhere.
+        cache: Where to keep the pictures and the comparisons of methods.
+        jobs: How many processes draw side by side.
 
     Raises:
         Misuse: jinja2 or matplotlib is not installed.
@@ -71,7 +76,7 @@ def page(
     def folder(record: RunRecord) -> Path:
         return results if published_in is None or record.spec.sha256 in own else published_in
 
-    pictures, across = draw([table for _, table in numbered])
+    pictures, across = draw([table for _, table in numbered], cache, jobs)
     script = (HERE / "page.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -90,7 +95,7 @@ def page(
         published=by_corpus(load_published() if published is None else published),
         published_preface=PUBLISHED.replace("*", "").replace("\n", " ").strip(),
         modalities=sorted({row.reads for _, table in numbered for row in table.rows}),
-        pairs={f"t{number}": pairs(table) for number, table in numbered},
+        pairs={f"t{number}": kept_pairs(table, cache) for number, table in numbered},
         pictures=pictures,
         across=across,
         all_columns=[column for column in COLUMNS if PAGE in column.shown],
@@ -119,10 +124,22 @@ def write(
     own: Own = NONE,
     published_in: Path | None = None,
     external: Sequence[ExternalRecord] = (),
+    jobs: int = 1,
 ) -> None:
-    """Write the page of the records."""
-    text = page(records, results=results, suites=suites, own=own, published_in=published_in, external=external)
-    write_atomic(target, text)
+    """Write the page of the records; what the cache beside them has is not made again."""
+    write_atomic(
+        target,
+        page(
+            records,
+            results=results,
+            suites=suites,
+            own=own,
+            published_in=published_in,
+            external=external,
+            cache=open_cache(results),
+            jobs=jobs,
+        ),
+    )
 
 
 def headline(table: Table) -> dict[str, str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from mer_bench.metrics import f1
+from mer_bench.report.cache import Cache
+from mer_bench.report.plots import slug
 from mer_bench.report.statistics import difference
 from mer_bench.report.tables import Table
 
@@ -33,3 +36,20 @@ def pairs(table: Table) -> dict[str, Any]:
         "dataset": table.first.spec.dataset,
         "pairs": found,
     }
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The pairs of a table as the cache keeps them."""
+
+    made_from: bytes  #: hash
+    pairs: dict[str, Any]
+
+
+def kept_pairs(table: Table, cache: Cache) -> dict[str, Any]:
+    """The :func:`pairs` of a table: those in the cache, if they were made from the same records."""
+    kept = cache.get(f"pairs {slug(table)}", Kept)
+    if kept is None or kept.made_from != table.content:
+        kept = Kept(table.content, pairs(table))
+        cache.put(f"pairs {slug(table)}", kept)
+    return kept.pairs

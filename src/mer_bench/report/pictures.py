@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mer_bench.report import plots
+from mer_bench.report.cache import NOT_KEPT, Cache
 from mer_bench.report.tables import Table
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-def draw(found: Sequence[Table]) -> tuple[dict[str, list[tuple[str, Markup]]], list[tuple[str, Markup]]]:
+def draw(
+    found: Sequence[Table], cache: Cache = NOT_KEPT, jobs: int = 1
+) -> tuple[dict[str, list[tuple[str, Markup]]], list[tuple[str, Markup]]]:
     """The plots of every table by its slug, and those of several tables; each plot with its caption.
 
     Raises:
         Misuse: matplotlib is not installed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        files = {path.stem: path for path in plots.draw(found, Path(folder))}
-        drawn = {name: path.read_text(encoding="utf-8") for name, path in files.items()}
+    files = plots.draw(found, cache=cache, jobs=jobs)
+    drawn = {name.removesuffix(".svg"): content.decode() for name, content in files.items()}
     by_table: dict[str, list[tuple[str, Markup]]] = {}
     for name in (plots.slug(table) for table in found):
         by_table[name] = []

@@ -6,9 +6,13 @@ legible without colour: order, position and numbers carry the meaning. Needs mat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
-from itertools import pairwise, product
+from itertools import pairwise, product, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +24,7 @@ from mer_bench.files import write_atomic
 from mer_bench.metrics import f1
 from mer_bench.records import RunRecord
 from mer_bench.report.across import Across, across, ranked
+from mer_bench.report.cache import NOT_KEPT, Cache, hash_of
 from mer_bench.report.diagnostic import collect, concerns, corpora_of
 from mer_bench.report.formatting import p_value
 from mer_bench.report.rows import ResultRow
@@ -249,41 +254,98 @@ PLOTS: dict[str, Callable[[Table], Figure | None]] = {
 LABELLED = 8  #: number of rows that have a name in a plot of curves
 
 
-def write(records: Sequence[RunRecord], folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
-    """:func:`draw` the tables that the records make."""
-    return draw(tables(records), folder, formats)
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures as the cache keeps them."""
+
+    made_from: bytes  #: hash
+    files: dict[str, bytes]  #: by name of the file
 
 
-def draw(found: Sequence[Table], folder: Path, formats: Sequence[str] = ("svg",)) -> list[Path]:
-    """Draw every plot into ``folder``; returns the files, and removes those of tables that no longer exist.
+def write(
+    records: Sequence[RunRecord],
+    folder: Path,
+    formats: Sequence[str] = ("svg",),
+    *,
+    cache: Cache = NOT_KEPT,
+    jobs: int = 1,
+) -> list[Path]:
+    """Draw every plot of the tables that the records make into ``folder``, and remove those of tables that are gone.
+
+    Returns the files. Raises what :func:`draw` raises.
+    """
+    files = draw(tables(records), formats, cache=cache, jobs=jobs)
+    made = [folder / name for name in files]
+    for path, content in zip(made, files.values(), strict=True):
+        write_atomic(path, content)
+    for path in {path for suffix in formats for path in folder.glob(f"*.{suffix}")} - set(made):
+        path.unlink()
+    return made
+
+
+def draw(
+    found: Sequence[Table], formats: Sequence[str] = ("svg",), *, cache: Cache = NOT_KEPT, jobs: int = 1
+) -> dict[str, bytes]:
+    """Every plot of the tables, by the name of its file; what the cache has is not drawn again.
 
     Every table has its own plots, except that the diagnostic corpora share one.
+
+    Args:
+        found: All tables of a page.
+        formats: Suffixes of the files.
+        cache: Where to keep the pictures.
+        jobs: How many processes draw side by side.
 
     Raises:
         Misuse: matplotlib is not installed.
     """
     try:
-        import matplotlib
-    except ModuleNotFoundError as error:
+        matplotlib = version("matplotlib")
+    except PackageNotFoundError as error:
         raise Misuse("plots need matplotlib: pip install 'mer-bench[report]'") from error
+    # what each page of the cache shows; "" are the pictures of several tables
+    tasks = {slug(table): [table] for table in found if not concerns(table)} | {"": list(found)}
+    known: dict[str, dict[str, bytes]] = {}
+    lacking: dict[str, bytes] = {}
+    for name, shown in tasks.items():
+        made_from = hash_of(matplotlib, *formats, *(table.content for table in shown))
+        kept = cache.get(f"pictures {name}", Drawn)
+        if kept and kept.made_from == made_from:
+            known[name] = kept.files
+        else:
+            lacking[name] = made_from
+    with ProcessPoolExecutor(jobs) if min(jobs, len(lacking)) > 1 else nullcontext() as pool:
+        run = pool.map if pool else map
+        drawn = run(_files, lacking, (tasks[name] for name in lacking), repeat(formats))
+        for (name, made_from), files in zip(lacking.items(), drawn, strict=True):
+            known[name] = files
+            cache.put(f"pictures {name}", Drawn(made_from, files))
+    return {file: content for name in tasks for file, content in known[name].items()}
+
+
+def _files(name: str, shown: Sequence[Table], formats: Sequence[str]) -> dict[str, bytes]:
+    """The pictures of the table of that name, or of several, by the names of their files."""
+    import matplotlib
+
     matplotlib.use("agg")
     settings: Any = {"svg.hashsalt": "mer_bench", "svg.fonttype": "none", "font.size": 8, "axes.spines.top": False,
                 "axes.spines.right": False, "axes.edgecolor": FAINT}  # fmt: skip
-    made = []
     with matplotlib.rc_context(settings):
-        single = [table for table in found if not concerns(table)]
-        figures = [(f"{slug(table)}-{kind}", draw(table)) for table in single for kind, draw in PLOTS.items()]
-        for part in across(map(ranked, found)):
-            name = f"{'simulated' if part.simulated else 'real'}-{part.track}-critical"
-            figures.append((name, critical_difference(part)))
-        figures.append(("diagnostic", diagnostic(found)))
-        for name, figure in figures:
-            for suffix in formats if figure else ():
-                made.append(folder / f"{name}.{suffix}")
-                _save(figure, made[-1])
-    for path in {path for suffix in formats for path in folder.glob(f"*.{suffix}")} - set(made):
-        path.unlink()
-    return made
+        figures = dict(_of_table(*shown) if name else _of_several(shown))
+        known = {title: figure for title, figure in figures.items() if figure}
+        return {f"{title}.{suffix}": _save(figure, suffix) for title, figure in known.items() for suffix in formats}
+
+
+def _of_table(table: Table) -> Iterator[tuple[str, Figure | None]]:
+    for kind, draw_one in PLOTS.items():
+        yield f"{slug(table)}-{kind}", draw_one(table)
+
+
+def _of_several(found: Sequence[Table]) -> Iterator[tuple[str, Figure | None]]:
+    for part in across(map(ranked, found)):
+        name = f"{'simulated' if part.simulated else 'real'}-{part.track}-critical"
+        yield name, critical_difference(part)
+    yield "diagnostic", diagnostic(found)
 
 
 def slug(table: Table) -> str:
@@ -293,11 +355,11 @@ def slug(table: Table) -> str:
     return "-".join([spec.dataset, spec.label_set, spec.protocol, table.track, *sets])
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Figure, suffix: str) -> bytes:
     buffer = BytesIO()
-    metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
-    figure.savefig(buffer, format=path.suffix[1:], dpi=150, metadata=metadata)
-    write_atomic(path, buffer.getvalue())
+    metadata = {"Date": None, "Creator": None} if suffix == "svg" else {"Software": None}
+    figure.savefig(buffer, format=suffix, dpi=150, metadata=metadata)
+    return buffer.getvalue()
 
 
 def _figure(width: float, height: float, title: str, grid: str = "") -> tuple[Figure, Axes]:

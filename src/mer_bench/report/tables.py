@@ -20,6 +20,7 @@ from mer_bench.methods import is_current, titles
 from mer_bench.modalities import modality_order
 from mer_bench.records import Protocol, RunRecord, RunSpec, Training
 from mer_bench.report import ablation
+from mer_bench.report.cache import hash_of
 from mer_bench.report.rows import REFERENCES, ExternalRow, Record, ResultRow, balanced, modalities, options_text
 from mer_bench.report.statistics import Difference, Evidence, difference, holm, resample, significant
 
@@ -45,6 +46,16 @@ class Table:
     def cells(self) -> dict[object, Any]:
         """What :func:`mer_bench.report.columns.value_of` has computed."""
         return {}
+
+    @cached_property
+    def content(self) -> bytes:
+        """Hash of all that the table shows."""
+        rows = (*self.rows, *self.ablations, *self.strategies)
+        return hash_of(
+            repr((self.track, self.sets, [(row.name, row.ranked) for row in rows])),
+            *sorted(record.digest for record in self.records),
+            *(repr(record) for row in self.external for record in row.records),
+        )
 
     @property
     def first(self) -> RunRecord:
