@@ -1,7 +1,7 @@
 """Records as the leaderboard needs them: each is read and checked once, and kept small beside the others.
 
-Of a record in memory there is an :class:`Entry`: what places it in a table, and the rest packed. A record whose bytes
-the cache has is not read again; the bytes themselves always are.
+Of each record an :class:`Entry` stays in memory, which places it in a table. The rest is in the cache until the table
+is made. A record whose bytes the cache has is not read again; the bytes themselves always are.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import cast
 
 import msgspec
 import numpy as np
 
+from mer_bench.errors import Misuse
 from mer_bench.metrics import weighted_f1
 from mer_bench.records import (
     READABLE,
@@ -28,23 +30,32 @@ from mer_bench.records import (
     without_garbage_collection,
 )
 from mer_bench.report.cache import Cache
+from mer_bench.report.tables import Splits, splits_of
 from mer_bench.schema import read_regular
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a record without unpacking it."""
+    """What places a record in a table."""
 
     digest: bytes  #: sha256 of its file
     run: str  #: sha256 of its spec
     method: str
-    splits: tuple[bool, str, str, str, tuple[str, ...]]  #: see :data:`mer_bench.report.tables.Splits`
+    splits: Splits
     fold: int
     features: tuple[str, ...]  #: sha256 of its feature sets
     tested: bytes  #: see :class:`mer_bench.records.RunRecord`
-    packed: msgspec.Raw  #: a :class:`Packed`
     path: str  #: of its file below the folder of the records
-    submission: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An entry, and where it was found."""
+
+    entry: Entry
+    file: Path
+    group: str  #: name in the cache of what is kept of the records beside it
+    submission: str  #: see :class:`mer_bench.records.ContributedRecord`
 
 
 @dataclass(frozen=True)
@@ -64,66 +75,106 @@ class Packed:
     clusters: Clusters | None
 
 
-def load_entries(folders: Sequence[Path], cache: Cache) -> tuple[list[Entry], list[str]]:
-    """What :func:`mer_bench.records.load_records` finds below the folders, in the same order."""
-    known: dict[str, dict[str, Entry]] = {}  # of each folder of records: name of a file -> its entry in the cache
-    now: dict[str, dict[str, Entry]] = defaultdict(dict)  # likewise, as they are now
+@dataclass(frozen=True)
+class Kept:
+    """What the cache has of a record."""
 
-    def read(folder: Path, submission: str, path: Path) -> Entry:
-        of = submission or str(folders.index(folder))
-        name = f"records {of}/{path.parent.parent.name}/{path.parent.name}"
-        if name not in known:
-            known[name] = cache.get(name, dict[str, Entry]) or {}
+    entry: Entry
+    packed: msgspec.Raw  #: a :class:`Packed`
+
+
+@dataclass(frozen=True)
+class Known:
+    """The same without what is packed, which is passed over when it is read."""
+
+    entry: Entry
+
+
+def load_entries(folders: Sequence[Path], cache: Cache) -> tuple[list[Found], list[str]]:
+    """What :func:`mer_bench.records.load_records` finds below the folders, in the same order."""
+    group = ""  # whose records are read now
+    known: dict[str, Known] = {}  # of each file of the group, as the cache has it
+    changed: dict[str, Kept] = {}  # what the cache does not have
+    met: set[str] = set()
+
+    def keep() -> None:
+        """Bring what the cache has of the group up to date."""
+        if changed or met != known.keys():
+            now = {**(cache.get(group, dict[str, Kept]) or {}), **changed}
+            cache.put(group, {file: now[file] for file in sorted(met & now.keys())})
+
+    def read(folder: Path, submission: str, path: Path) -> Found:
+        nonlocal group, known, changed, met
+        name = f"records {submission or folders.index(folder)}/{path.parent.parent.name}/{path.parent.name}"
+        if name != group:
+            keep()
+            group, known, changed, met = name, cache.get(name, dict[str, Known]) or {}, {}, set()
         text = read_regular(path, READABLE)
-        entry, digest = known[name].get(path.name), hashlib.sha256(text).digest()
-        if entry is None or entry.digest != digest:
-            entry = make_entry(read_record(path, text), digest)
-        now[name][path.name] = entry
-        return replace(entry, submission=submission) if submission else entry
+        digest = hashlib.sha256(text).digest()
+        if path.name in known and known[path.name].entry.digest == digest:
+            entry = known[path.name].entry
+        else:
+            changed[path.name] = make_kept(read_record(path, text), digest)
+            entry = changed[path.name].entry
+        met.add(path.name)
+        return Found(entry, path, group, submission)
 
     found, problems = gather(folders, read, _tests)
-    for name, entries in now.items():
-        if entries.keys() != known[name].keys() or any(entries[file] is not known[name][file] for file in entries):
-            cache.put(name, entries)
+    keep()
     return list(found.values()), problems
 
 
-def make_entry(record: RunRecord, digest: bytes) -> Entry:
-    """The entry of a record whose file has this hash."""
+def make_kept(record: RunRecord, digest: bytes) -> Kept:
+    """What the cache has of a record whose file has this hash."""
     spec = record.spec
-    packed = Packed(_shorten(record), _pack(record.clusters))
-    return Entry(
+    entry = Entry(
         digest,
         spec.sha256,
         spec.method,
-        (record.simulated, spec.dataset, spec.label_set, spec.protocol, record.classes),
+        splits_of(record),
         spec.fold,
         tuple(spec.features_sha256.values()),
         record.tested,
-        msgspec.Raw(msgspec.msgpack.encode(packed)),
         spec.path(Path()).as_posix(),
     )
+    return Kept(entry, msgspec.Raw(msgspec.msgpack.encode(Packed(_shorten(record), _pack(record.clusters)))))
 
 
-def unpack_all(entries: Iterable[Entry]) -> list[RunRecord]:
-    """The records of entries that share their tables."""
+def unpack_all(found: Iterable[Found], cache: Cache) -> list[RunRecord]:
+    """The records of entries that share their tables; what the cache cannot keep is read again.
+
+    Raises:
+        Misuse: a file has changed since its entry was made.
+    """
+    records = []
     with without_garbage_collection():
-        return [unpack(entry) for entry in entries]
+        for group, beside in groupby(found, lambda each: each.group):
+            known = cache.get(group, dict[str, Kept]) or {}
+            for each in beside:
+                kept = known.get(each.file.name)
+                if kept is None or kept.entry.digest != each.entry.digest:
+                    text = read_regular(each.file, READABLE)
+                    kept = make_kept(read_record(each.file, text), hashlib.sha256(text).digest())
+                if kept.entry.digest != each.entry.digest:
+                    raise Misuse(f"{each.file} changed while the page was made; run the command again")
+                records.append(unpack(kept, each.submission))
+    return records
 
 
-def unpack(entry: Entry) -> RunRecord:
-    """The record of an entry, which knows what is derived of what it lacks."""
-    found = msgspec.msgpack.decode(entry.packed, type=Packed)
-    record, packed = contributed(found.record, entry.submission), found.clusters
+def unpack(kept: Kept, submission: str = "") -> RunRecord:
+    """The record that is kept, which knows what is derived of what it lacks."""
+    found = msgspec.msgpack.decode(kept.packed, type=Packed)
+    record, packed = contributed(found.record, submission), found.clusters
     clusters = None
     if packed is not None:
         clusters = np.frombuffer(packed.content, packed.kind).reshape(packed.shape)
-    vars(record).update(tested=entry.tested, clusters=clusters)
-    vars(record.spec).update(sha256=entry.run)
+    vars(record).update(tested=kept.entry.tested, clusters=clusters)
+    vars(record.spec).update(sha256=kept.entry.run)
     return record
 
 
-def _tests(entry: Entry) -> Tests:
+def _tests(found: Found) -> Tests:
+    entry = found.entry
     return Tests((*entry.splits[1:], entry.fold), entry.features, entry.tested)
 
 
@@ -159,9 +210,9 @@ def _shorten(record: RunRecord) -> RunRecord:
     )
 
 
-def by_table(entries: Sequence[Entry]) -> dict[tuple[bool, str, str, str, tuple[str, ...]], list[Entry]]:
+def by_table(found: Sequence[Found]) -> dict[Splits, list[Found]]:
     """The entries of each corpus, label set and protocol, which share their tables."""
-    found: dict[tuple[bool, str, str, str, tuple[str, ...]], list[Entry]] = defaultdict(list)
-    for entry in entries:
-        found[entry.splits].append(entry)
-    return found
+    groups: dict[Splits, list[Found]] = defaultdict(list)
+    for each in found:
+        groups[each.entry.splits].append(each)
+    return groups

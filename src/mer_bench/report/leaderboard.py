@@ -21,7 +21,7 @@ from mer_bench.metrics import BINS, SMALLEST, f1
 from mer_bench.records import ContributedRecord, Protocol, RunRecord, Training, load_records, submissions
 from mer_bench.report import ablation, elsewhere
 from mer_bench.report.across import Across, Ranked, across, ranked
-from mer_bench.report.archive import Entry, by_table, load_entries, unpack_all
+from mer_bench.report.archive import Found, by_table, load_entries, unpack_all
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.cache import Cache, hash_of, open_cache
 from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds
@@ -129,15 +129,15 @@ class Part:
 
 def _read_board(*folders: Path) -> Board:
     cache = open_cache(folders[0])
-    entries, problems = load_entries(folders, cache)
+    found, problems = load_entries(folders, cache)
     external, more = load_external(*folders)
-    names, beside = titles(entry.method for entry in entries), by_splits(external)
+    names, beside = titles(each.entry.method for each in found), by_splits(external)
     own = NONE
     if len(folders) > 1:
-        own = Own(entry.run for entry in entries if (folders[0] / entry.path).is_file())
+        own = Own(each.entry.run for each in found if (folders[0] / each.entry.path).is_file())
     parts = {
         splits: _read_part(f"part {len(folders)} {splits}", group, beside.get(splits, []), names, own, cache)
-        for splits, group in sorted(by_table(entries).items())
+        for splits, group in sorted(by_table(found).items())
     }
     shown = {id(beside[splits][position]) for splits, part in parts.items() for position in part.shown}
     lost = without_table(each.spec for each in external if id(each) not in shown)
@@ -147,7 +147,7 @@ def _read_board(*folders: Path) -> Board:
 
 def _read_part(
     name: str,
-    entries: Sequence[Entry],
+    found: Sequence[Found],
     external: Sequence[ExternalRecord],
     names: Mapping[str, str],
     own: Own,
@@ -155,13 +155,14 @@ def _read_part(
 ) -> Part:
     """The sections of entries that share their tables: those in the cache, if they were made from the same."""
     facts = sorted(
-        (entry.digest, entry.submission, names[entry.method], str(entry.run in own), entry.path) for entry in entries
+        (each.entry.digest, each.submission, names[each.entry.method], str(each.entry.run in own), each.entry.path)
+        for each in found
     )
     made_from = hash_of(*(part for each in facts for part in each), *map(repr, external))
     part = cache.get(name, Part)
     if part is None or part.made_from != made_from:
         sections, shown = [], set()
-        for table in tables_of(unpack_all(entries), names, external):
+        for table in tables_of(unpack_all(found, cache), names, external):
             sections.append(section(table, own))
             shown |= {id(each) for each in shown_beside([table])}
         positions = tuple(position for position, each in enumerate(external) if id(each) in shown)

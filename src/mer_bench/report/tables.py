@@ -212,9 +212,14 @@ def by_splits(records: Iterable[Record]) -> dict[Splits, list[Record]]:
     """The records of each corpus, label set and protocol, which share their tables."""
     found: dict[Splits, list[Record]] = defaultdict(list)
     for each in records:
-        spec = each.spec
-        found[each.simulated, spec.dataset, spec.label_set, spec.protocol, each.classes].append(each)
+        found[splits_of(each)].append(each)
     return found
+
+
+def splits_of(record: RunRecord | ExternalRecord) -> Splits:
+    """What the records of a table have in common."""
+    spec = record.spec
+    return record.simulated, spec.dataset, spec.label_set, spec.protocol, record.classes
 
 
 def shown_beside(found: Iterable[Table]) -> Iterator[ExternalRecord]:
