@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.speed import scaling
+from benchmarks.speed.large import KINDS
 from benchmarks.speed.shapes import CASES, Case
 from mer_bench.files import write_atomic
 from mer_bench.records import read_record, write_record
@@ -60,6 +61,18 @@ def growth(arguments: argparse.Namespace) -> Iterator[Row]:
     yield "Method", *(axis.capitalize() for axis in axes)
     for case, found in measured("growth", arguments):
         yield case.method, *(f"{found[axis]:.2f}" if axis in found else "–" for axis in axes)
+
+
+def large(arguments: argparse.Namespace) -> Iterator[Row]:
+    """What an utterance costs in corpora of a thousand utterances to a hundred thousand."""
+    yield "Features, and utterances", "Files, MiB", "First opening, s", "An epoch, ms per utterance", "Memory, MiB"
+    counts = (1_000, 10_000, 100_000) if arguments.scale == 1 else (1_000, 10_000)
+    for kind in KINDS:
+        for count in counts:
+            found = apart("benchmarks.speed.large", kind, str(count))
+            memory = "–" if found["memory"] is None else f"{found['memory']:,.0f}"
+            sizes = (f"{found['megabytes']:,.0f}", f"{found['opened']:.1f}", f"{found['milliseconds']:.2f}", memory)
+            yield f"{kind}, {count:,}", *sizes
 
 
 def start(arguments: argparse.Namespace) -> Iterator[Row]:
@@ -130,6 +143,7 @@ PARTS: dict[str, Part] = {
     "cost": cost,
     "memory": memory,
     "growth": growth,
+    "large": large,
     "start": start,
     "leaderboard": leaderboard,
     "scaling": scale,
@@ -141,11 +155,17 @@ def measured(part: str, arguments: argparse.Namespace) -> Iterator[tuple[Case, d
     """Measure each of the methods asked for in its own process."""
     for case in CASES:
         if not arguments.methods or case.method in arguments.methods:
-            print(f"{part} {case.method}", file=sys.stderr, flush=True)
-            line = [sys.executable, "-m", "benchmarks.speed.epoch", case.method]
-            line += ["--part", part, "--scale", str(arguments.scale)]
-            done = subprocess.run(line, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, check=True)
-            yield case, json.loads(done.stdout.splitlines()[-1])
+            options = ("--part", part, "--scale", str(arguments.scale))
+            yield case, apart("benchmarks.speed.epoch", case.method, *options)
+
+
+def apart(*line: str) -> dict[str, Any]:
+    """What a module prints in a process of its own with one thread."""
+    print(*line, file=sys.stderr, flush=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-m", *line], env=environment, stdout=subprocess.PIPE, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 #: Runs a command and prints what it used. A process of its own, since a child's peak counts that of who started it.
