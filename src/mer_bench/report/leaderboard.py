@@ -6,7 +6,7 @@ Needs numpy, but not torch.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from mer_bench.report.across import Across, Ranked, across, ranked
 from mer_bench.report.archive import Found, by_table, load_entries, unpack_all
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.cache import Cache, hash_of, open_cache
-from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds
+from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds, value_of
 from mer_bench.report.formatting import between, effect, escape, markdown, p_value, plain, points, settings, value
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.rows import OUTDATED, ResultRow, training_text
@@ -105,6 +105,7 @@ class Board:
 
     text: str
     problems: list[str]
+    terminal: dict[str, str]  #: corpus -> its tables, see :func:`terminal`
 
 
 def read_board(results: Path, *, with_published: bool = False) -> Board:
@@ -142,7 +143,16 @@ def _read_board(*folders: Path) -> Board:
     shown = {id(beside[splits][position]) for splits, part in parts.items() for position in part.shown}
     lost = without_table(each.spec for each in external if id(each) not in shown)
     sections = [each for part in parts.values() for each in part.sections]
-    return Board(join(sections, own=bool(own)), [*problems, *more, *lost])
+    return make_board(sections, [*problems, *more, *lost], own=bool(own))
+
+
+def make_board(sections: Sequence[Section], problems: list[str], *, own: bool = False) -> Board:
+    """The page of these sections, and the tables of each corpus for the terminal."""
+    tables_of_corpus: dict[str, list[str]] = defaultdict(list)
+    for each in sections:
+        tables_of_corpus[each.ranked.dataset].append(each.terminal)
+    printed = {dataset: "\n".join(parts) for dataset, parts in tables_of_corpus.items()}
+    return Board(join(sections, own=own), problems, printed)
 
 
 def _read_part(
@@ -196,6 +206,7 @@ class Section:
     headline: tuple[str, ...]  #: cells of its row in the first table of the page, without its number
     text: str
     ranked: Ranked
+    terminal: str
 
 
 def section(table: Table, own: Own = NONE) -> Section:
@@ -204,7 +215,7 @@ def section(table: Table, own: Own = NONE) -> Section:
     first = (best.name_with_code, best.score("weighted_f1")) if best else ("–", "–")
     alone = f"{single.score('weighted_f1')} ({single.modalities[0]})" if single else "–"
     cells = (spec.dataset, spec.label_set, spec.protocol, table.track, *first, alone)
-    return Section(table.title, cells, _section(table, own), ranked(table))
+    return Section(table.title, cells, _section(table, own), ranked(table), terminal(table, own))
 
 
 def join(sections: Sequence[Section], published: Sequence[Published] | None = None, *, own: bool = False) -> str:
@@ -221,20 +232,17 @@ def join(sections: Sequence[Section], published: Sequence[Published] | None = No
     return "\n".join(part for part in parts if part)
 
 
-def main_table(records: Sequence[RunRecord], dataset: str, own: Own = NONE) -> str:
-    """The tables of one corpus as aligned plain text, for the terminal."""
-    blocks = []
-    for table in (table for table in tables(records) if table.first.spec.dataset == dataset):
-        shown = [NAMED[name] for name in ("Modalities", "Weighted F1", "Accuracy", "Seeds")]
-        rows = (*table.rows, *table.ablations, *table.strategies)
-        body = [
-            [row.title, row.label + own_mark(row, own), *(column.cell(table, row).text for column in shown)]
-            for row in rows
-        ]
-        head = ["method", "name", "modalities", "weighted F1", "accuracy", "seeds"]
-        heading = table.title + (" (simulated)" if table.first.simulated else "")
-        blocks.append(f"{heading}\n{plain([head, *body], '<<<>><')}\n")
-    return "\n".join(blocks)
+def terminal(table: Table, own: Own = NONE) -> str:
+    """A table as aligned plain text."""
+    shown = [NAMED[name] for name in ("Modalities", "Weighted F1", "Accuracy", "Seeds")]
+    rows = (*table.rows, *table.ablations, *table.strategies)
+    body = [
+        [row.title, row.label + own_mark(row, own), *(value_of(table, column, row).text for column in shown)]
+        for row in rows
+    ]
+    head = ["method", "name", "modalities", "weighted F1", "accuracy", "seeds"]
+    heading = table.title + (" (simulated)" if table.first.simulated else "")
+    return f"{heading}\n{plain([head, *body], '<<<>><')}\n"
 
 
 def excerpt(records: Sequence[RunRecord], heading: str, rows: int = 10) -> str:
