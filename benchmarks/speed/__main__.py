@@ -32,16 +32,13 @@ Row = tuple[str, ...]
 
 
 def cost(arguments: argparse.Namespace) -> Iterator[Row]:
-    """An epoch through the suite, compared with a bare loop, the public code and the target."""
-    yield "Method", "Parameters", "Steps", "Public code", "Target", "Suite", "Bare loop", "Suite / bare"
-    full = arguments.scale == 1
+    """An epoch through the suite, compared with a bare loop."""
+    yield "Method", "Parameters", "Steps", "Suite", "Bare loop", "Suite / bare"
     for case, found in measured("cost", arguments):
         yield (
-            case.method + (f" ({case.note})" if case.note else ""),
+            case.method,
             f"{found['parameters']:,}",
             str(found["steps"]),
-            f"{case.public:.1f}" if full else "–",
-            f"{case.target:.1f}" if full else "–",
             f"{found['suite']:.2f}",
             f"{found['bare']:.2f}",
             f"{found['suite'] / found['bare']:.2f}",
@@ -209,7 +206,7 @@ def write_rows(part: str, rows: Sequence[Row], arguments: argparse.Namespace) ->
     old = (tuple(cell.strip() for cell in line.strip("| ").split(" | ")) for line in lines)
     by_name = {row[0]: row for row in (*old, *new)}
     order = {case.method: number for number, case in enumerate(CASES)}
-    ordered = sorted(by_name.values(), key=lambda row: order.get(row[0].split(" (")[0], 0))
+    ordered = sorted(by_name.values(), key=lambda row: order.get(row[0], 0))
     table = markdown([head, *ordered], "<" + ">" * (len(head) - 1))
     write_atomic(arguments.output, block.sub(lambda found: f"{found[1]}\n{line}\n\n{table}\n{found[3]}", text))
 

@@ -34,7 +34,7 @@ EPOCHS = 3  #: the first reads the files from the disk, the fastest counts
 def measure(kind: str, utterances: int, root: Path) -> dict[str, Any]:
     """The seconds of the first opening, the milliseconds of an utterance and the MiB of a run on one corpus."""
     method, sizes = KINDS[kind]
-    case = Case(method, Shape(utterances, utterances, sizes), 32, 0.0, 0.0)
+    case = Case(method, Shape(utterances, utterances, sizes), 32)
     write_corpus(root, case.shape)
     prepare_process()
     wanted = spec(case, root, epochs=EPOCHS)

@@ -28,16 +28,16 @@ MULT = {"kernel": 5, "stride": 4, "layers": 2, "attention_dropout": 0.0}
 CASES = {
     f"{case.method}-{'ravdess' if case.shape is RAVDESS else 'iemocap'}": case
     for case in (
-        Case("early_concat", RAVDESS, 32, 0, 0),
-        Case("cfn_sr", RAVDESS, 32, 0, 0),
-        Case("tacfn", RAVDESS, 32, 0, 0, {"encoder": "convolution"}),
-        Case("mult", RAVDESS, 32, 0, 0, MULT),
-        Case("early_concat", IEMOCAP, 32, 0, 0, {"hidden": 128, "dropout": 0.5}),
-        Case("bc_lstm", IEMOCAP, 8, 0, 0, {"dropout": 0.5, "layers": 1}),
-        Case("mmgcn", IEMOCAP, 8, 0, 0, {"dropout": 0.5, "hidden": 100}),
-        Case("m3net", IEMOCAP, 8, 0, 0, {"dropout": 0.5, "hidden": 128}),
-        Case("sdt", IEMOCAP, 8, 0, 0, {"dropout": 0.5, "hidden": 128}),
-        Case("sync_tva", IEMOCAP, 8, 0, 0, {"hidden": 64, "layers": 1, "dropout": 0.4, "head_dropout": 0.5}),
+        Case("early_concat", RAVDESS, 32),
+        Case("cfn_sr", RAVDESS, 32),
+        Case("tacfn", RAVDESS, 32, {"encoder": "convolution"}),
+        Case("mult", RAVDESS, 32, MULT),
+        Case("early_concat", IEMOCAP, 32, {"hidden": 128, "dropout": 0.5}),
+        Case("bc_lstm", IEMOCAP, 8, {"dropout": 0.5, "layers": 1}),
+        Case("mmgcn", IEMOCAP, 8, {"dropout": 0.5, "hidden": 100}),
+        Case("m3net", IEMOCAP, 8, {"dropout": 0.5, "hidden": 128}),
+        Case("sdt", IEMOCAP, 8, {"dropout": 0.5, "hidden": 128}),
+        Case("sync_tva", IEMOCAP, 8, {"hidden": 64, "layers": 1, "dropout": 0.4, "head_dropout": 0.5}),
     )
 }
 
