@@ -17,6 +17,7 @@ from suites import RAVDESS, Answer, Call, write_suite
 from mer_bench.datasets import DATASETS
 from mer_bench.fusion import METHODS
 from mer_bench.records import Training, load_records, read_record, write_record
+from mer_bench.report.cache import FOLDER
 
 BOTH = 'audio = "simulated-audio", vision = "simulated-vision"'
 
@@ -244,7 +245,7 @@ def test_without_the_real_corpus_a_bench_warns_and_runs_the_simulated_one(
     records, problems = load_records(results)
     assert not problems
     assert [(r.spec.dataset, r.simulated, r.spec.seed) for r in records] == [(RAVDESS, True, 0)] * 6
-    assert sorted(path.name for path in results.iterdir()) == ["leaderboard.md", RAVDESS]
+    assert sorted(path.name for path in results.iterdir()) == [FOLDER, "leaderboard.md", RAVDESS]
     page = (results / "leaderboard.md").read_text(encoding="utf-8")
     assert "## Simulated corpora" in page
     assert "## Real corpora" not in page

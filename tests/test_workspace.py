@@ -166,7 +166,7 @@ def test_the_html_page_too_marks_own_rows_and_says_where_published_records_are(
 ) -> None:
     pytest.importorskip("jinja2")
     page = pytest.importorskip("mer_bench.report.page")
-    monkeypatch.setattr(page, "draw", lambda found: ({page.plots.slug(table): [] for table in found}, []))
+    monkeypatch.setattr(page, "draw", lambda found, *_: ({page.plots.slug(table): [] for table in found}, []))
     bundled = empty / "bundled"
     write_record(record(spec("published")), bundled / "benchmarks" / "results")
     monkeypatch.setattr(workspace, "BUNDLED", bundled)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from benchmarks.speed.scaling import ancestors
 from mer_bench.errors import Misuse
 from mer_bench.fusion import METHODS
 from mer_bench.records import RunSpec, load_records, read_record, write_failure, write_record
+from mer_bench.report.cache import FOLDER
 from mer_bench.training import bench as benches
 from mer_bench.training.execute import missing
 from mer_bench.training.options import BenchOptions, RunSettings
@@ -113,6 +115,7 @@ def test_a_killed_bench_leaves_no_worker_and_no_half_record_and_the_next_runs_ex
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in before} == before
     # one job, then killed, then two jobs: the same runs and the same numbers as one after the other
     assert predictions(workspace.results) == predictions(uninterrupted.results)
+    shutil.rmtree(workspace.results / FOLDER)
     others = {path.name for path in workspace.results.rglob("*") if path.is_file()} - set(records(workspace.results))
     assert [name for name in others if not name.endswith(".tmp")] == ["leaderboard.md"]
 

@@ -22,10 +22,10 @@ from mer_bench.bundle.store import read_bundle
 from mer_bench.datasets.base import Statistics
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import FeatureSpec
+from mer_bench.files import sha256
 from mer_bench.fusion import METHODS
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.find import find_method, said
-from mer_bench.training.code import source_of
 from mer_bench.utterances import COLUMNS
 
 Floats = npt.NDArray[np.float64]
@@ -182,7 +182,7 @@ def _method(
         found = find_method(given) if isinstance(given, str) else given
         if not (isinstance(found, type) and issubclass(found, FusionModule)):
             raise Misuse("method must be a class that extends FusionModule, or its name as module:Class")
-        if source_of(inspect.getfile(found)) != facts.source and not allow_changed:
+        if sha256(Path(inspect.getfile(found))) != facts.source and not allow_changed:
             raise Misuse(
                 f"the code of {_name(given)} is not the one that the model in {folder} was trained with: get that "
                 "version of its file, or load it all the same with --allow-changed (allow_changed=True)"

@@ -24,6 +24,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from mer_bench import __version__
 from mer_bench.bundle.store import copied, write_bundle
 from mer_bench.calibration import calibrate
+from mer_bench.compact import single
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.errors import unknown
 from mer_bench.files import check_folder
@@ -220,7 +221,7 @@ def _record(
         calibration=calibrate(outcome.probabilities, true, predictions, _clusters(datamodule, index)),
         test_index=index.tolist(),
         test_predictions=predictions.tolist(),
-        curve=outcome.curve,
+        curve=[{name: single(value) for name, value in epoch.items()} for epoch in outcome.curve],
         best_epoch=best,
         parameters=method.num_parameters,
         encoder_parameters=method.encoder_parameters,
