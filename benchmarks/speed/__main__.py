@@ -13,7 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from benchmarks.speed import scaling
 from benchmarks.speed.large import KINDS
 from benchmarks.speed.shapes import CASES, Case
 from mer_bench.files import write_atomic
-from mer_bench.records import read_record, write_record
+from mer_bench.records import CHECKSUM, RunSpec, read_record, write_record
 from mer_bench.report.formatting import markdown
+from mer_bench.schema import canonical_json, decode
 from mer_bench.training.measures import device_name
 
 README = Path(__file__).with_name("README.md")
@@ -120,12 +122,18 @@ def leaderboard(arguments: argparse.Namespace) -> Iterator[Row]:
 
 def copied(source: Path, target: Path) -> Iterator[Path]:
     """Write the records of a folder into another one, again and again under other seeds."""
-    paths = sorted(source.glob("*/*/*.json"))
+    contents = [json.loads(path.read_bytes()) for path in sorted(source.glob("*/*/*.json"))]
     for number in itertools.count():
-        for path in paths:
-            record = read_record(path)
-            spec = replace(record.spec, seed=record.spec.seed + 1000 * number)
-            yield write_record(replace(record, spec=spec), target)
+        for content in contents:
+            spec = decode({**content["spec"], "seed": content["spec"]["seed"] + 1000 * number}, RunSpec, "a spec")
+            copy = {**content, "spec": asdict(spec)}
+            copy.pop(CHECKSUM, None)
+            path = spec.path(target)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(
+                canonical_json({**copy, CHECKSUM: sha256(canonical_json(copy).encode()).hexdigest()}) + "\n"
+            )
+            yield path
 
 
 def scale(arguments: argparse.Namespace) -> Iterator[Row]:
