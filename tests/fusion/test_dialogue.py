@@ -248,6 +248,21 @@ def test_angular_graph_of_equal_and_zero_vectors_has_finite_gradients() -> None:
     assert x.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_angular_graph_in_mixed_precision_is_finite_and_near_that_of_single_precision(dtype: torch.dtype) -> None:
+    x = torch.randn(1, 1, 8, 4).to(dtype)
+    x[:, :, 4:] = x[:, :, :4]  # in half precision the cosine of equal vectors is rounded to 1 and more
+    x.requires_grad_()
+    present = torch.ones(1, 1, 8, dtype=torch.bool)
+    expected = AngularGraph.of(x.detach().float(), present).within
+    with torch.autocast("cpu", torch.bfloat16):
+        found = AngularGraph.of(x, present).within
+    assert_close(found, expected, atol=0.05)
+    found.sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
 def naive_gcnii(layer: DeepGraphConvolution, h: Tensor, start: Tensor, p: Tensor, depth: int) -> Tensor:
     """GCNII on flat nodes, alpha 0.2 and eta 0.5."""
     theta = math.log(0.5 / depth + 1)

@@ -103,7 +103,9 @@ class AngularGraph:
 
     @staticmethod
     def _similarity(unit: Tensor, present: Tensor) -> Tensor:
-        angle = (0.99999 * unit @ unit.mT).acos()
+        cosine = 0.99999 * unit @ unit.mT
+        # half precision rounds it to 1 and more; single precision stays within these bounds
+        angle = cosine.to(torch.promote_types(cosine.dtype, torch.float32)).clamp(-0.999999, 0.999999).acos()
         return (1 - angle / math.pi) * (present[..., None] & present[..., None, :])
 
     @staticmethod
