@@ -32,7 +32,7 @@ YES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help bench data download test lint unit slow smoke leaderboard methods golden plots report check verify speed list clean
+.PHONY: help bench data download test lint unit slow smoke leaderboard methods golden plots report check verify speed gpu list clean
 
 help:  ## this text
 	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -123,6 +123,9 @@ verify: .venv/base  ## recompute the hashes of the prepared features
 
 speed: .venv/dev  ## what an epoch, a start and a leaderboard cost: benchmarks/speed/README.md
 	$(BIN)/python -m benchmarks.speed
+
+gpu: .venv/base  ## check and time the GPU of this machine in at most eight minutes: benchmarks/speed/GPU.md
+	$(BIN)/python -m benchmarks.speed.gpu
 
 list: .venv/base  ## methods and datasets
 	$(BIN)/mer-bench list methods

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before torch and numpy are imported; sums then do not depend on the machine
@@ -55,14 +54,6 @@ def call(capfd: pytest.CaptureFixture[str]) -> Call:
 @pytest.fixture
 def _workers_are_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker imports torch first, which takes longer than short runs; test_bench.py has benches with workers."""
-    from mer_bench.training.workers import Workers
+    from suites import work_here
 
-    def run_here(
-        self: Workers, function: Callable[[Any], Any], items: Iterable[Any], *, started: Callable[[Any], None], **_: Any
-    ) -> Iterator[tuple[Any, Any]]:
-        for item in items:
-            started(item)
-            yield item, function(item)
-
-    monkeypatch.setattr(Workers, "run", run_here)
-    monkeypatch.setattr(Workers, "ask", lambda self, function, *given: function(*given))
+    work_here(monkeypatch)

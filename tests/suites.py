@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from mer_bench.training.options import Hardware, RunSettings
 from mer_bench.training.run import run
 from mer_bench.training.suite import one_run, read_suite, suite_specs
 from mer_bench.training.validate import validate
+from mer_bench.training.workers import Workers
 
 RAVDESS = "simulated-ravdess"
 AUDIO = {"audio": "simulated-audio"}
@@ -101,6 +102,20 @@ def perform(specs: list[RunSpec], settings: RunSettings, jobs: int = 1) -> tuple
     output = io.StringIO()
     failed = run_missing(specs, settings, jobs=jobs, console=Console(file=output, width=300))
     return failed, output.getvalue()
+
+
+def work_here(patch: pytest.MonkeyPatch) -> None:
+    """Let workers be this process."""
+
+    def run_here(
+        self: Workers, function: Callable[[Any], Any], items: Iterable[Any], *, started: Callable[[Any], None], **_: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        for item in items:
+            started(item)
+            yield item, function(item)
+
+    patch.setattr(Workers, "run", run_here)
+    patch.setattr(Workers, "ask", lambda self, function, *given: function(*given))
 
 
 def attempts(settings: RunSettings, *specs: RunSpec) -> list[int]:

@@ -92,8 +92,11 @@ def lengths(dialogues: int, utterances: int, rng: np.random.Generator) -> npt.ND
     return turns
 
 
-def write_corpus(root: Path, shape: Shape) -> None:
-    """Write training data of ``shape``, and a tenth as much for each of validation and test."""
+def write_corpus(root: Path, shape: Shape, *, signal: float = 0.0) -> None:
+    """Write training data of ``shape``, and a tenth as much for each of validation and test.
+
+    ``signal`` is the deviation of a column's mean between classes, relative to that of its values within a class.
+    """
     rng = np.random.default_rng(0)
     rows = []
     for split, share in (("train", 1.0), ("validation", 0.1), ("test", 0.1)):
@@ -109,8 +112,10 @@ def write_corpus(root: Path, shape: Shape) -> None:
     folder.mkdir(parents=True)
     write_table(folder, table)
     for modality, (frames, width) in shape.sizes.items():
-        noise = (rng.standard_normal((frames, width), np.float32) for _ in rows)
-        write_features(folder / modality, noise, ids=table["id"].tolist(), modality=modality, extractor="noise")
+        means = signal * np.random.default_rng(1).standard_normal((len(CLASSES), width), np.float32)
+        class_means = dict(zip(CLASSES, means, strict=True))
+        drawn = (rng.standard_normal((frames, width), np.float32) + class_means[row["emotion"]] for row in rows)
+        write_features(folder / modality, drawn, ids=table["id"].tolist(), modality=modality, extractor="noise")
 
 
 def spec(case: Case, root: Path, *, epochs: int) -> RunSpec:
