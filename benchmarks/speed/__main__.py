@@ -210,9 +210,10 @@ def write_rows(part: str, rows: Sequence[Row], arguments: argparse.Namespace) ->
     assert found, f"{arguments.output} has no table <!-- {part} -->"
     head, *new = rows
     line = caption(part, arguments)
-    lines = [line for line in found[2].splitlines() if line.startswith("|")][2:] if line in found[2] else []
-    old = (tuple(cell.strip() for cell in line.strip("| ").split(" | ")) for line in lines)
-    by_name = {row[0]: row for row in (*old, *new)}
+    lines = [each.strip("| ").split(" | ") for each in found[2].splitlines() if each.startswith("|")]
+    old_head, _, *old = [tuple(cell.strip() for cell in cells) for cells in lines] or [(), ()]
+    kept = old if old_head == head and line in found[2] else []
+    by_name = {row[0]: row for row in (*kept, *new)}
     order = {case.method: number for number, case in enumerate(CASES)}
     ordered = sorted(by_name.values(), key=lambda row: order.get(row[0], 0))
     table = markdown([head, *ordered], "<" + ">" * (len(head) - 1))

@@ -28,7 +28,7 @@ KINDS = {
     "functionals of frames": ("early_concat", {"audio": (32, 64), "vision": (32, 80)}),
     "frames": ("cfn_sr", {"audio": (32, 64), "vision": (32, 80)}),
 }
-EPOCHS = 3  #: the first reads the files from the disk, the fastest counts
+EPOCHS = 2  #: the first reads the files from the disk, the fastest counts
 
 
 def measure(kind: str, utterances: int, root: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import importlib.util
 import json
 import os
@@ -146,6 +147,25 @@ def test_peak_memory_counts_what_was_computed_and_no_page_of_a_mapped_file(tmp_p
     computed = np.ones(2**27, np.uint8)
     del computed
     assert read - before < 20 < 100 < peak_memory_mib() - before < 150
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="the peak can be reset only on Linux")
+def test_peak_memory_counts_no_file_that_an_earlier_run_has_left_mapped(tmp_path: Path) -> None:
+    with (tmp_path / "features").open("wb") as file:
+        file.write(bytes(2**28))
+    gc.disable()
+    try:
+        mapped = np.memmap(tmp_path / "features", np.uint8, "r")
+        assert mapped[:: 2**12].sum() == 0
+        left: list[object] = [mapped]
+        left.append(left)  # as the parts of a trainer refer to each other
+        del mapped, left
+        assert reset_peak_memory()
+        before = peak_memory_mib()
+        gc.collect()
+        assert abs(peak_memory_mib() - before) < 20
+    finally:
+        gc.enable()
 
 
 def test_the_callback_is_called_before_training_and_after_each_epoch(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
 import re
 from pathlib import Path
@@ -40,8 +41,9 @@ def reset_peak_memory() -> bool:
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats()
         return True
+    gc.collect()  # what earlier runs left behind, memory and mapped files, is not part of the peak
     if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)  # memory that earlier runs have freed is not part of the peak
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM; on Linux only
         peak_memory_mib()
