@@ -16,6 +16,7 @@ from suites import Call
 from mer_bench import load_results, load_tables
 from mer_bench.errors import Misuse
 from mer_bench.external import write_external
+from mer_bench.files import write_atomic
 from mer_bench.methods import method_facts
 from mer_bench.records import Code, ContributedRecord, RunRecord, load_records, write_record
 from mer_bench.report import leaderboard as report
@@ -256,7 +257,7 @@ def test_nothing_in_a_record_says_that_it_is_contributed(tmp_path: Path) -> None
 def test_the_check_of_the_leaderboard_checks_accepted_submissions(accepted: Path, tmp_path: Path) -> None:
     found = report.load(accepted)
     target = tmp_path / "page.md"
-    report.write(found.records, target, found.own, found.external)
+    write_atomic(target, report.leaderboard(found.records, None, found.own, found.external))
     assert report.check(accepted, target) is None
     describe(accepted.parent / "contributed" / "net", selected_on="test")
     assert "selected_on must be 'validation'" in str(report.check(accepted, target))

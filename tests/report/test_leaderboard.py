@@ -16,6 +16,7 @@ import test_compare
 from fake_runs import consistent
 
 from mer_bench.errors import Misuse
+from mer_bench.files import write_atomic
 from mer_bench.methods import method_facts
 from mer_bench.metrics import SCORES
 from mer_bench.records import Efficiency, FeatureFacts, Protocol, RunRecord, Training, load_records, write_record
@@ -410,17 +411,17 @@ def test_write_then_check_finds_nothing_until_something_changes(tmp_path: Path) 
     assert "does not exist" in (report.check(results, target) or "")
     records, problems = load_records(results)
     assert (len(records), problems) == (len(made), [])
-    report.write(records, target)
+    write_atomic(target, report.leaderboard(records))
     assert target.read_text(encoding="utf-8") == report.leaderboard(made)
     assert report.check(results, target) is None
     write_record(consistent(make("lmf", 7, hits=8)), results)
     assert "from line" in (report.check(results, target) or "")
-    report.write(load_records(results)[0], target)
+    write_atomic(target, report.leaderboard(load_records(results)[0]))
     target.write_text(target.read_text(encoding="utf-8").replace("Leaderboard", "leaderboard", 1), encoding="utf-8")
     assert "from line 1 on" in (report.check(results, target) or "")
     path = write_record(consistent(make("lmf", 8, hits=8)), results)
     path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
-    report.write(load_records(results)[0], target)
+    write_atomic(target, report.leaderboard(load_records(results)[0]))
     assert target.read_text(encoding="utf-8") == report.leaderboard([*made, consistent(make("lmf", 7, hits=8))])
     assert path.name in (report.check(results, target) or "")  # an unreadable record is named and left out
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from mer_bench.errors import unknown
 from mer_bench.external import ExternalRecord, load_external
-from mer_bench.files import write_atomic
 from mer_bench.methods import titles
 from mer_bench.metrics import BINS, SMALLEST, f1
 from mer_bench.records import ContributedRecord, Protocol, RunRecord, Training, load_records, submissions
@@ -259,11 +258,6 @@ def excerpt(records: Sequence[RunRecord], heading: str, rows: int = 10) -> str:
     total = f"; the first {rows} of {len(table.rows)} rows" if len(table.rows) > rows else ""
     shown = [NAMED[name] for name in ("Method", "Modalities", "Weighted F1", "Accuracy", "Parameters", "Seeds")]
     return f"**{heading}** ({names}{total})\n\n{markdown(lines(table, shown, table.rows[:rows]), '<<>>><')}"
-
-
-def write(records: Sequence[RunRecord], target: Path, own: Own = NONE, external: Sequence[ExternalRecord] = ()) -> None:
-    """Write the leaderboard of the records."""
-    write_atomic(target, leaderboard(records, own=own, external=external))
 
 
 def check(records_root: Path, target: Path, *, with_published: bool = False) -> str | None:
