@@ -132,7 +132,7 @@ list: .venv/base  ## methods and datasets
 	$(BIN)/mer-bench list datasets --data "$(MER_DATA)"
 
 clean:  ## remove the environment and what was built (not data, not results)
-	rm -rf .venv build runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build runs .mypy_cache .ruff_cache .pytest_cache "$(RESULTS)/.mer_bench_cache"
 
 # One stamp for each set of extras, remade when pyproject.toml changes.
 .venv/base: pyproject.toml
