@@ -25,6 +25,7 @@ from benchmarks.speed.large import KINDS
 from benchmarks.speed.shapes import CASES, Case
 from mer_bench.files import write_atomic
 from mer_bench.records import CHECKSUM, RunSpec, read_record, write_record
+from mer_bench.report.cache import FOLDER
 from mer_bench.report.formatting import markdown
 from mer_bench.schema import canonical_json, decode
 from mer_bench.training.measures import device_name
@@ -111,7 +112,7 @@ def leaderboard(arguments: argparse.Namespace) -> Iterator[Row]:
         for count in counts:
             last = [path for path, _ in zip(copies, range(count - made), strict=False)][-1]
             made = count
-            shutil.rmtree(results / ".mer_bench_cache", ignore_errors=True)
+            shutil.rmtree(results / FOLDER, ignore_errors=True)
             first, second = command(line), command(line)
             record = read_record(last)
             write_record(replace(record, seconds=record.seconds + 1), results)

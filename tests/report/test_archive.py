@@ -56,7 +56,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files whose records were read, and not taken from the cache."""
     names: list[str] = []
 
-    def spy(path: Path, text: bytes) -> RunRecord:
+    def spy(path: Path, text: bytes | None = None) -> RunRecord:
         names.append(path.name)
         return read_record(path, text)
 
@@ -172,7 +172,7 @@ def test_a_row_of_kept_records_has_all_that_a_row_of_whole_ones_has() -> None:
         )
         for seed in range(3)
     ]
-    short = [unpack(make_kept(each, b"")) for each in whole]
+    short = [unpack(make_kept(each)) for each in whole]
     assert (short[0].test_predictions, len(short[0].curve)) == ([], 1)
     one, other = (ResultRow(tuple(records), 1, False, "A") for records in (whole, short))
     for name in ("gradient_ratios", "subset_scores", "scores", "counts", "pooled", "flops", "memory"):
@@ -394,7 +394,7 @@ def test_every_field_of_a_record_is_either_kept_or_known_to_be_left_out() -> Non
     made = {"literature", "calibration", "gradients"}  # shortened
     kept = {item.name for item in fields(RunRecord)} - known - made
     run = consistent(clustered("a", 0, 8))
-    short = unpack(make_kept(run, b""))
+    short = unpack(make_kept(run))
     assert {name for name in kept if getattr(short, name) != getattr(run, name)} == set()
 
 

@@ -114,7 +114,7 @@ def load_entries(folders: Sequence[Path], cache: Cache) -> tuple[list[Found], li
         if path.name in known and known[path.name].entry.digest == digest:
             entry = known[path.name].entry
         else:
-            changed[path.name] = make_kept(read_record(path, text), digest)
+            changed[path.name] = make_kept(read_record(path, text))
             entry = changed[path.name].entry
         met.add(path.name)
         return Found(entry, path, group, submission)
@@ -124,11 +124,11 @@ def load_entries(folders: Sequence[Path], cache: Cache) -> tuple[list[Found], li
     return list(found.values()), problems
 
 
-def make_kept(record: RunRecord, digest: bytes) -> Kept:
-    """What the cache has of a record whose file has this hash."""
+def make_kept(record: RunRecord) -> Kept:
+    """What the cache has of a record."""
     spec = record.spec
     entry = Entry(
-        digest,
+        record.digest,
         spec.sha256,
         spec.method,
         splits_of(record),
@@ -153,8 +153,7 @@ def unpack_all(found: Iterable[Found], cache: Cache) -> list[RunRecord]:
             for each in beside:
                 kept = known.get(each.file.name)
                 if kept is None or kept.entry.digest != each.entry.digest:
-                    text = read_regular(each.file, READABLE)
-                    kept = make_kept(read_record(each.file, text), hashlib.sha256(text).digest())
+                    kept = make_kept(read_record(each.file))
                 if kept.entry.digest != each.entry.digest:
                     raise Misuse(f"{each.file} changed while the page was made; run the command again")
                 records.append(unpack(kept, each.submission))
@@ -168,7 +167,7 @@ def unpack(kept: Kept, submission: str = "") -> RunRecord:
     clusters = None
     if packed is not None:
         clusters = np.frombuffer(packed.content, packed.kind).reshape(packed.shape)
-    vars(record).update(tested=kept.entry.tested, clusters=clusters)
+    vars(record).update(digest=kept.entry.digest, tested=kept.entry.tested, clusters=clusters)
     vars(record.spec).update(sha256=kept.entry.run)
     return record
 
