@@ -209,14 +209,16 @@ def test_two_methods_are_compared_as_the_statistics_say(tab: Any) -> None:
     data = pairs(table)
     panel = tab.locator("#t1 .compare")
     panel.locator("summary").click()
-    text = panel.locator(".result").inner_text()
+    result = panel.locator(".result")
+    playwright.expect(result).not_to_be_empty()  # an opened panel is filled in the next turn
+    text = result.inner_text()
     effect, low, high, p = data["pairs"][0]  # a against b
     assert f"{effect:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}".replace("-", "−") in text
     assert f"p = {p:.3f}" in text
     assert ("A is ahead" in text) == (p < 0.05)
     panel.get_by_role("combobox", name="A", exact=True).select_option("2")  # zeta against b: the pair turned round
     effect, low, high, p = data["pairs"][3]
-    text = panel.locator(".result").inner_text()
+    text = result.inner_text()
     assert f"{-effect:+.1f} points, 95 % interval {-high:+.1f} to {-low:+.1f}".replace("-", "−") in text
     assert "mer-bench compare zeta b --dataset meld" in text
     gains = [row.split("\t") for row in panel.locator("tbody tr").all_inner_texts()]
@@ -225,10 +227,10 @@ def test_two_methods_are_compared_as_the_statistics_say(tab: Any) -> None:
         assert (name, count) == (table.first.classes[index], "20")
         assert (a, b, gain) == (f"{mine:.1f}", f"{yours:.1f}", f"{mine - yours:+.1f}".replace("-", "−"))
     panel.get_by_role("button", name="Swap").click()
-    assert f"{effect:+.1f} points".replace("-", "−") in panel.locator(".result").inner_text()
+    assert f"{effect:+.1f} points".replace("-", "−") in result.inner_text()
     panel.get_by_role("combobox", name="A", exact=True).select_option("2")
     panel.get_by_role("combobox", name="B", exact=True).select_option("2")
-    assert panel.locator(".result").inner_text() == "Choose two different rows."
+    assert result.inner_text() == "Choose two different rows."
 
 
 def test_the_theme_follows_the_system_until_the_reader_chooses(tab: Any) -> None:
