@@ -21,6 +21,7 @@ from mer_bench.fusion.compact_bilinear import CountSketch
 from mer_bench.fusion.gated import GatedUnit
 from mer_bench.fusion.graph_mfn import DynamicFusionGraph
 from mer_bench.fusion.layers import resample
+from mer_bench.fusion.linear import DECAYS
 from mer_bench.fusion.low_rank import LowRankFusion
 from mer_bench.fusion.mctn import Translator
 from mer_bench.fusion.mfn import GatedMemory
@@ -28,6 +29,7 @@ from mer_bench.fusion.mmtm import TransferModule
 from mer_bench.fusion.msaf import SplitAttention
 from mer_bench.fusion.tensor_fusion import outer_product
 from mer_bench.modalities import MODALITIES
+from mer_bench.records import Training
 
 CLASSES = 4
 assert_close = partial(assert_close, atol=1e-6)
@@ -40,6 +42,10 @@ def build(name: str, subset: tuple[str, ...] = MODALITIES, **options: Any) -> Fu
     return METHODS[name]({m: DIMS[m] for m in subset}, CLASSES, **options).eval()
 
 
+def array(tensor: Tensor) -> Any:
+    return tensor.detach().numpy()
+
+
 def present(batch: Batch, row: int) -> list[int]:
     return [i for i, m in enumerate(MODALITIES) if batch.present[m][row]] or [0, 1, 2]
 
@@ -49,10 +55,54 @@ def present(batch: Batch, row: int) -> list[int]:
 
 def test_linear_is_a_regression_on_the_functionals_of_all_modalities() -> None:
     batch = random_batch(context="utterance", missing=MISSING)
-    module = build("linear")
+    module: Any = build("linear")
+    with torch.no_grad():
+        for parameter in module.parameters():  # so that the regressions differ
+            parameter.normal_()
     joined = np.concatenate([batch.functionals[name].numpy() for name in MODALITIES], 1)
-    expected = joined @ module.head.weight.detach().numpy().T + module.head.bias.detach().numpy()
-    np.testing.assert_allclose(module(batch).detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+    expected = [joined @ array(head.weight).T + array(head.bias) for head in module.heads]
+    np.testing.assert_allclose(array(module.regressions(batch)), expected, rtol=1e-4, atol=1e-4)
+    for chosen in (0, 2):
+        module.chosen.fill_(chosen)
+        np.testing.assert_allclose(array(module(batch)), expected[chosen], rtol=1e-4, atol=1e-4)
+
+
+def test_linear_trains_one_regression_per_weight_decay_and_the_first_with_that_of_the_suite() -> None:
+    module: Any = build("linear")
+    module.training_options = Training(weight_decay=0.3, learning_rate=0.02)
+    groups = module.adamw().param_groups
+    assert [group["weight_decay"] for group in groups] == [0.3, *DECAYS[1:]]
+    assert {group["lr"] for group in groups} == {0.02}
+    assert [group["params"] for group in groups] == [list(head.parameters()) for head in module.heads]
+    first = array(module.heads[0].weight)
+    assert all(np.array_equal(array(head.weight), first) for head in module.heads)  # they start from the same weights
+    assert module.num_parameters == sum(p.numel() for p in module.heads[0].parameters())
+
+
+def test_linear_predicts_with_the_regression_that_is_best_on_validation() -> None:
+    module: Any = build("linear")
+    module.log_dict = lambda scores: None
+    batch = random_batch(context="utterance")
+    assert int(module.chosen) == 0  # without validation, the suite's own
+
+    def validate(**right: bool) -> None:
+        """Each regression predicts either every label, or class 0 alone."""
+        biased = 9.0 * torch.eye(CLASSES)
+        of_label, of_zero = biased[batch.label], biased[0].expand(len(batch), -1)
+        module.regressions = lambda _: torch.stack([of_label if good else of_zero for good in right.values()])
+        module.validation_step(batch, 0)
+        module.on_validation_epoch_end()
+
+    validate(a=False, b=False, c=True, d=True)
+    assert int(module.chosen) == 2  # of equal ones the first
+    assert module._validation_scores["val/weighted_f1"] == 1
+    assert module.validation_matrices[-1] == np.diag(np.bincount(batch.label)).tolist()
+    validate(a=False, b=True, c=False, d=False)  # nothing is left of the epoch before
+    assert int(module.chosen) == 1
+    assert module.validation_matrices[-1] == np.diag(np.bincount(batch.label)).tolist()
+    validate(a=False, b=False, c=False, d=False)
+    assert int(module.chosen) == 0
+    assert module._validation_scores["val/loss"] > 1
 
 
 # Late fusion
