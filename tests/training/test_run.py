@@ -27,12 +27,13 @@ from sklearn.metrics import confusion_matrix, f1_score
 from suites import AUDIO, RAVDESS, permute_labels, spec_of, train
 
 from mer_bench import metrics
+from mer_bench.datasets import DATASETS
 from mer_bench.datasets.iemocap import SIX, validation_dialogues
 from mer_bench.datasets.ravdess import EMOTIONS, FOLDS
 from mer_bench.errors import FailedRun, Misuse
 from mer_bench.features import open_features, write_features
 from mer_bench.fusion.base import FusionModule, PredictionTable
-from mer_bench.records import RunRecord, read_record
+from mer_bench.records import RunRecord, RunSpec, read_record
 from mer_bench.training.build import PRECISIONS, TF32, build_datamodule, build_method
 from mer_bench.training.cost import flops_per_utterance, peak_memory_mib, reset_peak_memory
 from mer_bench.training.options import Hardware
@@ -313,6 +314,17 @@ def test_other_test_labels_change_no_curve_no_choice_and_no_prediction(
     assert other.test_predictions == record.test_predictions
 
 
+def test_other_test_labels_do_not_change_which_regression_linear_chooses(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(root, "linear", options={})
+    record = train(spec, root)
+    permute_labels(monkeypatch, "test")
+    other = train(spec, root)
+    assert other.test_confusion != record.test_confusion
+    assert (other.curve, other.test_predictions) == (record.curve, record.test_predictions)
+
+
 def test_other_test_features_change_no_curve_and_no_choice(root: Path, record: RunRecord, tmp_path: Path) -> None:
     shutil.copytree(root / RAVDESS, tmp_path / RAVDESS)
     folder = tmp_path / RAVDESS / AUDIO["audio"]
@@ -328,16 +340,39 @@ def test_other_test_features_change_no_curve_and_no_choice(root: Path, record: R
     assert other.best_epoch == record.best_epoch
 
 
-def test_with_shuffled_labels_a_method_scores_at_chance_and_without_clearly_above(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = spec_of(root, options={"hidden": 64}, training={"epochs": 4, "learning_rate": 2e-3})
-    true = train(spec, root)
+PERMUTATIONS = 8
+ONE_IN_THOUSAND = 4.785  #: quantile 0.999 of Student's t with PERMUTATIONS - 1 degrees of freedom
 
-    permute_labels(monkeypatch, "train", "validation", seed=1)
-    shuffled = train(spec, root)
-    assert accuracy(true) > 0.32
-    assert accuracy(shuffled) < 0.23  # chance is 0.125; three standard deviations for 120 utterances are 0.09
+
+def above_chance(record: RunRecord) -> float:
+    """Accuracy less that of predictions with the same frequencies that are independent of the labels."""
+    matrix = np.array(record.test_confusion)
+    return accuracy(record) - float(matrix.sum(0) @ matrix.sum(1)) / matrix.sum() ** 2
+
+
+def train_permuted(spec: RunSpec, root: Path, seed: int, *leaked: str) -> RunRecord:
+    """Train with permuted training and validation labels; rows of ``leaked`` are trained on as well, as they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        permute_labels(patch, "train", "validation", seed=seed)
+        permuted = DATASETS[RAVDESS]._rows
+
+        def leaking(self: Any, protocol: str, fold: int) -> Any:
+            rows = permuted(self, protocol, fold)
+            return rows | {"train": np.sort(np.concatenate([rows["train"], *(rows[split] for split in leaked)]))}
+
+        patch.setattr(DATASETS[RAVDESS], "_rows", leaking)
+        return train(replace(spec, seed=seed), root)
+
+
+def test_with_shuffled_labels_a_method_scores_at_chance_and_without_or_with_a_leak_clearly_above(root: Path) -> None:
+    """The permutations' own spread decides what is at chance: it is larger than that of independent utterances."""
+    spec = spec_of(root, options={"hidden": 64}, training={"learning_rate": 1e-2})
+    shuffled = np.array([above_chance(train_permuted(spec, root, seed)) for seed in range(PERMUTATIONS)])
+    spread = float(shuffled.std(ddof=1))
+    assert abs(shuffled.mean()) < ONE_IN_THOUSAND * spread / PERMUTATIONS**0.5
+    limit = shuffled.mean() + ONE_IN_THOUSAND * spread * (1 + 1 / PERMUTATIONS) ** 0.5
+    assert above_chance(train(spec, root)) > limit
+    assert above_chance(train_permuted(spec, root, 0, "test")) > limit
 
 
 # Misuse
