@@ -415,6 +415,9 @@ def bins(at: int, value: float) -> list[Any]:
         ({"curve": [{"val/weighted_f1": 1.0}, {}], **UNMEASURED}, "an epoch of curve lacks its validation score"),
         ({"encoder_parameters": 385_346}, "encoder_parameters exceed parameters"),
         ({"attainable": {"utterance": {"text": {"accuracy": 0.5}}}}, "attainable lacks a score"),
+        ({"ideal_by_cluster": [1.0, 1.75]}, None),
+        ({"ideal_by_cluster": [1.0]}, "ideal_by_cluster does not have one number per cluster"),
+        ({"ideal_by_cluster": [1.5, 0.0]}, "ideal_by_cluster exceeds the utterances of a cluster"),
     ],
 )  # fmt: skip
 def test_a_record_that_contradicts_itself_is_named_and_neither_written_nor_read(

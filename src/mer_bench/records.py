@@ -193,6 +193,9 @@ class RunRecord:
     encoder_parameters: Count | None = None  #: those of ``parameters`` in unimodal encoders; None = not counted
     #: track -> modalities, "audio+text" -> Bayes-optimal accuracy and weighted F1; simulated corpora only
     attainable: Mapping[Text, Mapping[Text, Mapping[Text, Share]]] | None = None
+    #: utterances of each cluster that an ideal observer of the same modalities and context is expected to have
+    #: right, who guesses between equally likely classes; needs ``test_by_cluster``; simulated corpora only
+    ideal_by_cluster: list[NotNegative] | None = None
     versions: Mapping[Text, Text] = field(default_factory=dict)
     protocol: Protocol | None = None  #: None = not recorded
     code: Code | None = None  #: None = not recorded
@@ -474,6 +477,10 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
     yield (record.encoder_parameters or 0) <= record.parameters, "encoder_parameters exceed parameters"
     known = [best for parts in (record.attainable or {}).values() for best in parts.values()]
     yield all({"accuracy", "weighted_f1"} <= set(best) for best in known), "attainable lacks a score"
+    if record.ideal_by_cluster is not None:
+        sizes, ideal = counts.get("test_by_cluster", np.empty((0, 1, 1))).sum((1, 2)), record.ideal_by_cluster
+        yield len(ideal) == len(sizes), "ideal_by_cluster does not have one number per cluster of test_by_cluster"
+        yield bool((ideal <= sizes + 1e-3).all()), "ideal_by_cluster exceeds the utterances of a cluster"
 
 
 def whole(numbers: Sequence[int]) -> Counts:

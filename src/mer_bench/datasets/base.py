@@ -151,6 +151,10 @@ class EmotionDataModule(L.LightningDataModule):
         """Best possible scores in the form of the records; only known for simulated corpora."""
         return None
 
+    def ideal(self, index: Rows) -> npt.NDArray[np.float64] | None:
+        """Chance of an ideal observer to be right on these table rows; only known for simulated corpora."""
+        return None
+
     @property
     def has_validation(self) -> bool:
         """Whether the protocol has validation rows to select the best epoch; otherwise the last epoch is tested."""

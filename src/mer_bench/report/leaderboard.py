@@ -456,7 +456,12 @@ def facts(table: Table) -> Iterator[str]:
             for part, each in table.attainable.items()
         )
         yield f"Best possible weighted F1 (accuracy) in expectation: {best}."
-        yield "Attained = (accuracy - accuracy of the majority row) / (best possible - accuracy of the majority row)."
+    if table.ideal is not None:
+        yield (
+            "Attained = (accuracy - accuracy of the majority row) / (accuracy of an ideal observer of all modalities "
+            "on the same test utterances - accuracy of the majority row), in percent, with its 95 % interval; the "
+            f"ideal observer has an accuracy of {points(table.ideal.sum() / sum(table.support.values()))} here."
+        )
     yield f"Training: {training_text(_usual_training(table))}."
     if table.evidence:
         clusters = protocol.clusters if protocol else Protocol.clusters

@@ -228,7 +228,7 @@ def diagnostic(found: Sequence[Table]) -> Figure | None:
     if not lines:
         return None
     corpora = corpora_of(lines)
-    values = np.array([[line.shares.get(corpus, np.nan) for corpus in corpora] for line in lines])
+    values = np.array([[100 * line.shares[c].share if c in line.shares else np.nan for c in corpora] for line in lines])
     names = [line.row.name + line.only for line in lines]
     figure, axes = _figure(3.4 + 0.72 * len(corpora), 1.4 + 0.24 * len(lines), "")
     _heat(axes, values, [corpus.replace("-", "\n") for corpus in corpora], names, top=100)
@@ -237,7 +237,7 @@ def diagnostic(found: Sequence[Table]) -> Figure | None:
     for position in change:
         axes.axhline(position - 0.5, color=INK, linewidth=1.5)
     below = "\nbelow the line: methods that read dialogues, of what dialogues allow" if change else ""
-    axes.set_xlabel(f"% of the attainable accuracy above chance{below}")
+    axes.set_xlabel(f"% of what an ideal observer gains over the majority class{below}")
     return figure
 
 

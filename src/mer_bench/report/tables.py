@@ -19,10 +19,10 @@ from mer_bench.external import ExternalRecord, ExternalSpec, Statement
 from mer_bench.methods import is_current, titles
 from mer_bench.modalities import modality_order
 from mer_bench.records import Protocol, RunRecord, RunSpec, Training
-from mer_bench.report import ablation
+from mer_bench.report import ablation, statistics
 from mer_bench.report.cache import hash_of
 from mer_bench.report.rows import REFERENCES, ExternalRow, Record, ResultRow, balanced, modalities, options_text
-from mer_bench.report.statistics import Difference, Evidence, difference, holm, resample, significant
+from mer_bench.report.statistics import Attained, Difference, Evidence, Floats, difference, holm, resample, significant
 
 Splits = tuple[bool, str, str, str, tuple[str, ...]]  #: simulated, corpus, label set, protocol, classes
 FeatureMap = frozenset[tuple[str, str, str]]  #: (modality, feature set, sha256)
@@ -168,19 +168,30 @@ class Table:
         known = (record.attainable for record in self.records if record.attainable)
         return next(known, {}).get(self.track, {})
 
+    @cached_property
+    def ideal(self) -> Floats | None:
+        """Hits [cluster] of an ideal observer of all modalities in the track; None where a fold lacks them."""
+        wanted = [name for name, _, _ in self.sets]
+        folds = {
+            record.spec.fold: record.ideal_by_cluster
+            for record in self.records
+            if record.context == self.track and sorted(record.spec.features) == sorted(wanted)
+        }
+        found = [folds[fold] for fold in sorted(folds)]
+        known = [hits for hits in found if hits is not None]
+        return np.concatenate(known) if known and len(known) == len(found) == self.rows[0].folds else None
 
-def attained(table: Table, row: ResultRow) -> float | None:
-    """Percentage of what all modalities of a simulated corpus allow that a row gains over the majority class.
+
+def attained(table: Table, row: ResultRow) -> Attained | None:
+    """Share of what all modalities of a simulated corpus allow on these test utterances that a row gains.
 
     It is computed from accuracies: without information none exceeds that of the majority class, whereas guessing raises
-    weighted F1. None where the best possible accuracy or that of the majority class is not known.
+    weighted F1. None where the hits of an ideal observer or of the majority class are not known.
     """
-    best = table.attainable.get("+".join(name for name, _, _ in table.sets))
     floor = next((other for other in table.rows if other.method == "majority" and other.complete), None)
-    if best is None or floor is None or not row.complete:
+    if table.ideal is None or floor is None or floor.counts is None or row.counts is None:
         return None
-    chance, score = (float(each.scores["accuracy"].mean()) for each in (floor, row))
-    return 100 * ((score - chance) / (best["accuracy"] - chance))
+    return statistics.attained(row.counts, floor.counts, table.ideal)
 
 
 def best_single(table: Table) -> ResultRow | None:
