@@ -43,6 +43,7 @@ from mer_bench.schema import (
     Real,
     Seed,
     Share,
+    ShareAboveZero,
     ShareBelowOne,
     Text,
     canonical_json,
@@ -95,6 +96,7 @@ class RunSpec:
     strategy: Name = "auto"
     num_nodes: Machines = 1
     compile: bool = False  #: by torch.compile
+    share: ShareAboveZero = 1.0  #: of the clusters of training utterances, see :mod:`mer_bench.datasets.shares`
 
     @cached_property
     def sha256(self) -> str:
@@ -104,6 +106,8 @@ class RunSpec:
         # runs were named before there was a choice
         if self.compile is False:
             del facts["compile"]
+        if self.share == 1:
+            del facts["share"]
         for option in ("class_weights", "balance"):
             if facts["training"][option] == "none":
                 del facts["training"][option]

@@ -48,6 +48,7 @@ AboveZero = Annotated[float, Meta(gt=0, le=1e30)]
 Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Meta(ge=0, lt=1)]
+ShareAboveZero = Annotated[float, Meta(gt=0, le=1)]
 
 #: The value of a method's option.
 Option = bool | Whole | Real | Text | list[Whole | Real | Text] | Mapping[Name, Text] | None

@@ -243,7 +243,8 @@ def _seeds(table: Table, row: ResultRow) -> Cell:
 
 def seeds(table: Table, row: ResultRow) -> str:
     """How many seeds a row has, and what is missing."""
-    wanted = max(len(other.seeds) for other in (*table.rows, *table.ablations, *table.strategies))
+    rows = (*table.rows, *table.ablations, *table.strategies) if row.spec.share == 1 else (row,)
+    wanted = max(len(other.seeds) for other in rows)
     text = f"{row.complete}" if row.complete == wanted else f"{row.complete}/{wanted} seeds"
     partial = sorted((len(found) for found in row.seeds.values() if len(found) < row.folds), reverse=True)
     folds = ", ".join(f"{count}/{row.folds}" for count in partial)

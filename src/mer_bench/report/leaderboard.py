@@ -24,6 +24,7 @@ from mer_bench.report.archive import Found, by_table, load_entries, unpack_all
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.cache import Cache, hash_of, open_cache
 from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds, value_of
+from mer_bench.report.data_size import data_size_lines, data_size_notes
 from mer_bench.report.formatting import between, effect, escape, markdown, p_value, plain, points, settings, value
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.rows import OUTDATED, ResultRow, training_text
@@ -234,7 +235,7 @@ def join(sections: Sequence[Section], published: Sequence[Published] | None = No
 def terminal(table: Table, own: Own = NONE) -> str:
     """A table as aligned plain text."""
     shown = [NAMED[name] for name in ("Modalities", "Weighted F1", "Accuracy", "Seeds")]
-    rows = (*table.rows, *table.ablations, *table.strategies)
+    rows = (*table.rows, *table.ablations, *table.strategies, *table.reduced)
     body = [
         [row.title, row.label + own_mark(row, own), *(value_of(table, column, row).text for column in shown)]
         for row in rows
@@ -347,6 +348,7 @@ def _section(table: Table, own: Own) -> str:
         markdown([classes, *by_class, total], "<<" + ">" * len(present)),
         markdown(ablations, "<<>>><") if (ablations := ablation_lines(table)) else "",
         markdown(balanced, "<<" + ">" * (len(balanced[0]) - 3) + "<") if (balanced := balance_lines(table)) else "",
+        markdown(sizes, "<<" + ">" * (len(sizes[0]) - 3) + "<") if (sizes := data_size_lines(table)) else "",
         _bullets(_notes(table), footnotes),
         *_measured(table),
         *_external(table),
@@ -411,12 +413,13 @@ def _notes(table: Table) -> Iterator[str]:
             "whole (paired, Holm-corrected over the method's ablations)."
         )
     yield from balance_notes(table)
+    yield from data_size_notes(table)
     if table.waiting:
         yield (
             f"{table.waiting} runs of another version of their method wait to be made again. Rows of such runs are "
             f"marked{OUTDATED} and have no rank."
         )
-    every = (*table.rows, *table.ablations, *table.strategies)
+    every = (*table.rows, *table.ablations, *table.strategies, *table.reduced)
     if any(row.records[-1].provenance == "own" for row in every):
         yield "◇ marks methods that are not part of mer_bench; their records hold the hash of their source."
     if any(row.contributed for row in every):

@@ -41,6 +41,8 @@ class Table:
     waiting: int = 0  #: runs of other versions of a method than today's that today's has not made
     #: predictions that other toolkits made for the same test utterances, those with a place first, best first
     external: Sequence[ExternalRow] = ()
+    #: row trained on a share of the training utterances -> the same trained on all, where there is one
+    reduced: Mapping[ResultRow, ResultRow | None] = field(default_factory=dict)
 
     @cached_property
     def cells(self) -> dict[object, Any]:
@@ -50,10 +52,11 @@ class Table:
     @cached_property
     def content(self) -> bytes:
         """Hash of all that the table shows."""
-        rows = (*self.rows, *self.ablations, *self.strategies)
+        rows = (*self.rows, *self.ablations, *self.strategies, *self.reduced)
         return hash_of(
             repr((self.track, self.sets, [(row.name, row.ranked) for row in rows])),
             *sorted(record.digest for record in self.records),
+            *sorted(record.digest for row in self.reduced for record in row.records),
             *(repr(record) for row in self.external for record in row.records),
         )
 
@@ -129,6 +132,14 @@ class Table:
             row: difference(each, known[pairs[row]]) for row, each in self.strategy_evidence.items() if row in pairs
         }
         return dict(zip(found, zip(found.values(), holm([one.p for one in found.values()]), strict=True), strict=True))
+
+    @cached_property
+    def reduced_evidence(self) -> dict[ResultRow, Evidence]:
+        """Bootstrap of the weighted F1 of each row on a share of the data, where the counts by cluster are known."""
+        streams = enumerate(
+            self.reduced, len(self.rows) + len(self.ablations) + len(self.external) + len(self.strategies)
+        )
+        return {row: resample(row.counts, stream=stream) for stream, row in streams if row.counts is not None}
 
     @cached_property
     def external_evidence(self) -> dict[ExternalRow, Evidence]:
@@ -303,14 +314,19 @@ def _table(features: FeatureMap, track: str, records: Sequence[RunRecord], names
         for same in shown
     ]
     by_name = sorted(made, key=lambda row: (row.label, row.modalities, repr(row.spec.training)))
-    rows = sorted(by_name, key=lambda row: (not row.complete, not row.current, -row.weighted_f1))
+    every = sorted(by_name, key=lambda row: (not row.complete, not row.current, -row.weighted_f1))
+    rows = [row for row in every if row.spec.share == 1] or every  # where no run had all data, the others stand in
+    less = [row for row in every if row not in rows]
+    reduced = {row: _like(row, rows, row.spec.options, row.spec.training) for row in less}
+    records = [record for record in records if record.spec.share == 1] or records
     plain = {row: _without_strategy(row, rows) for row in rows}
     strategies = {row: of for row, of in plain.items() if of}
     rows = [row for row in rows if row not in strategies]
     whole = {row: _whole(row, rows) for row in rows}
     ablations = {row: of for row, of in whole.items() if of}
     rest = [row for row in rows if row not in ablations]
-    return Table(features, track, rest, records, ablations, strategies, sum(map(_waiting, versions.values())))
+    waiting = sum(map(_waiting, versions.values()))
+    return Table(features, track, rest, records, ablations, strategies, waiting, reduced=reduced)
 
 
 def _shown(versions: Mapping[int, list[RunRecord]]) -> list[RunRecord]:
