@@ -99,14 +99,16 @@ class RunSpec:
     @cached_property
     def sha256(self) -> str:
         """Identity of the run."""
-        facts = {item.name: getattr(self, item.name) for item in fields(self)}
-        facts["training"] = asdict(self.training)
+        facts, training = (
+            {item.name: getattr(one, item.name) for item in fields(one)} for one in (self, self.training)
+        )
+        facts["training"] = training
         # runs were named before there was a choice
         if self.compile is False:
             del facts["compile"]
         for option in ("class_weights", "balance"):
-            if facts["training"][option] == "none":
-                del facts["training"][option]
+            if training[option] == "none":
+                del training[option]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -314,7 +316,7 @@ def write_checked(path: Path, record: T, check: Callable[[T, Path], None]) -> No
     """Write a dataclass as JSON with its checksum, after ``check`` had it as :func:`read_checked` will read it."""
     content = compact(asdict(cast(Any, record)))
     where = f"the record {path.name}"
-    check(decode(expand(json.loads(canonical_json(content)), where), type(record), where), path)
+    check(_decode(json.loads(canonical_json(content)), type(record), where), path)
     write_atomic(path, canonical_json({**content, CHECKSUM: _checksum(content)}) + "\n")
 
 
@@ -377,7 +379,7 @@ def check_bytes(
     if not canonical:
         content = parse_json(text, path, READABLE)
     stated = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
-    record = decode(expand(content, str(path)), kind, str(path))
+    record = _decode(content, kind, str(path))
     check(record, path)
     if stated is None and not needs_checksum:
         return record
@@ -388,6 +390,14 @@ def check_bytes(
         found = _checksum(content)
     if stated != found:
         raise Misuse(f"{path} was changed after it was written: its sha256 is not that of its content")
+    return record
+
+
+def _decode(content: Any, kind: type[T], where: str) -> T:
+    """The record that a file's content is; raises Misuse as :func:`expand` and :func:`decode` do."""
+    rest, expanded = expand(content, where)
+    record = decode(rest, kind, where)
+    vars(record).update(expanded)
     return record
 
 
