@@ -28,6 +28,7 @@ from mer_bench.records import (
     read_checked,
     record_files,
     stack,
+    whole,
     write_checked,
 )
 from mer_bench.schema import Count, Label, Name, NotNegative, Positive, Seed, Text, Url, decode
@@ -87,7 +88,7 @@ class ExternalRecord:
     @cached_property
     def tested(self) -> bytes:
         """As that of :class:`mer_bench.records.RunRecord`."""
-        return hash_tested(self.test_index, self.clusters)
+        return hash_tested(whole(self.test_index), self.clusters)
 
     @cached_property
     def clusters(self) -> Counts:

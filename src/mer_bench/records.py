@@ -117,10 +117,15 @@ class RunSpec:
         modalities = "+".join(sorted(self.features))
         return f"{self.label_set}-{self.protocol}-{modalities}-fold{self.fold}-seed{self.seed}-{self.sha256[:12]}"
 
+    @cached_property
+    def place(self) -> tuple[str, str, str]:
+        """The two folders and the file of the record of this run below those of all."""
+        folder = self.method.replace(":", ".")  # of module:Class, as Windows has no colon in names
+        return self.dataset, folder, f"{self.name}.json"
+
     def path(self, results: Path) -> Path:
         """Where the record of this run stands."""
-        folder = self.method.replace(":", ".")  # of module:Class, as Windows has no colon in names
-        return results / self.dataset / folder / f"{self.name}.json"
+        return results.joinpath(*self.place)
 
 
 @dataclass(frozen=True)
@@ -220,10 +225,15 @@ class RunRecord:
         return None if self.test_by_cluster is None else stack(self.test_by_cluster, len(self.classes))
 
     @cached_property
+    def index(self) -> Counts:
+        """``test_index`` as an array."""
+        return whole(self.test_index)
+
+    @cached_property
     def tested(self) -> bytes:
         """Hash of what was tested: table rows of the test utterances, and utterances of each class in each cluster."""
         clusters = stack([self.test_confusion], len(self.classes)) if self.clusters is None else self.clusters
-        return hash_tested(self.test_index, clusters)
+        return hash_tested(self.index, clusters)
 
     def path(self, results: Path) -> Path:
         """Where the record stands if the published ones stand below ``results``."""
@@ -249,10 +259,10 @@ def contributed(record: RunRecord, submission: str) -> RunRecord:
     return ContributedRecord(**known, submission=submission)
 
 
-def hash_tested(index: Sequence[int], clusters: Counts) -> bytes:
+def hash_tested(index: Counts, clusters: Counts) -> bytes:
     """Hash of the table rows of test utterances, and of the number of each class in each cluster."""
     labels = clusters.sum(-1)
-    parts = whole(index).tobytes(), repr(labels.shape).encode(), labels.tobytes()
+    parts = index.tobytes(), repr(labels.shape).encode(), labels.tobytes()
     return hashlib.sha256(b"".join(parts)).digest()
 
 
@@ -408,8 +418,8 @@ def _checksum(content: Any) -> str:
 def check_record(record: RunRecord, path: Path) -> None:
     """Raise Misuse unless the parts of a record agree with each other and with its path."""
     spec = record.spec
-    if path.parts[-3:] != spec.path(Path()).parts:
-        raise Misuse(f"{path} holds another run than its path says ({spec.path(Path()).as_posix()})")
+    if path.parts[-3:] != spec.place:
+        raise Misuse(f"{path} holds another run than its path says ({'/'.join(spec.place)})")
     wrong = next((sentence for holds, sentence in _statements(record) if not holds), None)
     if wrong:
         raise Misuse(f"{path} contradicts itself: {wrong}")
@@ -447,9 +457,9 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
         yield len(counts[name]) == len(found), f"{name} does not have {classes} rows and columns"
     test, predictions = counts["test_confusion"][0], whole(record.test_predictions)
     support = test.sum(1)
-    sizes = {int(support.sum()), len(predictions), len(record.test_index), rows["test"]}
+    sizes = {int(support.sum()), len(predictions), len(record.index), rows["test"]}
     yield len(sizes) == 1, "test_confusion, test_predictions, test_index and rows count different numbers of utterances"
-    yield bool((np.diff(whole(record.test_index)) > 0).all()), "test_index does not ascend"
+    yield bool((record.index[1:] > record.index[:-1]).all()), "test_index does not ascend"
     yield bool((predictions < classes).all()), "test_predictions names a class that does not exist"
     predicted = np.bincount(predictions, minlength=classes)
     yield bool((predicted == test.sum(0)).all()), "test_confusion does not count test_predictions"

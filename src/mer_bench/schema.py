@@ -106,7 +106,7 @@ def _refuse_unknown_keys(content: Any, kind: Any, path: str, where: str) -> None
     elif isinstance(content, Mapping) and get_origin(kind) is Mapping:
         for key, value in content.items():
             _refuse_unknown_keys(value, get_args(kind)[1], f"{path}{key}.", where)
-    elif get_origin(kind) in (Union, UnionType):
+    elif get_origin(kind) in (Union, UnionType) and content is not None:
         for each in get_args(kind):
             _refuse_unknown_keys(content, each, path, where)
 

@@ -54,7 +54,7 @@ class Found:
 
     entry: Entry
     file: Path
-    group: str  #: name in the cache of what is kept of the records beside it
+    group: str  #: name in the cache of what is kept of the records of its corpus
     submission: str  #: see :class:`mer_bench.records.ContributedRecord`
 
 
@@ -105,18 +105,19 @@ def load_entries(folders: Sequence[Path], cache: Cache) -> tuple[list[Found], li
 
     def read(folder: Path, submission: str, path: Path) -> Found:
         nonlocal group, known, changed, met
-        name = f"records {submission or folders.index(folder)}/{path.parent.parent.name}/{path.parent.name}"
+        *_, corpus, method, file = path.parts
+        name, key = f"records {submission or folders.index(folder)}/{corpus}", f"{method}/{file}"
         if name != group:
             keep()
             group, known, changed, met = name, cache.get(name, dict[str, Known]) or {}, {}, set()
         text = read_regular(path, READABLE)
         digest = hashlib.sha256(text).digest()
-        if path.name in known and known[path.name].entry.digest == digest:
-            entry = known[path.name].entry
+        if key in known and known[key].entry.digest == digest:
+            entry = known[key].entry
         else:
-            changed[path.name] = make_kept(read_record(path, text))
-            entry = changed[path.name].entry
-        met.add(path.name)
+            changed[key] = make_kept(read_record(path, text))
+            entry = changed[key].entry
+        met.add(key)
         return Found(entry, path, group, submission)
 
     found, problems = gather(folders, read, _tests)
@@ -135,7 +136,7 @@ def make_kept(record: RunRecord) -> Kept:
         spec.fold,
         tuple(spec.features_sha256.values()),
         record.tested,
-        spec.path(Path()).as_posix(),
+        "/".join(spec.place),
     )
     return Kept(entry, msgspec.Raw(msgspec.msgpack.encode(Packed(_shorten(record), _pack(record.clusters)))))
 
@@ -151,7 +152,7 @@ def unpack_all(found: Iterable[Found], cache: Cache) -> list[RunRecord]:
         for group, beside in groupby(found, lambda each: each.group):
             known = cache.get(group, dict[str, Kept]) or {}
             for each in beside:
-                kept = known.get(each.file.name)
+                kept = known.get("/".join(each.file.parts[-2:]))
                 if kept is None or kept.entry.digest != each.entry.digest:
                     kept = make_kept(read_record(each.file))
                 if kept.entry.digest != each.entry.digest:

@@ -58,7 +58,7 @@ SCORE, CALIBRATION, TEST_SELECTION, RETENTION, COST = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Column:
     """A column of every table in which at least one row has a value."""
 
@@ -116,10 +116,11 @@ def _interval(table: Table, row: ResultRow) -> Cell:
     bottom = best.interval[1] - DRAWN / 100  # a row far below would leave no width for the others
     if low < bottom:
         return Cell(text, 100 * low, more)
-    drawn = [bound for each in table.evidence.values() for bound in each.interval if each.interval[0] >= bottom]
+    drawn = [each.interval for each in table.evidence.values() if each.interval[0] >= bottom]
+    left, right = min(drawn)[0], max(upper for _, upper in drawn)
 
     def position(at: float) -> float:
-        return round(100 * (at - min(drawn)) / max(max(drawn) - min(drawn), 1e-9), 2)
+        return round(100 * (at - left) / max(right - left, 1e-9), 2)
 
     score, line = position(table.evidence[row].score), position(best.score)
     bar = Bar(position(low), position(high), score, line, filled=row.ranked and table.tied(row))

@@ -133,7 +133,7 @@ class Row(Generic[Record]):
         text = spread(self.scores[name])
         return text if self.complete else f"*{text}*"
 
-    @property
+    @cached_property
     def contributed(self) -> bool:
         """Whether a record of the row stands in an accepted submission; all others are of the maintainers."""
         return any(isinstance(record, ContributedRecord | ContributedExternal) for record in self.records)

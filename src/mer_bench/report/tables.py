@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -284,7 +284,7 @@ def _table(features: FeatureMap, track: str, records: Sequence[RunRecord], names
     versions: dict[tuple[object, ...], dict[int, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         spec = record.spec
-        key = spec.method, modalities(spec), options_text(spec), astuple(spec.training)
+        key = spec.method, modalities(spec), options_text(spec), spec.training
         versions[key][spec.version].append(record)
     shown = [_shown(found) for found in versions.values()]
     made = [
