@@ -20,7 +20,7 @@ from mer_bench.metrics import BINS, SMALLEST, f1
 from mer_bench.records import ContributedRecord, Protocol, RunRecord, Training, load_records, submissions
 from mer_bench.report import ablation, elsewhere
 from mer_bench.report.across import Across, Ranked, across, ranked
-from mer_bench.report.archive import Found, by_table, load_entries, unpack_all
+from mer_bench.report.archive import Found, by_table, load_brief, load_entries, unpack_all
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.cache import Cache, hash_of, open_cache
 from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds, value_of
@@ -79,19 +79,23 @@ class Loaded:
     own: Own = NONE  #: which records are own, with the published ones
 
 
-def load(results: Path, *, with_published: bool = False) -> Loaded:
-    """The records below ``results``, and beside them the published ones if these are wanted."""
+def load(results: Path, *, with_published: bool = False, brief: bool = False) -> Loaded:
+    """The records below ``results``, and beside them the published ones if these are wanted.
+
+    ``brief`` ones are without what no page shows, and those that have not changed since the last call are not read
+    again; see :mod:`mer_bench.report.archive`.
+    """
     if not with_published:
-        return _load(results)
+        return _load(results, brief=brief)
     with published_results() as folder:
         if folder.resolve() == results.resolve():
-            return _load(results)
-        found = _load(results, folder)
+            return _load(results, brief=brief)
+        found = _load(results, folder, brief=brief)
     return replace(found, own=Own(one.spec.sha256 for one in found.records if one.spec.path(results).is_file()))
 
 
-def _load(*folders: Path) -> Loaded:
-    records, problems = load_records(*folders)
+def _load(*folders: Path, brief: bool) -> Loaded:
+    records, problems = load_brief(folders, open_cache(folders[0])) if brief else load_records(*folders)
     external, more = load_external(*folders)
     shown = {id(each) for each in shown_beside(tables(records, external))} if external else set()
     lost = without_table(each.spec for each in external if id(each) not in shown)
