@@ -40,9 +40,9 @@ def compact(content: Mapping[str, Any]) -> dict[str, Any]:
 def expand(content: Any, where: str) -> tuple[Any, dict[str, Any]]:
     """The content of a record's file without what has a shorter form, and what these forms stand for.
 
-    The second result is by attribute of the record: the fields, of the types that they have, and ``clusters``, which is
-    ``test_by_cluster`` as an array. Their fields are empty in the first result, which is left for the schema to check.
-    A curve that is none is spelled out in the first, for the schema to say why.
+    The second result is by attribute of the record: fields, of the types that they have, and as arrays ``index``, which
+    is ``test_index``, and ``clusters``, which is ``test_by_cluster``. These fields are empty in the first result, which
+    is left for the schema to check. A curve that is none is spelled out in the first, for the schema to say why.
 
     Raises:
         Misuse: a shorter form does not describe what it should.
@@ -116,18 +116,15 @@ def _numbers(stated: Mapping[str, Any], form: str) -> npt.NDArray[np.int64]:
 
 
 def _rows(numbers: npt.NDArray[np.int64], content: Mapping[str, Any]) -> dict[str, Any]:
-    rows: list[int] = []
-    start = 0
-    gaps, runs = numbers.tolist()
-    if sum(runs) != len(content["test_predictions"]):
+    gaps, runs = numbers
+    utterances = len(content["test_predictions"])
+    if runs.max(initial=0) > utterances or runs.sum() != utterances:
         raise ValueError
-    for gap, run in zip(gaps, runs, strict=True):
-        start += gap
-        rows += range(start, start + run)
-        start += run
-    if start > LARGEST:
+    if int(gaps.max(initial=0)) * len(gaps) > LARGEST - utterances:  # the last row is no count, or a sum not exact
         raise ValueError
-    return {"test_index": rows}
+    left_out = np.repeat(np.cumsum(gaps), runs)  # before each row
+    found = left_out + np.arange(utterances)
+    return {"test_index": found.tolist(), "index": found}
 
 
 def _matrices(numbers: npt.NDArray[np.int64], content: Mapping[str, Any]) -> dict[str, Any]:

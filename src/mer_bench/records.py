@@ -543,10 +543,11 @@ def gather(
 ) -> tuple[dict[Path, T], list[str]]:
     """What :func:`load_records` does, for whatever ``read`` makes of what :func:`record_files` yields."""
     found: dict[Path, T] = {}
-    problems, names = [], set()
+    problems: list[str] = []
+    names: set[tuple[str, ...]] = set()
     with without_garbage_collection():
         for folder, submission, path in record_files(folders, "*/*/*.json"):
-            run = path.relative_to(folder)
+            run = path.parts[-3:]
             if run in names or path.name.endswith(FAILED):
                 continue
             names.add(run)
