@@ -17,7 +17,15 @@ from mer_bench.errors import unknown
 from mer_bench.external import ExternalRecord, load_external
 from mer_bench.methods import titles
 from mer_bench.metrics import BINS, SMALLEST, f1
-from mer_bench.records import ContributedRecord, Protocol, RunRecord, Training, load_records, submissions
+from mer_bench.records import (
+    ContributedRecord,
+    Protocol,
+    RunRecord,
+    Training,
+    load_records,
+    submissions,
+    without_garbage_collection,
+)
 from mer_bench.report import ablation, elsewhere
 from mer_bench.report.across import Across, Ranked, across, ranked
 from mer_bench.report.archive import Found, by_table, load_brief, load_entries, unpack_all
@@ -139,10 +147,11 @@ def _read_board(*folders: Path) -> Board:
     own = NONE
     if len(folders) > 1:
         own = Own(each.entry.run for each in found if (folders[0] / each.entry.path).is_file())
-    parts = {
-        splits: _read_part(f"part {len(folders)} {splits}", group, beside.get(splits, []), names, own, cache)
-        for splits, group in sorted(by_table(found).items())
-    }
+    with without_garbage_collection():  # a table makes no cycle either
+        parts = {
+            splits: _read_part(f"part {len(folders)} {splits}", group, beside.get(splits, []), names, own, cache)
+            for splits, group in sorted(by_table(found).items())
+        }
     shown = {id(beside[splits][position]) for splits, part in parts.items() for position in part.shown}
     lost = without_table(each.spec for each in external if id(each) not in shown)
     sections = [each for part in parts.values() for each in part.sections]
