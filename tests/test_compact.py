@@ -21,6 +21,15 @@ from tests import fake_runs
 MATRIX = st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=2), min_size=2, max_size=2)
 
 
+def spelled_out(content: dict[str, Any]) -> Any:
+    """The content with its shorter forms replaced by what they stand for."""
+    rest, found = expand(json.loads(canonical_json(content)), "a file")
+    for array, name in (("index", "test_index"), ("clusters", "test_by_cluster")):
+        assert array not in found or found.pop(array).tolist() == found[name]
+    assert all(rest[name] == [] for name in found), "what is spelled out is not left for the schema as well"
+    return rest | found
+
+
 def content_of(index: list[int], clusters: list[Any] | None) -> dict[str, Any]:
     return {
         "classes": ["a", "b"],
@@ -35,7 +44,7 @@ def test_rows_and_matrices_come_back(rows: set[int], clusters: list[Any]) -> Non
     index, clusters = sorted(rows), clusters[: len(rows)]
     content = content_of(index, clusters)
     short = compact(content)
-    assert expand(json.loads(canonical_json(short)), "a file") == content
+    assert spelled_out(short) == content
     assert isinstance(short["test_index"], dict) == bool(index)
     assert isinstance(short["test_by_cluster"], dict) == bool(clusters and np.any(clusters[-1]))
 
@@ -47,7 +56,7 @@ def test_the_forms_are_gaps_with_what_follows_them_and_a_list_for_each_quantity(
     assert short["test_index"] == {RUNS: [2, 3, 2, 1]}
     assert short["test_by_cluster"] == {COUNTS: [1, 5, 4, 1, 0, 2]}
     assert short["curve"] == {"loss": [1.8120749, 0.25], "score": [0.1, 0.3]}
-    assert expand(short, "a file")["curve"] == [{"loss": 1.8120749, "score": 0.1}, {"loss": 0.25, "score": 0.3}]
+    assert spelled_out(short)["curve"] == [{"loss": 1.8120749, "score": 0.1}, {"loss": 0.25, "score": 0.3}]
 
 
 @pytest.mark.parametrize("index", [[3, 2], [2, 2], [-1, 2]])
@@ -77,8 +86,10 @@ CLUSTERS = "test_by_cluster does not describe the test utterances"
         ("test_index", {RUNS: [2, 3, 4]}, ROWS),  # no pairs
         ("test_index", {RUNS: [2, 3]}, ROWS),  # of four
         ("test_index", {RUNS: [2, 10**15]}, ROWS),
+        ("test_index", {RUNS: [2**53, 4]}, ROWS),  # the last row is beyond what a count may be
         ("test_index", {RUNS: [2, 10**30]}, ROWS),
         ("test_index", {RUNS: [2, 2**63 - 1, 0, 2**63 - 1, 0, 6]}, ROWS),  # their sum is four in 64 bits
+        ("test_index", {RUNS: [2**53, 0] * 1024 + [2, 4]}, ROWS),  # the sum of the gaps is two in 64 bits
         ("test_index", {RUNS: [-2, 4]}, ROWS),
         ("test_index", {RUNS: [2.0, 4]}, ROWS),
         ("test_index", {RUNS: [2, True, 0, 3]}, ROWS),
@@ -87,6 +98,9 @@ CLUSTERS = "test_by_cluster does not describe the test utterances"
         ("test_index", {"rows": [2, 4]}, ROWS),
         ("test_index", {}, ROWS),
         ("test_by_cluster", {COUNTS: [10**12, 4]}, CLUSTERS),
+        ("test_by_cluster", {COUNTS: [0, 2**53 + 1]}, CLUSTERS),
+        ("test_by_cluster", {COUNTS: [0, -4]}, CLUSTERS),
+        ("test_by_cluster", {COUNTS: [0, 4.0]}, CLUSTERS),
         ("test_by_cluster", {COUNTS: [16, 4]}, CLUSTERS),  # in the fifth cluster of four utterances
         ("test_by_cluster", {COUNTS: [2**63 - 1, 1, 2**63 - 1, 3]}, CLUSTERS),
         ("test_by_cluster", {RUNS: [0, 4]}, CLUSTERS),
@@ -100,6 +114,23 @@ def test_what_describes_no_record_is_refused_in_one_sentence(name: str, stated: 
         expand(content, "a file")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("loss", "x"), ("loss", 1e301), ("loss", [0.5]), ("lo\nss", 0.5), ("\ud800", 0.5), ("", None)]
+)
+def test_a_curve_of_no_numbers_is_refused_as_if_it_were_spelled_out(name: str, value: Any, tmp_path: Path) -> None:
+    record = fake_runs.consistent(fake_runs.record(fake_runs.spec("linear")))
+    path = record.path(tmp_path)
+    path.parent.mkdir(parents=True)
+    said = []
+    forms: list[Any] = [{name: [0.5, value]}, [{name: 0.5}, {name: value}]]
+    for curve in forms:
+        path.write_text(json.dumps({**asdict(record), "curve": curve}), encoding="utf-8")
+        with pytest.raises(Misuse) as caught:
+            read_record(path)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
 @pytest.mark.parametrize("content", [{"test_index": {RUNS: [0, 1]}}, {"test_by_cluster": {COUNTS: [0, 1]}}])
 def test_what_lacks_the_parts_that_it_stands_on_is_refused(content: Any) -> None:
     with pytest.raises(Misuse, match="does not describe the test utterances"):
@@ -108,7 +139,7 @@ def test_what_lacks_the_parts_that_it_stands_on_is_refused(content: Any) -> None
 
 @pytest.mark.parametrize("content", [[], 1, None, "text"])
 def test_what_is_no_record_at_all_is_left_for_the_schema(content: Any) -> None:
-    assert expand(content, "a file") is content
+    assert expand(content, "a file") == (content, {})
 
 
 def test_records_that_spell_everything_out_are_read_and_written_again(tmp_path: Path) -> None:

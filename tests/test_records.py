@@ -91,6 +91,7 @@ OTHER_SPEC: dict[str, Any] = {
     "strategy": "ddp",
     "num_nodes": 2,
     "compile": True,
+    "share": 0.5,
 }
 OTHER_TRAINING: dict[str, Any] = {
     "epochs": 1,
@@ -105,6 +106,19 @@ OTHER_TRAINING: dict[str, Any] = {
     "class_weights": "sqrt",
     "balance": "agm",
 }
+
+
+def test_the_names_of_runs_on_all_data_are_those_that_they_had_before_there_were_shares() -> None:
+    assert SPEC.sha256 == "0c27f8fd4db9ce5c438a290f9b01b8bc105e902535cfda57d433d9b302b14682"
+    assert replace(SPEC, share=1).sha256 == SPEC.sha256 != replace(SPEC, share=0.5).sha256
+
+
+@pytest.mark.parametrize("share", [0, 2, -0.1, "all"])
+def test_a_share_is_above_zero_and_at_most_one(tmp_path: Path, share: object) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps({**asdict(SPEC), "share": share}))
+    with pytest.raises(Misuse, match="share must be a number"):
+        read_spec(path)
 
 
 def files(folder: Path) -> list[str]:
@@ -415,6 +429,9 @@ def bins(at: int, value: float) -> list[Any]:
         ({"curve": [{"val/weighted_f1": 1.0}, {}], **UNMEASURED}, "an epoch of curve lacks its validation score"),
         ({"encoder_parameters": 385_346}, "encoder_parameters exceed parameters"),
         ({"attainable": {"utterance": {"text": {"accuracy": 0.5}}}}, "attainable lacks a score"),
+        ({"ideal_by_cluster": [1.0, 1.75]}, None),
+        ({"ideal_by_cluster": [1.0]}, "ideal_by_cluster does not have one number per cluster"),
+        ({"ideal_by_cluster": [1.5, 0.0]}, "ideal_by_cluster exceeds the utterances of a cluster"),
     ],
 )  # fmt: skip
 def test_a_record_that_contradicts_itself_is_named_and_neither_written_nor_read(

@@ -70,6 +70,10 @@ def test_a_dataset_that_is_listed_twice_is_one(tmp_path: Path) -> None:
         ("epochs = 4", "epochs = 2024-01-01", "[training]: epochs must be a whole number"),
         ("epochs = 4", "epochs = 4\nepochs = 5", "is not TOML: Cannot overwrite a value"),
         ("seeds = [0, 3]", "seeds = [4294967296]", "seeds[0] must be a whole number <= 4294967295"),
+        ("seeds = [0, 3]", "seeds = [0]\nshares = [0.0, 1.0]", "shares[0] must be a number > 0.0"),
+        ("seeds = [0, 3]", "seeds = [0]\nshares = [1.0, 2]", "shares[1] must be a number <= 1.0"),
+        ("seeds = [0, 3]", "seeds = [0]\nshares = []", "shares must"),
+        ("seeds = [0, 3]", "seeds = [0]\nshares = [1, 0.5, 1.0]", "shares names a share twice: 1, 0.5, 1"),
     ],
 )
 def test_what_a_suite_cannot_say_is_one_sentence(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -445,7 +445,7 @@ def report_(output: Path, suites: Path, jobs: int, with_published: bool, results
     """Write one HTML page of all records: tables to sort and filter, pictures, provenance, two methods compared."""
     from mer_bench.report import leaderboard, page
 
-    found = leaderboard.load(results, with_published=with_published)
+    found = leaderboard.load(results, with_published=with_published, brief=True)
     _warn(found.problems)
     published = published_folder() if with_published else None
     page.write(

@@ -8,14 +8,17 @@ their values in single precision, in which they were computed. Files that spell 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from mer_bench.errors import Misuse
+from mer_bench.schema import LARGEST, Count, Real, Text
 
 RUNS = "gaps_and_runs"
 COUNTS = "gaps_and_counts"
@@ -34,29 +37,43 @@ def compact(content: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def expand(content: Any, where: str) -> Any:
-    """The content of a record's file with everything spelled out.
+def expand(content: Any, where: str) -> tuple[Any, dict[str, Any]]:
+    """The content of a record's file without what has a shorter form, and what these forms stand for.
+
+    The second result is by attribute of the record: fields, of the types that they have, and as arrays ``index``, which
+    is ``test_index``, and ``clusters``, which is ``test_by_cluster``. These fields are empty in the first result, which
+    is left for the schema to check. A curve that is none is spelled out in the first, for the schema to say why.
 
     Raises:
         Misuse: a shorter form does not describe what it should.
     """
     if not isinstance(content, dict):
-        return content
-    found = dict(content)
+        return content, {}
+    rest = dict(content)
+    found: dict[str, Any] = {}
     forms = ("test_index", RUNS, _rows), ("test_by_cluster", COUNTS, _matrices)
     for name, form, expanded in forms:
-        stated = found.get(name)
+        stated = rest.get(name)
         if isinstance(stated, dict):
             try:
-                found[name] = expanded(_numbers(stated, form), content)
-            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                found |= expanded(_numbers(stated, form), content)
+            except (KeyError, TypeError, ValueError, OverflowError, msgspec.ValidationError) as error:
                 raise Misuse(f"{where}: {name} does not describe the test utterances") from error
-    if isinstance(curve := found.get("curve"), dict):
+            rest[name] = []
+    if isinstance(curve := rest.get("curve"), dict):
         lists = curve.values()
         if not all(isinstance(each, list) for each in lists) or len({len(each) for each in lists}) > 1:
             raise Misuse(f"{where}: curve does not have one number per epoch of each quantity")
-        found["curve"] = [dict(zip(curve, values, strict=True)) for values in zip(*lists, strict=True)]
-    return found
+        try:
+            found["curve"] = _epochs(msgspec.convert(curve, dict[Text, list[Real]]))
+            rest["curve"] = []
+        except (msgspec.ValidationError, UnicodeEncodeError):
+            rest["curve"] = _epochs(curve)
+    return rest, found
+
+
+def _epochs(curve: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(curve, values, strict=True)) for values in zip(*curve.values(), strict=True)]
 
 
 def single(number: float) -> float:
@@ -93,31 +110,33 @@ def _alternate(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> l
 
 def _numbers(stated: Mapping[str, Any], form: str) -> npt.NDArray[np.int64]:
     """Gaps and what follows them [2, pair]; raises ValueError and the like for what can be none."""
-    numbers = stated[form]
-    if len(stated) > 1 or not isinstance(numbers, list) or set(map(type, numbers)) - {int}:
+    if len(stated) > 1:
         raise ValueError
-    found = np.array(numbers, np.int64).reshape(-1, 2).T
-    if (found < 0).any():
-        raise ValueError
-    return found
+    return np.frombuffer(array("q", msgspec.convert(stated[form], list[Count])), np.int64).reshape(-1, 2).T
 
 
-def _rows(numbers: npt.NDArray[np.int64], content: Mapping[str, Any]) -> list[int]:
+def _rows(numbers: npt.NDArray[np.int64], content: Mapping[str, Any]) -> dict[str, Any]:
     gaps, runs = numbers
-    if runs.sum() != len(content["test_predictions"]) or max(runs, default=0) > len(content["test_predictions"]):
+    utterances = len(content["test_predictions"])
+    if runs.max(initial=0) > utterances or runs.sum() != utterances:
         raise ValueError
-    starts = np.cumsum(gaps + runs) - runs
-    offsets = np.arange(runs.sum()) - np.repeat(np.cumsum(runs) - runs, runs)
-    return (np.repeat(starts, runs) + offsets).tolist()
+    if int(gaps.max(initial=0)) * len(gaps) > LARGEST - utterances:  # the last row is no count, or a sum not exact
+        raise ValueError
+    left_out = np.repeat(np.cumsum(gaps), runs)  # before each row
+    found = left_out + np.arange(utterances)
+    return {"test_index": found.tolist(), "index": found}
 
 
-def _matrices(numbers: npt.NDArray[np.int64], content: Mapping[str, Any]) -> list[list[list[int]]]:
+def _matrices(numbers: npt.NDArray[np.int64], content: Mapping[str, Any]) -> dict[str, Any]:
     gaps, counts = numbers
     classes, utterances = len(content["classes"]), len(content["test_predictions"])
-    cells = int((gaps + 1).sum())
-    clusters = -(-cells // classes**2)
-    if max(gaps, default=0) > utterances * classes**2 or clusters > utterances:  # each cluster has an utterance
+    if gaps.max(initial=0) > utterances * classes**2:  # a sum of such gaps might not be exact
         raise ValueError
-    found = np.zeros(clusters * classes**2, np.int64)
-    found[np.cumsum(gaps + 1) - 1] = counts
-    return found.reshape(clusters, classes, classes).tolist()
+    ends = np.cumsum(gaps + 1)
+    clusters = -(-int(ends.max(initial=0)) // classes**2)
+    if clusters > utterances:  # each has an utterance
+        raise ValueError
+    flat = np.zeros(clusters * classes**2, np.int64)
+    flat[ends - 1] = counts
+    found = flat.reshape(clusters, classes, classes)
+    return {"test_by_cluster": found.tolist(), "clusters": found}

@@ -28,6 +28,7 @@ from mer_bench.records import (
     read_checked,
     record_files,
     stack,
+    whole,
     write_checked,
 )
 from mer_bench.schema import Count, Label, Name, NotNegative, Positive, Seed, Text, Url, decode
@@ -85,9 +86,14 @@ class ExternalRecord:
         return self.clusters.sum(0).tolist()
 
     @cached_property
+    def index(self) -> Counts:
+        """``test_index`` as an array."""
+        return whole(self.test_index)
+
+    @cached_property
     def tested(self) -> bytes:
         """As that of :class:`mer_bench.records.RunRecord`."""
-        return hash_tested(self.test_index, self.clusters)
+        return hash_tested(self.index, self.clusters)
 
     @cached_property
     def clusters(self) -> Counts:
@@ -214,7 +220,7 @@ def _statements(record: ExternalRecord) -> Iterator[tuple[bool, str]]:
     square = len(clusters) == len(record.test_by_cluster) > 0
     yield square, f"test_by_cluster does not have {classes} rows and columns"
     yield bool((clusters.sum((1, 2)) > 0).all()), "a cluster of test_by_cluster has no utterance"
-    index, predictions = np.array(record.test_index, np.int64), np.array(record.test_predictions, np.int64)
+    index, predictions = record.index, np.array(record.test_predictions, np.int64)
     sizes = {len(index), len(predictions), int(clusters.sum())}
     yield len(sizes) == 1, "test_index, test_predictions and test_by_cluster count different numbers of utterances"
     yield bool((np.diff(index) > 0).all()), "test_index does not ascend"

@@ -77,8 +77,8 @@ def _uar(hits: Array, support: Array, predicted: Array) -> FloatArray:
 
 
 def _ratio(numerator: Array, denominator: Array) -> FloatArray:
-    safe = np.where(denominator > 0, denominator, 1)
-    return np.where(denominator > 0, numerator / safe, 0.0)
+    """The ratio of counts, of which the first is 0 where the second is; that is 0, too."""
+    return np.asarray(numerator / np.maximum(denominator, 1))
 
 
 def _of_matrix(score: Callable[[Array, Array, Array], FloatArray]) -> Callable[[Array], FloatArray]:

@@ -43,6 +43,7 @@ from mer_bench.schema import (
     Real,
     Seed,
     Share,
+    ShareAboveZero,
     ShareBelowOne,
     Text,
     canonical_json,
@@ -95,18 +96,23 @@ class RunSpec:
     strategy: Name = "auto"
     num_nodes: Machines = 1
     compile: bool = False  #: by torch.compile
+    share: ShareAboveZero = 1.0  #: of the clusters of training utterances, see :mod:`mer_bench.datasets.shares`
 
     @cached_property
     def sha256(self) -> str:
         """Identity of the run."""
-        facts = {item.name: getattr(self, item.name) for item in fields(self)}
-        facts["training"] = asdict(self.training)
+        facts, training = (
+            {item.name: getattr(one, item.name) for item in fields(one)} for one in (self, self.training)
+        )
+        facts["training"] = training
         # runs were named before there was a choice
         if self.compile is False:
             del facts["compile"]
+        if self.share == 1:
+            del facts["share"]
         for option in ("class_weights", "balance"):
-            if facts["training"][option] == "none":
-                del facts["training"][option]
+            if training[option] == "none":
+                del training[option]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -115,10 +121,15 @@ class RunSpec:
         modalities = "+".join(sorted(self.features))
         return f"{self.label_set}-{self.protocol}-{modalities}-fold{self.fold}-seed{self.seed}-{self.sha256[:12]}"
 
+    @cached_property
+    def place(self) -> tuple[str, str, str]:
+        """The two folders and the file of the record of this run below those of all."""
+        folder = self.method.replace(":", ".")  # of module:Class, as Windows has no colon in names
+        return self.dataset, folder, f"{self.name}.json"
+
     def path(self, results: Path) -> Path:
         """Where the record of this run stands."""
-        folder = self.method.replace(":", ".")  # of module:Class, as Windows has no colon in names
-        return results / self.dataset / folder / f"{self.name}.json"
+        return results.joinpath(*self.place)
 
 
 @dataclass(frozen=True)
@@ -193,6 +204,9 @@ class RunRecord:
     encoder_parameters: Count | None = None  #: those of ``parameters`` in unimodal encoders; None = not counted
     #: track -> modalities, "audio+text" -> Bayes-optimal accuracy and weighted F1; simulated corpora only
     attainable: Mapping[Text, Mapping[Text, Mapping[Text, Share]]] | None = None
+    #: utterances of each cluster that an ideal observer of the same modalities and context is expected to have
+    #: right, who guesses between equally likely classes; needs ``test_by_cluster``; simulated corpora only
+    ideal_by_cluster: list[NotNegative] | None = None
     versions: Mapping[Text, Text] = field(default_factory=dict)
     protocol: Protocol | None = None  #: None = not recorded
     code: Code | None = None  #: None = not recorded
@@ -218,10 +232,15 @@ class RunRecord:
         return None if self.test_by_cluster is None else stack(self.test_by_cluster, len(self.classes))
 
     @cached_property
+    def index(self) -> Counts:
+        """``test_index`` as an array."""
+        return whole(self.test_index)
+
+    @cached_property
     def tested(self) -> bytes:
         """Hash of what was tested: table rows of the test utterances, and utterances of each class in each cluster."""
         clusters = stack([self.test_confusion], len(self.classes)) if self.clusters is None else self.clusters
-        return hash_tested(self.test_index, clusters)
+        return hash_tested(self.index, clusters)
 
     def path(self, results: Path) -> Path:
         """Where the record stands if the published ones stand below ``results``."""
@@ -247,10 +266,10 @@ def contributed(record: RunRecord, submission: str) -> RunRecord:
     return ContributedRecord(**known, submission=submission)
 
 
-def hash_tested(index: Sequence[int], clusters: Counts) -> bytes:
+def hash_tested(index: Counts, clusters: Counts) -> bytes:
     """Hash of the table rows of test utterances, and of the number of each class in each cluster."""
     labels = clusters.sum(-1)
-    parts = whole(index).tobytes(), repr(labels.shape).encode(), labels.tobytes()
+    parts = index.tobytes(), repr(labels.shape).encode(), labels.tobytes()
     return hashlib.sha256(b"".join(parts)).digest()
 
 
@@ -314,7 +333,7 @@ def write_checked(path: Path, record: T, check: Callable[[T, Path], None]) -> No
     """Write a dataclass as JSON with its checksum, after ``check`` had it as :func:`read_checked` will read it."""
     content = compact(asdict(cast(Any, record)))
     where = f"the record {path.name}"
-    check(decode(expand(json.loads(canonical_json(content)), where), type(record), where), path)
+    check(_decode(json.loads(canonical_json(content)), type(record), where), path)
     write_atomic(path, canonical_json({**content, CHECKSUM: _checksum(content)}) + "\n")
 
 
@@ -377,7 +396,7 @@ def check_bytes(
     if not canonical:
         content = parse_json(text, path, READABLE)
     stated = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
-    record = decode(expand(content, str(path)), kind, str(path))
+    record = _decode(content, kind, str(path))
     check(record, path)
     if stated is None and not needs_checksum:
         return record
@@ -391,6 +410,14 @@ def check_bytes(
     return record
 
 
+def _decode(content: Any, kind: type[T], where: str) -> T:
+    """The record that a file's content is; raises Misuse as :func:`expand` and :func:`decode` do."""
+    rest, expanded = expand(content, where)
+    record = decode(rest, kind, where)
+    vars(record).update(expanded)
+    return record
+
+
 def _checksum(content: Any) -> str:
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
@@ -398,8 +425,8 @@ def _checksum(content: Any) -> str:
 def check_record(record: RunRecord, path: Path) -> None:
     """Raise Misuse unless the parts of a record agree with each other and with its path."""
     spec = record.spec
-    if path.parts[-3:] != spec.path(Path()).parts:
-        raise Misuse(f"{path} holds another run than its path says ({spec.path(Path()).as_posix()})")
+    if path.parts[-3:] != spec.place:
+        raise Misuse(f"{path} holds another run than its path says ({'/'.join(spec.place)})")
     wrong = next((sentence for holds, sentence in _statements(record) if not holds), None)
     if wrong:
         raise Misuse(f"{path} contradicts itself: {wrong}")
@@ -437,9 +464,9 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
         yield len(counts[name]) == len(found), f"{name} does not have {classes} rows and columns"
     test, predictions = counts["test_confusion"][0], whole(record.test_predictions)
     support = test.sum(1)
-    sizes = {int(support.sum()), len(predictions), len(record.test_index), rows["test"]}
+    sizes = {int(support.sum()), len(predictions), len(record.index), rows["test"]}
     yield len(sizes) == 1, "test_confusion, test_predictions, test_index and rows count different numbers of utterances"
-    yield bool((np.diff(whole(record.test_index)) > 0).all()), "test_index does not ascend"
+    yield bool((record.index[1:] > record.index[:-1]).all()), "test_index does not ascend"
     yield bool((predictions < classes).all()), "test_predictions names a class that does not exist"
     predicted = np.bincount(predictions, minlength=classes)
     yield bool((predicted == test.sum(0)).all()), "test_confusion does not count test_predictions"
@@ -474,6 +501,10 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
     yield (record.encoder_parameters or 0) <= record.parameters, "encoder_parameters exceed parameters"
     known = [best for parts in (record.attainable or {}).values() for best in parts.values()]
     yield all({"accuracy", "weighted_f1"} <= set(best) for best in known), "attainable lacks a score"
+    if record.ideal_by_cluster is not None:
+        sizes, ideal = counts.get("test_by_cluster", np.empty((0, 1, 1))).sum((1, 2)), record.ideal_by_cluster
+        yield len(ideal) == len(sizes), "ideal_by_cluster does not have one number per cluster of test_by_cluster"
+        yield bool((ideal <= sizes + 1e-3).all()), "ideal_by_cluster exceeds the utterances of a cluster"
 
 
 def whole(numbers: Sequence[int]) -> Counts:
@@ -523,10 +554,11 @@ def gather(
 ) -> tuple[dict[Path, T], list[str]]:
     """What :func:`load_records` does, for whatever ``read`` makes of what :func:`record_files` yields."""
     found: dict[Path, T] = {}
-    problems, names = [], set()
+    problems: list[str] = []
+    names: set[tuple[str, ...]] = set()
     with without_garbage_collection():
         for folder, submission, path in record_files(folders, "*/*/*.json"):
-            run = path.relative_to(folder)
+            run = path.parts[-3:]
             if run in names or path.name.endswith(FAILED):
                 continue
             names.add(run)

@@ -64,6 +64,7 @@ def load_results(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     label_smoothing, patience, precision,
     class_weights, balance
     devices, strategy, num_nodes, compile   what the run was trained on
+    share                                   share of the training utterances that it used; ``train`` counts them
     probabilities                           sha256 of the file of probabilities that was kept beside the record
     run, file                               sha256 of the run's description, and its record below ``path``
     ======================================= ==========================================================================
@@ -171,6 +172,7 @@ COLUMNS: Values = {
     "strategy": (TEXT, lambda r: r.spec.strategy),
     "num_nodes": (WHOLE, lambda r: r.spec.num_nodes),
     "compile": (FLAG, lambda r: r.spec.compile),
+    "share": (REAL, lambda r: r.spec.share),
     "probabilities": (TEXT, lambda r: r.probabilities),
     "run": (TEXT, lambda r: r.spec.sha256),
     "file": (TEXT, _file),

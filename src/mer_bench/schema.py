@@ -29,6 +29,7 @@ HASH = r"\A[0-9a-f]{64}\Z"
 URL = r"\Ahttps?://[!-;=?-Z_a-z~]{3,300}\Z"
 CLASS_WEIGHTS = r"\A(none|balanced|sqrt)\Z"
 BALANCE = r"\A(none|ogm_ge|agm|modality_dropout|mmpareto)\Z"
+LARGEST = 2**53  #: whole number: what double precision holds without a gap
 
 #: Names of corpora, methods, label sets, protocols, feature sets, options and strategies. They become parts of paths.
 Name = Annotated[str, Meta(pattern=NAME)]
@@ -38,16 +39,17 @@ Hash = Annotated[str, Meta(pattern=HASH)]  #: sha256 in hexadecimal
 Url = Annotated[str, Meta(pattern=URL)]
 ClassWeights = Annotated[str, Meta(pattern=CLASS_WEIGHTS)]  #: how the training loss weighs the classes
 Balance = Annotated[str, Meta(pattern=BALANCE)]  #: how training keeps one modality from dominating
-Count = Annotated[int, Meta(ge=0, le=2**53)]
-Positive = Annotated[int, Meta(ge=1, le=2**53)]
+Count = Annotated[int, Meta(ge=0, le=LARGEST)]
+Positive = Annotated[int, Meta(ge=1, le=LARGEST)]
 Machines = Annotated[int, Meta(ge=1, le=1000)]  #: number of machines, or of devices of one machine
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]  #: what numpy and torch take
 Real = Annotated[float, Meta(ge=-1e300, le=1e300)]  #: finite; neither NaN nor infinite
 NotNegative = Annotated[float, Meta(ge=0, le=1e30)]  #: what single precision can hold
 AboveZero = Annotated[float, Meta(gt=0, le=1e30)]
-Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Meta(ge=0, lt=1)]
+ShareAboveZero = Annotated[float, Meta(gt=0, le=1)]
 
 #: The value of a method's option.
 Option = bool | Whole | Real | Text | list[Whole | Real | Text] | Mapping[Name, Text] | None
@@ -91,22 +93,21 @@ def decode(content: Any, kind: type[T], where: str) -> T:
 
 def _refuse_unknown_keys(content: Any, kind: Any, path: str, where: str) -> None:
     """Raise Misuse for a key that the dataclass, or one within it, does not have: msgspec would pass over it."""
-    if not _holds_dataclass(kind):
-        return
     if is_dataclass(kind):
         if isinstance(content, Mapping):
-            known = _fields(cast(type, kind))
+            known, nested = _fields(cast(type, kind)), _nested(cast(type, kind))
             for key, value in content.items():
                 if key not in known:
                     raise unknown(f"key in {where}{f', {path}'.rstrip('.') * bool(path)}", str(key), known)
-                _refuse_unknown_keys(value, known[key], f"{path}{key}.", where)
+                if key in nested:
+                    _refuse_unknown_keys(value, nested[key], f"{path}{key}.", where)
     elif isinstance(content, list) and get_origin(kind) in (list, tuple):
         for number, each in enumerate(content):
             _refuse_unknown_keys(each, get_args(kind)[0], f"{path.rstrip('.')}[{number}].", where)
     elif isinstance(content, Mapping) and get_origin(kind) is Mapping:
         for key, value in content.items():
             _refuse_unknown_keys(value, get_args(kind)[1], f"{path}{key}.", where)
-    elif get_origin(kind) in (Union, UnionType):
+    elif get_origin(kind) in (Union, UnionType) and content is not None:
         for each in get_args(kind):
             _refuse_unknown_keys(content, each, path, where)
 
@@ -116,6 +117,12 @@ def _fields(kind: type) -> dict[str, Any]:
     """Name -> type of the fields of a dataclass."""
     hints = get_type_hints(kind)
     return {item.name: hints[item.name] for item in fields(kind)}
+
+
+@cache
+def _nested(kind: type) -> dict[str, Any]:
+    """Those of :func:`_fields` whose type is, or holds, a dataclass."""
+    return {name: each for name, each in _fields(kind).items() if _holds_dataclass(each)}
 
 
 @cache

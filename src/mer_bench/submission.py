@@ -288,5 +288,6 @@ def _row(record: AnyRecord) -> str:
     """What names the row of a record in sentences."""
     if isinstance(record, ExternalRecord):
         return record.spec.name
-    options = ", ".join(f"{name}={value}" for name, value in sorted(record.spec.options.items()))
+    named = dict(sorted(record.spec.options.items())) | ({"share": record.spec.share} if record.spec.share < 1 else {})
+    options = ", ".join(f"{name}={value}" for name, value in named.items())
     return f"{record.spec.method}{f' ({options})' * bool(options)} on {'+'.join(sorted(record.spec.features))}"

@@ -16,7 +16,7 @@ from msgspec import Meta
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import read_toml
 from mer_bench.records import Training, check_kept, check_measures
-from mer_bench.schema import Name, Option, Seed, decode
+from mer_bench.schema import Name, Option, Seed, ShareAboveZero, decode
 from mer_bench.workspace import find_suite
 
 Names = Annotated[list[Name], Meta(min_length=1)]
@@ -56,6 +56,7 @@ class _File:
     measure: list[Name] = field(default_factory=list)
     keep: list[Name] = field(default_factory=list)
     save_models: bool = False
+    shares: Annotated[list[ShareAboveZero], Meta(min_length=1)] = field(default_factory=lambda: [1.0])
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Suite:
     keep: tuple[str, ...]  #: on demand, see ``records.KEPT``
     rows: tuple[SuiteRow, ...]
     save_models: bool = False  #: whether the trained models are kept, see ``--save-model``
+    shares: tuple[float, ...] = (1.0,)  #: of the training utterances, see ``RunSpec.share``; the largest first
 
     @property
     def where(self) -> str:
@@ -119,6 +121,7 @@ def read_suite_file(path: Path) -> Suite:
         check_kept(content.keep, f" in {where}"),
         tuple(rows),
         content.save_models,
+        _check_shares(content.shares, where),
     )
 
 
@@ -145,6 +148,12 @@ def check_seeds(seeds: Sequence[int], where: str) -> tuple[int, ...]:
     if not all(0 <= seed < 2**32 for seed in seeds) or len(set(seeds)) < len(seeds):
         raise Misuse(f"{where}: seeds are different whole numbers from 0 on, below 2^32, not {list(seeds)}")
     return tuple(seeds)
+
+
+def _check_shares(shares: Sequence[float], where: str) -> tuple[float, ...]:
+    if len(set(shares)) < len(shares):
+        raise Misuse(f"{where}: shares names a share twice: {', '.join(f'{share:g}' for share in shares)}")
+    return tuple(sorted(shares, reverse=True))
 
 
 def change_training(base: Training, changes: Changes, where: str) -> Training:

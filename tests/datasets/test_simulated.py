@@ -17,14 +17,16 @@ import pytest
 import torch
 
 from mer_bench.datasets import DATASETS, simulated, simulated_truth
-from mer_bench.datasets.simulated import PRESETS, diagnostic, draw_sequences, normal, simulate
+from mer_bench.datasets.simulated import PRESETS, Latent, diagnostic, draw_sequences, ideal_posterior, normal, simulate
 from mer_bench.datasets.simulated_model import FORMS, Form, SimulationConfig, draw_absent, draw_emotions, draw_symbols
 from mer_bench.datasets.simulated_truth import (
     Atoms,
     DialogueSample,
     bayes_rates,
+    chance_of,
     decompose,
     mutual_information,
+    observed_table,
     smooth,
     symbol_tables,
     truth,
@@ -40,11 +42,12 @@ SYNERGY = PRESETS["simulated-synergy"]
 
 
 def draw(config: SimulationConfig, rows: int = 40_000) -> tuple[Array, Array]:
-    """Draw symbols [utterance, modality] and emotions of independent utterances."""
+    """Draw symbols [utterance, modality], -2 where one is missing, and emotions of independent utterances."""
     generator = np.random.default_rng(1)
     form = FORMS[config.form]
     emotion = generator.choice(len(form.share), size=rows, p=form.share)
-    return draw_symbols(emotion, len(form.share), config, generator), emotion
+    symbols = draw_symbols(emotion, len(form.share), config, generator)
+    return np.where(draw_absent(rows, config, generator), -2, symbols), emotion
 
 
 def plug_in(shown: Array, emotion: Array) -> float:
@@ -78,8 +81,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
 GOLDEN = {
-    "simulated-ravdess": "f2bee595fda7c05695a136ae5269b3f9d58a997003c8b49d658350a5eae6a2d6",
-    "simulated-synergy": "54f165f7f00168fcfbad062856daa5b7019dbf5892bdbe1e00298904655537b1",
+    "simulated-ravdess": "fb4c4e993dab897208ea722f96999275613abaaa91fa0b1f40f99e6372debf2c",
+    "simulated-synergy": "d9e4b6988507bba440407f492651d2c507d280af834e1d9475125146514dd883",
 }
 
 
@@ -104,16 +107,16 @@ def test_sums_of_uniform_deviates_are_all_but_normal() -> None:
 
 RICH = SimulationConfig(
     "plain", MODALITIES, {"text=audio": 0.2, "vision": 0.2, "text+vision": 0.3, "text+audio+vision": 0.1},
-    noise=0.1, unreliable={"text": 0.3, "vision": 0.1}, pad=3,
+    noise=0.1, unreliable={"text": 0.3, "vision": 0.1}, pad=3, missing=0.1,
 )  # fmt: skip
 
 
 def test_symbols_have_the_distribution_that_truth_is_computed_with() -> None:
     shown, emotion = draw(RICH, 400_000)
-    table = np.tensordot(np.array(RICH.probabilities), symbol_tables(RICH), 1)
+    table = observed_table(RICH)  # its last two symbols are nothing and missing
     assert table.sum((1, 2, 3)) == pytest.approx([1] * 4)
     counts = np.zeros_like(table)
-    np.add.at(counts, (emotion, *(shown % table.shape[-1]).T), 1)
+    np.add.at(counts, (emotion, *np.where(shown < 0, table.shape[-1] - 3 - shown, shown).T), 1)
     expected = table * np.bincount(emotion)[:, None, None, None]
     assert (counts[expected == 0] == 0).all()
     some = expected > 5
@@ -317,10 +320,76 @@ def test_without_inertia_the_sample_of_dialogues_gives_the_exact_rates(monkeypat
     config = replace(PRESETS["simulated-meld"], inertia=0.0, contagion=0.0)
     form = FORMS["meld"]
     exact = truth(config)["attainable"]["sentiment"]["dialogue"]
-    table = np.tensordot(np.array(config.probabilities), symbol_tables(config), 1)
-    sampled = DialogueSample.draw(config, form, table).rates(form.classes("sentiment"), config, form)
+    sampled = DialogueSample.draw(config, form, observed_table(config)).rates(form.classes("sentiment"), config, form)
     for part, each in sampled.items():
         assert abs(each["accuracy"] - exact[part]["accuracy"]) < 4 * each["standard_error"], part
+
+
+# --- the ideal observer of the test rows ------------------------------------------------------------------------------
+
+
+def test_an_ideal_observer_of_the_drawn_corpus_is_right_as_often_as_the_bayes_rate_says() -> None:
+    """Over all rows, in both tracks: within four standard errors over dialogues."""
+    for name, label_set, context in (
+        ("simulated-iemocap", "six", "utterance"), ("simulated-iemocap", "six_community", "dialogue"),
+        ("simulated-meld", "sentiment", "dialogue"), ("simulated-synergy", "plain", "dialogue"),
+    ):  # fmt: skip
+        corpus, config, form = DATASETS[name], PRESETS[name], FORMS[PRESETS[name].form]
+        latent = Latent.draw(config).corpus
+        labels = latent.sidecars.get(label_set, latent.table["emotion"]).reindex(latent.table.index)
+        mapping = corpus.label_sets[label_set]
+        classes = tuple(dict.fromkeys(mapping.values()))
+        label = labels.map({emotion: classes.index(each) for emotion, each in mapping.items()}).fillna(-1).to_numpy(int)
+        index = np.flatnonzero(label >= 0)
+        posterior = ideal_posterior(config, label_set, classes, label >= 0, index, config.modalities, context)
+        assert posterior.sum(1) == pytest.approx(1)
+        chance = chance_of(posterior, label[index])
+        joint = np.tensordot((form.classes(label_set) * form.share[:, None]).T, observed_table(config), 1)
+        if context == "utterance" or not config.has_context:
+            expected, error = bayes_rates(joint.reshape(len(joint), -1))["accuracy"], 0.0
+        else:
+            sample = DialogueSample.draw(config, form, observed_table(config))
+            best = sample.rates(form.classes(label_set), config, form)["+".join(config.modalities)]
+            expected, error = best["accuracy"], best["standard_error"]
+        sums = np.bincount(pd.factorize(latent.table["dialogue"].to_numpy()[index])[0], chance - chance.mean())
+        assert abs(chance.mean() - expected) < 4 * (error + np.sqrt((sums**2).sum()) / len(index)), (name, label_set)
+
+
+def test_equally_likely_classes_are_guesses() -> None:
+    posterior = np.array([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.1, 0.2, 0.7], [0.1, 0.2, 0.7], [1 / 3, 1 / 3, 1 / 3]])
+    assert chance_of(posterior, np.array([0, 2, 2, 0, 1])).tolist() == pytest.approx([0.5, 0, 1, 0, 1 / 3])
+
+
+def test_the_datamodule_knows_the_ideal_observer_of_its_own_modalities(corpus: Callable[[str], Path]) -> None:
+    module = DATASETS["simulated-synergy"]
+    root = corpus("simulated-synergy").parent
+
+    def ideal(*modalities: str) -> float:
+        chosen = {name: module.default_features[name] for name in modalities}
+        data = module(root, chosen, label_set="plain", protocol="independent")
+        found = data.ideal(data.rows["test"])
+        assert found is not None
+        return float(found.mean())
+
+    assert ideal("text") == ideal("audio", "vision") == 0.25  # a share alone tells nothing
+    assert ideal("text", "audio") == pytest.approx(0.8125, abs=0.04)
+
+
+def test_the_seed_in_the_shape_of_meld_is_the_first_with_ordinary_test_labels() -> None:
+    def deviation(seed: int) -> float:
+        found = Latent.draw(replace(PRESETS["simulated-meld"], seed=seed)).corpus
+        shares = np.bincount(found.emotion[(found.table["split"] == "test").to_numpy()], minlength=7)
+        return float(np.abs(shares / shares.sum() - FORMS["meld"].share).max())
+
+    chosen = PRESETS["simulated-meld"].seed
+    assert [deviation(seed) <= 0.03 for seed in range(chosen + 1)] == [False] * chosen + [True]
+
+
+def test_no_two_diagnostic_corpora_share_their_labels_or_their_noise() -> None:
+    drawn = [Latent.draw(config) for config in PRESETS.values() if config.form == "plain"]
+    labels = {tuple(each.corpus.emotion[:300].tolist()) for each in drawn}
+    noise = {tuple(each.streams[0].random(3).tolist()) for each in drawn}
+    assert len(labels) == len(noise) == len(drawn) == 9
 
 
 # --- what fusion can do -----------------------------------------------------------------------------------------------

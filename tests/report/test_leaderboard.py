@@ -225,14 +225,23 @@ def test_simulated_corpora_stand_apart() -> None:
 def test_simulated_corpora_show_the_share_of_what_is_attainable() -> None:
     best = {"text+audio": {"accuracy": 0.8, "weighted_f1": 0.9}, "audio": {"accuracy": 0.5, "weighted_f1": 0.6}}
     known = {"utterance": best, "dialogue": {"text+audio": {"accuracy": 1.0, "weighted_f1": 1.0}}}
-    pairs = [("majority", 6), ("lmf", 18), ("early_concat", 30)]  # of 30
+    pairs = [("majority", 6), ("lmf", 18), ("early_concat", 30)]  # of 30, of which an ideal observer has 24 here
+
+    def attained(ideal: list[float], records: list[RunRecord], **changes: Any) -> tuple[dict[str, str], str]:
+        made = [replace(each, ideal_by_cluster=ideal, **changes) for each in records]
+        page = report.leaderboard([replace(each, test_by_cluster=[each.test_confusion]) for each in made])
+        at = cells(next(line for line in page.splitlines() if line.startswith("| Rank"))).index("Attained")
+        return {row[1]: row[at].partition(" (")[0] for row in score_rows(page)}, page
+
     records = [replace(make(name, hits=hits, simulated=True), attainable=known) for name, hits in pairs]
-    page = report.leaderboard(records)
-    assert {row[1]: row[7] for row in score_rows(page)} == {"majority": "0 %", "lmf": "67 %", "early_concat": "133 %"}
+    shares, page = attained([24.0], records)
+    assert shares == {"majority": "0", "lmf": "67", "early_concat": "133"}
     assert "text + audio 90.0 (80.0); audio 60.0 (50.0)." in page
-    assert "| Attained" not in report.leaderboard(records[1:])  # the accuracy of the largest class is not known
-    deep = [replace(each, context="dialogue") for each in records[:2]]
-    assert [row[7] for row in score_rows(report.leaderboard(deep))] == ["50 %", "0 %"]
+    assert "ideal observer has an accuracy of 80.0 here." in page
+    assert attained([30.0], records[:2], context="dialogue")[0] == {"majority": "0", "lmf": "50"}
+    counted = [replace(each, test_by_cluster=[each.test_confusion], ideal_by_cluster=[24.0]) for each in records]
+    assert "| Attained" not in report.leaderboard(counted[1:])  # the accuracy of the largest class is not known
+    assert "| Attained" not in report.leaderboard(records)  # nor here what an ideal observer has
     assert "Attained" not in report.leaderboard([make(simulated=True), make()])
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mer_bench.metrics import SCORES
 from mer_bench.report import statistics
-from mer_bench.report.statistics import Evidence, difference, friedman, holm, resample
+from mer_bench.report.statistics import Evidence, attained, difference, friedman, holm, resample
 
 Counts = npt.NDArray[np.int64]
 CLASSES = 4
@@ -192,3 +192,22 @@ def test_a_p_value_counts_deviations_to_both_sides() -> None:
     some = Evidence(0.2, np.array([0.0, 0.4, 0.3, 0.1]), support)
     assert difference(some, none).p == pytest.approx((1 + 2) / (1 + 4))
     assert difference(none, some).p == pytest.approx((1 + 2) / (1 + 4))
+
+
+def test_who_has_the_hits_of_an_ideal_observer_attains_all_in_every_resample_whatever_the_luck_of_the_draw() -> None:
+    """The same luck is in the method, in the floor and in the ideal observer, so that it cancels."""
+    method, floor = world(31, 3, 2, np.random.default_rng(3))
+    hits = np.trace(method, axis1=2, axis2=3)
+    floor = np.where(np.eye(CLASSES, dtype=bool), floor // 4, floor)
+    found = attained(method[:1], floor, hits[0].astype(float))
+    assert found is not None
+    assert (found.share, found.low, found.high) == pytest.approx((1, 1, 1))
+    nothing = attained(floor[:1], floor[:1], hits[0].astype(float))
+    assert nothing is not None
+    assert (nothing.share, nothing.low, nothing.high) == (0, 0, 0)
+    of_all = attained(method, floor, hits.max(0) + 0.5)
+    assert of_all is not None
+    lowest = np.trace(floor, axis1=2, axis2=3).mean(0).sum()
+    assert of_all.share == pytest.approx((hits.sum(1).mean() - lowest) / (hits.max(0).sum() + 15.5 - lowest))
+    assert of_all.low < of_all.share < of_all.high
+    assert attained(method, floor, np.zeros(31)) is None  # nothing is better than the floor here

@@ -98,6 +98,17 @@ def test_the_runs_are_the_product_of_rows_folds_and_seeds(tmp_path: Path, root: 
     validate(specs, root)
 
 
+def test_a_suite_of_shares_runs_each_row_with_each_and_all_data_first(tmp_path: Path, root: Path) -> None:
+    plain = read_suite(write(tmp_path))
+    suite = read_suite(write(tmp_path, changed("seeds = [0, 3]", "seeds = [0]\nshares = [0.25, 1.0, 0.1]")))
+    assert (plain.shares, suite.shares) == ((1.0,), (1.0, 0.25, 0.1))
+    generate_simulated(suite, root)
+    specs = suite_specs(suite, root)
+    assert [spec.share for spec in specs] == [1.0] * 7 + [0.25] * 7 + [0.1] * 7
+    assert len({spec.sha256 for spec in specs}) == 21
+    assert {spec.sha256 for spec in specs[:7]} <= {spec.sha256 for spec in suite_specs(plain, root)}
+
+
 def test_a_suite_of_several_datasets_runs_each_row_on_each(tmp_path: Path, root: Path) -> None:
     names = ("simulated-unique-text", "simulated-synergy")
     text = changed('"simulated-iemocap"', str(list(names)))

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from mer_bench.batch import Batch, PaddedSequence, Rows, Source, Width, to_device
 from mer_bench.corpora import CorpusFacts
 from mer_bench.datasets.sampler import GroupDataset, GroupSampler
+from mer_bench.datasets.shares import nested_share
 from mer_bench.errors import Misuse, unknown
 from mer_bench.features import CHUNK, FeatureSet, check_fits, chunks, open_features
 from mer_bench.files import sha256
@@ -52,6 +53,7 @@ class EmotionDataModule(L.LightningDataModule):
         context: "utterance" batches single utterances, "dialogue" whole dialogues (without the utterances that the
             label set leaves out).
         batch_size: Utterances or dialogues per training batch; evaluation batches are four times as large.
+        share: Share of the clusters of training utterances that is used, see :mod:`mer_bench.datasets.shares`.
         seed: Seed of the order of training batches.
 
     Raises:
@@ -85,6 +87,7 @@ class EmotionDataModule(L.LightningDataModule):
         context: Literal["utterance", "dialogue"] = "utterance",
         batch_size: int = 32,
         seed: int = 0,
+        share: float = 1.0,
     ) -> None:
         super().__init__()
         self.check_names(label_set, protocol, fold)
@@ -102,6 +105,8 @@ class EmotionDataModule(L.LightningDataModule):
         self.num_classes = len(self.classes)
         self.labels = self._labels(label_set, mapping)
         self.rows = self._rows(protocol, fold)
+        cluster = pd.factorize(self.table[self.cluster])[0]
+        self.rows["train"] = nested_share(self.rows["train"], cluster, self.labels, share)
         training_labels = torch.from_numpy(self.labels[self.rows["train"]])
         self.class_counts = torch.bincount(training_labels, minlength=self.num_classes).float()
         self._speaker = self._speakers()
@@ -149,6 +154,10 @@ class EmotionDataModule(L.LightningDataModule):
     @property
     def attainable(self) -> Mapping[str, Any] | None:
         """Best possible scores in the form of the records; only known for simulated corpora."""
+        return None
+
+    def ideal(self, index: Rows) -> npt.NDArray[np.float64] | None:
+        """Chance of an ideal observer to be right on these table rows; only known for simulated corpora."""
         return None
 
     @property

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import product
@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mer_bench.batch import Rows
 from mer_bench.corpora import SIMULATION as FILE
 from mer_bench.corpora import CorpusFacts
 from mer_bench.datasets.base import EmotionDataModule
@@ -50,16 +51,23 @@ from mer_bench.datasets.simulated_model import (
     draw_symbols,
     random_integers,
 )
-from mer_bench.datasets.simulated_truth import truth
+from mer_bench.datasets.simulated_truth import (
+    chance_of,
+    dialogue_posterior,
+    likelihood_of,
+    observed_table,
+    truth,
+    utterance_posterior,
+)
 from mer_bench.errors import Misuse
 from mer_bench.features import write_features
 from mer_bench.files import new_folder, write_atomic, writing
-from mer_bench.modalities import MODALITIES
+from mer_bench.modalities import MODALITIES, modality_of
 from mer_bench.records import Protocol
 from mer_bench.schema import read_json
 from mer_bench.utterances import write_table
 
-VERSION = 2  #: version of the generator; raise it when a configuration gives other bytes than before
+VERSION = 3  #: version of the generator; raise it when a configuration gives other bytes than before
 TRUTH = "truth.json"
 MELD_DIALOGUES = {"train": 210, "validation": 30, "test": 60}
 MELD_SPEAKERS = ("Rachel", "Ross", "Joey", "Chandler", "Monica", "Phoebe", "Mike", "Carol", "Janice", "Gunther")
@@ -99,19 +107,21 @@ PRESETS = {
         {"text=audio=vision": 0.1, "text": 0.16, "audio": 0.05, "vision": 0.03, "text+audio": 0.12,
          "text+vision": 0.08},
         noise=0.02,
+        seed=4,  # the first whose test rows have every emotion within 3 points of its share in the population
     ),
-    "simulated-redundant": diagnostic({"text=audio=vision": 0.75}),
-    "simulated-unique-text": diagnostic({"text": 0.75}),
-    "simulated-unique-audio": diagnostic({"audio": 0.75}),
-    "simulated-unique-vision": diagnostic({"vision": 0.75}),
-    "simulated-synergy": diagnostic({"text+audio": 0.75}),
+    # a seed of its own for each, so that luck with labels, symbols and noise is not common to all
+    "simulated-redundant": diagnostic({"text=audio=vision": 0.75}, seed=11),
+    "simulated-unique-text": diagnostic({"text": 0.75}, seed=12),
+    "simulated-unique-audio": diagnostic({"audio": 0.75}, seed=13),
+    "simulated-unique-vision": diagnostic({"vision": 0.75}, seed=14),
+    "simulated-synergy": diagnostic({"text+audio": 0.75}, seed=15),
     "simulated-mixed": diagnostic(
-        {"text=audio=vision": 0.2, "text": 0.12, "audio": 0.12, "vision": 0.12, "text+audio": 0.24}
+        {"text=audio=vision": 0.2, "text": 0.12, "audio": 0.12, "vision": 0.12, "text+audio": 0.24}, seed=16
     ),
-    "simulated-unreliable": diagnostic({"text=audio=vision": 0.9}, unreliable=dict.fromkeys(MODALITIES, 0.4)),
-    "simulated-context": diagnostic({"text=audio=vision": 0.35}, inertia=0.6, contagion=0.2),
+    "simulated-unreliable": diagnostic({"text=audio=vision": 0.9}, unreliable=dict.fromkeys(MODALITIES, 0.4), seed=17),
+    "simulated-context": diagnostic({"text=audio=vision": 0.35}, inertia=0.6, contagion=0.2, seed=18),
     "simulated-irrelevant": diagnostic(
-        {"text=audio=vision": 0.75}, lengths=dict.fromkeys(MODALITIES, (72, 96)), span=0.04
+        {"text=audio=vision": 0.75}, lengths=dict.fromkeys(MODALITIES, (72, 96)), span=0.04, seed=19
     ),
 }  # fmt: skip
 
@@ -124,17 +134,31 @@ class Corpus(NamedTuple):
     sidecars: Mapping[str, pd.Series[str]]  #: label set -> labels, indexed like the table
 
 
+class Latent(NamedTuple):
+    """A corpus, and what its features are drawn from."""
+
+    corpus: Corpus
+    symbols: Integers  #: [utterance, modality], see :func:`draw_symbols`
+    absent: npt.NDArray[np.bool_]  #: [utterance, modality], which modalities are missing
+    streams: Sequence[Random]  #: source of random numbers for the features of each modality
+
+    @classmethod
+    def draw(cls, config: SimulationConfig) -> Latent:
+        """Draw all but the features, within a fraction of a second."""
+        form, evidence, *streams = np.random.default_rng(config.seed).spawn(2 + len(config.modalities))
+        corpus = GENERATORS[config.form](config, form)
+        symbols = draw_symbols(corpus.emotion, len(FORMS[config.form].counts), config, evidence)
+        return cls(corpus, symbols, draw_absent(len(symbols), config, evidence), streams)
+
+
 def simulate(folder: Path, config: SimulationConfig) -> None:
     """Write a corpus into ``folder``: table, sidecar labels and one feature set per modality."""
-    form, evidence, *streams = np.random.default_rng(config.seed).spawn(2 + len(config.modalities))
-    corpus = GENERATORS[config.form](config, form)
+    corpus, symbols, absent, streams = Latent.draw(config)
     table, emotions = corpus.table, len(FORMS[config.form].counts)
     write_table(folder, table)
     for name, labels in corpus.sidecars.items():
         sidecar = pd.DataFrame({"id": table["id"][labels.index], "emotion": labels})
         write_atomic(folder / f"labels_{name}.csv", sidecar.to_csv(index=False, lineterminator="\n"))
-    symbols = draw_symbols(corpus.emotion, emotions, config, evidence)
-    absent = draw_absent(len(table), config, evidence)
     for column, (name, stream) in enumerate(zip(config.modalities, streams, strict=True)):
         sequences = draw_sequences(symbols[:, column], emotions + config.pad, table, name, config, stream)
         write_features(
@@ -325,6 +349,42 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
+def ideal_posterior(
+    config: SimulationConfig,
+    label_set: str,
+    classes: Sequence[str],
+    has_label: npt.NDArray[np.bool_],
+    index: Rows,
+    part: Collection[str],
+    context: str,
+) -> Floats:
+    """Exact posterior [utterance, class] of the classes of utterances, given what their modalities show.
+
+    Args:
+        config: Configuration of the corpus.
+        label_set: Name of the label set.
+        classes: Its classes, in the order of the result.
+        has_label: [table row], whether the label set has the utterance.
+        index: Table rows of the result.
+        part: The modalities that are seen.
+        context: "utterance", or "dialogue" if all turns of the dialogue are seen and the speaker of each is known.
+    """
+    form, latent = FORMS[config.form], Latent.draw(config)
+    likelihood = likelihood_of(latent.symbols, latent.absent, part, observed_table(config), config)
+    chance = form.classes(label_set, classes)
+    if context == "utterance" or not config.has_context:
+        return utterance_posterior(likelihood[index], chance, form)
+    found = np.empty((len(has_label), len(classes)))
+    table = latent.corpus.table
+    dialogue, speaker = table["dialogue"].to_numpy(), table["speaker"].to_numpy()
+    for name in dict.fromkeys(dialogue[index]):
+        turns = np.flatnonzero(dialogue == name)
+        speakers = pd.factorize(speaker[turns])[0].tolist()
+        shown = has_label[turns][None]
+        found[turns[shown[0]]] = dialogue_posterior(likelihood[turns][None], chance, speakers, shown, form, config)
+    return found[index]
+
+
 class Simulated(EmotionDataModule):
     """A corpus that is generated on first use, and again if its preset has changed."""
 
@@ -352,6 +412,16 @@ class Simulated(EmotionDataModule):
             raise Misuse(
                 f"{self.folder / TRUTH} was changed; delete {self.folder}, and the corpus is generated again"
             ) from error
+
+    def ideal(self, index: Rows) -> Floats | None:
+        """Chance of an ideal observer of the same modalities and context to be right on each of these table rows."""
+        if self.corpus not in PRESETS:  # that of a package, which generates it itself
+            return None
+        part = {modality_of(name) for name in self.features}
+        posterior = ideal_posterior(
+            PRESETS[self.corpus], self.label_set, self.classes, self.labels >= 0, index, part, self.context
+        )
+        return chance_of(posterior, self.labels[index])
 
 
 class SimulatedRAVDESS(Simulated, RAVDESS):

@@ -89,6 +89,11 @@ class SimulationConfig:
         """Probability of each way, followed by the probability of showing nothing."""
         return (*self.evidence.values(), round(1 - sum(self.evidence.values()), 9))
 
+    @property
+    def has_context(self) -> bool:
+        """Whether turns of a dialogue tell something about each other."""
+        return FORMS[self.form].turns[1] > 1 and bool(self.inertia or self.contagion)
+
 
 @dataclass(frozen=True)
 class Form:
@@ -105,10 +110,13 @@ class Form:
         """Probability of each emotion."""
         return np.array(list(self.counts.values())) / sum(self.counts.values())
 
-    def classes(self, label_set: str) -> Floats:
-        """Probability [emotion, class] of each class; a row sums to less than 1 where utterances are left out."""
+    def classes(self, label_set: str, order: Sequence[str] = ()) -> Floats:
+        """Probability [emotion, class] of each class; a row sums to less than 1 where utterances are left out.
+
+        Classes are in the given ``order``, or else as they appear.
+        """
         given = self.labels[label_set]
-        names = list(dict.fromkeys(name for row in given.values() for name in row))
+        names = order or dict.fromkeys(name for row in given.values() for name in row)
         return np.array([[given.get(emotion, {}).get(name, 0.0) for name in names] for emotion in self.counts])
 
 

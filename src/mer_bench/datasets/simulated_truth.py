@@ -6,7 +6,8 @@ the dialogue track are means over a sample of dialogues, each with its exact pos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, product
 from typing import Any, NamedTuple
 
@@ -59,6 +60,17 @@ def symbol_tables(config: SimulationConfig) -> Floats:
             channel = (1 - chance) * np.eye(size) + chance * random
             tables = np.moveaxis(np.tensordot(tables, channel, axes=(column + 2, 0)), -1, column + 2)
     return tables
+
+
+def observed_table(config: SimulationConfig) -> Floats:
+    """Return p(symbols | emotion) [emotion, symbol, symbol, ...], where a last symbol on each axis is "missing"."""
+    whole = np.tensordot(np.array(config.probabilities), symbol_tables(config), 1)
+    table = np.pad((1 - config.missing) * whole, [(0, 0), *[(0, 1)] * len(config.modalities)])
+    for axis in range(1, whole.ndim):  # at most one modality is missing
+        here: list[slice] = [slice(None), *[slice(-1)] * len(config.modalities)]
+        here[axis] = slice(-1, None)
+        table[tuple(here)] += config.missing / len(config.modalities) * whole.sum(axis, keepdims=True)
+    return table
 
 
 def marginal(table: Floats, columns: Sequence[int]) -> Floats:
@@ -169,15 +181,14 @@ def subsets(items: Sequence[str]) -> Iterator[tuple[str, ...]]:
 def truth(config: SimulationConfig) -> dict[str, Any]:
     """Compute the known properties of a corpus. Keys join modalities by ``+``; numbers are rounded to 5 digits.
 
-    ``information``: bits about the class of the first label set in each set of modalities.
+    ``information``: bits about the class of the first label set in each set of modalities, any of which may be missing.
     ``evidence``: bits in all modalities together, as a sum over the keys of ``config.evidence``.
     ``decomposition``: redundant, unique and synergistic bits (:func:`decompose`) of two modalities, and, if there are
     three, of each against the two others.
     ``attainable``: label set -> track -> modalities -> Bayes rates (:func:`bayes_rates`).
     """
     form = FORMS[config.form]
-    tables, probabilities = symbol_tables(config), np.array(config.probabilities)
-    table = np.tensordot(probabilities, tables, 1)
+    table = observed_table(config)
     given = form.classes(next(iter(form.labels))) * form.share[:, None]
     prior = (given / given.sum()).T  # [class, emotion]
     joint = np.tensordot(prior, table, 1)
@@ -191,8 +202,8 @@ def truth(config: SimulationConfig) -> dict[str, Any]:
             for part in subsets(config.modalities)
         },
         "evidence": {
-            way: chance * mutual_information(np.tensordot(prior, each, 1))
-            for way, chance, each in zip(config.evidence, probabilities, tables, strict=False)
+            way: chance * mutual_information(np.tensordot(prior, _only(way, config), 1))
+            for way, chance in config.evidence.items()
         },
         "decomposition": {
             f"{'+'.join(first)} | {'+'.join(second)}": decompose(
@@ -208,9 +219,11 @@ def _attainable(config: SimulationConfig, form: Form, table: Floats) -> dict[str
     found: dict[str, Any] = {}
     for label_set in form.labels:
         joint = np.tensordot((form.classes(label_set) * form.share[:, None]).T, table, 1)
-        exact = {"+".join(part): bayes_rates(_observed(joint, part, config)) for part in subsets(config.modalities)}
+        exact = {
+            "+".join(part): bayes_rates(marginal(joint, _columns(part, config))) for part in subsets(config.modalities)
+        }
         found[label_set] = dict.fromkeys(("utterance", "dialogue"), _monotone(exact))
-    if form.turns[1] > 1 and (config.inertia or config.contagion):
+    if config.has_context:
         sample = DialogueSample.draw(config, form, table)
         for label_set in form.labels:
             found[label_set]["dialogue"] = _monotone(sample.rates(form.classes(label_set), config, form))
@@ -226,14 +239,13 @@ def _monotone(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]
     }
 
 
-def _observed(joint: Floats, part: Sequence[str], config: SimulationConfig) -> Floats:
-    """Return p(class, observation of ``part``) [class, observation], where any one modality may be missing."""
-    columns = [config.modalities.index(name) for name in part]
-    missing = config.missing / len(config.modalities)
-    whole = (1 - missing * len(columns)) * marginal(joint, columns)
-    return np.concatenate(
-        [whole, *(missing * marginal(joint, [c for c in columns if c != gone]) for gone in columns)], 1
-    )
+def _only(way: str, config: SimulationConfig) -> Floats:
+    """:func:`observed_table` of utterances that show their emotion in one way."""
+    return observed_table(replace(config, evidence={way: 1.0}))
+
+
+def _columns(part: Collection[str], config: SimulationConfig) -> list[int]:
+    return [number for number, name in enumerate(config.modalities) if name in part]
 
 
 def _joint_of_two(joint: Floats, first: Sequence[int], second: Sequence[int]) -> Floats:
@@ -279,7 +291,7 @@ class DialogueSample(NamedTuple):
         symbols = draw_symbols(flat, len(form.counts), config, generator)
         absent = draw_absent(len(flat), config, generator)
         likelihood = np.stack(
-            [_likelihood(symbols, absent, part, table, config) for part in subsets(config.modalities)]
+            [likelihood_of(symbols, absent, part, table, config) for part in subsets(config.modalities)]
         )
         chance = generator.random(len(flat))
         cuts = np.cumsum([each.size for each in emotion])[:-1]
@@ -299,13 +311,11 @@ class DialogueSample(NamedTuple):
         The observer knows who speaks at each turn, also at the turns that the label set leaves out, whose features it
         does not see. Methods do not know these turns, so that the rates are an upper bound for them.
         """
-        labelled = classes.sum(1)  # probability that an utterance has a label, by emotion
+        labelled = classes.sum(1)
         posteriors: list[Floats] = []  # one per order: [set of modalities, turn with a label, class]
         for order, emotion, likelihood, chance in zip(*self, strict=True):
             has_label = chance < labelled[emotion]
-            seen = np.where(has_label[..., None], labelled * likelihood, 1 - labelled)
-            posterior = smooth(seen.reshape(-1, *seen.shape[2:]), order, form, config).reshape(seen.shape)
-            posteriors.append((posterior @ (classes / np.maximum(labelled, 1e-300)[:, None]))[:, has_label])
+            posteriors.append(dialogue_posterior(likelihood, classes, order, has_label, form, config))
         parts = ["+".join(part) for part in subsets(config.modalities)]
         return {part: _sampled([each[number] for each in posteriors]) for number, part in enumerate(parts)}
 
@@ -319,18 +329,66 @@ def _sampled(posteriors: Sequence[Floats]) -> dict[str, float]:
     return {**best, "standard_error": float(error / counts.sum())}
 
 
-def _likelihood(
-    symbols: Integers, absent: npt.NDArray[np.bool_], part: Sequence[str], table: Floats, config: SimulationConfig
+def likelihood_of(
+    symbols: Integers, absent: npt.NDArray[np.bool_], part: Collection[str], table: Floats, config: SimulationConfig
 ) -> Floats:
-    """Return p(symbols of ``part`` | emotion) [utterance, emotion], without the modalities that are missing."""
-    columns = [config.modalities.index(name) for name in part]
-    likelihood = np.empty((len(symbols), len(table)))
-    for missing in (None, *columns):
-        present = [column for column in columns if column != missing]
-        rows = ~absent[:, columns].any(1) if missing is None else absent[:, missing]
-        conditional = table.sum(tuple(axis for axis in range(1, table.ndim) if axis - 1 not in present))
-        likelihood[rows] = conditional[:, *symbols[rows][:, present].T].T if present else 1.0
-    return likelihood
+    """Return p(what ``part`` shows | emotion) [utterance, emotion]; ``table`` is :func:`observed_table`."""
+    columns = _columns(part, config)
+    missing = table.shape[1] - 1
+    shown = np.where(absent, missing, symbols % missing)  # -1, nothing, is the symbol before
+    conditional = table.sum(tuple(axis for axis in range(1, table.ndim) if axis - 1 not in columns))
+    return conditional[:, *shown[:, columns].T].T
+
+
+def utterance_posterior(likelihood: Floats, classes: Floats, form: Form) -> Floats:
+    """Exact posterior of the class of an utterance that has a label.
+
+    Args:
+        likelihood: p(observation | emotion), [utterance, emotion].
+        classes: Probability [emotion, class] of each class, see :meth:`Form.classes`.
+        form: Form of the corpus, with the share of each emotion.
+
+    Returns:
+        [utterance, class], summing to 1 over classes.
+    """
+    joint = likelihood @ (form.share[:, None] * classes)
+    return joint / joint.sum(1, keepdims=True)
+
+
+def dialogue_posterior(
+    likelihood: Floats,
+    classes: Floats,
+    speakers: Sequence[int],
+    has_label: npt.NDArray[np.bool_],
+    form: Form,
+    config: SimulationConfig,
+) -> Floats:
+    """The same given the whole dialogue, for the turns that have a label.
+
+    That a turn has none is known, and who speaks, but not what it shows.
+
+    Args:
+        likelihood: [..., dialogue, turn, emotion].
+        classes: As above.
+        speakers: Speaker of each turn, the same in all dialogues.
+        has_label: [dialogue, turn].
+        form: As above.
+        config: Configuration with inertia and contagion.
+
+    Returns:
+        [..., turn with a label, class].
+    """
+    labelled = classes.sum(1)  # probability that an utterance has a label, by emotion
+    seen = np.where(has_label[..., None], labelled * likelihood, 1 - labelled)
+    posterior = smooth(seen.reshape(-1, *seen.shape[-2:]), speakers, form, config).reshape(seen.shape)
+    return (posterior @ (classes / np.maximum(labelled, 1e-300)[:, None]))[..., has_label, :]
+
+
+def chance_of(posterior: Floats, label: Integers) -> Floats:
+    """Chance [utterance] that the class of the largest posterior is the true one; of equal ones each is as likely."""
+    best = np.round(posterior, 9)
+    best = best == best.max(-1, keepdims=True)
+    return best[np.arange(len(label)), label] / best.sum(-1)
 
 
 def smooth(likelihood: Floats, speakers: Sequence[int], form: Form, config: SimulationConfig) -> Floats:

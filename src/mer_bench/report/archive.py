@@ -1,4 +1,4 @@
-"""Records as the leaderboard needs them: each is read and checked once, and kept small beside the others.
+"""Records as pages need them: each is read and checked once, and kept small beside the others.
 
 Of each record an :class:`Entry` stays in memory, which places it in a table. The rest is in the cache until the table
 is made. A record whose bytes the cache has is not read again; the bytes themselves always are.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from mer_bench.errors import Misuse
 from mer_bench.metrics import weighted_f1
 from mer_bench.records import (
+    MONITOR,
     READABLE,
     Counts,
     RunRecord,
@@ -54,7 +55,7 @@ class Found:
 
     entry: Entry
     file: Path
-    group: str  #: name in the cache of what is kept of the records beside it
+    group: str  #: name in the cache of what is kept of the records of its corpus
     submission: str  #: see :class:`mer_bench.records.ContributedRecord`
 
 
@@ -76,11 +77,20 @@ class Packed:
 
 
 @dataclass(frozen=True)
+class Details:
+    """What the HTML page and its pictures show beside that, by field of the record."""
+
+    versions: Mapping[str, str]
+    curve: list[dict[str, float]]  #: with the validation scores alone
+
+
+@dataclass(frozen=True)
 class Kept:
     """What the cache has of a record."""
 
     entry: Entry
     packed: msgspec.Raw  #: a :class:`Packed`
+    details: msgspec.Raw  #: a :class:`Details`
 
 
 @dataclass(frozen=True)
@@ -105,18 +115,19 @@ def load_entries(folders: Sequence[Path], cache: Cache) -> tuple[list[Found], li
 
     def read(folder: Path, submission: str, path: Path) -> Found:
         nonlocal group, known, changed, met
-        name = f"records {submission or folders.index(folder)}/{path.parent.parent.name}/{path.parent.name}"
+        *_, corpus, method, file = path.parts
+        name, key = f"records {submission or folders.index(folder)}/{corpus}", f"{method}/{file}"
         if name != group:
             keep()
             group, known, changed, met = name, cache.get(name, dict[str, Known]) or {}, {}, set()
         text = read_regular(path, READABLE)
         digest = hashlib.sha256(text).digest()
-        if path.name in known and known[path.name].entry.digest == digest:
-            entry = known[path.name].entry
+        if key in known and known[key].entry.digest == digest:
+            entry = known[key].entry
         else:
-            changed[path.name] = make_kept(read_record(path, text))
-            entry = changed[path.name].entry
-        met.add(path.name)
+            changed[key] = make_kept(read_record(path, text))
+            entry = changed[key].entry
+        met.add(key)
         return Found(entry, path, group, submission)
 
     found, problems = gather(folders, read, _tests)
@@ -135,13 +146,26 @@ def make_kept(record: RunRecord) -> Kept:
         spec.fold,
         tuple(spec.features_sha256.values()),
         record.tested,
-        spec.path(Path()).as_posix(),
+        "/".join(spec.place),
     )
-    return Kept(entry, msgspec.Raw(msgspec.msgpack.encode(Packed(_shorten(record), _pack(record.clusters)))))
+    curve = [{MONITOR: epoch[MONITOR]} if MONITOR in epoch else {} for epoch in record.curve]
+    packed, details = Packed(_shorten(record), _pack(record.clusters)), Details(record.versions, curve)
+    return Kept(entry, *(msgspec.Raw(msgspec.msgpack.encode(part)) for part in (packed, details)))
 
 
-def unpack_all(found: Iterable[Found], cache: Cache) -> list[RunRecord]:
-    """The records of entries that share their tables; what the cache cannot keep is read again.
+def load_brief(folders: Sequence[Path], cache: Cache) -> tuple[list[RunRecord], list[str]]:
+    """What :func:`mer_bench.records.load_records` returns, without what no page shows."""
+    found, problems = load_entries(folders, cache)
+    return unpack_all(found, cache, with_details=True), problems
+
+
+def unpack_all(found: Iterable[Found], cache: Cache, *, with_details: bool = False) -> list[RunRecord]:
+    """The records of entries; what the cache cannot keep is read again.
+
+    Args:
+        found: Entries, those of a corpus one after the other.
+        cache: The cache from which the entries are.
+        with_details: Whether the records are for the HTML page too.
 
     Raises:
         Misuse: a file has changed since its entry was made.
@@ -151,16 +175,16 @@ def unpack_all(found: Iterable[Found], cache: Cache) -> list[RunRecord]:
         for group, beside in groupby(found, lambda each: each.group):
             known = cache.get(group, dict[str, Kept]) or {}
             for each in beside:
-                kept = known.get(each.file.name)
+                kept = known.get("/".join(each.file.parts[-2:]))
                 if kept is None or kept.entry.digest != each.entry.digest:
                     kept = make_kept(read_record(each.file))
                 if kept.entry.digest != each.entry.digest:
                     raise Misuse(f"{each.file} changed while the page was made; run the command again")
-                records.append(unpack(kept, each.submission))
+                records.append(unpack(kept, each.submission, with_details=with_details))
     return records
 
 
-def unpack(kept: Kept, submission: str = "") -> RunRecord:
+def unpack(kept: Kept, submission: str = "", *, with_details: bool = False) -> RunRecord:
     """The record that is kept, which knows what is derived of what it lacks."""
     found = msgspec.msgpack.decode(kept.packed, type=Packed)
     record, packed = contributed(found.record, submission), found.clusters
@@ -169,6 +193,8 @@ def unpack(kept: Kept, submission: str = "") -> RunRecord:
         clusters = np.frombuffer(packed.content, packed.kind).reshape(packed.shape)
     vars(record).update(digest=kept.entry.digest, tested=kept.entry.tested, clusters=clusters)
     vars(record.spec).update(sha256=kept.entry.run)
+    if with_details:
+        vars(record).update(vars(msgspec.msgpack.decode(kept.details, type=Details)))
     return record
 
 

@@ -15,7 +15,19 @@ import numpy as np
 from mer_bench.errors import unknown
 from mer_bench.metrics import BINS, f1
 from mer_bench.modalities import modality_order
-from mer_bench.report.formatting import between, csv_table, effect, latex, markdown, p_value, percent, points, spread
+from mer_bench.report.formatting import (
+    between,
+    csv_table,
+    effect,
+    in_percent,
+    latex,
+    markdown,
+    p_value,
+    percent,
+    points,
+    spread,
+    with_interval,
+)
 from mer_bench.report.rows import Cost, ResultRow, TestSelection, options_text
 from mer_bench.report.statistics import LEVEL
 from mer_bench.report.tables import Table, attained
@@ -58,7 +70,7 @@ SCORE, CALIBRATION, TEST_SELECTION, RETENTION, COST = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Column:
     """A column of every table in which at least one row has a value."""
 
@@ -116,10 +128,11 @@ def _interval(table: Table, row: ResultRow) -> Cell:
     bottom = best.interval[1] - DRAWN / 100  # a row far below would leave no width for the others
     if low < bottom:
         return Cell(text, 100 * low, more)
-    drawn = [bound for each in table.evidence.values() for bound in each.interval if each.interval[0] >= bottom]
+    drawn = [each.interval for each in table.evidence.values() if each.interval[0] >= bottom]
+    left, right = min(drawn)[0], max(upper for _, upper in drawn)
 
     def position(at: float) -> float:
-        return round(100 * (at - min(drawn)) / max(max(drawn) - min(drawn), 1e-9), 2)
+        return round(100 * (at - left) / max(right - left, 1e-9), 2)
 
     score, line = position(table.evidence[row].score), position(best.score)
     bar = Bar(position(low), position(high), score, line, filled=row.ranked and table.tied(row))
@@ -191,6 +204,15 @@ def _number(
     return cell
 
 
+def _attained(table: Table, row: ResultRow) -> Cell:
+    found = attained(table, row)
+    if found is None:
+        return UNKNOWN
+    more = {"lower end": 100 * found.low, "upper end": 100 * found.high}
+    tip = f"95 % interval {in_percent(found.low)} to {in_percent(found.high)} %"
+    return Cell(with_interval(found), 100 * found.share, more, brief=percent(found.share), tip=tip)
+
+
 def _cost(write: str, value: Callable[[Cost], float]) -> Value:
     """A number of the cost of a forward pass; hovering shows the devices."""
 
@@ -222,7 +244,8 @@ def _seeds(table: Table, row: ResultRow) -> Cell:
 
 def seeds(table: Table, row: ResultRow) -> str:
     """How many seeds a row has, and what is missing."""
-    wanted = max(len(other.seeds) for other in (*table.rows, *table.ablations, *table.strategies))
+    rows = (*table.rows, *table.ablations, *table.strategies) if row.spec.share == 1 else (row,)
+    wanted = max(len(other.seeds) for other in rows)
     text = f"{row.complete}" if row.complete == wanted else f"{row.complete}/{wanted} seeds"
     partial = sorted((len(found) for found in row.seeds.values() if len(found) < row.folds), reverse=True)
     folds = ", ".join(f"{count}/{row.folds}" for count in partial)
@@ -256,8 +279,8 @@ COLUMNS = (
     Column(NAMES["accuracy"], "Share of utterances that are classified correctly.", _score("accuracy"), SCORE),
     Column(NAMES["macro_f1"], "F1 averaged over classes with equal weights.", _score("macro_f1"), SCORE),
     Column(NAMES["uar"], "Unweighted average recall.", _score("uar"), SCORE),
-    Column("Attained", "Share of what the modalities allow that the row gains over the majority class; only known for "
-           "simulated corpora.", _number("{:.0f} %", attained), SCORE),
+    Column("Attained", "Share of what an ideal observer of all modalities gains over the majority class, on the same "
+           "test utterances, that the row gains; with its 95 % interval. Simulated corpora only.", _attained, SCORE),
     Column("NLL", "Negative log-likelihood of the true class, in nats; small where probabilities are right.",
            _calibration("log_loss"), CALIBRATION, falling=False),
     Column("Brier", "Squared error of the probabilities, summed over classes: 0 to 2, small where they are right.",

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from mer_bench.report.formatting import between, markdown, points, probability
+from mer_bench.report.formatting import between, in_percent, markdown, points, probability, with_interval
 from mer_bench.report.rows import REFERENCES, ResultRow, option_texts
-from mer_bench.report.statistics import difference, holm, resample
+from mer_bench.report.statistics import Attained, difference, holm, resample
 from mer_bench.report.tables import Table, attained
 
 PROTOCOL = "independent"  #: protocol of the diagnostic corpora and of no other corpus
@@ -33,12 +33,12 @@ class Line:
     row: ResultRow  #: one of its rows, for its names
     track: str
     only: str  #: its modalities in brackets, if it does not read all of the corpora's
-    shares: dict[str, float]  #: corpus -> percentage that it attains; see :func:`mer_bench.report.tables.attained`
+    shares: dict[str, Attained]  #: corpus -> share that it attains; see :func:`mer_bench.report.tables.attained`
 
     @property
     def mean(self) -> float:
-        """Mean percentage over the corpora on which the method was run."""
-        return float(np.mean(list(self.shares.values())))
+        """Mean share over the corpora on which the method was run, each of the same weight."""
+        return float(np.mean([each.share for each in self.shares.values()]))
 
 
 @dataclass(frozen=True)
@@ -120,15 +120,15 @@ def collect(found: Sequence[Table]) -> list[Line]:
 
 
 def shares(found: Sequence[Table]) -> str:
-    """What each method attains on each corpus in percent, as a Markdown table."""
+    """What each method attains on each corpus in percent with its interval, as a Markdown table."""
     lines = collect(found)
     if not lines:
         return NOTHING
     corpora = corpora_of(lines)
     body = []
     for line in lines:
-        cells = (f"{line.shares[name]:z.0f}" if name in line.shares else "–" for name in corpora)
-        mean = f"{line.mean:z.0f}" if len(line.shares) == len(corpora) else "–"
+        cells = (with_interval(line.shares[name]) if name in line.shares else "–" for name in corpora)
+        mean = in_percent(line.mean) if len(line.shares) == len(corpora) else "–"
         body.append((line.row.name_with_code + line.only, line.track, *cells, mean))
     return markdown([("Method", "Track", *corpora, "mean"), *body], "<<" + ">" * (len(corpora) + 1))
 

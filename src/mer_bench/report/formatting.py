@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 
-from mer_bench.report.statistics import Difference, Floats
+from mer_bench.report.statistics import Attained, Difference, Floats
 
 
 def spread(scores: Floats) -> str:
@@ -24,6 +24,16 @@ def points(share: float, sign: str = "") -> str:
 def between(low: float, high: float, sign: str = "") -> str:
     """An interval in points."""
     return f"{points(low, sign)} to {points(high, sign)}"
+
+
+def in_percent(share: float) -> str:
+    """A share as a whole number of percent."""
+    return f"{100 * share:z.0f}"
+
+
+def with_interval(found: Attained) -> str:
+    """A share with its interval, in whole percent."""
+    return f"{in_percent(found.share)} ({in_percent(found.low)} to {in_percent(found.high)})"
 
 
 def effect(found: Difference, sign: str = "") -> str:

@@ -17,13 +17,22 @@ from mer_bench.errors import unknown
 from mer_bench.external import ExternalRecord, load_external
 from mer_bench.methods import titles
 from mer_bench.metrics import BINS, SMALLEST, f1
-from mer_bench.records import ContributedRecord, Protocol, RunRecord, Training, load_records, submissions
+from mer_bench.records import (
+    ContributedRecord,
+    Protocol,
+    RunRecord,
+    Training,
+    load_records,
+    submissions,
+    without_garbage_collection,
+)
 from mer_bench.report import ablation, elsewhere
 from mer_bench.report.across import Across, Ranked, across, ranked
-from mer_bench.report.archive import Found, by_table, load_entries, unpack_all
+from mer_bench.report.archive import Found, by_table, load_brief, load_entries, unpack_all
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.cache import Cache, hash_of, open_cache
 from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds, value_of
+from mer_bench.report.data_size import data_size_lines, data_size_notes
 from mer_bench.report.formatting import between, effect, escape, markdown, p_value, plain, points, settings, value
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.rows import OUTDATED, ResultRow, training_text
@@ -79,19 +88,23 @@ class Loaded:
     own: Own = NONE  #: which records are own, with the published ones
 
 
-def load(results: Path, *, with_published: bool = False) -> Loaded:
-    """The records below ``results``, and beside them the published ones if these are wanted."""
+def load(results: Path, *, with_published: bool = False, brief: bool = False) -> Loaded:
+    """The records below ``results``, and beside them the published ones if these are wanted.
+
+    ``brief`` ones are without what no page shows, and those that have not changed since the last call are not read
+    again; see :mod:`mer_bench.report.archive`.
+    """
     if not with_published:
-        return _load(results)
+        return _load(results, brief=brief)
     with published_results() as folder:
         if folder.resolve() == results.resolve():
-            return _load(results)
-        found = _load(results, folder)
+            return _load(results, brief=brief)
+        found = _load(results, folder, brief=brief)
     return replace(found, own=Own(one.spec.sha256 for one in found.records if one.spec.path(results).is_file()))
 
 
-def _load(*folders: Path) -> Loaded:
-    records, problems = load_records(*folders)
+def _load(*folders: Path, brief: bool) -> Loaded:
+    records, problems = load_brief(folders, open_cache(folders[0])) if brief else load_records(*folders)
     external, more = load_external(*folders)
     shown = {id(each) for each in shown_beside(tables(records, external))} if external else set()
     lost = without_table(each.spec for each in external if id(each) not in shown)
@@ -135,10 +148,11 @@ def _read_board(*folders: Path) -> Board:
     own = NONE
     if len(folders) > 1:
         own = Own(each.entry.run for each in found if (folders[0] / each.entry.path).is_file())
-    parts = {
-        splits: _read_part(f"part {len(folders)} {splits}", group, beside.get(splits, []), names, own, cache)
-        for splits, group in sorted(by_table(found).items())
-    }
+    with without_garbage_collection():  # a table makes no cycle either
+        parts = {
+            splits: _read_part(f"part {len(folders)} {splits}", group, beside.get(splits, []), names, own, cache)
+            for splits, group in sorted(by_table(found).items())
+        }
     shown = {id(beside[splits][position]) for splits, part in parts.items() for position in part.shown}
     lost = without_table(each.spec for each in external if id(each) not in shown)
     sections = [each for part in parts.values() for each in part.sections]
@@ -234,7 +248,7 @@ def join(sections: Sequence[Section], published: Sequence[Published] | None = No
 def terminal(table: Table, own: Own = NONE) -> str:
     """A table as aligned plain text."""
     shown = [NAMED[name] for name in ("Modalities", "Weighted F1", "Accuracy", "Seeds")]
-    rows = (*table.rows, *table.ablations, *table.strategies)
+    rows = (*table.rows, *table.ablations, *table.strategies, *table.reduced)
     body = [
         [row.title, row.label + own_mark(row, own), *(value_of(table, column, row).text for column in shown)]
         for row in rows
@@ -347,6 +361,7 @@ def _section(table: Table, own: Own) -> str:
         markdown([classes, *by_class, total], "<<" + ">" * len(present)),
         markdown(ablations, "<<>>><") if (ablations := ablation_lines(table)) else "",
         markdown(balanced, "<<" + ">" * (len(balanced[0]) - 3) + "<") if (balanced := balance_lines(table)) else "",
+        markdown(sizes, "<<" + ">" * (len(sizes[0]) - 3) + "<") if (sizes := data_size_lines(table)) else "",
         _bullets(_notes(table), footnotes),
         *_measured(table),
         *_external(table),
@@ -411,12 +426,13 @@ def _notes(table: Table) -> Iterator[str]:
             "whole (paired, Holm-corrected over the method's ablations)."
         )
     yield from balance_notes(table)
+    yield from data_size_notes(table)
     if table.waiting:
         yield (
             f"{table.waiting} runs of another version of their method wait to be made again. Rows of such runs are "
             f"marked{OUTDATED} and have no rank."
         )
-    every = (*table.rows, *table.ablations, *table.strategies)
+    every = (*table.rows, *table.ablations, *table.strategies, *table.reduced)
     if any(row.records[-1].provenance == "own" for row in every):
         yield "◇ marks methods that are not part of mer_bench; their records hold the hash of their source."
     if any(row.contributed for row in every):
@@ -456,7 +472,12 @@ def facts(table: Table) -> Iterator[str]:
             for part, each in table.attainable.items()
         )
         yield f"Best possible weighted F1 (accuracy) in expectation: {best}."
-        yield "Attained = (accuracy - accuracy of the majority row) / (best possible - accuracy of the majority row)."
+    if table.ideal is not None:
+        yield (
+            "Attained = (accuracy - accuracy of the majority row) / (accuracy of an ideal observer of all modalities "
+            "on the same test utterances - accuracy of the majority row), in percent, with its 95 % interval; the "
+            f"ideal observer has an accuracy of {points(table.ideal.sum() / sum(table.support.values()))} here."
+        )
     yield f"Training: {training_text(_usual_training(table))}."
     if table.evidence:
         clusters = protocol.clusters if protocol else Protocol.clusters

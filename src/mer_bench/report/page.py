@@ -24,6 +24,7 @@ from mer_bench.report import elsewhere, plots
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.cache import NOT_KEPT, Cache, open_cache
 from mer_bench.report.columns import COLUMNS, PAGE, columns, disturbances, groups, trained_on, value_of
+from mer_bench.report.data_size import data_size_lines, data_size_notes
 from mer_bench.report.formatting import effect, spread, unescape
 from mer_bench.report.leaderboard import NO_RECORDS, NONE, OWN, SIMULATED, Own, ablation_lines, facts, own_mark
 from mer_bench.report.pairs import kept_pairs
@@ -207,6 +208,6 @@ def measured(row: ResultRow) -> Iterator[tuple[str, str]]:
 
 #: functions that the template calls
 FUNCTIONS = (
-    unescape, value_of, groups, headline, facts, ablation_lines, balance_lines, balance_notes, by_class, by_seed,
-    measured, provenance, plots.slug,
+    unescape, value_of, groups, headline, facts, ablation_lines, balance_lines, balance_notes, data_size_lines,
+    data_size_notes, by_class, by_seed, measured, provenance, plots.slug,
 )  # fmt: skip

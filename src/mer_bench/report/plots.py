@@ -25,6 +25,7 @@ from mer_bench.metrics import f1
 from mer_bench.records import RunRecord
 from mer_bench.report.across import Across, across, ranked
 from mer_bench.report.cache import NOT_KEPT, Cache, hash_of
+from mer_bench.report.data_size import evidence_of, learning_curves, utterances
 from mer_bench.report.diagnostic import collect, concerns, corpora_of
 from mer_bench.report.formatting import p_value
 from mer_bench.report.rows import ResultRow
@@ -192,6 +193,30 @@ def robustness(table: Table) -> Figure | None:
     return figure
 
 
+def data_size(table: Table) -> Figure | None:
+    """Weighted F1 of the best methods that were trained on shares of the data, with its 95 % interval."""
+    found = [rows for rows in learning_curves(table) if all(evidence_of(table, row) for row in rows)][:LABELLED]
+    if not found:
+        return None
+    figure, axes = _figure(8, 4.5, f"Training data, {_title(table)}", grid="both")
+    sizes = [[utterances(row) for row in rows] for rows in found]
+    names = _names([rows[-1] for rows in found])
+    for position, (rows, name, size) in enumerate(zip(found, names, sizes, strict=True)):
+        known = [each for row in rows if (each := evidence_of(table, row))]
+        at = np.array(size) * 1.012 ** (position - (len(found) - 1) / 2)  # side by side
+        axes.plot(at, [100 * each.score for each in known], "o", label=name, markersize=4, **_style(position))
+        bounds = np.array([each.interval for each in known]).T
+        axes.vlines(at, *(100 * bounds), color=_style(position)["color"], linewidth=1)
+    shown = sorted({round(each) for size in sizes for each in size})
+    axes.set_xscale("log")
+    axes.set_xticks(shown, [f"{each:,}" for each in shown], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("training utterances, mean over folds; bars: 95 % intervals")
+    axes.set_ylabel("weighted F1")
+    _legend(axes, *axes.get_legend_handles_labels())
+    return figure
+
+
 def critical_difference(found: Across) -> Figure | None:
     """Mean rank of each method over the tables of a track; a bar joins those that are not shown to differ."""
     test = found.test
@@ -228,7 +253,7 @@ def diagnostic(found: Sequence[Table]) -> Figure | None:
     if not lines:
         return None
     corpora = corpora_of(lines)
-    values = np.array([[line.shares.get(corpus, np.nan) for corpus in corpora] for line in lines])
+    values = np.array([[100 * line.shares[c].share if c in line.shares else np.nan for c in corpora] for line in lines])
     names = [line.row.name + line.only for line in lines]
     figure, axes = _figure(3.4 + 0.72 * len(corpora), 1.4 + 0.24 * len(lines), "")
     _heat(axes, values, [corpus.replace("-", "\n") for corpus in corpora], names, top=100)
@@ -237,7 +262,7 @@ def diagnostic(found: Sequence[Table]) -> Figure | None:
     for position in change:
         axes.axhline(position - 0.5, color=INK, linewidth=1.5)
     below = "\nbelow the line: methods that read dialogues, of what dialogues allow" if change else ""
-    axes.set_xlabel(f"% of the attainable accuracy above chance{below}")
+    axes.set_xlabel(f"% of what an ideal observer gains over the majority class{below}")
     return figure
 
 
@@ -250,6 +275,7 @@ PLOTS: dict[str, Callable[[Table], Figure | None]] = {
     "learning": learning,
     "literature": literature,
     "robustness": robustness,
+    "data-size": data_size,
 }
 LABELLED = 8  #: number of rows that have a name in a plot of curves
 

@@ -147,7 +147,11 @@ def bibtex(chosen: Numbered) -> str:
     An entry has what is known for certain: the address, and for arXiv the number and the year of submission. Authors
     and title are not known here; ``key`` is what BibTeX sorts by in their place.
     """
-    here = {row.method for table in chosen.values() for row in (*table.rows, *table.ablations, *table.strategies)}
+    here = {
+        row.method
+        for table in chosen.values()
+        for row in (*table.rows, *table.ablations, *table.strategies, *table.reduced)
+    }
     papers: dict[str, list[str]] = defaultdict(list)
     names: dict[str, str] = {}
     for name, facts in method_facts().items():

@@ -22,8 +22,9 @@ def read_recipes(folder: Path) -> list[Recipe]:
     Raises:
         Misuse: a TOML file in it is not a suite.
     """
-    suites = (read_suite_file(file) for file in sorted(folder.glob("*.toml")))
-    return [(suite, row) for suite in suites for row in suite.rows]
+    suites = [read_suite_file(file) for file in sorted(folder.glob("*.toml"))]
+    fewest = sorted(suites, key=lambda suite: len(suite.shares))  # one that trains on less data too is the last choice
+    return [(suite, row) for suite in fewest for row in suite.rows]
 
 
 def commands(
@@ -56,4 +57,5 @@ def _gives(suite: Suite, row: SuiteRow, record: RunRecord) -> bool:
         and spec.features.items() <= row.features.items()
         and row.options.items() <= spec.options.items() <= {**row.common, **row.options}.items()
         and spec.training == row.training
+        and spec.share in suite.shares
     )

@@ -133,7 +133,7 @@ class Row(Generic[Record]):
         text = spread(self.scores[name])
         return text if self.complete else f"*{text}*"
 
-    @property
+    @cached_property
     def contributed(self) -> bool:
         """Whether a record of the row stands in an accepted submission; all others are of the maintainers."""
         return any(isinstance(record, ContributedRecord | ContributedExternal) for record in self.records)
@@ -206,9 +206,11 @@ class ResultRow(Row[RunRecord]):
     def ranked(self) -> bool:
         """Whether the row has a rank.
 
-        It has a complete seed, was made by today's code, and is not one of those that fusion has to beat.
+        It has a complete seed, was made by today's code with all training utterances, and is not one of those that
+        fusion has to beat.
         """
-        return self.complete > 0 and self.current and not self.alone and self.method not in REFERENCES
+        compared = not self.alone and self.method not in REFERENCES and self.spec.share == 1
+        return self.complete > 0 and self.current and compared
 
     @property
     def parameters(self) -> int:
@@ -402,8 +404,12 @@ def options_text(spec: RunSpec) -> str:
 
 
 def option_texts(spec: RunSpec) -> list[str]:
-    """Each option as in :func:`options_text`: ``dropout=0.5``; the last one is a strategy that balances modalities."""
+    """Each option as in :func:`options_text`: ``dropout=0.5``.
+
+    The last ones are a strategy that balances modalities, and the share of the training utterances where it is not all.
+    """
     options = [*sorted(spec.options.items()), *({"balance": spec.training.balance}.items() if balanced(spec) else ())]
+    options += [("share", spec.share)] * (spec.share < 1)
     return [f"{name}={json.dumps(value)}" for name, value in options]
 
 

@@ -68,6 +68,15 @@ class Difference:
     p: float
 
 
+@dataclass(frozen=True)
+class Attained:
+    """Share of what is possible that a method gains, with its 95 % interval."""
+
+    share: float
+    low: float
+    high: float
+
+
 def resample(counts: Counts, score: str = "weighted_f1", *, stream: int = 0, resamples: int = RESAMPLES) -> Evidence:
     """Bootstrap over clusters, crossed with seeds.
 
@@ -108,6 +117,27 @@ def difference(a: Evidence, b: Evidence) -> Difference:
     effect, found = a.score - b.score, a.resampled - b.resampled
     p = (1 + (np.abs(found - effect) >= abs(effect)).sum()) / (1 + len(found))
     return Difference(effect, *_tails(found), float(p))
+
+
+def attained(counts: Counts, floor: Counts, ideal: Floats) -> Attained | None:
+    """Share of the hits of an ideal observer beyond the floor that a method has: (hits - floor) / (ideal - floor).
+
+    All three are of the same test utterances, also in each resample, so that luck in their draw cancels. None where
+    the ideal observer is not better than the floor.
+
+    Args:
+        counts: [seed, cluster, class, class] of the method.
+        floor: Likewise, of the method that counts as nothing; the mean over its seeds is taken.
+        ideal: [cluster], expected number of hits of the ideal observer.
+    """
+    hits = np.trace(counts, axis1=2, axis2=3).astype(np.float64)  # [seed, cluster]
+    lowest = np.trace(floor, axis1=2, axis2=3).mean(0)
+    if ideal.sum() <= lowest.sum():
+        return None
+    draws, weights = _cluster_draws(len(ideal), RESAMPLES), _seed_draws(len(counts), RESAMPLES, 0)
+    drawn = ((hits @ draws) * weights).sum(0) / weights.sum(0)
+    found = (drawn - lowest @ draws) / ((ideal - lowest) @ draws)
+    return Attained(float((hits.sum(1).mean() - lowest.sum()) / (ideal.sum() - lowest.sum())), *_tails(found))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

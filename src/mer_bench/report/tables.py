@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,10 +19,10 @@ from mer_bench.external import ExternalRecord, ExternalSpec, Statement
 from mer_bench.methods import is_current, titles
 from mer_bench.modalities import modality_order
 from mer_bench.records import Protocol, RunRecord, RunSpec, Training
-from mer_bench.report import ablation
+from mer_bench.report import ablation, statistics
 from mer_bench.report.cache import hash_of
 from mer_bench.report.rows import REFERENCES, ExternalRow, Record, ResultRow, balanced, modalities, options_text
-from mer_bench.report.statistics import Difference, Evidence, difference, holm, resample, significant
+from mer_bench.report.statistics import Attained, Difference, Evidence, Floats, difference, holm, resample, significant
 
 Splits = tuple[bool, str, str, str, tuple[str, ...]]  #: simulated, corpus, label set, protocol, classes
 FeatureMap = frozenset[tuple[str, str, str]]  #: (modality, feature set, sha256)
@@ -41,6 +41,8 @@ class Table:
     waiting: int = 0  #: runs of other versions of a method than today's that today's has not made
     #: predictions that other toolkits made for the same test utterances, those with a place first, best first
     external: Sequence[ExternalRow] = ()
+    #: row trained on a share of the training utterances -> the same trained on all, where there is one
+    reduced: Mapping[ResultRow, ResultRow | None] = field(default_factory=dict)
 
     @cached_property
     def cells(self) -> dict[object, Any]:
@@ -50,10 +52,11 @@ class Table:
     @cached_property
     def content(self) -> bytes:
         """Hash of all that the table shows."""
-        rows = (*self.rows, *self.ablations, *self.strategies)
+        rows = (*self.rows, *self.ablations, *self.strategies, *self.reduced)
         return hash_of(
             repr((self.track, self.sets, [(row.name, row.ranked) for row in rows])),
             *sorted(record.digest for record in self.records),
+            *sorted(record.digest for row in self.reduced for record in row.records),
             *(repr(record) for row in self.external for record in row.records),
         )
 
@@ -131,6 +134,14 @@ class Table:
         return dict(zip(found, zip(found.values(), holm([one.p for one in found.values()]), strict=True), strict=True))
 
     @cached_property
+    def reduced_evidence(self) -> dict[ResultRow, Evidence]:
+        """Bootstrap of the weighted F1 of each row on a share of the data, where the counts by cluster are known."""
+        streams = enumerate(
+            self.reduced, len(self.rows) + len(self.ablations) + len(self.external) + len(self.strategies)
+        )
+        return {row: resample(row.counts, stream=stream) for stream, row in streams if row.counts is not None}
+
+    @cached_property
     def external_evidence(self) -> dict[ExternalRow, Evidence]:
         """Bootstrap of the weighted F1 of predictions made elsewhere."""
         streams = enumerate(self.external, len(self.rows) + len(self.ablations))
@@ -168,19 +179,30 @@ class Table:
         known = (record.attainable for record in self.records if record.attainable)
         return next(known, {}).get(self.track, {})
 
+    @cached_property
+    def ideal(self) -> Floats | None:
+        """Hits [cluster] of an ideal observer of all modalities in the track; None where a fold lacks them."""
+        wanted = [name for name, _, _ in self.sets]
+        folds = {
+            record.spec.fold: record.ideal_by_cluster
+            for record in self.records
+            if record.context == self.track and sorted(record.spec.features) == sorted(wanted)
+        }
+        found = [folds[fold] for fold in sorted(folds)]
+        known = [hits for hits in found if hits is not None]
+        return np.concatenate(known) if known and len(known) == len(found) == self.rows[0].folds else None
 
-def attained(table: Table, row: ResultRow) -> float | None:
-    """Percentage of what all modalities of a simulated corpus allow that a row gains over the majority class.
+
+def attained(table: Table, row: ResultRow) -> Attained | None:
+    """Share of what all modalities of a simulated corpus allow on these test utterances that a row gains.
 
     It is computed from accuracies: without information none exceeds that of the majority class, whereas guessing raises
-    weighted F1. None where the best possible accuracy or that of the majority class is not known.
+    weighted F1. None where the hits of an ideal observer or of the majority class are not known.
     """
-    best = table.attainable.get("+".join(name for name, _, _ in table.sets))
     floor = next((other for other in table.rows if other.method == "majority" and other.complete), None)
-    if best is None or floor is None or not row.complete:
+    if table.ideal is None or floor is None or floor.counts is None or row.counts is None:
         return None
-    chance, score = (float(each.scores["accuracy"].mean()) for each in (floor, row))
-    return 100 * ((score - chance) / (best["accuracy"] - chance))
+    return statistics.attained(row.counts, floor.counts, table.ideal)
 
 
 def best_single(table: Table) -> ResultRow | None:
@@ -284,7 +306,7 @@ def _table(features: FeatureMap, track: str, records: Sequence[RunRecord], names
     versions: dict[tuple[object, ...], dict[int, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         spec = record.spec
-        key = spec.method, modalities(spec), options_text(spec), astuple(spec.training)
+        key = spec.method, modalities(spec), options_text(spec), spec.training
         versions[key][spec.version].append(record)
     shown = [_shown(found) for found in versions.values()]
     made = [
@@ -292,14 +314,19 @@ def _table(features: FeatureMap, track: str, records: Sequence[RunRecord], names
         for same in shown
     ]
     by_name = sorted(made, key=lambda row: (row.label, row.modalities, repr(row.spec.training)))
-    rows = sorted(by_name, key=lambda row: (not row.complete, not row.current, -row.weighted_f1))
+    every = sorted(by_name, key=lambda row: (not row.complete, not row.current, -row.weighted_f1))
+    rows = [row for row in every if row.spec.share == 1] or every  # where no run had all data, the others stand in
+    less = [row for row in every if row not in rows]
+    reduced = {row: _like(row, rows, row.spec.options, row.spec.training) for row in less}
+    records = [record for record in records if record.spec.share == 1] or records
     plain = {row: _without_strategy(row, rows) for row in rows}
     strategies = {row: of for row, of in plain.items() if of}
     rows = [row for row in rows if row not in strategies]
     whole = {row: _whole(row, rows) for row in rows}
     ablations = {row: of for row, of in whole.items() if of}
     rest = [row for row in rows if row not in ablations]
-    return Table(features, track, rest, records, ablations, strategies, sum(map(_waiting, versions.values())))
+    waiting = sum(map(_waiting, versions.values()))
+    return Table(features, track, rest, records, ablations, strategies, waiting, reduced=reduced)
 
 
 def _shown(versions: Mapping[int, list[RunRecord]]) -> list[RunRecord]:

@@ -58,6 +58,7 @@ def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
         context=find_method(spec.method).context,
         batch_size=spec.training.batch_size,
         seed=spec.seed,
+        share=spec.share,
     )
     if set(spec.features) != set(spec.features_sha256):
         raise Misuse("the run has features and features_sha256 of different modalities")

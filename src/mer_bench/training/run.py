@@ -201,6 +201,7 @@ def _record(
         provenance=provenance(spec.method),
         simulated=datamodule.simulated,
         attainable=datamodule.attainable,
+        ideal_by_cluster=_ideal_by_cluster(datamodule, index),
         protocol=datamodule.protocols[spec.protocol],
         code=code_of(spec, datamodule.classes),
         features={
@@ -243,6 +244,11 @@ def by_cluster(
     cluster = _clusters(datamodule, index)
     pairs = cluster * classes**2 + datamodule.labels[index] * classes + predicted
     return np.bincount(pairs, minlength=(cluster.max() + 1) * classes**2).reshape(-1, classes, classes)
+
+
+def _ideal_by_cluster(datamodule: EmotionDataModule, index: npt.NDArray[np.int64]) -> list[float] | None:
+    chance = datamodule.ideal(index)
+    return None if chance is None else np.bincount(_clusters(datamodule, index), chance).round(5).tolist()
 
 
 def _clusters(datamodule: EmotionDataModule, index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """Suites: a suite file -> the specs of its runs, without torch; validate.py constructs them before anything trains.
 
-The runs of a suite are the product of its datasets, rows, folds and seeds.
+The runs of a suite are the product of its datasets, rows, folds, seeds and shares of the training utterances.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _distinct(rows: Sequence[SuiteRow]) -> tuple[SuiteRow, ...]:
 
 
 def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> list[RunSpec]:
-    """The product of rows, seeds and folds; seeds are the outermost, so that every row has a run early.
+    """The product of rows, seeds, shares and folds; seeds are the outermost, so that every row has a run early.
 
     Raises:
         Misuse: a feature set is absent.
@@ -105,9 +105,11 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
             options=row.options,
             training=row.training,
             seed=seed,
+            share=share,
             **{option.name: getattr(hardware, option.name) for option in fields(Hardware)},
         )
         for seed in suite.seeds
+        for share in suite.shares
         for dataset in suite.datasets
         for row in suite.rows
         for fold in range(1, folds[dataset] + 1)
