@@ -12,7 +12,7 @@ import numpy as np
 
 from mer_bench.report.columns import seeds
 from mer_bench.report.formatting import between, escape, percent, points, probability
-from mer_bench.report.rows import ResultRow
+from mer_bench.report.rows import ResultRow, few_seeds
 from mer_bench.report.statistics import significant
 from mer_bench.report.tables import Table
 
@@ -79,7 +79,7 @@ def _against(table: Table, row: ResultRow) -> tuple[str, str, str]:
     if row not in table.strategies:
         return "", "", ""
     if row not in table.strategy_effects:
-        return "–", "–", "–"
+        return few_seeds(row, table.strategies[row]) or "–", "–", "–"
     found, p = table.strategy_effects[row]
     return points(found.effect, "+") + " ≈" * (not significant(p)), between(found.low, found.high, "+"), probability(p)
 
