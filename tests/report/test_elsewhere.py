@@ -58,20 +58,21 @@ def test_predictions_that_are_added_score_in_their_row_as_they_did_alone(
     call: Call,
     tmp_path: Path,
 ) -> None:
-    for each in recorded(root, guesses(corpus, 7, 0.4), "theirs"):
-        write_record(each, tmp_path / "r")
-    lines = [{**line, "seed": seed} for seed in range(2) for line in guesses(corpus, seed)]
+    for seed in range(3):
+        for each in recorded(root, guesses(corpus, 7 + seed, 0.4), "theirs", seed):
+            write_record(each, tmp_path / "r")
+    lines = [{**line, "seed": seed} for seed in range(3) for line in guesses(corpus, seed)]
     path = write(tmp_path / "p.csv", lines)
     where = ["--dataset", RAVDESS, "--data", root, "--results", tmp_path / "r"]
     added = call("score", path, *where, "--add", "MyNet", "--features", "audio: WavLM", "--selected-on", "validation")
-    assert (added.code, added.err.count("12 records of MyNet")) == (0, 1)
+    assert (added.code, added.err.count("18 records of MyNet")) == (0, 1)
     records, problems = load_external(tmp_path / "r")
     assert problems == []
     (table,) = tables(load_records(tmp_path / "r")[0], records)
     (row,) = table.external
     predictions = read_predictions(path, corpus)
     assert (row.counts == counts(predictions, corpus)).all()
-    assert (row.complete, row.lacks) == (2, [])
+    assert (row.complete, row.lacks) == (3, [])
     found = score(predictions, corpus, table.records, ["theirs"]).against[0].difference
     assert table.against_best[row][0].effect == pytest.approx(found.effect)
     assert table.against_best[row][0].p == pytest.approx(found.p, abs=0.01)

@@ -397,8 +397,12 @@ class ExternalRow(Row[ExternalRecord]):
 
 def few_seeds(*rows: Row[Any]) -> str:
     """The complete seeds of the row with fewest, in words, where they are too few for a test; else empty."""
-    fewest = min(row.complete for row in rows)
-    return "" if fewest >= LEAST_SEEDS else ("no complete seed", "one seed", "two seeds")[fewest]
+    return few(min(row.complete for row in rows))
+
+
+def few(seeds: int) -> str:
+    """A number of seeds in words where they are too few for a test; else empty."""
+    return "" if seeds >= LEAST_SEEDS else ("no complete seed", "one seed", "two seeds")[seeds]
 
 
 def options_text(spec: RunSpec) -> str:
