@@ -45,7 +45,7 @@ How to read it:
   deviation (n - 1) over seeds; one seed alone has no deviation. In cross-validation the confusion matrices of a seed
   are pooled over its folds, then scored.
 - ≈ marks rows that are not shown to be behind the best. Of a row with fewer than three seeds neither is said, as its
-  luck cannot be told from its quality. *Ranks* is the 95 % interval of a row's rank.
+  luck cannot be told from its quality. *Ranks* hold the true rank of a row with a confidence of 95 %.
 - The epoch is chosen on validation, never on test; a protocol without validation says so under its table.
 - "2/3 seeds" means that other rows of the table have three. A seed counts once all its folds have been run; a row
   without such a seed is unranked, and its *italic* scores are pooled over the runs that exist.
