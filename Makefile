@@ -32,7 +32,7 @@ YES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help bench data download test lint unit slow smoke leaderboard methods golden plots report check verify speed gpu list clean
+.PHONY: help bench data download test lint unit slow smoke leaderboard methods golden simulate plots report check verify speed gpu list clean
 
 help:  ## this text
 	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -108,6 +108,9 @@ methods: .venv/base  ## rewrite methods.json and corpora.json in src/mer_bench, 
 
 golden: .venv/dev  ## rewrite the numbers that tests/fusion/test_golden.py expects of methods whose version changed
 	PYTHONPATH=tests $(BIN)/python tests/fusion/golden.py
+
+simulate: .venv/dev  ## how often ties and ranks are wrong, simulated: rewrites a table in docs/protocol.md (10 minutes)
+	$(BIN)/python tests/report/simulate.py
 
 plots: .venv/report  ## draw every table of the leaderboard into benchmarks/plots
 	$(BIN)/mer-bench plots --results "$(RESULTS)" --jobs $(JOBS)

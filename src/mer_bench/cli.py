@@ -471,7 +471,8 @@ def report_(output: Path, suites: Path, jobs: int, with_published: bool, results
 def compare(first: str, second: str, dataset: str | None, show: int, root: Path, results: Path) -> None:
     """Where the methods FIRST and SECOND differ: paired test, gain by class, and utterances if the corpus is there.
 
-    METHOD/MODALITIES, as in unimodal/audio, is the row that reads just these. The NAME of score --add works too.
+    METHOD/MODALITIES, as in unimodal/audio, is the row that reads just these, METHOD/audio=mfcc that on this feature set.
+    The NAME of score --add works too. Methods that share no table are compared where they tested the same utterances.
     """
     from mer_bench.report import compare as comparison
 
@@ -494,6 +495,27 @@ def table(bibtex: bool, format: str, results: Path, **chosen: Any) -> None:
 
     found = printed.choose(_records(results), _external(results), **chosen)
     _print(printed.bibtex(found) if bibtex else printed.print_tables(found, format))
+
+
+@cli.command()
+@click.option("--dataset", help="Only tables of this corpus.")
+@click.option("--label-set", help="Only tables of this label set.")
+@click.option("--protocol", help="Only tables of this protocol.")
+@click.option("--track", help="Only tables of this track: utterance or dialogue.")
+@click.option("--number", type=int, help="The table that has this number in the leaderboard.")
+@click.option("--seeds", type=click.IntRange(2), help="If each row had so many seeds.")
+@click.option("--clusters", type=click.IntRange(2), help="If there were so many dialogues, or actors, to test on.")
+@results_option
+def power(seeds: int | None, clusters: int | None, results: Path, **chosen: Any) -> None:
+    """Say how small a difference the tables could show with 80 % power: now, and with more seeds or test dialogues.
+
+    From the records: the variance of differences of two rows over seeds and over dialogues or actors.
+    """
+    from mer_bench.report import power as of_tables
+    from mer_bench.report import printed
+
+    found = printed.choose(_records(results), **chosen)
+    _say(of_tables.power(list(found.values()), seeds, clusters))
 
 
 def corpus_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -86,6 +86,17 @@ def test_effects_are_paired_with_the_plain_row_and_corrected_over_all_rows_of_th
     assert {len(each) for each in lines} == {6 + 3 * 2 + 1}
 
 
+def test_of_strategies_with_fewer_than_three_seeds_it_is_not_said_whether_they_help() -> None:
+    few = [one for one in RECORDS if one.spec.training.balance == "none" or one.spec.seed < 2]
+    (table,) = tables(few)
+    assert table.strategies
+    assert not table.strategy_effects
+    assert [each[3:6] for each in balance_lines(table) if each[1] in ("agm", "ogm_ge")] == [("two seeds", "–", "–")] * 3
+    page = report.leaderboard(few, [])
+    assert line(page, "- `agm` changes weighted F1").endswith("; whether it helps or harms needs 3 seeds.")
+    assert "is shown to help" not in page
+
+
 def test_one_sentence_for_each_strategy_says_whom_it_helps() -> None:
     page = report.leaderboard(RECORDS, [])
     agm, ogm = line(page, "- `agm` changes weighted F1"), line(page, "- `ogm_ge` changes weighted F1")

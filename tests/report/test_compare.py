@@ -174,3 +174,95 @@ def test_a_claim_holds_is_turned_round_or_is_not_shown() -> None:
         ("TACFN's", "meld", "not shown"),
         ("TACFN", "meld", "holds"),
     ]
+
+
+# Across tables
+
+
+def in_track(track: str, features: str, *records: RunRecord) -> list[RunRecord]:
+    """The records as those of a track on another feature set of the text."""
+    sets = {"text": features}
+    return [replace(one, context=track, spec=replace(one.spec, features=sets, features_sha256=sets)) for one in records]
+
+
+def test_rows_of_two_tracks_are_compared_where_the_test_utterances_are_the_same(tmp_path: Path) -> None:
+    reads_dialogues = in_track("dialogue", "minilm", *made_runs("bc_lstm", [7]))
+    reads_utterances = in_track("utterance", "minilm", *made_runs("early_concat", list(range(0, 60, 3))))
+    (found,) = compare([*reads_dialogues, *reads_utterances], "bc_lstm", "early_concat")
+    assert found.difference is not None
+    assert found.difference.effect > 0.3
+    assert found.difference.p < 0.05
+    assert found.differs == ["track (dialogue against utterance)"]
+    text = describe(found, tmp_path, 0)
+    assert text.startswith("meld: emotion, official, two tables: bc-LSTM `bc_lstm` against Early concatenation")
+    assert "\nThe rows differ also in their track (dialogue against utterance).\n" in text
+    # both, were they in one table, are compared as they are there: with the draws of that table
+    together = [*reads_utterances, *in_track("utterance", "minilm", *reads_dialogues)]
+    (within,) = compare(together, "bc_lstm", "early_concat")
+    assert (within.other, within.differs) == (None, [])
+    assert within.difference is not None
+    assert within.difference.effect == found.difference.effect
+    # the claim about them is tested too, and says what else differs
+    (line,) = claims([*reads_dialogues, *reads_utterances]).splitlines()[2:]
+    assert "| Concatenation in context beats concatenation without | meld " in line
+    assert "| minilm; track (dialogue against utterance) |" in line
+    assert line.endswith("| holds |")
+
+
+def test_rows_that_tested_other_utterances_are_not_compared() -> None:
+    ours = in_track("dialogue", "minilm", *made_runs("bc_lstm", [7]))
+    theirs = in_track("utterance", "minilm", *made_runs("early_concat", [7, 9]))
+    rows = [replace(one, test_index=[row + 60 for row in one.test_index]) for one in theirs]
+    clusters = [replace(one, test_by_cluster=[one.test_confusion]) for one in theirs]
+    fold = [replace(one, spec=replace(one.spec, fold=2)) for one in theirs]
+    labels = [replace(one, spec=replace(one.spec, label_set="sentiment")) for one in theirs]
+    for others in (rows, clusters, fold, labels):
+        with pytest.raises(Misuse, match="nor do two tables have one each for the same test utterances"):
+            compare([*ours, *others], "bc_lstm", "early_concat")
+    assert len(compare([*ours, *theirs], "bc_lstm", "early_concat")) == 1
+
+
+def test_feature_sets_are_compared_by_their_names_and_said(tmp_path: Path) -> None:
+    records = [
+        *in_track("utterance", "minilm", *made_runs("early_concat", [7])),
+        *in_track("utterance", "mpnet", *made_runs("early_concat", [7, 9])),
+        *in_track("utterance", "mpnet", *made_runs("cfn_sr", [7, 9, 20])),
+    ]
+    (found,) = compare(records, "early_concat/text=minilm", "early_concat/text=mpnet")
+    assert found.difference is not None
+    assert found.difference.effect > 0
+    assert found.differs == ["features (text minilm against text mpnet)"]
+    names = "Early concatenation `early_concat` on text minilm against Early concatenation `early_concat` on text mpnet"
+    assert names in describe(found, tmp_path, 0)
+    # without a name the table that has both decides, and a name that no row has is none
+    (found,) = compare(records, "early_concat", "cfn_sr")
+    assert (found.other, found.differs) == (None, [])
+    with pytest.raises(Misuse, match="text=glove"):
+        compare(records, "early_concat/text=glove", "cfn_sr")
+
+
+def test_sets_of_one_name_and_two_contents_are_two_sets() -> None:
+    def hashed(records: list[RunRecord], digest: str) -> list[RunRecord]:
+        return [replace(one, spec=replace(one.spec, features_sha256={"text": digest * 64})) for one in records]
+
+    (found,) = compare([*hashed(made_runs("lmf", [7]), "a"), *hashed(made_runs("tacfn", [9]), "b")], "lmf", "tacfn")
+    assert found.differs == [f"features (text minilm (sha256 {'a' * 12}) against text minilm (sha256 {'b' * 12}))"]
+
+
+def test_a_row_that_stands_in_several_tables_is_compared_once() -> None:
+    single = in_track("utterance", "minilm", *made_runs("unimodal", [7, 9, 20]))
+    fused = [
+        replace(one, context="dialogue", spec=replace(one.spec, features={"text": "mpnet"}, features_sha256={}))
+        for one in made_runs("bc_lstm", [7])
+    ]
+    both = [*single, *in_track("utterance", "minilm", *made_runs("lmf", [9])), *fused]
+    both += in_track("dialogue", "minilm", *made_runs("mmgcn", [9]))  # whose table has the single modality as well
+    assert len(compare(both, "bc_lstm", "unimodal")) == 1
+
+
+def test_a_comparison_of_one_seed_says_that_it_is_one_of_trainings(tmp_path: Path) -> None:
+    one = [each for each in RECORDS if each.spec.seed < 1 or each.spec.method == "b"]
+    for records, said in ((RECORDS, 0), (one, 1)):
+        (found,) = compare(records, "a", "b")
+        assert found.difference is not None
+        assert describe(found, tmp_path, 0).count("With one seed, this holds for these trainings alone") == said

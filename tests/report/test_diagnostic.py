@@ -97,6 +97,8 @@ def test_a_part_adds_the_difference_between_the_rows_with_and_without_it() -> No
     assert graphs[7] == "+300"
     assert across[:2] == ["their edges across modalities", "context"]
     assert (across[4], float(across[6])) == ("+0.0", 1.0)
+    two = [re.split(r" *\| *", line)[1:-1] for line in answers(tables(made[:6])).splitlines()]
+    assert [line[6] for line in two[2:]] == ["two seeds"] * 2
 
 
 def test_the_suites_run_every_method_and_all_that_questions_ask_about() -> None:

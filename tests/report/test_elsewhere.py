@@ -19,6 +19,7 @@ import mer_bench
 from mer_bench.errors import Misuse
 from mer_bench.external import ExternalRecord, ExternalSpec, Statement, load_external, read_external, write_external
 from mer_bench.records import Protocol, RunRecord, load_records, write_record
+from mer_bench.report import elsewhere
 from mer_bench.report import leaderboard as report
 from mer_bench.report.compare import compare
 from mer_bench.report.external import counts, read_predictions, score
@@ -58,20 +59,21 @@ def test_predictions_that_are_added_score_in_their_row_as_they_did_alone(
     call: Call,
     tmp_path: Path,
 ) -> None:
-    for each in recorded(root, guesses(corpus, 7, 0.4), "theirs"):
-        write_record(each, tmp_path / "r")
-    lines = [{**line, "seed": seed} for seed in range(2) for line in guesses(corpus, seed)]
+    for seed in range(3):
+        for each in recorded(root, guesses(corpus, 7 + seed, 0.4), "theirs", seed):
+            write_record(each, tmp_path / "r")
+    lines = [{**line, "seed": seed} for seed in range(3) for line in guesses(corpus, seed)]
     path = write(tmp_path / "p.csv", lines)
     where = ["--dataset", RAVDESS, "--data", root, "--results", tmp_path / "r"]
     added = call("score", path, *where, "--add", "MyNet", "--features", "audio: WavLM", "--selected-on", "validation")
-    assert (added.code, added.err.count("12 records of MyNet")) == (0, 1)
+    assert (added.code, added.err.count("18 records of MyNet")) == (0, 1)
     records, problems = load_external(tmp_path / "r")
     assert problems == []
     (table,) = tables(load_records(tmp_path / "r")[0], records)
     (row,) = table.external
     predictions = read_predictions(path, corpus)
     assert (row.counts == counts(predictions, corpus)).all()
-    assert (row.complete, row.lacks) == (2, [])
+    assert (row.complete, row.lacks) == (3, [])
     found = score(predictions, corpus, table.records, ["theirs"]).against[0].difference
     assert table.against_best[row][0].effect == pytest.approx(found.effect)
     assert table.against_best[row][0].p == pytest.approx(found.p, abs=0.01)
@@ -258,6 +260,18 @@ def test_a_place_needs_every_fold_as_many_seeds_as_the_rows_and_the_statement(
     (line,) = (line for line in block.splitlines() if line.startswith("|") and "MyNet" in line)
     assert line.split("|")[1].strip() == ("–" if lacks else "1")
     assert (f"MyNet ▷ has no place: {'; '.join(lacks)}." in block) == bool(lacks)
+
+
+@pytest.mark.parametrize(("seeds", "of_rows", "said"), [(3, 3, "p "), (2, 3, "two seeds"), (3, 1, "–")])
+def test_of_few_seeds_nothing_is_said_against_the_best_row(
+    runs: list[RunRecord], seeds: int, of_rows: int, said: str
+) -> None:
+    beside = [made("MyNet", seed, like=runs[seed]) for seed in range(seeds)]
+    (table,) = tables([each for each in runs if each.spec.seed < of_rows], beside)
+    (row,) = table.external
+    assert (row in table.against_best) == (said == "p ")
+    head, cells = elsewhere.lines(table)
+    assert said in cells[head.index("Against the best row")]
 
 
 def test_rows_with_a_place_come_first_and_best_first(runs: list[RunRecord]) -> None:

@@ -14,11 +14,12 @@ from mer_bench.records import write_record
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def test_the_notebook_of_results_draws_the_ranking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_the_notebook_of_results_draws_the_ranking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("agg")
     for name, hits in (("a", 9), ("b", 8), ("c", 2)):
-        for seed in range(2):
+        for seed in range(seeds):
             write_record(consistent(clustered(name, seed, hits)), tmp_path / "benchmarks" / "results")
     monkeypatch.chdir(tmp_path)
     cells = json.loads((EXAMPLES / "results.ipynb").read_text(encoding="utf-8"))["cells"]

@@ -31,12 +31,24 @@ def test_the_rows_are_ranked_as_in_the_leaderboard(tmp_path: Path) -> None:
             assert (one["behind"], one["behind_p"]) == (table.behind[row][0].effect, table.behind[row][1])
     assert dict(by_method["tied"].dropna()) == {"a": True, "b": True, "c": False}
     assert by_method["tied"].isna()["majority"]
+    assert by_method[["rank_low", "rank_high"]].dropna().to_numpy().tolist() == [[1, 2], [1, 2], [3, 3]]
+    assert by_method["rank_low"].isna()["majority"]
     assert by_method["behind"].isna()[found["method"][0]]
     assert by_method.loc["a", "weighted_f1_sd"] > 0
     assert (by_method.loc["a", "table"], by_method.loc["a", "seeds"]) == (1, 3)
     assert set(COLUMNS) - {f"{name}_sd" for name in ("macro_f1", "uar")} <= set(
         mer_bench.load_tables.__doc__.replace(",", " ").split()
     )
+
+
+def test_rows_with_fewer_than_three_seeds_are_neither_tied_nor_behind(tmp_path: Path) -> None:
+    for name, hits, seeds in (("a", 9, 3), ("b", 7, 2), ("c", 2, 3)):
+        for seed in range(seeds):
+            write_record(consistent(clustered(name, seed, hits)), tmp_path)
+    found = mer_bench.load_tables(tmp_path).set_index("method")
+    assert dict(found["tied"].dropna()) == {"a": True, "c": False}
+    assert found.loc["b", ["behind", "behind_low", "behind_high", "behind_p", "rank_low"]].isna().all()
+    assert found.loc["b", "rank"] == 2
 
 
 def test_without_records_the_columns_have_their_types(tmp_path: Path) -> None:

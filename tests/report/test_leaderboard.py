@@ -523,6 +523,7 @@ def test_folds_bring_their_clusters() -> None:
 
 def test_rows_without_clusters_have_no_interval() -> None:
     page = report.leaderboard([clustered("a", 0, 8), make("b", 0, confusion=[[60, 60, 0], [0, 0, 0], [0, 0, 0]])])
+    assert score_rows(page)[0][5] == "one seed"
     assert score_rows(page)[1][4:6] == ["–", "–"]
     assert "bootstrap over dialogues, but not over seeds, as there is only one" in page
     assert "95 % interval" not in report.leaderboard([make("a", 0)])

@@ -81,7 +81,7 @@ class Reader(HTMLParser):
 
 
 def made() -> list[RunRecord]:
-    runs = [record(name, seed, wrong) for name, wrong in WRONG.items() for seed in range(2)]
+    runs = [record(name, seed, wrong) for name, wrong in WRONG.items() for seed in range(3)]
     return [replace(run, parameters=10 ** (3 + index), flops_per_utterance=1500) for index, run in enumerate(runs)]
 
 
@@ -111,11 +111,12 @@ def test_every_row_stands_in_its_table_with_the_scores_of_the_leaderboard(text: 
         assert cells[2] == (" + ".join(row.modalities) or "none")
         assert cells[3] == row.score("weighted_f1")
         assert cells[4] == f"{100 * low:.1f} to {100 * high:.1f}"
-        for index, name in ((6, "accuracy"), (7, "macro_f1"), (8, "uar")):
+        for index, name in ((7, "accuracy"), (8, "macro_f1"), (9, "uar")):
             assert cells[index] == row.score(name).split()[0]
-        assert cells[-1] == "2"
+        assert cells[-1] == "3"
     assert [cells[0] for cells in found[:4]] == ["1", "2", "–", "–"]
     assert found[0][5] == "best"
+    assert [cells[6] for cells in found[:4]] == ["1-2", "1-2", "–", "–"]
 
 
 def test_equal_records_give_equal_bytes_in_any_order(text: str) -> None:
@@ -200,6 +201,17 @@ def test_published_numbers_are_quoted_and_cannot_be_sorted(text: str) -> None:
         assert f"{one.value}</td>" in quoted
 
 
+def test_rows_with_few_seeds_have_a_tick_for_a_dot_and_their_pairs_say_so() -> None:
+    few = [one for one in made() if one.spec.method != "b" or one.spec.seed < 2]
+    (table,) = tables(few)
+    assert pairs(table)["few"] == ["", "two seeds", "", ""]
+    shown = page.page(few)
+    assert shown.count('<path class="tick"') == 1
+    assert shown.count('class="filled"') == 1
+    assert page.page(made()).count('<path class="tick"') == 0
+    assert "With fewer than 3 seeds no row is said to be behind the best or tied with it." in shown
+
+
 def test_every_pair_is_what_the_statistics_say() -> None:
     incomplete = replace(record("c", 0, [3]), test_by_cluster=None)
     (table,) = tables([*made(), incomplete])
@@ -253,12 +265,12 @@ def test_what_was_measured_beside_the_score_stands_in_columns_as_the_leaderboard
     share = f"{100 * half / honest:.0f} %"
     cells = {name: shown[name].cell(table, b) for name in MEASURED}
     assert {name: cell.text for name, cell in cells.items()} == {
-        "Inflated by": f"{100 * (1 - honest):+.2f}", "Missing 0.5": share, "Noise 0 dB": share, "Latency, ms": "2.50",
+        "Inflated by": f"{100 * (1 - honest):+.2f}", "Missing 0.5": share, "Noise 0 dB": share, "Latency, ms": "3.00",
         "Utterances / s": "2,000",
     }  # fmt: skip
     assert cells["Inflated by"].value == pytest.approx(100 * (1 - honest))
     assert cells["Missing 0.5"].value == pytest.approx(100 * half / honest)
-    assert cells["Latency, ms"].value == pytest.approx(2.5)
+    assert cells["Latency, ms"].value == pytest.approx(3.0)
     assert cells["Inflated by"].tip == (
         f"Weighted F1 100.00 ± 0.00 at the best test epoch\ninstead of {b.score('weighted_f1')}"
     )
@@ -275,7 +287,7 @@ def test_what_was_measured_beside_the_score_stands_in_columns_as_the_leaderboard
         (line,) = [[cell.strip() for cell in line.split("|")] for line in block if line.startswith("| b ")]
         assert {cells[name].text for name in names} <= set(line)
     memory = shown["Memory, MiB"].cell(table, b)
-    assert memory == Cell("700", 700.5, tip="on cpu")
+    assert memory == Cell("701", 701.0, tip="on cpu")
     assert memory.text in line
 
 
@@ -294,7 +306,7 @@ def test_a_row_tells_what_was_measured_beside_its_score() -> None:
     assert stated["Best test epoch"].startswith("100.00 ± 0.00 instead of ")
     assert stated["Retained with only"].startswith("audio:\N{NO-BREAK SPACE}0")
     assert {"Retained at missing rate", "Retained under noise", "Retained under noise on audio"} <= stated.keys()
-    assert stated["Forward pass"].startswith("2.50 ms for one utterance, 2,000 utterances per second in batches of 32")
+    assert stated["Forward pass"].startswith("3.00 ms for one utterance, 2,000 utterances per second in batches of 32")
     assert stated["Forward pass"].endswith("on Processor X (2 threads)")
 
 
@@ -378,7 +390,7 @@ def test_a_row_that_no_suite_holds_has_the_command_of_its_training_alone(tmp_pat
 def test_scores_by_seed_and_class_are_those_of_the_row() -> None:
     (table,) = tables(made())
     row = table.rows[1]
-    assert [line[0] for line in page.by_seed(row)] == ["0", "1"]
+    assert [line[0] for line in page.by_seed(row)] == ["0", "1", "2"]
     assert page.by_class(table, row)[0] == ("angry", "20", "95.2", "100.0", "97.6")
     assert [line[0] for line in page.by_seed(replace(row, folds=2))] == ["incomplete"]
 

@@ -99,10 +99,10 @@ def test_names_beside_points_never_cover_each_other() -> None:
 
 
 def over_tables(scores: dict[str, list[int]], **changes: Any) -> list[RunRecord]:
-    """Runs of methods with these numbers of errors in table 0, 1, 2 ..."""
+    """Runs of methods, with three seeds each, with these numbers of errors in table 0, 1, 2 ..."""
     made = [
-        (record(name, 0, list(range(wrong))), f"set{index}")
-        for name, errors in scores.items() for index, wrong in enumerate(errors)
+        (record(name, seed, list(range(wrong))), f"set{index}")
+        for name, errors in scores.items() for index, wrong in enumerate(errors) for seed in range(3)
     ]  # fmt: skip
     return [
         replace(one, spec=replace(one.spec, features={"text": name}, features_sha256={"text": name}), **changes)
@@ -129,6 +129,31 @@ def test_methods_are_ranked_over_the_tables_of_a_track(tmp_path: Path, monkeypat
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text(encoding="utf-8"))
     assert "utterance track over 3 tables: Friedman chi² = 5.00, df = 3, p = 0.172" in texts
     assert "critical difference 2.71 (Nemenyi, 5 %)" in texts
+
+
+def test_rows_with_fewer_than_three_seeds_are_not_compared_over_tables() -> None:
+    two = [one for one in over_tables(ERRORS) if one.spec.method != "d" or one.spec.seed < 2]
+    (found,) = across(map(ranked, tables(two)))
+    assert found.methods == ("a", "b", "c")
+    assert across(map(ranked, tables([one for one in over_tables(ERRORS) if one.spec.seed < 2]))) == []
+
+
+@pytest.mark.parametrize(
+    ("seeds", "marks"), [(3, ["filled", "filled", "hollow", "hollow"]), (2, ["tick", "tick", "hollow", "tick"])]
+)
+def test_the_ranking_fills_the_dots_of_tied_rows_and_has_ticks_where_nothing_is_said(
+    seeds: int, marks: list[str]
+) -> None:
+    wrong = {"a": [7], "b": [7, 20 + seeds], "majority": [7, 9, 20, 40], "c": list(range(0, 60, 2))}
+    (table,) = tables([record(name, seed, rows) for name, rows in wrong.items() for seed in range(seeds)])
+    assert [row.method for row in table.rows] == list(wrong)
+    figure = plots.ranking(table)
+    assert figure is not None
+    dots = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "|")]
+    found = ["tick" if dot.get_marker() == "|" else "hollow" * (dot.get_markerfacecolor() == "white") for dot in dots]
+    assert [mark or "filled" for mark in found] == marks
+    assert ("fewer than 3 seeds" in figure.axes[0].get_xlabel()) == (seeds == 2)
+    assert ("hollow: behind" in figure.axes[0].get_xlabel()) == (seeds == 3)
 
 
 def test_too_few_tables_or_methods_are_no_test() -> None:

@@ -30,6 +30,21 @@ def test_the_best_row_and_those_tied_with_it_are_bold() -> None:
         assert not any("late" in line for line in lines)
 
 
+def test_a_row_with_fewer_than_three_seeds_is_not_bold_and_the_caption_says_why() -> None:
+    runs = [each for each in RUNS if each.spec.method != "msaf" or each.spec.seed < 2]
+    sentence = "With fewer than 3 seeds no row is said to be behind the best or tied with it."
+    for format in ("markdown", "latex"):
+        assert (sentence in print_tables(choose(runs), format), sentence in print_tables(choose(RUNS), format)) == (
+            1,
+            0,
+        )
+    text = print_tables(choose(runs), "markdown")
+    assert [("two seeds" in line, "**" in line) for line in text.splitlines() if "MSAF" in line] == [(True, False)]
+    few = print_tables(choose([each for each in RUNS if each.spec.seed < 2]), "markdown")
+    assert "Bold" not in few
+    assert "**" not in few
+
+
 def test_a_caption_has_the_protocol_and_the_hashes_in_the_form_of_the_format() -> None:
     chosen = choose(RUNS)
     ((number, table),) = chosen.items()

@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+import simulate
 
 from mer_bench.metrics import SCORES
 from mer_bench.report import statistics
-from mer_bench.report.statistics import Evidence, attained, difference, friedman, holm, resample
+from mer_bench.report.statistics import (
+    Counts,
+    Evidence,
+    attained,
+    difference,
+    friedman,
+    holm,
+    paired_p_values,
+    rank_intervals,
+    resample,
+)
 
-Counts = npt.NDArray[np.int64]
 CLASSES = 4
-
-
-def sizes(clusters: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Utterances of each cluster and class: dialogues of different lengths and emotions."""
-    return generator.poisson(generator.gamma(4, 3, (clusters, CLASSES)))
-
-
-def method(
-    utterances: npt.NDArray[np.int64], ease: npt.NDArray[np.float64], seeds: int, generator: np.random.Generator
-) -> Counts:
-    """Trainings whose accuracy depends on the cluster, on the method in that cluster, and on the seed."""
-    own = generator.normal(0, 0.3, len(ease))
-    recall = 1 / (1 + np.exp(-(ease + own + generator.normal(0, 0.15, (seeds, 1)))))
-    hits = generator.binomial(utterances, recall[..., None])  # [seed, cluster, class]
-    counts = np.zeros((seeds, len(ease), CLASSES, CLASSES), np.int64)
-    wrong = generator.multinomial(utterances - hits, np.full(CLASSES - 1, 1 / (CLASSES - 1)))
-    for true in range(CLASSES):
-        counts[:, :, true, true] = hits[..., true]
-        counts[:, :, true, [c for c in range(CLASSES) if c != true]] = wrong[:, :, true]
-    return counts
+NOISE = simulate.Noise(0.3, 0.15)
 
 
 def world(clusters: int, seeds: int, methods: int, generator: np.random.Generator) -> list[Counts]:
-    """Methods of equal quality on the same test set."""
-    utterances, ease = sizes(clusters, generator), generator.normal(0.3, 0.4, clusters)
-    return [method(utterances, ease, seeds, generator) for _ in range(methods)]
+    """Methods of equal quality on the same test set of four classes."""
+    return simulate.world(seeds, [0.0] * methods, generator, noise=NOISE, clusters=clusters, classes=CLASSES)
 
 
 @pytest.mark.parametrize(("clusters", "seeds"), [(31, 5), (24, 3)])
@@ -49,6 +38,60 @@ def test_equal_methods_differ_in_about_five_percent_of_draws(clusters: int, seed
         found = difference(resample(a, stream=0, resamples=400), resample(b, stream=1, resamples=400))
         rejected += found.p < 0.05
     assert 0.02 <= rejected / draws <= 0.085  # 5 % within three standard errors
+
+
+@pytest.mark.parametrize(("noise", "most"), [("utterance", 0.06), ("dialogue", 0.14)])
+def test_holm_finds_a_row_behind_among_equal_methods_about_as_often_as_the_docs_say(noise: str, most: float) -> None:
+    """The table of docs/protocol.md with fewer draws; the bounds fail without the correction."""
+    two, ten = simulate.simulate((2, 10), 3, 120, 600, noise=noise, unequal=False)
+    assert two.behind / two.draws <= most
+    assert ten.behind / ten.draws <= most
+    assert ten.uncorrected / ten.draws > 2 * most
+    assert ten.equal / ten.draws / ten.rows >= 0.95  # intervals that hold all ranks
+
+
+def test_intervals_of_ranks_hold_the_true_rank_of_unequal_methods_and_are_narrow() -> None:
+    (ten,) = simulate.simulate((10,), 5, 50, 600)
+    assert ten.unequal / ten.draws / ten.rows >= 0.95
+    assert ten.width / ten.draws / ten.rows < 5  # of ten ranks
+
+
+def test_with_one_seed_equal_methods_seem_to_be_behind_so_that_nothing_is_said() -> None:
+    (ten,) = simulate.simulate((10,), 1, 60, 600, unequal=False)
+    assert ten.behind / ten.draws > 0.2
+
+
+def test_p_values_of_all_pairs_are_those_of_each_pair() -> None:
+    methods = simulate.evidence(simulate.world(3, (0.4, 0.0, 0.0, -0.4), np.random.default_rng(12)), 300)
+    p = paired_p_values(methods)
+    for i, j in ((0, 1), (2, 1), (3, 0), (1, 3)):
+        assert p[i, j] == p[j, i] == difference(methods[i], methods[j]).p
+    assert (p.diagonal() == 1).all()
+    (other,) = simulate.evidence(simulate.world(3, [0.0], np.random.default_rng(13)), 300)
+    with pytest.raises(ValueError, match="not tested on the same utterances"):
+        paired_p_values([*methods, other])
+
+
+def test_an_interval_of_ranks_leaves_out_the_rows_shown_to_be_better_or_worse() -> None:
+    """Three groups of two methods that are as good as equal, far from the next group."""
+    generator, support = np.random.default_rng(14), np.ones((1, CLASSES), np.int64)
+    scores = (0.90, 0.90, 0.60, 0.60, 0.30, 0.30)
+    methods = [Evidence(score, score + generator.normal(0, 0.01, 2_000), support) for score in scores]
+    assert rank_intervals(methods) == [(1, 2), (1, 2), (3, 4), (3, 4), (5, 6), (5, 6)]
+    # of two ranked rows that are not tested, nothing is shown: they may stand anywhere
+    assert rank_intervals(methods, 8) == [(1, 4), (1, 4), (3, 6), (3, 6), (5, 8), (5, 8)]
+    assert rank_intervals(methods[:1]) == [(1, 1)]
+    assert rank_intervals([]) == []
+
+
+def test_intervals_of_ranks_are_corrected_for_the_other_rows_of_each_row() -> None:
+    """A difference with a p-value of about 0.02 is shown between two rows, and not among four that are nearly equal."""
+    generator, support = np.random.default_rng(15), np.ones((1, CLASSES), np.int64)
+    scores = (0.0, -3.3, -1.5, -1.5)
+    methods = [Evidence(score, score + generator.normal(0, 1, 4_000), support) for score in scores]
+    assert 0.05 / 3 < paired_p_values(methods)[0, 1] < 0.05
+    assert rank_intervals(methods[:2]) == [(1, 1), (2, 2)]
+    assert rank_intervals(methods) == [(1, 4)] * 4
 
 
 def test_the_interval_covers_the_truth_in_about_95_percent_of_draws() -> None:
@@ -65,8 +108,7 @@ def test_the_interval_covers_the_truth_in_about_95_percent_of_draws() -> None:
 
 def test_a_real_difference_is_found() -> None:
     generator = np.random.default_rng(2)
-    utterances, ease = sizes(31, generator), generator.normal(0.3, 0.4, 31)
-    worse, better = (method(utterances, ease + gain, 5, generator) for gain in (0.0, 0.6))
+    worse, better = simulate.world(5, (0.0, 0.6), generator, noise=NOISE, classes=CLASSES)
     found = difference(resample(better, stream=0), resample(worse, stream=1))
     assert found.p < 0.001
     assert 0 < found.low < found.effect < found.high

@@ -70,6 +70,62 @@ def test_every_page_prints_p_values_that_are_corrected_for_the_number_of_rows() 
     assert [row[5].endswith("≈") for row in score_rows(report.leaderboard(FOUR))] == [False, True, False, True]
 
 
+def test_of_a_row_with_fewer_than_three_seeds_neither_is_said() -> None:
+    records = [*run("a", 8), *run("b", 7), *run("c", 2, seeds=2), *run("d", 2, seeds=1), *run("e", 2)]
+    (table,) = tables(records)
+    row = by_method(table)
+    assert table.best is row["a"]
+    assert [each.method for each in table.behind] == ["b", "e"]
+    assert [table.tied(row[name]) for name in "abcde"] == [True, True, None, None, False]
+    # the family of tests is that of the rows that are tested
+    raw = [difference(table.evidence[row["a"]], table.evidence[row[name]]).p for name in "be"]
+    assert [p for _, p in table.behind.values()] == pytest.approx(holm_by_hand(raw))
+    cell = {name: NAMED["Behind the best"].cell(table, row[name]) for name in "abcde"}
+    assert (cell["c"].text, cell["d"].text) == ("two seeds", "one seed")
+    assert [(cell[name].value, cell[name].more) for name in "cd"] == [(None, {})] * 2
+    assert not cell["e"].text.endswith("≈")
+    # two rows may be anywhere, so that the last of the others may have rank 3
+    assert [NAMED["Ranks"].cell(table, row[name]).text for name in "abcde"] == ["1-4", "1-4", "–", "–", "3-5"]
+    page = report.leaderboard(records)
+    assert "With fewer than 3 seeds no row is said to be behind the best or tied with it.\n" in page
+    bold = print_table(table, bold=True)
+    assert bold.count("**") == 2 * 2  # a and b
+    (head, *lines) = csv.reader(print_table(table, "csv").splitlines())
+    at = head.index("Behind the best, tied")
+    assert {line[head.index("Method, code name")]: line[at] for line in lines} == {
+        "a": "yes", "b": "yes", "c": "", "d": "", "e": "no"
+    }  # fmt: skip
+
+
+def test_where_the_best_row_has_fewer_than_three_seeds_nothing_is_said_of_any() -> None:
+    records = [*run("a", 9, seeds=2), *run("b", 5), *run("c", 2)]
+    (table,) = tables(records)
+    row = by_method(table)
+    assert not table.behind
+    assert [table.tied(row[name]) for name in "abc"] == [None, None, None]
+    assert [NAMED["Behind the best"].cell(table, row[name]).text for name in "abc"] == ["two seeds", "–", "–"]
+    # ranks are those among the rows that are tested, and the third may be better or worse than each
+    assert [NAMED["Ranks"].cell(table, row[name]).text for name in "abc"] == ["–", "1-2", "2-3"]
+    page = report.leaderboard(records)
+    assert "≈ marks rows that are tied" not in page
+    assert ", nor is any if the best row, a, has so few.\n" in page
+    assert "**" not in print_table(table, bold=True)
+
+
+def test_ablations_and_claims_of_one_seed_are_neither_equal_nor_different() -> None:
+    part = {"options": {"residual": False}}
+    records = [*run("cfn_sr", 7), *run("cfn_sr", 7, seeds=1, **part), *run("early_concat", 3)]
+    (table,) = tables(records)
+    assert not table.ablation_effects
+    assert report.ablation_lines(table)[-1][3] == "one seed"
+    lines = [cells(text) for text in claims(records).splitlines()[2:]]
+    assert [each[-2:] for each in lines] == [["< 0.001", "holds"]]
+    one = [each for each in records if each.spec.method == "cfn_sr" or not each.spec.seed]
+    lines = [cells(text) for text in claims(one).splitlines()[2:]]
+    assert [each[-2:] for each in lines] == [["–", "one seed"]]
+    assert lines[0][3].startswith("+")
+
+
 def test_the_headline_of_a_table_counts_the_tied_rows() -> None:
     pytest.importorskip("jinja2")
     pytest.importorskip("matplotlib")
@@ -292,7 +348,7 @@ def test_the_row_of_a_method_over_tables_is_the_one_with_most_seeds_on_all_modal
     other = [replace(each, spec=replace(each.spec, options={"hidden": 9})) for each in over_tables({"d": [0, 0, 0]})]
     assert scores([*plain, *other]) == usual
     # with one seed more it does
-    more = [replace(each, spec=replace(each.spec, seed=seed)) for each in other for seed in range(2)]
+    more = [*other, *(replace(each, spec=replace(each.spec, seed=3)) for each in other)]
     assert scores([*plain, *more])["d"] == 1
     # a row of d on two of three modalities never does
     three, two = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mer_bench.report.rows import few_seeds
 from mer_bench.report.statistics import Friedman, friedman
 from mer_bench.report.tables import Table
 
@@ -19,7 +20,8 @@ class Ranked:
     dataset: str
     simulated: bool
     track: str
-    scores: Mapping[str, tuple[str, float]]  #: method -> its title, and weighted F1 of its row on all modalities
+    #: method -> its title, and weighted F1 of its row on all modalities, where that has enough seeds
+    scores: Mapping[str, tuple[str, float]]
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,10 @@ def ranked(table: Table) -> Ranked:
     """The methods that a table ranks on all of its modalities.
 
     Of several such rows of a method, the one with most seeds counts, then the first by label, so that none is chosen
-    by its score.
+    by its score. Rows with too few seeds for a test do not count.
     """
-    rows = [row for row in table.rows if row.ranked and len(row.modalities) == len(table.features)]
+    every = len(table.features)
+    rows = [row for row in table.rows if row.ranked and len(row.modalities) == every and not few_seeds(row)]
     rows.sort(key=lambda row: (-row.complete, row.label, repr(row.spec.training)))
     scores = {row.method: (row.title, row.weighted_f1) for row in reversed(rows)}
     return Ranked(table.first.spec.dataset, table.first.simulated, table.track, scores)

@@ -12,8 +12,8 @@ import numpy as np
 
 from mer_bench.report.columns import seeds
 from mer_bench.report.formatting import between, escape, percent, points, probability
-from mer_bench.report.rows import ResultRow
-from mer_bench.report.statistics import significant
+from mer_bench.report.rows import ResultRow, few_seeds
+from mer_bench.report.statistics import LEAST_SEEDS, significant
 from mer_bench.report.tables import Table
 
 
@@ -55,20 +55,24 @@ def balance_notes(table: Table) -> Iterator[str]:
         "which is 1, before clipping and before the strategy changes it."
     )
     by_strategy: dict[str, list[ResultRow]] = {}
-    for row in table.strategies:
-        if row in table.strategy_effects:
+    for row, without in table.strategies.items():
+        if row.complete and without.complete:
             by_strategy.setdefault(strategy(row), []).append(row)
     for name, rows in sorted(by_strategy.items()):
-        effects = {row: table.strategy_effects[row] for row in rows}
-        gains = [found.effect for found, _ in effects.values()]
+        gains = [row.weighted_f1 - table.strategies[row].weighted_f1 for row in rows]
+        effects = {row: table.strategy_effects[row] for row in rows if row in table.strategy_effects}
         shown = {row: found.effect for row, (found, p) in effects.items() if significant(p)}
         better = [table.strategies[row].name for row, gain in shown.items() if gain > 0]
         worse = [table.strategies[row].name for row, gain in shown.items() if gain < 0]
-        yield (
+        changes = (
             f"`{name}` changes weighted F1 by {between(min(gains), max(gains), '+')} points, on average "
-            f"{points(float(np.mean(gains)), '+')}; of {len(rows)} method{'s' * (len(rows) > 1)} it is shown to help "
-            f"{_named(better)} and to harm {_named(worse)}."
+            f"{points(float(np.mean(gains)), '+')}"
         )
+        if effects:
+            several = f"{len(effects)} method{'s' * (len(effects) > 1)}"
+            yield f"{changes}; of {several} it is shown to help {_named(better)} and to harm {_named(worse)}."
+        else:
+            yield f"{changes}; whether it helps or harms needs {LEAST_SEEDS} seeds."
 
 
 def _named(methods: list[str]) -> str:
@@ -79,7 +83,7 @@ def _against(table: Table, row: ResultRow) -> tuple[str, str, str]:
     if row not in table.strategies:
         return "", "", ""
     if row not in table.strategy_effects:
-        return "–", "–", "–"
+        return few_seeds(row, table.strategies[row]) or "–", "–", "–"
     found, p = table.strategy_effects[row]
     return points(found.effect, "+") + " ≈" * (not significant(p)), between(found.low, found.high, "+"), probability(p)
 

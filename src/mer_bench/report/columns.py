@@ -28,8 +28,8 @@ from mer_bench.report.formatting import (
     spread,
     with_interval,
 )
-from mer_bench.report.rows import Cost, ResultRow, TestSelection, options_text
-from mer_bench.report.statistics import LEVEL
+from mer_bench.report.rows import Cost, ResultRow, TestSelection, few_seeds, options_text
+from mer_bench.report.statistics import LEAST_SEEDS, LEVEL
 from mer_bench.report.tables import Table, attained
 
 DRAWN = 25  #: points below the upper end of the best row's interval down to which intervals are drawn
@@ -44,7 +44,7 @@ class Bar:
     high: float
     score: float
     best: float  #: score of the best row
-    filled: bool  #: whether the row is the best one, or tied with it
+    filled: bool | None  #: whether the row is the best one, or tied with it; None where neither is said
 
 
 @dataclass(frozen=True)
@@ -135,22 +135,33 @@ def _interval(table: Table, row: ResultRow) -> Cell:
         return round(100 * (at - left) / max(right - left, 1e-9), 2)
 
     score, line = position(table.evidence[row].score), position(best.score)
-    bar = Bar(position(low), position(high), score, line, filled=row.ranked and table.tied(row))
+    bar = Bar(position(low), position(high), score, line, filled=table.tied(row) if row.ranked else False)
     return Cell(text, 100 * low, more, bar=bar)
 
 
 def _behind(table: Table, row: ResultRow) -> Cell:
+    if table.best and row is table.best and row in table.tested:
+        return Cell("–", 0.0, {"tied": "yes"}, brief="best")
     if row not in table.behind:
-        if row.ranked and row in table.evidence:
-            return Cell("–", 0.0, {"tied": "yes"}, brief="best")
+        if row.ranked and row in table.evidence and (few := few_seeds(row)):
+            return Cell(few, tip=f"With {few} a row is said to be neither behind nor tied")
+        if row in table.tested and table.best:
+            return Cell("–", tip=f"Nothing is said: the best row has {few_seeds(table.best) or 'no clusters'}")
         return Cell("–", tip="Not compared") if table.evidence else UNKNOWN
     found, p = table.behind[row]
-    tied = table.tied(row)
+    tied = bool(table.tied(row))
     more: dict[str, float | str] = {"lower end": 100 * found.low, "upper end": 100 * found.high, "p": p}
     more["tied"] = "yes" if tied else "no"
     tip = f"{effect(found, '+').replace('-', '−')}\nHolm-corrected {p_value(p)}"
     text = effect(found) + " ≈" * tied
     return Cell(text, 100 * found.effect, more, points(found.effect), "≈ tied" if tied else "", tip)
+
+
+def _ranks(table: Table, row: ResultRow) -> Cell:
+    if row not in table.rank_intervals:
+        return UNKNOWN
+    low, high = table.rank_intervals[row]
+    return Cell(f"{low}" if low == high else f"{low}-{high}", low, {"upper end": high})
 
 
 def _calibration(name: str) -> Value:
@@ -273,9 +284,14 @@ COLUMNS = (
     Column(NAMES["weighted_f1"], "F1 averaged over classes, each weighted by its number of utterances: the primary "
            "score. Mean ± standard deviation (n - 1) over seeds.", _score("weighted_f1"), SCORE),
     Column("95 % interval", f"Interval of weighted F1; drawn for rows within {DRAWN} points of the best. The line is "
-           "the score of the best row; a filled dot is the best row, or one tied with it.", _interval, SCORE),
+           "the score of the best row; a filled dot is the best row, or one tied with it, a hollow one is behind or "
+           "not ranked; a tick has too few seeds to say so.", _interval, SCORE),
     Column("Behind the best", "Points of weighted F1 behind the best row. ≈ tied: not shown to be behind it "
-           f"(Holm-corrected p of {1 - LEVEL:.2f} or more).", _behind, SCORE, falling=False),
+           f"(Holm-corrected p of {1 - LEVEL:.2f} or more). Of a row with fewer than {LEAST_SEEDS} seeds neither is "
+           "said.", _behind, SCORE, falling=False),
+    Column("Ranks", "95 % interval of the row's rank: 1 + the rows shown to be better, to all ranked rows less those "
+           "shown to be worse (paired tests against each other row, Holm-corrected over them). Only for rows with "
+           f"{LEAST_SEEDS} seeds.", _ranks, SCORE, falling=False),
     Column(NAMES["accuracy"], "Share of utterances that are classified correctly.", _score("accuracy"), SCORE),
     Column(NAMES["macro_f1"], "F1 averaged over classes with equal weights.", _score("macro_f1"), SCORE),
     Column(NAMES["uar"], "Unweighted average recall.", _score("uar"), SCORE),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,43 @@ from mer_bench.external import ExternalRecord
 from mer_bench.metrics import f1
 from mer_bench.records import RunRecord
 from mer_bench.report.formatting import between, escape, markdown, p_value, points, probability
-from mer_bench.report.rows import ExternalRow, ResultRow, option_texts
-from mer_bench.report.statistics import Difference, Evidence, difference, holm, significant
-from mer_bench.report.tables import Table, tables
+from mer_bench.report.rows import ExternalRow, ResultRow, few_seeds, option_texts
+from mer_bench.report.statistics import Difference, Evidence, difference, holm, resample, significant
+from mer_bench.report.tables import Table, splits_of, tables
 from mer_bench.utterances import FILE, read_table
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A row of each of two methods in one table."""
+    """A row of each of two methods, in one table or in two tables of the same test utterances."""
 
     table: Table
     first: ResultRow | ExternalRow
     second: ResultRow | ExternalRow
     difference: Difference | None  #: first minus second; None where one of them lacks a complete seed
+    other: Table | None = None  #: the table of the second row, where that is another one
 
     @property
     def names(self) -> list[str]:
         """Names of the rows with their code names, and with their modalities where these differ."""
-        same, rows = self.first.modalities == self.second.modalities, (self.first, self.second)
+        rows, sets = (self.first, self.second), _unequal_sets(self.first, self.second)
+        if sets:
+            return [f"{row.name_with_code} on {escape(each)}" for row, each in zip(rows, sets, strict=True)]
+        same = self.first.modalities == self.second.modalities
         return [row.name_with_code if same else f"{row.name_with_code} on {escape(row.reads)}" for row in rows]
+
+    @property
+    def title(self) -> str:
+        """Where the rows are compared."""
+        spec = self.table.first.spec
+        return f"{spec.dataset}: {spec.label_set}, {spec.protocol}, two tables" if self.other else self.table.title
+
+    @property
+    def differs(self) -> list[str]:
+        """What differs beside the method, as Markdown: the track, and the feature sets of a modality that both read."""
+        tracks, sets = (_track(self.first), _track(self.second)), _unequal_sets(self.first, self.second)
+        found = [f"track ({tracks[0]} against {tracks[1]})"] if all(tracks) and tracks[0] != tracks[1] else []
+        return found + ([f"features ({escape(sets[0])} against {escape(sets[1])})"] if sets else [])
 
 
 def compare(
@@ -46,18 +64,22 @@ def compare(
 ) -> list[Comparison]:
     """Compare two methods in every table in which both have a row.
 
+    Where no table of a corpus, label set and protocol has both, rows of two tables are compared that tested the same
+    utterances: tables of the same feature sets (then of two tracks) if there are such, else all of them.
+
     Args:
         records: All runs.
         first: Code name of a method, with all or some of its options in brackets to choose a certain row or ablation,
             as in ``tacfn (scale=true)``. After it, ``/MODALITIES`` as in ``unimodal/audio`` or ``cfn_sr/audio+vision``
-            chooses by modalities. Of several rows those that read most modalities are taken, and of these the first of
-            the table; of several settings for its modalities, the one with the fewest options.
+            chooses by modalities, and ``/audio=mfcc`` by their feature sets as well. Of several rows those that read
+            most modalities are taken, and of these the first of the table; of several settings for its modalities, the
+            one with the fewest options.
         second: The other one, likewise.
         dataset: Only tables of this corpus.
         external: Predictions made elsewhere; a name of these is compared where no method has it.
 
     Raises:
-        Misuse: no table has both, or there is no record of a method.
+        Misuse: there is no record of a method, or the two have no test utterances in common.
     """
     all_tables = tables(records, external)
     methods = sorted({record.spec.method for record in records} | {record.spec.name for record in external})
@@ -65,11 +87,47 @@ def compare(
         if not any(_find(table, name) for table in all_tables):
             raise unknown("method among the records", name, methods)
     chosen = [table for table in all_tables if dataset in (None, table.first.spec.dataset)]
-    found = [one for table in chosen if (one := _compare(table, first, second))]
+    found = [each for group in _groups(chosen) for each in _comparisons(group, first, second)]
     if not found:
         where = f" of {dataset}" if dataset else ""
-        raise Misuse(f"no table{where} has both {first!r} and {second!r}: they were not run on the same features")
+        raise Misuse(
+            f"no table{where} has both {first!r} and {second!r}, nor do two tables have one each for the same test "
+            "utterances (corpus, label set, protocol and rows)"
+        )
     return found
+
+
+def _groups(found: Sequence[Table]) -> list[list[Table]]:
+    """The tables of each corpus, label set and protocol."""
+    return [list(group) for _, group in groupby(found, lambda table: splits_of(table.first))]
+
+
+def _comparisons(group: Sequence[Table], first: str, second: str) -> list[Comparison]:
+    """Comparisons within the tables that have both rows, else between tables."""
+    found = [one for table in group if (one := _compare(table, first, second))]
+    if found:
+        return found
+    made: dict[tuple[int, ...], Comparison] = {}  # a row may stand in several tables, with the same records
+    for table, other in product(group, group):
+        a, b = _find(table, first), _find(other, second)
+        if a and b and _tests(a) == _tests(b):
+            key = *map(id, a.records), 0, *map(id, b.records)
+            if key not in made:
+                made[key] = Comparison(table, a, b, _between(a, b), other)
+    alike = [each for each in made.values() if not _unequal_sets(each.first, each.second)]
+    return alike or list(made.values())
+
+
+def _tests(row: ResultRow | ExternalRow) -> set[tuple[int, bytes]]:
+    """What a row was tested on in each fold."""
+    return {(record.spec.fold, record.tested) for record in row.records}
+
+
+def _between(first: ResultRow | ExternalRow, second: ResultRow | ExternalRow) -> Difference | None:
+    """Difference of rows of two tables, whose seeds are drawn independently."""
+    if first.counts is None or second.counts is None:
+        return None
+    return difference(resample(first.counts, stream=0), resample(second.counts, stream=1))
 
 
 def _compare(table: Table, first: str, second: str) -> Comparison | None:
@@ -101,7 +159,10 @@ def find_row(table: Table, name: str) -> ResultRow | None:
         return name in (label, f"{label}/{'+'.join(row.modalities)}")
 
     def fits(row: ResultRow) -> bool:
-        read = reads in ("", "+".join(row.modalities))
+        sets, named = row.spec.features, reads.split("+")
+        pairs = zip(named, row.modalities, strict=False)
+        known = len(named) == len(row.modalities) and all(one in (name, f"{name}={sets[name]}") for one, name in pairs)
+        read = not reads or known
         return read and row.method == method and options <= set(option_texts(row.spec))
 
     chosen = list(filter(has_label, rows)) or list(filter(fits, rows))
@@ -113,6 +174,7 @@ def find_row(table: Table, name: str) -> ResultRow | None:
 CLAIMS = (
     ("Simple fusion beats the best single modality", "early_concat", "unimodal"),
     ("Concatenation in context beats text in context", "bc_lstm", "bc_lstm/text"),
+    ("Concatenation in context beats concatenation without", "bc_lstm", "early_concat"),
     ("CFN-SR's cross-modal block beats concatenation", "cfn_sr", "early_concat"),
     ("CFN-SR's block with scale=true beats concatenation", "cfn_sr (scale=true)", "early_concat"),
     ("TACFN's cross-modal blocks beat concatenation", "tacfn", "early_concat"),
@@ -127,17 +189,25 @@ CLAIMS = (
 def claims(records: Sequence[RunRecord]) -> str:
     """Test of each of :data:`CLAIMS` on every real corpus that has both methods, as a Markdown table.
 
-    The p-values are Holm-corrected over the rows of the table.
+    The p-values are Holm-corrected over the rows of the table that have enough seeds for a test; of others the points
+    stand there alone. Where the two rows stand in tables of different features or tracks, the table says which.
     """
-    real = [table for table in tables(records) if not table.first.simulated]
-    found = [(text, one) for text, *rows in CLAIMS for table in real if (one := _compare(table, *rows))]
+    real = _groups([table for table in tables(records) if not table.first.simulated])
+    found = [(text, one) for text, *rows in CLAIMS for group in real for one in _comparisons(group, *rows)]
     tested = [(text, one, one.difference) for text, one in found if one.difference]
-    corrected = holm([each.p for *_, each in tested])
+    enough = [one for _, one, _ in tested if not few_seeds(one.first, one.second)]
+    p_values = holm([one.difference.p for one in enough if one.difference])
+    corrected = dict(zip(map(id, enough), p_values, strict=True))
     lines = []
-    for (text, one, each), p in zip(tested, corrected, strict=True):
+    for text, one, each in tested:
+        p = corrected.get(id(one))
         features = ", ".join(sorted(name for _, name, _ in one.table.features))
-        verdict = "not shown" if not significant(p) else "holds" if each.effect > 0 else "the reverse holds"
-        numbers = (points(each.effect, "+"), between(each.low, each.high, "+"), probability(p))
+        features = "; ".join([features, *one.differs]) if one.other else features
+        if p is None:
+            verdict = few_seeds(one.first, one.second)
+        else:
+            verdict = "not shown" if not significant(p) else "holds" if each.effect > 0 else "the reverse holds"
+        numbers = (points(each.effect, "+"), between(each.low, each.high, "+"), "–" if p is None else probability(p))
         lines.append((text, one.table.first.spec.dataset, features, *numbers, verdict))
     return markdown([("Claim", "Corpus", "Features", "Points", "95 % interval", "p", "Here"), *lines], "<<<>>><")
 
@@ -151,7 +221,9 @@ def describe(found: Comparison, root: Path, show: int) -> str:
         show: How many of the utterances on which the methods differ to list, drawn at random.
     """
     first, second, classes = found.first, found.second, found.table.first.classes
-    parts = [f"{found.table.title}: {' against '.join(found.names)}\n"]
+    parts = [f"{found.title}: {' against '.join(found.names)}\n"]
+    if found.differs:
+        parts.append(f"The rows differ also in their {' and in their '.join(found.differs)}.\n")
     if found.difference:
         d = found.difference
         parts.append(
@@ -159,6 +231,8 @@ def describe(found: Comparison, root: Path, show: int) -> str:
             f"{points(d.effect, '+')} points, 95 % interval {between(d.low, d.high, '+')}, {p_value(d.p)} (paired; not "
             "corrected for other comparisons)\n"
         )
+        if few := few_seeds(first, second):
+            parts.append(f"With {few}, this holds for these trainings alone: it shows nothing of the methods.\n")
     else:
         parts.append("There is no test, because one of the methods lacks a complete seed.\n")
     scores = [100 * f1(row.pooled).mean(0) for row in (first, second)]
@@ -166,6 +240,25 @@ def describe(found: Comparison, root: Path, show: int) -> str:
     parts.append(markdown([("F1", *found.names, "gain"), *lines], "<>>>"))
     parts.append(_disagreements(found, root, show))
     return "\n".join(parts)
+
+
+def _track(row: ResultRow | ExternalRow) -> str:
+    """Which track a row is of; empty where that is not known."""
+    return row.records[0].context if isinstance(row, ResultRow) else ""
+
+
+def _unequal_sets(*rows: ResultRow | ExternalRow) -> list[str]:
+    """For each of two rows, the feature sets of the modalities that both read, if these sets are not the same."""
+    specs = [row.spec for row in rows if isinstance(row, ResultRow)]
+    if len(specs) < 2:
+        return []
+    shared = [name for name in rows[0].modalities if name in rows[1].modalities]
+    hashes = [[spec.features_sha256.get(name, "") for name in shared] for spec in specs]
+    named = [", ".join(f"{name} {spec.features[name]}" for name in shared) for spec in specs]
+    if named[0] == named[1] and hashes[0] != hashes[1]:  # one name, two sets
+        pairs = zip(named, hashes, strict=True)
+        named = [f"{text} (sha256 {', '.join(each[:12] for each in found)})" for text, found in pairs]
+    return named if named[0] != named[1] else []
 
 
 def _disagreements(found: Comparison, root: Path, show: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mer_bench.report.formatting import between, in_percent, markdown, points, probability, with_interval
-from mer_bench.report.rows import REFERENCES, ResultRow, option_texts
+from mer_bench.report.rows import REFERENCES, ResultRow, few_seeds, option_texts
 from mer_bench.report.statistics import Attained, difference, holm, resample
 from mer_bench.report.tables import Table, attained
 
@@ -137,7 +137,7 @@ def answers(found: Sequence[Table]) -> str:
     """What each part of :data:`QUESTIONS` adds on each corpus, in points of weighted F1, as a Markdown table.
 
     Intervals are 95 % bootstrap intervals over dialogues and seeds; p-values are Holm-corrected over the corpora of a
-    part.
+    part on which both rows have enough seeds for a test.
     """
     body: list[tuple[str, ...]] = []
     for question in QUESTIONS:
@@ -147,10 +147,11 @@ def answers(found: Sequence[Table]) -> str:
             if whole and without and whole.counts is not None and without.counts is not None:
                 gain = difference(resample(whole.counts, stream=0), resample(without.counts, stream=1))
                 tested.append((table, whole, without, gain))
-        corrected = holm([each.p for *_, each in tested])
-        for (table, whole, without, each), p in zip(tested, corrected, strict=True):
+        corrected = iter(holm([each.p for _, *rows, each in tested if not few_seeds(*rows)]))
+        for table, whole, without, each in tested:
+            p = few_seeds(whole, without) or probability(next(corrected))
             scores = (whole.score("weighted_f1"), without.score("weighted_f1"))
-            numbers = (points(each.effect, "+"), between(each.low, each.high, "+"), probability(p))
+            numbers = (points(each.effect, "+"), between(each.low, each.high, "+"), p)
             parameters = f"{whole.parameters - without.parameters:+,}"
             body.append((question.part, _corpus(table), *scores, *numbers, parameters))
     head = ("Part", "Corpus", "With", "Without", "Adds", "95 % interval", "p", "Parameters")

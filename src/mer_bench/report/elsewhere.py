@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from mer_bench.report.columns import NAMES
 from mer_bench.report.formatting import between, effect, escape, p_value
-from mer_bench.report.rows import CONTRIBUTED, EXTERNAL, ExternalRow
+from mer_bench.report.rows import CONTRIBUTED, EXTERNAL, ExternalRow, few_seeds
 from mer_bench.report.tables import Table
 
 HEADING = "Predictions made elsewhere"
@@ -98,6 +98,6 @@ def values(table: Table) -> list[dict[str, float | str | None]]:
 
 def _against(table: Table, row: ExternalRow) -> str:
     if row not in table.against_best:
-        return "–"
+        return (few_seeds(row) if row in table.external_evidence else "") or "–"
     found, p = table.against_best[row]
     return f"{effect(found, '+')}, {p_value(p)}"

@@ -21,7 +21,7 @@ from mer_bench.records import RunRecord
 from mer_bench.report.columns import NAMES
 from mer_bench.report.compare import find_row
 from mer_bench.report.formatting import between, csv_table, p_value, plain, points, spread
-from mer_bench.report.rows import ResultRow
+from mer_bench.report.rows import ResultRow, few
 from mer_bench.report.statistics import Counts, Difference, Floats, difference, resample
 from mer_bench.report.tables import Table, tables
 from mer_bench.schema import check_name
@@ -47,6 +47,7 @@ class Against:
     name: str  #: of the row, with its modalities and the heading of its table
     score: float  #: weighted F1 of the row
     difference: Difference  #: predictions minus the row
+    seeds: int  #: complete seeds of the predictions, or of the row if it has fewer
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +259,8 @@ def score(
                 check_corpus(record, corpus)
             other = resample(np.stack([np.concatenate([np.array(m, np.int64) for m in each]) for each in clusters]))
             label = f"{row.name} on {row.reads} ({table.title}; {', '.join(n for _, n, _ in table.sets)})"
-            tests.append(Against(label, other.score, difference(evidence["weighted_f1"], other)))
+            fewest = min(len(predictions.seeds), len(complete))
+            tests.append(Against(label, other.score, difference(evidence["weighted_f1"], other), fewest))
     return Score(
         {name: SCORES[name](pooled) for name in SCORES},
         {name: each.interval for name, each in evidence.items()},
@@ -299,7 +301,8 @@ def describe(found: Score, predictions: Predictions, corpus: LabelledSplits, nam
     parts += [
         f"against {each.name}, weighted F1 {100 * each.score:.2f}: {points(each.difference.effect, '+')} points, 95 % "
         f"interval {between(each.difference.low, each.difference.high, '+')}, {p_value(each.difference.p)} (paired; "
-        "not corrected for other comparisons)"
+        "not corrected for other comparisons"
+        + (f"; with {words}, this holds for these trainings alone)" if (words := few(each.seeds)) else ")")
         for each in found.against
     ]
     return "\n\n".join(parts)

@@ -45,7 +45,8 @@ def load_tables(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     low, high                               95 % interval of weighted F1
     behind, behind_low, behind_high         how far weighted F1 is behind the best ranked row, with its 95 % interval
     behind_p, tied                          Holm-corrected p-value, and whether the row is the best or not shown to be
-                                            behind it
+                                            behind it; missing where it, or the best row, has fewer than three seeds
+    rank_low, rank_high                     95 % interval of the rank, likewise for rows with three seeds
     parameters, fusion_parameters, flops    as in the table
     seconds                                 of one training, median
     ======================================= ==========================================================================
@@ -99,7 +100,11 @@ def _behind(part: str) -> Any:
 
 def _tied(entry: Entry) -> bool | None:
     _, table, row = entry
-    return table.tied(row) if isinstance(row, ResultRow) and row.ranked and row in table.evidence else None
+    return table.tied(row) if isinstance(row, ResultRow) else None
+
+
+def _ranks(end: int) -> Any:
+    return lambda e: e[1].rank_intervals[e[2]][end] if e[2] in e[1].rank_intervals else None
 
 
 def _seconds(row: ResultRow) -> float:
@@ -140,6 +145,8 @@ COLUMNS: Values = {
     "behind_high": (REAL, _behind("high")),
     "behind_p": (REAL, lambda e: e[1].behind[e[2]][1] if e[2] in e[1].behind else None),
     "tied": (FLAG, _tied),
+    "rank_low": (WHOLE, _ranks(0)),
+    "rank_high": (WHOLE, _ranks(1)),
     "parameters": (WHOLE, lambda e: e[2].parameters),
     "fusion_parameters": (WHOLE, _run(lambda row: row.fusion_parameters)),
     "flops": (REAL, _run(lambda row: row.flops)),

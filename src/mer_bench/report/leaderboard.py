@@ -34,9 +34,10 @@ from mer_bench.report.cache import Cache, hash_of, open_cache
 from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds, value_of
 from mer_bench.report.data_size import data_size_lines, data_size_notes
 from mer_bench.report.formatting import between, effect, escape, markdown, p_value, plain, points, settings, value
+from mer_bench.report.power import resolution
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
-from mer_bench.report.rows import OUTDATED, ResultRow, training_text
-from mer_bench.report.statistics import RESAMPLES, significant
+from mer_bench.report.rows import OUTDATED, ResultRow, few_seeds, training_text
+from mer_bench.report.statistics import LEAST_SEEDS, RESAMPLES, significant
 from mer_bench.report.tables import Table, best_single, by_splits, gain, shown_beside, tables, tables_of, without_table
 from mer_bench.submission import check_submission
 from mer_bench.workspace import published_results
@@ -52,6 +53,8 @@ How to read it:
 - The primary score is **weighted F1**. UAR is the unweighted average recall. Scores are percentages, mean ± standard
   deviation (n - 1) over seeds; one seed alone has no deviation. In cross-validation the confusion matrices of a seed
   are pooled over its folds, then scored.
+- ≈ marks rows that are not shown to be behind the best. Of a row with fewer than three seeds neither is said, as its
+  luck cannot be told from its quality. *Ranks* hold the true rank of a row with a confidence of 95 %.
 - The epoch is chosen on validation, never on test; a protocol without validation says so under its table.
 - "2/3 seeds" means that other rows of the table have three. A seed counts once all its folds have been run; a row
   without such a seed is unranked, and its *italic* scores are pooled over the runs that exist.
@@ -418,7 +421,8 @@ def _notes(table: Table) -> Iterator[str]:
         yield (
             f"{escape(best.name)} gains {points(points_gained.effect)} points of weighted F1 (95 % interval "
             f"{between(points_gained.low, points_gained.high)}) over the best single modality, "
-            f"{escape(f'{single.modalities[0]} ({single.title})')}."
+            f"{escape(f'{single.modalities[0]} ({single.title})')}"
+            + (f"; with {few}, this holds for these trainings alone." if (few := few_seeds(best, single)) else ".")
         )
     if table.ablations:
         yield (
@@ -483,10 +487,21 @@ def facts(table: Table) -> Iterator[str]:
         clusters = protocol.clusters if protocol else Protocol.clusters
         several = any(row.complete > 1 for row in table.evidence)
         resampled = f"{clusters} and seeds" if several else f"{clusters}, but not over seeds, as there is only one"
-        yield (
-            f"Intervals and differences: bootstrap over {resampled}; {RESAMPLES:,} resamples. ≈ marks rows that are "
-            "tied with the best (Holm-corrected p of 0.05 or more)."
-        )
+        yield f"Intervals and differences: bootstrap over {resampled}; {RESAMPLES:,} resamples." + _said(table)
+    if sentence := resolution(table):
+        yield sentence
+
+
+def _said(table: Table) -> str:
+    """Sentences about ties and ranks, and where nothing is said of them."""
+    few = [row for row in table.evidence if row.ranked and few_seeds(row)]
+    said = " ≈ marks rows that are tied with the best (Holm-corrected p of 0.05 or more)." if table.behind else ""
+    if table.rank_intervals:
+        said += " *Ranks*: 95 % interval of the rank, from paired tests against each other row, Holm-corrected."
+    if few:
+        said += f" With fewer than {LEAST_SEEDS} seeds no row is said to be behind the best or tied with it"
+        said += f", nor is any if the best row, {escape(few[0].name)}, has so few." if few[0] is table.best else "."
+    return said
 
 
 def _usual_training(table: Table) -> Training:
@@ -526,7 +541,7 @@ def ablation_lines(table: Table) -> list[tuple[str, ...]]:
 
 def _change(table: Table, row: ResultRow) -> str:
     if row not in table.ablation_effects:
-        return "–"
+        return (few_seeds(row, table.ablations[row]) if row in table.ablation_evidence else "") or "–"
     found, p = table.ablation_effects[row]
     return effect(found, "+") + " ≈" * (not significant(p))
 

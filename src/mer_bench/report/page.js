@@ -109,7 +109,8 @@
     const found = difference(table, a, b);
     if (!found) return `${scores}. No test: a row lacks a complete seed, or its scores by dialogue or actor.`;
     const [effect, low, high, p] = found;
-    const said = p >= 0.05 ? "no difference is shown" : effect > 0 ? "A is ahead" : "B is ahead";
+    const few = [table.few[a], table.few[b]].filter(Boolean).sort()[0]; // no complete seed, one seed, two seeds
+    const said = few ? `with ${few}, this holds for these trainings alone` : p >= 0.05 ? "no difference is shown" : effect > 0 ? "A is ahead" : "B is ahead";
     return `${scores}: ${signed(effect)} points, 95 % interval ${signed(low)} to ${signed(high)}, ${written(p)}: ${said}.`;
   };
   const bar = (gain, widest) => {

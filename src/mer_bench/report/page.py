@@ -146,7 +146,7 @@ def write(
 def headline(table: Table) -> dict[str, str]:
     """The best method, how many are tied with it, the best single modality, and the gain of fusion over it."""
     best, single, found = table.best, best_single(table), gain(table)
-    tied = sum(table.tied(row) for row in table.behind)
+    tied = sum(bool(table.tied(row)) for row in table.behind)
     return {
         "best": f"{best.name}, {100 * best.weighted_f1:.2f}" if best else "–",
         "tied": f"{tied} of {len(table.behind)}" if table.behind else "–",

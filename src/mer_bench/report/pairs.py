@@ -11,6 +11,7 @@ import numpy as np
 from mer_bench.metrics import f1
 from mer_bench.report.cache import Cache
 from mer_bench.report.plots import slug
+from mer_bench.report.rows import few_seeds
 from mer_bench.report.statistics import difference
 from mer_bench.report.tables import Table
 
@@ -30,6 +31,7 @@ def pairs(table: Table) -> dict[str, Any]:
         "classes": [table.first.classes[index] for index in present],
         "support": list(table.support.values()),
         "f1": [[round(100 * float(score), 2) for score in f1(row.pooled).mean(0)[present]] for row in table.rows],
+        "few": [few_seeds(row) for row in table.rows],
         "scores": [f"{100 * row.weighted_f1:.2f}" for row in table.rows],
         "names": [f"{row.name} ({row.reads})" for row in table.rows],
         "methods": [row.method for row in table.rows],

@@ -29,6 +29,7 @@ from mer_bench.report.data_size import evidence_of, learning_curves, utterances
 from mer_bench.report.diagnostic import collect, concerns, corpora_of
 from mer_bench.report.formatting import p_value
 from mer_bench.report.rows import ResultRow
+from mer_bench.report.statistics import LEAST_SEEDS
 from mer_bench.report.tables import Table, tables
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ INK, FAINT, MARK = "#1b1b1b", "#8a8a8a", "#1f5a8c"
 
 
 def ranking(table: Table) -> Figure | None:
-    """Weighted F1 of every row with its 95 % interval; a filled dot is the best row, or one tied with it."""
+    """Weighted F1 of every row with its 95 % interval; a filled dot is the best row, or one tied with it.
+
+    A tick instead of a dot has too few seeds to be said to be behind or tied.
+    """
     rows = list(table.evidence)
     if not rows:
         return None
@@ -47,17 +51,21 @@ def ranking(table: Table) -> Figure | None:
     bounds = {row: [100 * bound for bound in table.evidence[row].interval] for row in rows}
     left = min((low for row, (low, _) in bounds.items() if row.method != "majority"), default=0)
     for position, (row, (low, high)) in enumerate(bounds.items()):
-        tied = row.ranked and table.tied(row)
+        tied = table.tied(row) if row.ranked else False
+        dot = "|" if tied is None else "o"
         colour = MARK if row.ranked else FAINT
         axes.plot([low, high], [position, position], color=colour, linewidth=1.6, solid_capstyle="butt")
         score = 100 * table.evidence[row].score
         inside = score >= left  # the majority class is far below all others
-        axes.plot(score if inside else left, position, "o" if inside else "<", markersize=6 if inside else 5,
+        axes.plot(score if inside else left, position, dot if inside else "<", markersize=6 if inside else 5,
                   color=colour, markerfacecolor=colour if tied else "white", clip_on=False)  # fmt: skip
         axes.text(1.01, position, f"{score:.1f}", transform=axes.get_yaxis_transform(), va="center", color=INK)
     _list(axes, _names(rows))
     axes.set_xlim(left=left)
-    axes.set_xlabel("weighted F1 with 95 % interval; filled: the best, or tied with it; grey: not ranked")
+    said = ["filled: the best, or tied with it", "hollow: behind"] if table.behind else []
+    if any(row.ranked and table.tied(row) is None for row in rows):
+        said.append(f"tick: fewer than {LEAST_SEEDS} seeds")
+    axes.set_xlabel("; ".join(["weighted F1 with 95 % interval", *said, "grey: not ranked"]))
     return figure
 
 

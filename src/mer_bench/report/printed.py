@@ -14,6 +14,7 @@ from mer_bench.records import RunRecord
 from mer_bench.report import elsewhere
 from mer_bench.report.columns import csv_of, print_table, values
 from mer_bench.report.formatting import escape, latex, markdown, unescape
+from mer_bench.report.statistics import LEAST_SEEDS
 from mer_bench.report.tables import Table, tables
 
 FORMATS = ("markdown", "latex", "csv", "json")
@@ -93,8 +94,12 @@ def caption(table: Table) -> list[str]:
         found.append(f"Protocol {spec.protocol}: {protocol.text}")
     found.append(f"Features: {sets}.")
     found.append("Scores in percent: mean ± standard deviation over seeds; one seed has no deviation.")
-    if table.evidence:
+    if table.behind:
         found.append("Bold: the best, and those not shown to be behind it (≈; Holm-corrected p of 0.05 or more).")
+    if any(row.ranked and table.tied(row) is None for row in table.evidence):
+        found.append(f"With fewer than {LEAST_SEEDS} seeds no row is said to be behind the best or tied with it.")
+    if table.rank_intervals:
+        found.append("Ranks: 95 % interval of the rank.")
     if any(row.probability_scores for row in table.rows):
         found.append("NLL in nats, Brier score and expected calibration error (ECE): the smaller the better.")
     own = ", ◇ not built in" * any(row.records[-1].provenance == "own" for row in table.rows)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from mer_bench.metrics import SCORES
 from mer_bench.modalities import modality_order, shapley_weights
 from mer_bench.records import ContributedRecord, RunRecord, RunSpec, Training
 from mer_bench.report.formatting import escape, settings, spread
-from mer_bench.report.statistics import Counts, Floats
+from mer_bench.report.statistics import LEAST_SEEDS, Counts, Floats
 
 REFERENCES = ("majority", "unimodal", "linear")  #: in every table that holds their features, whatever its track
 OUTDATED = " ‡"  #: mark of a row that another version of the method made
@@ -395,6 +395,16 @@ class ExternalRow(Row[ExternalRecord]):
         """
         found = [f"{self.complete} of {self.wanted} seeds with all folds"] if self.complete < self.wanted else []
         return found + ["no statement of selection on validation"] * (self.statement.selected_on is None)
+
+
+def few_seeds(*rows: Row[Any]) -> str:
+    """The complete seeds of the row with fewest, in words, where they are too few for a test; else empty."""
+    return few(min(row.complete for row in rows))
+
+
+def few(seeds: int) -> str:
+    """A number of seeds in words where they are too few for a test; else empty."""
+    return "" if seeds >= LEAST_SEEDS else ("no complete seed", "one seed", "two seeds")[seeds]
 
 
 def options_text(spec: RunSpec) -> str:

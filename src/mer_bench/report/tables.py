@@ -21,8 +21,27 @@ from mer_bench.modalities import modality_order
 from mer_bench.records import Protocol, RunRecord, RunSpec, Training
 from mer_bench.report import ablation, statistics
 from mer_bench.report.cache import hash_of
-from mer_bench.report.rows import REFERENCES, ExternalRow, Record, ResultRow, balanced, modalities, options_text
-from mer_bench.report.statistics import Attained, Difference, Evidence, Floats, difference, holm, resample, significant
+from mer_bench.report.rows import (
+    REFERENCES,
+    ExternalRow,
+    Record,
+    ResultRow,
+    balanced,
+    few_seeds,
+    modalities,
+    options_text,
+)
+from mer_bench.report.statistics import (
+    Attained,
+    Difference,
+    Evidence,
+    Floats,
+    difference,
+    holm,
+    rank_intervals,
+    resample,
+    significant,
+)
 
 Splits = tuple[bool, str, str, str, tuple[str, ...]]  #: simulated, corpus, label set, protocol, classes
 FeatureMap = frozenset[tuple[str, str, str]]  #: (modality, feature set, sha256)
@@ -99,6 +118,11 @@ class Table:
         return {row: resample(counts, stream=stream) for stream, (row, counts) in enumerate(known)}
 
     @cached_property
+    def tested(self) -> dict[ResultRow, Evidence]:
+        """:attr:`evidence` of the ranked rows that have enough seeds for a test, best first."""
+        return {row: each for row, each in self.evidence.items() if row.ranked and not few_seeds(row)}
+
+    @cached_property
     def ablation_evidence(self) -> dict[ResultRow, Evidence]:
         """Bootstrap of each ablation's weighted F1, where the counts by cluster are known."""
         streams = enumerate(self.ablations, len(self.rows))
@@ -106,10 +130,13 @@ class Table:
 
     @cached_property
     def ablation_effects(self) -> dict[ResultRow, tuple[Difference, float]]:
-        """Gain of each ablation over the whole method, with its p-value corrected for the method's ablations."""
+        """Gain of each ablation over the whole method, with its p-value corrected for the method's ablations.
+
+        Only where both have enough seeds, as for :attr:`behind`.
+        """
         differences: dict[ResultRow, dict[ResultRow, Difference]] = defaultdict(dict)
         for row, whole in self.ablations.items():
-            if whole in self.evidence and row in self.ablation_evidence:
+            if whole in self.evidence and row in self.ablation_evidence and not few_seeds(row, whole):
                 differences[whole][row] = difference(self.ablation_evidence[row], self.evidence[whole])
         corrected = {}
         for found in differences.values():
@@ -125,9 +152,13 @@ class Table:
 
     @cached_property
     def strategy_effects(self) -> dict[ResultRow, tuple[Difference, float]]:
-        """Gain of each row with a strategy over the same without, with its p-value corrected for all such rows."""
+        """Gain of each row with a strategy over the same without, with its p-value corrected for all such rows.
+
+        Only where both have enough seeds, as for :attr:`behind`.
+        """
         known = {**self.evidence, **self.ablation_evidence}
-        pairs = {row: without for row, without in self.strategies.items() if without in known}
+        strategies = self.strategies.items()
+        pairs = {row: without for row, without in strategies if without in known and not few_seeds(row, without)}
         found = {
             row: difference(each, known[pairs[row]]) for row, each in self.strategy_evidence.items() if row in pairs
         }
@@ -149,24 +180,43 @@ class Table:
 
     @cached_property
     def against_best(self) -> dict[ExternalRow, tuple[Difference, float]]:
-        """Predictions made elsewhere minus the best ranked row, with the p-value corrected for their number."""
-        best = next((each for row, each in self.evidence.items() if row.ranked), None)
+        """Predictions made elsewhere minus the best ranked row, with the p-value corrected for their number.
+
+        Only where both have enough seeds, as for :attr:`behind`.
+        """
+        best = None if self.best is None else self.tested.get(self.best)
         if best is None:
             return {}
-        found = {row: difference(each, best) for row, each in self.external_evidence.items()}
+        every = self.external_evidence.items()
+        found = {row: difference(each, best) for row, each in every if not few_seeds(row)}
         return dict(zip(found, zip(found.values(), holm([one.p for one in found.values()]), strict=True), strict=True))
 
     @cached_property
     def behind(self) -> dict[ResultRow, tuple[Difference, float]]:
-        """How far each ranked row is behind the best one, with its p-value corrected for the number of rows."""
-        ranked = [row for row in self.evidence if row.ranked]
-        others = ranked[1:]
-        found = [difference(self.evidence[ranked[0]], self.evidence[row]) for row in others]
+        """How far each tested row is behind the best one, with its p-value corrected for the number of rows.
+
+        Empty where the best row itself is not :attr:`tested`.
+        """
+        if self.best is None or self.best not in self.tested:
+            return {}
+        others = [row for row in self.tested if row is not self.best]
+        found = [difference(self.tested[self.best], self.tested[row]) for row in others]
         return dict(zip(others, zip(found, holm([one.p for one in found]), strict=True), strict=True))
 
-    def tied(self, row: ResultRow) -> bool:
-        """Whether a ranked row is not shown to be behind the best one, which is not behind itself."""
-        return row not in self.behind or not significant(self.behind[row][1])
+    def tied(self, row: ResultRow) -> bool | None:
+        """Whether a row is the best one or not shown to be behind it; None where neither is said.
+
+        Nothing is said of a row that is not :attr:`tested`, nor of any if the best one is not.
+        """
+        if row is self.best:
+            return True if row in self.tested else None
+        return not significant(self.behind[row][1]) if row in self.behind else None
+
+    @cached_property
+    def rank_intervals(self) -> dict[ResultRow, tuple[int, int]]:
+        """Lowest and highest rank of each tested row, where there are two; see :func:`rank_intervals`."""
+        found = rank_intervals(list(self.tested.values()), len(self.ranks)) if len(self.tested) > 1 else []
+        return dict(zip(self.tested, found, strict=False))
 
     @property
     def protocol(self) -> Protocol | None:
