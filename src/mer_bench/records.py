@@ -26,6 +26,8 @@ from mer_bench.calibration import Calibration, statements
 from mer_bench.compact import compact, expand
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import write_atomic
+from mer_bench.groups import Groups
+from mer_bench.groups import statements as group_statements
 from mer_bench.methods import method_facts
 from mer_bench.metrics import weighted_f1
 from mer_bench.schema import (
@@ -197,6 +199,7 @@ class RunRecord:
     protocol: Protocol | None = None  #: None = not recorded
     code: Code | None = None  #: None = not recorded
     calibration: Calibration | None = None  #: needs ``test_by_cluster``; None = not counted
+    groups: Mapping[Name, Groups] | None = None  #: of test utterances, by kind ("speaker"); None = not kept
     probabilities: Hash | None = None  #: sha256 of the file of :mod:`mer_bench.probabilities`; None = not kept
     # Measured on demand, see mer_bench.training.measures; None = not measured. Rows are never ranked by these.
     #: ``test_confusion`` after each epoch: what choosing the epoch on the test set would have given
@@ -450,6 +453,9 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
     if record.calibration is not None:
         yield record.test_by_cluster is not None, "calibration has clusters, but there is no test_by_cluster"
         yield from statements(record.calibration, counts["test_by_cluster"])
+    if record.groups is not None:
+        yield record.test_by_cluster is not None, "groups are parts of clusters, but there is no test_by_cluster"
+        yield from group_statements(record.groups, counts["test_by_cluster"])
     for name in ("literature", "robustness"):
         yield bool((counts[name].sum(2) == support).all()), f"{name} counts other test utterances than test_confusion"
     if record.literature is not None:

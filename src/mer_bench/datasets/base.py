@@ -146,6 +146,10 @@ class EmotionDataModule(L.LightningDataModule):
         """Return the split of every table row ("train", "validation", "test" or "" for none): the column ``split``."""
         return table["split"].to_numpy(dtype=np.str_)
 
+    def groups(self, table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+        """Groups that are scored by themselves: kind -> group of each row of the table, the finest kind first."""
+        return {}
+
     @property
     def attainable(self) -> Mapping[str, Any] | None:
         """Best possible scores in the form of the records; only known for simulated corpora."""

@@ -30,6 +30,7 @@ from mer_bench.errors import unknown
 from mer_bench.files import check_folder
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.find import provenance
+from mer_bench.groups import make_groups
 from mer_bench.metrics import confusion_matrix
 from mer_bench.probabilities import write_probabilities
 from mer_bench.records import MONITOR, FeatureFacts, RunRecord, RunSpec
@@ -194,6 +195,8 @@ def _record(
     index, predictions = outcome.index, outcome.predictions
     true = datamodule.labels[index]
     confusion = confusion_matrix(true, predictions, datamodule.num_classes)
+    cluster = _clusters(datamodule, index)
+    kinds = {kind: np.asarray(of_each)[index] for kind, of_each in datamodule.groups(datamodule.table).items()}
     return RunRecord(
         spec=spec,
         classes=datamodule.classes,
@@ -218,7 +221,8 @@ def _record(
         validation_confusion=outcome.validation_confusions[best] if outcome.validation_confusions else None,
         test_confusion=confusion.tolist(),
         test_by_cluster=by_cluster(datamodule, index, predictions).tolist(),
-        calibration=calibrate(outcome.probabilities, true, predictions, _clusters(datamodule, index)),
+        calibration=calibrate(outcome.probabilities, true, predictions, cluster),
+        groups=make_groups(kinds, cluster, true, predictions, datamodule.num_classes) or None,
         test_index=index.tolist(),
         test_predictions=predictions.tolist(),
         curve=[{name: single(value) for name, value in epoch.items()} for epoch in outcome.curve],
