@@ -196,7 +196,7 @@ ALL = Groups(["all"], "clusters", ["0"])
         ({"raters": RaterScores([30, 1], [10], [2], ALL)}, "one sum per cluster"),
         (
             {"raters": RaterScores([30], [10], [2], Groups(["some"], "clusters", ["0"]))},
-            "other levels than all, few, most",
+            "other levels than all, most, few",
         ),
         ({"raters": RaterScores([30], [10], [2], Groups(["all", "few"], "cells", ["400"]))}, "do not sum"),
         ({"temperature": Scaled(None, None)}, "temperature does not fit rows"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -74,7 +75,7 @@ def read_ratings(root: Path) -> Ratings:
     return found
 
 
-def write_ratings(corpus: Path, root: Path, emotion: dict[str, str]) -> Path:
+def write_ratings(corpus: Path, root: Path, emotion: Mapping[str, str]) -> Path:
     """Write ``raters.csv`` beside the table, and say how far the release's labels are those of most evaluators.
 
     Args:
@@ -85,7 +86,7 @@ def write_ratings(corpus: Path, root: Path, emotion: dict[str, str]) -> Path:
     ratings = read_ratings(root)
     path = corpus / FILE
     write_atomic(path, raters_csv(ratings))
-    majority = {name: _majority(list(given.values())) for name, given in ratings.items()}
+    majority = {name: _majority([*given.values()]) for name, given in ratings.items()}
     clear = [name for name, category in majority.items() if category]
     same = sum(emotion[name] == majority[name] for name in clear)
     evaluators = {rater for given in ratings.values() for rater in given}
@@ -97,7 +98,7 @@ def write_ratings(corpus: Path, root: Path, emotion: dict[str, str]) -> Path:
     return path
 
 
-def _majority(named: list[list[str]]) -> str:
+def _majority(named: Sequence[Sequence[str]]) -> str:
     """The category that more than half of the raters named; empty if there is none, or more than one."""
     counts = Counter(category for each in named for category in each)
     most = [category for category, count in counts.items() if 2 * count > len(named)]

@@ -25,7 +25,7 @@ from mer_bench.schema import Count
 
 FILE = "raters.csv"
 COLUMNS = ("id", "rater", "category")  #: one line per category that a rater named; as the table spells emotions
-LEVELS = ("all", "few", "most")  #: raters who named the utterance's class: all, at most half, or more than half of them
+LEVELS = ("all", "most", "few")  #: raters who named the utterance's class: all, more than half, or at most half of them
 
 Ratings = Mapping[str, Mapping[str, Sequence[str]]]  #: utterance -> rater -> the categories that this rater named
 

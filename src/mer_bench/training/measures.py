@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.utils.benchmark import Timer
+from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mer_bench.batch import Batch, PaddedSequence
@@ -253,9 +254,10 @@ def temperature(method: FusionModule, datamodule: EmotionDataModule) -> float | 
         return None
     method.eval()
     datamodule.setup("validate")
+    loader, found = datamodule.val_dataloader(), []
+    assert isinstance(loader, DataLoader)
     with torch.no_grad():
-        found = []
-        for batch in datamodule.val_dataloader():
+        for batch in loader:
             batch = batch.to(method.device)
             found.append((method(batch).double().log_softmax(1).cpu().numpy(), batch.label.cpu().numpy()))
     logits, labels = (np.concatenate(each) for each in zip(*found, strict=True))
