@@ -30,7 +30,7 @@ CATEGORIES = {
     "Sadness": "sad",
     "Surprise": "sur",
 }
-RATED = re.compile(r"C-(?P<rater>[EFM]\d+):\s*(?P<named>(?:[^;()]+;\s*)+)\(.*\)\s*")
+RATED = re.compile(r"C-(?P<rater>[EFM]\d+):\s*(?P<named>(?:[^;()\s][^;()]*;\s*)+)\(.*\)\s*")
 
 
 def read_ratings(root: Path) -> Ratings:

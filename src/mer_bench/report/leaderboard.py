@@ -440,7 +440,7 @@ def _raters(table: Table) -> str:
     if one:
         cells = {"Method": "*One rater*", "Like one rater" if rated else "Weighted F1": rater_score(one)}
         body.insert(0, [cells.get(column.name, "–") for column in shown])
-    notes = [*([rater_note(one)] if one else []), *([RATED] if rated else [])]
+    notes = [*([rater_note(one, compared=bool(rated))] if one else []), *([RATED] if rated else [])]
     return markdown([[RATERS, *head[1:]], *body], "".join(column.align for column in shown)) + "\n" + _bullets(notes)
 
 

@@ -90,14 +90,14 @@ def overlap_notes(table: Table) -> Iterator[str]:
     )
 
 
-def rater_note(found: OneRater) -> str:
-    """What the score of one rater is."""
+def rater_note(found: OneRater, *, compared: bool) -> str:
+    """What the score of one rater is, and which score of methods is compared with it, if one is."""
+    like = "*Like one rater* is a method's score with these weights of the utterances. " * compared
     return (
         f"*One rater*, never ranked: the answers of each rater ({found.ratings:,} for {found.utterances:,} utterances) "
         "against the class of most of the other raters, where they agree on one; an answer outside of the classes is "
-        "wrong. An utterance on which all raters agree counts once for each of them. *Like one rater* is a method's "
-        "score with these weights of the utterances, and compares with it. The raters' distribution has an entropy of "
-        f"{found.entropy:.3f} nats, the least that the cross-entropy can be."
+        f"wrong. An utterance on which all raters agree counts once for each of them. {like}The "
+        f"raters' distribution has an entropy of {found.entropy:.3f} nats, the least that a cross-entropy can be."
     )
 
 
