@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from mer_bench.calibration import UNIT, calibrate, probability_scores
+from mer_bench.calibration import (
+    UNIT,
+    block_of,
+    calibrate,
+    fit_temperature,
+    log_of,
+    probability_scores,
+    scaled,
+    statements,
+)
 from mer_bench.metrics import SMALLEST, brier_scores, calibration_error, log_losses, reliability
 
 
@@ -70,4 +79,43 @@ def test_the_predicted_class_is_what_was_predicted_even_where_another_has_an_equ
 def test_it_takes_little_room_in_a_record() -> None:
     for clusters, utterances in ((72, 576), (120, 960), (151, 1200)):
         kept = asdict(calibrate(*drawn(utterances, clusters)))
-        assert len(json.dumps(kept, separators=(",", ":"))) < 1600
+        assert len(json.dumps(kept, separators=(",", ":"))) < 2400
+
+
+@pytest.mark.parametrize("clusters", [1, 5, 16, 31, 280])
+def test_gaps_are_kept_by_blocks_of_neighbouring_clusters_and_sum_to_those_of_the_bins(clusters: int) -> None:
+    p, true, predicted, cluster = drawn(600, clusters)
+    found = calibrate(p, true, predicted, cluster)
+    blocks = block_of(clusters)
+    assert len(found.gaps or ()) == len(set(blocks)) == min(clusters, 16)
+    assert np.bincount(blocks).max() - np.bincount(blocks).min() <= 1
+    assert (np.diff(blocks) >= 0).all()
+    for block, gaps in enumerate(found.gaps or ()):
+        inside = blocks[cluster] == block
+        _, correct, confidence = reliability(p[inside].max(1), (predicted == true)[inside])
+        assert np.array(gaps) / 10 == pytest.approx(correct - confidence, abs=0.1001)
+    assert np.sum(found.gaps or (), 0) / 10 == pytest.approx(np.subtract(found.correct, found.confidence), abs=0.0502)
+    matrices = np.zeros((clusters, 6, 6), np.int64)
+    np.add.at(matrices, (cluster, true, predicted), 1)
+    assert all(holds for holds, _ in statements(found, matrices))
+    shifted = replace(found, gaps=[[each + 3 for each in found.gaps[0]], *found.gaps[1:]] if found.gaps else None)
+    wrong = [text for holds, text in statements(shifted, matrices) if not holds]
+    assert wrong == ["the gaps of calibration are not those of its bins"]
+
+
+def test_the_temperature_is_the_one_that_made_the_logits_too_large() -> None:
+    draw = np.random.default_rng(0)
+    logits = draw.normal(0, 1.5, (20_000, 4))
+    p = scaled(logits, 1.0)
+    true = (p.cumsum(1) > draw.random((len(p), 1))).argmax(1)
+    assert fit_temperature(3 * logits, true) == pytest.approx(3, rel=0.03)
+    assert fit_temperature(0.5 * logits, true) == pytest.approx(0.5, rel=0.03)
+    assert fit_temperature(log_of(scaled(logits, 0.5)), true) == pytest.approx(2, rel=0.03)
+    at = [log_losses(scaled(3 * logits, each), true).mean() for each in (2.5, fit_temperature(3 * logits, true), 3.5)]
+    assert at[1] == min(at)
+
+
+def test_temperatures_stay_within_their_limits() -> None:
+    sure = np.array([[5.0, 0.0], [5.0, 0.0]])
+    assert fit_temperature(sure, np.array([0, 0])) == pytest.approx(0.05, rel=1e-3)
+    assert fit_temperature(sure, np.array([1, 1])) == pytest.approx(20, rel=1e-3)

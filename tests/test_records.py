@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from mer_bench import records
-from mer_bench.calibration import calibrate
+from mer_bench.calibration import Scaled, calibrate
 from mer_bench.errors import Misuse
 from mer_bench.files import new_folder, write_atomic
+from mer_bench.groups import Groups
 from mer_bench.methods import method_facts
+from mer_bench.raters import RaterScores
 from mer_bench.records import (
     MEASURES,
     Code,
@@ -194,19 +196,50 @@ def test_a_record_from_before_encoders_were_counted_still_loads(tmp_path: Path) 
     assert read_record(path) == replace(RECORD, encoder_parameters=None)
 
 
+PREDICTED = np.array([0, 1, 0])
+#: of the test utterances of RECORD
+FITTED = calibrate(np.eye(3, dtype=np.float32)[PREDICTED], np.array([0, 1, 2]), PREDICTED, np.zeros(3, np.int64))
+ALL = Groups(["all"], "clusters", ["0"])
+
+
+@pytest.mark.parametrize(
+    ("measures", "reason"),
+    [
+        ({"raters": RaterScores([30], [10], [4], ALL)}, "more utterances than a cluster"),
+        ({"raters": RaterScores([30], [142], [2], ALL)}, "divergence of raters exceeds"),
+        ({"raters": RaterScores([30, 1], [10], [2], ALL)}, "one sum per cluster"),
+        (
+            {"raters": RaterScores([30], [10], [2], Groups(["some"], "clusters", ["0"]))},
+            "other levels than all, most, few",
+        ),
+        ({"raters": RaterScores([30], [10], [2], Groups(["all", "few"], "cells", ["400"]))}, "do not sum"),
+        ({"temperature": Scaled(None, None)}, "temperature does not fit rows"),
+    ],
+)
+def test_measures_that_contradict_the_test_are_refused(measures: dict[str, Any], reason: str) -> None:
+    made = replace(RECORD, **measures, test_by_cluster=[RECORD.test_confusion])
+    with pytest.raises(Misuse, match=reason):
+        records.check_record(made, made.spec.path(Path("results")))
+    with pytest.raises(Misuse, match="has clusters, but there is no test_by_cluster"):
+        records.check_record(replace(made, test_by_cluster=None), made.spec.path(Path("results")))
+
+
 def test_measures_are_optional_and_survive_a_file(tmp_path: Path) -> None:
     measures: dict[str, Any] = {
         "literature": [[[1, 0, 0], [0, 0, 1], [1, 0, 0]]],
         "robustness": {"missing": {"0.1": [[1, 0, 0], [1, 0, 0], [1, 0, 0]]}},
         "efficiency": Efficiency("cpu", 1, 0.001, 1, 0.02, 32),
         "gradients": {"text": [0.5], "audio": [0.0]},
+        "temperature": Scaled(1.5, FITTED),
+        "raters": RaterScores([30], [10], [2], Groups(["all", "few"], "cells", ["110"])),
     }
     assert tuple(measures) == MEASURES
-    path = write_record(replace(RECORD, **measures), tmp_path)
-    assert read_record(path) == replace(RECORD, **measures)
+    whole = replace(RECORD, **measures, test_by_cluster=[RECORD.test_confusion])
+    path = write_record(whole, tmp_path)
+    assert read_record(path) == whole
     assert measured(read_record(path)) == set(MEASURES)
     content = json.loads(path.read_text(encoding="utf-8"))
-    content = {key: value for key, value in content.items() if key not in (*measures, "sha256")}
+    content = {key: value for key, value in content.items() if key not in (*measures, "test_by_cluster", "sha256")}
     path.write_text(json.dumps(content), encoding="utf-8")
     assert read_record(path) == RECORD  # an older record, without measures
     assert measured(RECORD) == set()

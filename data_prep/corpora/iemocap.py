@@ -59,7 +59,7 @@ def find_root(raw: Path) -> Path:
     return min((p.parents[2] for p in found), key=lambda p: (len(p.parts), p))
 
 
-def _lines(root: Path, folder: str) -> Iterator[tuple[str, str, str]]:
+def release_lines(root: Path, folder: str) -> Iterator[tuple[str, str, str]]:
     """(session, place for messages, line) of every text file in the given folder of each session's ``dialog``."""
     for path in sorted(root.glob(f"Session[1-5]/dialog/{folder}/*.txt")):
         if path.name.startswith("."):  # the release also holds macOS's ``._*`` files, which are not text
@@ -83,7 +83,7 @@ def utterances(root: Path, *, partial: bool = False) -> pd.DataFrame:
     """
     text: dict[str, str] = {}
     unmatched = 0
-    for _, place, line in _lines(root, "transcriptions"):
+    for _, place, line in release_lines(root, "transcriptions"):
         match = TRANSCRIPT.match(line)
         if match:
             if text.setdefault(match[1], match[2].strip()) != match[2].strip():
@@ -93,7 +93,7 @@ def utterances(root: Path, *, partial: bool = False) -> pd.DataFrame:
         else:
             unmatched += bool(line.strip())
     rows = []
-    for session, place, line in _lines(root, "EmoEvaluation"):
+    for session, place, line in release_lines(root, "EmoEvaluation"):
         match = LABEL.match(line)
         if not match:
             if line.startswith("["):  # as all lines of labels and no others

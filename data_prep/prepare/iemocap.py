@@ -10,6 +10,7 @@ import click
 from data_prep.cli import FILE, download_option, encoder_option
 from data_prep.corpora.base import find_npz
 from data_prep.corpora.iemocap import ARCHIVES, SIZE, find_root, report_media, utterances, write_community
+from data_prep.corpora.iemocap_raters import write_ratings
 from data_prep.imports.arrays import import_features
 from data_prep.prepare.common import corpus_command, extract_mfcc_if_found, extract_text_sets
 from mer_bench.utterances import write_table
@@ -32,6 +33,7 @@ def prepare(
     *,
     gemaps: Path | None = None,
     community: Path | None = None,
+    raters: bool = False,
     backend: str = "torchaudio",
     partial: bool = False,
     force: bool = False,
@@ -40,8 +42,8 @@ def prepare(
     """Write the table, labels and feature sets that the unpacked files below ``raw`` allow; return the corpus's folder.
 
     ``gemaps`` is an npz with 47 GeMAPS functionals per utterance, and ``community`` a file of six-class labels; by
-    default those that :func:`find_gemaps` and :func:`find_community` find. ``text`` are options of
-    :func:`data_prep.extractors.text.extract_text`.
+    default those that :func:`find_gemaps` and :func:`find_community` find. ``raters`` writes what each evaluator said.
+    ``text`` are options of :func:`data_prep.extractors.text.extract_text`.
     """
     root, corpus = find_root(raw), out / "iemocap"
     table = utterances(root, partial=partial)
@@ -51,6 +53,8 @@ def prepare(
         write_community(corpus, table, community)
     else:
         click.echo("community labels: skipped, there is no iemocap6_dialogues.json (--community PATH)")
+    if raters:
+        write_ratings(corpus, root, dict(zip(table["id"], table["emotion"], strict=True)))
     gemaps = gemaps or find_gemaps(raw)
     if gemaps:
         key = "gemaps47"
@@ -69,6 +73,7 @@ main = corpus_command(
     "iemocap",
     click.option("--gemaps", type=FILE, help="npz with ids and gemaps47 [default: found below or beside RAW]."),
     click.option("--community", type=FILE, help="iemocap6_dialogues.json [default: found below or beside RAW]."),
+    click.option("--raters", is_flag=True, help="Write what each evaluator said of each utterance to raters.csv."),
     encoder_option,
     download_option,
     archives=ARCHIVES,

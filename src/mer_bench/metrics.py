@@ -109,6 +109,11 @@ def brier_scores(probabilities: Array, true: Array) -> FloatArray:
     return ((np.asarray(probabilities, np.float64) - wanted) ** 2).sum(-1)
 
 
+def bin_of(confidence: Array) -> npt.NDArray[np.int64]:
+    """Number of the bin of each confidence."""
+    return np.minimum((np.asarray(confidence, np.float64) * BINS).astype(np.int64), BINS - 1)
+
+
 def reliability(confidence: Array, right: Array) -> FloatArray:
     """By bin of confidence: utterances, correct ones, and the sum of confidence [3, BINS].
 
@@ -117,7 +122,7 @@ def reliability(confidence: Array, right: Array) -> FloatArray:
         right: Whether that class is the true one [utterance].
     """
     confidence = np.asarray(confidence, np.float64)
-    index = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    index = bin_of(confidence)
     return np.stack([np.bincount(index, weights, BINS) for weights in (np.ones_like(confidence), right, confidence)])
 
 

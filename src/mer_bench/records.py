@@ -22,12 +22,16 @@ from typing import Any, Literal, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from mer_bench.calibration import Calibration, statements
+from mer_bench.calibration import Calibration, Scaled, statements
 from mer_bench.compact import compact, expand
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import write_atomic
+from mer_bench.groups import Groups
+from mer_bench.groups import statements as group_statements
 from mer_bench.methods import method_facts
 from mer_bench.metrics import weighted_f1
+from mer_bench.raters import RaterScores
+from mer_bench.raters import statements as rater_statements
 from mer_bench.schema import (
     AboveZero,
     Balance,
@@ -211,6 +215,7 @@ class RunRecord:
     protocol: Protocol | None = None  #: None = not recorded
     code: Code | None = None  #: None = not recorded
     calibration: Calibration | None = None  #: needs ``test_by_cluster``; None = not counted
+    groups: Mapping[Name, Groups] | None = None  #: of test utterances, by kind ("speaker"); None = not kept
     probabilities: Hash | None = None  #: sha256 of the file of :mod:`mer_bench.probabilities`; None = not kept
     # Measured on demand, see mer_bench.training.measures; None = not measured. Rows are never ranked by these.
     #: ``test_confusion`` after each epoch: what choosing the epoch on the test set would have given
@@ -220,6 +225,8 @@ class RunRecord:
     efficiency: Efficiency | None = None
     #: modality -> mean norm of its encoders' gradient in each epoch; empty where the method has no such encoders
     gradients: Mapping[Name, list[NotNegative]] | None = None
+    temperature: Scaled | None = None
+    raters: RaterScores | None = None
 
     @cached_property
     def digest(self) -> bytes:
@@ -273,7 +280,8 @@ def hash_tested(index: Counts, clusters: Counts) -> bytes:
     return hashlib.sha256(b"".join(parts)).digest()
 
 
-MEASURES = ("literature", "robustness", "efficiency", "gradients")  #: fields of a record that are measured on demand
+#: fields of a record that are measured on demand
+MEASURES = ("literature", "robustness", "efficiency", "gradients", "temperature", "raters")
 KEPT = ("probabilities",)  #: what is kept on demand in a file beside a record
 
 
@@ -297,7 +305,7 @@ def _among(valid: Collection[str], names: Iterable[str], what: str) -> tuple[str
 
 def measurable(spec: RunSpec, measures: Iterable[str]) -> set[str]:
     """Those of ``measures`` that a run can take: where a strategy shards the weights, no process has all of them."""
-    return {name for name in measures if has_whole_weights(spec) or name == "efficiency"}
+    return {name for name in measures if has_whole_weights(spec) or name in ("efficiency", "raters")}
 
 
 def has_whole_weights(spec: RunSpec) -> bool:
@@ -477,6 +485,21 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
     if record.calibration is not None:
         yield record.test_by_cluster is not None, "calibration has clusters, but there is no test_by_cluster"
         yield from statements(record.calibration, counts["test_by_cluster"])
+    for name, kept in (("temperature", record.temperature), ("raters", record.raters)):
+        yield (
+            kept is None or record.test_by_cluster is not None,
+            f"{name} has clusters, but there is no test_by_cluster",
+        )
+    if record.temperature is not None:
+        fitted = record.temperature.calibration
+        same = (fitted is None) == (record.temperature.temperature is None) == (rows["validation"] == 0)
+        yield same, "temperature does not fit rows: it is fitted on validation"
+        yield from statements(fitted, counts["test_by_cluster"]) if fitted else ()
+    if record.raters is not None:
+        yield from rater_statements(record.raters, counts["test_by_cluster"])
+    if record.groups is not None:
+        yield record.test_by_cluster is not None, "groups are parts of clusters, but there is no test_by_cluster"
+        yield from group_statements(record.groups, counts["test_by_cluster"])
     for name in ("literature", "robustness"):
         yield bool((counts[name].sum(2) == support).all()), f"{name} counts other test utterances than test_confusion"
     if record.literature is not None:

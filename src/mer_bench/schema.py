@@ -26,6 +26,7 @@ NAME = r"\A[A-Za-z0-9][A-Za-z0-9._+:-]{0,99}\Z"
 LABEL = r"\A\w[\w.+:-]{0,99}\Z"
 TEXT = rf"\A[^{CONTROL}]*\Z"
 HASH = r"\A[0-9a-f]{64}\Z"
+DIGITS = r"\A[0-9A-Za-z]*\Z"
 URL = r"\Ahttps?://[!-;=?-Z_a-z~]{3,300}\Z"
 CLASS_WEIGHTS = r"\A(none|balanced|sqrt)\Z"
 BALANCE = r"\A(none|ogm_ge|agm|modality_dropout|mmpareto)\Z"
@@ -37,6 +38,7 @@ Label = Annotated[str, Meta(pattern=LABEL)]  #: name of a class: letters of any 
 Text = Annotated[str, Meta(pattern=TEXT, max_length=1000)]  #: one line for readers, such as the name of a device
 Hash = Annotated[str, Meta(pattern=HASH)]  #: sha256 in hexadecimal
 Url = Annotated[str, Meta(pattern=URL)]
+Digits = Annotated[str, Meta(pattern=DIGITS)]  #: numbers from 0 to 61, one character each
 ClassWeights = Annotated[str, Meta(pattern=CLASS_WEIGHTS)]  #: how the training loss weighs the classes
 Balance = Annotated[str, Meta(pattern=BALANCE)]  #: how training keeps one modality from dominating
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
@@ -60,6 +62,7 @@ PATTERNS = {
     LABEL: "a name of at most 100 letters, digits and ._+:-",
     TEXT: "one line of text without control characters",
     HASH: "a sha256 of 64 hexadecimal digits",
+    DIGITS: "digits and letters",
     URL: "an address that begins with http:// or https://",
     CLASS_WEIGHTS: "none, balanced or sqrt",
     BALANCE: "none, ogm_ge, agm, modality_dropout or mmpareto",

@@ -54,6 +54,21 @@ def test_actors_of_ravdess_in_the_protocol_of_the_literature(fold: int, test: ra
     assert set(split) == {"train", "test"}
 
 
+def test_groups_of_iemocap_and_ravdess_and_meld() -> None:
+    dialogues = ["Ses01M_impro01", "Ses01F_script01_2", "Ses05M_script03_1"]
+    table = pd.DataFrame({"speaker": ["Ses01F", "Ses01M", "Ses05F"], "dialogue": dialogues})
+    assert DATASETS["iemocap"].groups(None, table) == {  # type: ignore[arg-type]
+        "speaker": ["Ses01F", "Ses01M", "Ses05F"],
+        "gender": ["female", "male", "female"],
+        "scene": ["improvised", "scripted", "scripted"],
+    }
+    actors = pd.DataFrame({"speaker": ["01", "02", "24"]})  # RAVDESS numbers men oddly
+    assert DATASETS["ravdess"].groups(None, actors)["gender"] == ["male", "female", "female"]  # type: ignore[arg-type]
+    friends = pd.DataFrame({"speaker": ["Rachel", "Joey", "Gunther", "Phoebe", "All"]})
+    expected = ["female", "male", "other", "female", "other"]
+    assert DATASETS["meld"].groups(None, friends) == {"gender": expected}  # type: ignore[arg-type]
+
+
 def test_validation_dialogues_of_iemocap_are_the_fixed_list() -> None:
     names = validation_dialogues()
     assert [sum(name.startswith(f"Ses0{session}") for name in names) for session in range(1, 6)] == [2, 3, 5, 2, 3]

@@ -108,6 +108,14 @@ def test_the_file_says_what_the_corpus_is(made: Path) -> None:
     assert two.classes == ("positive", "negative")
 
 
+def test_groups_are_those_of_the_columns_that_the_file_lists(made: Path, folder: Path) -> None:
+    table = read_table(folder)
+    assert open_corpus(made, "fixed").groups(table) == {}
+    (folder / DESCRIPTION).write_text('groups = ["speaker", "session"]\n' + TEXT)
+    found = open_corpus(folder.parent, "fixed").groups(table)
+    assert found == {"speaker": list(table["speaker"]), "session": list(table["session"])}
+
+
 @pytest.mark.parametrize(("protocol", "column", "folds"), [("loso", "session", 5), ("speakers", "speaker", 2)])
 def test_folds_are_of_whole_groups_and_test_every_utterance_once(
     made: Path, protocol: str, column: str, folds: int
@@ -172,6 +180,7 @@ def test_a_bench_runs_the_suite_beside_the_corpus(call: Call, folder: Path, tmp_
     [
         ("modalities = [", "modality = [", "'modality': did you mean 'modalities'?"),
         ('cluster = "speaker"', 'cluster = "actor"', "cluster must be"),
+        ('cluster = "speaker"', 'groups = ["actor"]', "groups[0] must be"),
         ('folds = "session"', 'folds = "sesion"', "protocols[...].folds"),
         ('split = "split"', "", "protocol fixed needs either split or folds"),
         ('split = "split"', 'split = "split"\nfolds = "session"', "protocol fixed needs either split or folds"),

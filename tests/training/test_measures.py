@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,22 @@ from suites import execute_and_write, permute_labels, spec_of, train
 from torch import Tensor
 
 from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.calibration import Scaled, probability_scores
+from mer_bench.errors import Misuse
 from mer_bench.functionals import COUNT, functionals
 from mer_bench.fusion.base import FusionModule
+from mer_bench.groups import group_matrices
+from mer_bench.metrics import confusion_matrix
 from mer_bench.probabilities import read_probabilities
+from mer_bench.raters import FILE, Ratings, cross_entropies, distributions, divergences, raters_csv, votes
 from mer_bench.records import MEASURES, RunRecord, measured, read_record, write_record
 from mer_bench.training import measures as measure
 from mer_bench.training.bench import missing
 from mer_bench.training.build import build_datamodule, build_method
 from mer_bench.training.measures import DECIBELS, RATES, Disturbances
 from mer_bench.training.options import Hardware, RunSettings
+from mer_bench.training.validate import validate
+from mer_bench.utterances import read_table
 
 TRAINING = {"epochs": 3, "learning_rate": 4e-3}
 
@@ -35,6 +42,20 @@ def bare(record: RunRecord) -> RunRecord:
     """Without measures and without times."""
     measures = dict.fromkeys(MEASURES)
     return replace(record, **measures, seconds=0.0, peak_memory_mib=0.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ratings(root: Path) -> Iterator[Ratings]:
+    """Three raters of the simulated takes: one is right, the others call every second and every third one calm."""
+    folder = root / "simulated-ravdess"
+    table = read_table(folder)
+    found = {
+        name: {"E1": [label], **{f"E{n}": ["calm" if row % n == 0 else label] for n in (2, 3)}}
+        for row, (name, label) in enumerate(zip(table["id"], table["emotion"], strict=True))
+    }
+    (folder / FILE).write_text(raters_csv(found))
+    yield found
+    (folder / FILE).unlink()
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +107,72 @@ def test_test_labels_reach_neither_curve_nor_choice_nor_predictions_through_the_
     assert other.curve == full.curve
     assert other.best_epoch == full.best_epoch
     assert other.test_predictions == full.test_predictions
+
+
+# Groups, raters and temperature
+
+
+def test_groups_have_the_predictions_of_their_utterances(root: Path, plain: RunRecord) -> None:
+    corpus = build_datamodule(plain.spec, root)
+    assert plain.groups is not None
+    assert plain.clusters is not None
+    assert (plain.groups["speaker"].within, plain.groups["gender"].within) == ("clusters", "clusters")
+    of_gender = group_matrices(plain.groups, "gender", plain.clusters).sum(1)
+    index, predicted = np.array(plain.test_index), np.array(plain.test_predictions)
+    male = corpus.table["speaker"].to_numpy()[index].astype(int) % 2 == 1
+    assert plain.groups["gender"].names == ["female", "male"]
+    for matrix, chosen in zip(of_gender, (~male, male), strict=True):
+        np.testing.assert_array_equal(matrix, confusion_matrix(corpus.labels[index][chosen], predicted[chosen], 8))
+
+
+def test_raters_are_compared_with_the_probabilities_of_the_test(
+    root: Path, full: RunRecord, ratings: Ratings, tmp_path: Path
+) -> None:
+    kept = train(full.spec, root, measures=["raters"], keep=tmp_path)
+    assert kept.raters == full.raters
+    assert full.raters is not None
+    probabilities = read_probabilities(kept, tmp_path)
+    assert probabilities is not None
+    corpus = build_datamodule(full.spec, root)
+    ids = corpus.table["id"].to_numpy()[full.test_index].tolist()
+    given = distributions(votes(ratings, ids, corpus.class_of, 8))
+    assert sum(full.raters.utterances) == len(ids)
+    assert sum(full.raters.cross_entropy) / 100 == pytest.approx(cross_entropies(probabilities, given).sum(), rel=1e-3)
+    assert sum(full.raters.divergence) / 100 == pytest.approx(divergences(probabilities, given).sum(), rel=1e-2)
+    assert set(full.raters.agreement.names) == {"all", "most", "few"}
+
+
+def test_raters_that_a_corpus_lacks_are_missed_before_anything_trains(root: Path, full: RunRecord) -> None:
+    path = root / "simulated-ravdess" / FILE
+    content = path.read_bytes()
+    path.unlink()
+    try:
+        with pytest.raises(Misuse, match=r"the measure raters needs .*raters\.csv"):
+            validate([full.spec], root, measures=["raters"])
+        validate([full.spec], root, measures=["temperature"])
+    finally:
+        path.write_bytes(content)
+
+
+def test_the_temperature_is_fitted_on_validation_and_applied_to_the_test(
+    root: Path, full: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = full.temperature
+    assert found is not None
+    assert found.temperature not in (None, 1.0)
+    assert found.calibration is not None
+    assert full.calibration is not None
+    assert probability_scores([found.calibration])[0] < probability_scores([full.calibration])[0]
+    permute_labels(monkeypatch, "test")
+    other = train(full.spec, root, measures=["temperature"]).temperature
+    assert other is not None
+    assert other.temperature == found.temperature  # test labels have no part in it
+    assert other.calibration != found.calibration
+
+
+def test_without_validation_there_is_no_temperature(root: Path) -> None:
+    record = train(spec_of(root, "majority", protocol="fixed"), root, measures=["temperature"])
+    assert record.temperature == Scaled(None, None)
 
 
 # Literature

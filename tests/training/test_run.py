@@ -104,9 +104,7 @@ def test_a_record_states_where_its_numbers_come_from(record: RunRecord) -> None:
     assert record.attainable["utterance"]["audio"]["accuracy"] > 0.4
     assert record.ideal_by_cluster is not None
     assert len(record.ideal_by_cluster) == 4  # actors
-    assert (
-        0.25 < sum(record.ideal_by_cluster) / record.rows["test"] < 0.6
-    )  # about the best of the audio alone
+    assert 0.25 < sum(record.ideal_by_cluster) / record.rows["test"] < 0.6  # about the best of the audio alone
     assert record.seconds > 0
     assert record.peak_memory_mib is None or record.peak_memory_mib > 10
     assert record.versions["torch"] == torch.__version__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +24,7 @@ from mer_bench.features import CHUNK, FeatureSet, check_fits, chunks, open_featu
 from mer_bench.files import sha256
 from mer_bench.functionals import functionals, functionals_width, open_functionals
 from mer_bench.modalities import modality_of, modality_order
+from mer_bench.raters import Ratings, read_raters
 from mer_bench.records import Protocol
 from mer_bench.schema import check_name
 from mer_bench.utterances import FILE, read_labels, read_table
@@ -102,8 +104,9 @@ class EmotionDataModule(L.LightningDataModule):
         self.reads: frozenset[str] = READS  #: what batches hold; a run sets it to what its method reads
         mapping = self.label_sets[label_set]
         self.classes = tuple(dict.fromkeys(mapping.values()))
+        self.class_of = {emotion: self.classes.index(name) for emotion, name in mapping.items()}
         self.num_classes = len(self.classes)
-        self.labels = self._labels(label_set, mapping)
+        self.labels = self._labels(label_set)
         self.rows = self._rows(protocol, fold)
         cluster = pd.factorize(self.table[self.cluster])[0]
         self.rows["train"] = nested_share(self.rows["train"], cluster, self.labels, share)
@@ -150,6 +153,15 @@ class EmotionDataModule(L.LightningDataModule):
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
         """Return the split of every table row ("train", "validation", "test" or "" for none): the column ``split``."""
         return table["split"].to_numpy(dtype=np.str_)
+
+    def groups(self, table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+        """Groups that are scored by themselves: kind -> group of each row of the table, the finest kind first."""
+        return {}
+
+    @cached_property
+    def ratings(self) -> Ratings:
+        """What several raters said of each utterance; raises Misuse where there is no such file."""
+        return read_raters(self.folder, list(self.table["id"]))
 
     @property
     def attainable(self) -> Mapping[str, Any] | None:
@@ -283,15 +295,14 @@ class EmotionDataModule(L.LightningDataModule):
             opened[modality] = found
         return opened
 
-    def _labels(self, label_set: str, mapping: Mapping[str, str]) -> Rows:
+    def _labels(self, label_set: str) -> Rows:
         emotion = self.table["emotion"]
         if label_set in self.sidecars:
             path = self.folder / f"labels_{label_set}.csv"
             if not path.is_file():
                 raise Misuse(f"label set {label_set!r} needs {path}: {self.how_to_prepare()}")
             emotion = self.table["id"].map(read_labels(path, self.table["id"])).fillna("")
-        index = {emotion: self.classes.index(name) for emotion, name in mapping.items()}
-        return emotion.map(index).fillna(-1).to_numpy(np.int64, copy=True)
+        return emotion.map(self.class_of).fillna(-1).to_numpy(np.int64, copy=True)
 
     def _rows(self, protocol: str, fold: int) -> dict[Split, Rows]:
         try:

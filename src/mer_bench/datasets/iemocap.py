@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 import numpy as np
@@ -54,6 +55,14 @@ class IEMOCAP(EmotionDataModule):
         test = session == (5 if protocol == "session5" else fold)
         validation = table["dialogue"].isin(validation_dialogues()).to_numpy()
         return np.where(test, "test", np.where(validation, "validation", "train"))
+
+    def groups(self, table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+        """Speakers, their gender, and whether the dialogue was improvised or scripted."""
+        return {
+            "speaker": list(table["speaker"]),
+            "gender": ["female" if name.endswith("F") else "male" for name in table["speaker"]],
+            "scene": ["scripted" if "script" in name else "improvised" for name in table["dialogue"]],
+        }
 
 
 def validation_dialogues() -> list[str]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.records import Protocol
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+FEMALE, MALE = ("Rachel", "Monica", "Phoebe"), ("Ross", "Joey", "Chandler")  #: of the six leading characters
 
 
 class MELD(EmotionDataModule):
@@ -28,3 +33,8 @@ class MELD(EmotionDataModule):
     how_to_get = "download MELD.Raw (https://affective-meld.github.io)"
     raw = "<MELD.Raw>"
     licence = "GPL-3.0, for research; its clips are from the series Friends, whose rights others hold"
+
+    def groups(self, table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+        """Gender of the six leading characters; "other" is everybody else, of whom the release does not say it."""
+        gender = {**dict.fromkeys(FEMALE, "female"), **dict.fromkeys(MALE, "male")}
+        return {"gender": [gender.get(name, "other") for name in table["speaker"]]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -61,3 +63,10 @@ class RAVDESS(EmotionDataModule):
         if protocol == "folds6":
             split = np.where(np.isin(actor, FOLDS[fold % 6]), "validation", split)
         return split
+
+    def groups(self, table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+        """Actors and their gender: those with odd numbers are men."""
+        return {
+            "speaker": list(table["speaker"]),
+            "gender": ["male" if int(name) % 2 else "female" for name in table["speaker"]],
+        }

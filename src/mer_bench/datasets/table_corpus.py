@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -48,6 +48,7 @@ class Description:
     protocols: Annotated[Mapping[Name, Splits], Meta(min_length=1)]
     features: Mapping[Modality, Name] = field(default_factory=dict)  #: usual feature set of each modality
     cluster: Column = "dialogue"  #: column whose groups statistics resample as a whole
+    groups: list[Column] = field(default_factory=list)  #: columns whose groups are scored by themselves
     licence: Text = ""
     how_to_get: Text = "its folder has no utterance table; see docs/own_corpus.md"
 
@@ -56,6 +57,11 @@ class TableCorpus(EmotionDataModule):
     """A corpus whose facts stand in a file; :func:`read_corpus` makes a subclass for each."""
 
     splits: ClassVar[Mapping[str, Splits]]
+    grouped_by: ClassVar[Sequence[Column]]
+
+    def groups(self, table: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+        """The groups of the columns that the description lists."""
+        return {column: list(table[column]) for column in self.grouped_by}
 
     def split(self, table: pd.DataFrame, protocol: str, fold: int) -> npt.NDArray[np.str_]:
         """Split by the values of a column, or by groups."""
@@ -116,6 +122,7 @@ def read_corpus(folder: Path) -> type[TableCorpus]:
         "protocols": protocols,
         "splits": dict(said.protocols),
         "cluster": said.cluster,
+        "grouped_by": sorted(set(said.groups), key=said.groups.index),
         "default_features": dict(said.features),
         "licence": said.licence,
         "how_to_get": said.how_to_get,

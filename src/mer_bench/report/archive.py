@@ -215,8 +215,9 @@ def _shorten(record: RunRecord) -> RunRecord:
     literature, calibration = record.literature, record.calibration
     if literature:  # the best test epoch alone counts
         literature = [literature[int(np.argmax(weighted_f1(np.array(literature, np.int64))))]]
-    if calibration is not None:  # the sums over all clusters alone count
-        calibration = replace(calibration, log_loss=[sum(calibration.log_loss)], brier=[sum(calibration.brier)])
+    if calibration is not None and record.temperature is None:  # no interval is printed: the sums alone count
+        sums = [sum(calibration.log_loss)], [sum(calibration.brier)]
+        calibration = replace(calibration, log_loss=sums[0], brier=sums[1], gaps=None)
     gradients = record.gradients
     if gradients and record.curve:  # their means over epochs alone count
         gradients = {name: [float(np.mean(norms))] for name, norms in gradients.items()}

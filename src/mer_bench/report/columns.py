@@ -13,12 +13,14 @@ from itertools import groupby
 import numpy as np
 
 from mer_bench.errors import unknown
-from mer_bench.metrics import BINS, f1
+from mer_bench.metrics import BINS, f1, weighted_f1
 from mer_bench.modalities import modality_order
+from mer_bench.raters import LEVELS
 from mer_bench.report.formatting import (
     between,
     csv_table,
     effect,
+    escape,
     in_percent,
     latex,
     markdown,
@@ -28,6 +30,8 @@ from mer_bench.report.formatting import (
     spread,
     with_interval,
 )
+from mer_bench.report.groups import AGREEMENT, FEW
+from mer_bench.report.measured import measured_of
 from mer_bench.report.rows import Cost, ResultRow, TestSelection, few_seeds, options_text
 from mer_bench.report.statistics import LEAST_SEEDS, LEVEL
 from mer_bench.report.tables import Table, attained
@@ -68,6 +72,7 @@ RANKING, GROUP, PAGE = "ranking", "group", "page"
 SCORE, CALIBRATION, TEST_SELECTION, RETENTION, COST = (
     "Scores", "Calibration", "Best test epoch", "Retained", "Cost"
 )  # fmt: skip
+GROUPS, RATERS, TEMPERATURE = "Groups", "Raters", "Temperature"
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +177,120 @@ def _calibration(name: str) -> Value:
         if found is None:
             return UNKNOWN
         values = getattr(found, name)
-        deviation = {"standard deviation": float(values.std(ddof=1))} if len(values) > 1 else {}
-        tip = "\n".join(f"{value:.4f}" for value in values)
-        return Cell(f"{values.mean():.3f}", float(values.mean()), deviation, tip=f"By seed\n{tip}")
+        more = {"standard deviation": float(values.std(ddof=1))} if len(values) > 1 else {}
+        tip = "\n".join(["By seed", *(f"{value:.4f}" for value in values)])
+        if bounds := row.probability_intervals.get(name):
+            more |= {"lower end": bounds[0], "upper end": bounds[1]}
+            tip += f"\n95 % interval {bounds[0]:.3f} to {bounds[1]:.3f}"
+        return Cell(f"{values.mean():.3f}", float(values.mean()), more, tip=tip)
 
     return cell
+
+
+def _with_interval(name: str) -> Value:
+    """A score of the probabilities with its interval, for rows with a temperature."""
+
+    def cell(table: Table, row: ResultRow) -> Cell:
+        if row.temperature is None or row.probability_scores is None:
+            return UNKNOWN
+        mean, bounds = float(getattr(row.probability_scores, name).mean()), row.probability_intervals.get(name)
+        return Cell(f"{mean:.3f} ({bounds[0]:.3f} to {bounds[1]:.3f})" if bounds else f"{mean:.3f}", mean)
+
+    return cell
+
+
+def _at_temperature(name: str) -> Value:
+    return _number(
+        "{:.3f}", lambda table, row: float(getattr(row.temperature.scores, name).mean()) if row.temperature else None
+    )
+
+
+def _soft(name: str) -> Value:
+    """A score against raters with its interval."""
+
+    def cell(table: Table, row: ResultRow) -> Cell:
+        if row.soft_scores is None:
+            return UNKNOWN
+        mean, (low, high) = float(getattr(row.soft_scores, name).mean()), getattr(row.soft_scores, f"{name}_interval")
+        text = f"{mean:.3f} ({low:.3f} to {high:.3f})"
+        return Cell(text, mean, {"lower end": low, "upper end": high}, brief=f"{mean:.3f}", tip=text)
+
+    return cell
+
+
+def _like_one_rater(table: Table, row: ResultRow) -> Cell:
+    """Weighted F1 with the utterances weighted as the answers of one rater are."""
+    found, measured = row.groups.get(AGREEMENT), measured_of(table)
+    if found is None or measured is None or measured.rater is None or row.soft_scores is None:
+        return UNKNOWN
+    weights = np.array([measured.rater.weights.get(name, 0.0) for name in found.names])
+    score = float(weighted_f1(np.tensordot(weights, found.counts.sum(2), 1)).mean())
+    return Cell(points(score), 100 * score)
+
+
+def _of_group(kind: str, name: str) -> Value:
+    """Weighted F1 of one group."""
+
+    def cell(table: Table, row: ResultRow) -> Cell:
+        found = row.groups.get(kind)
+        if found is None or name not in found.names:
+            return UNKNOWN
+        at = found.names.index(name)
+        return Cell(points(found.scores[at]), 100 * float(found.scores[at]), tip=f"{found.sizes[at]:,} utterances")
+
+    return cell
+
+
+def _worst_group(kind: str) -> Value:
+    def cell(table: Table, row: ResultRow) -> Cell:
+        found = row.groups.get(kind)
+        if found is None:
+            return UNKNOWN
+        name, score = found.names[found.worst], found.scores[found.worst]
+        each = (f"{one}  {points(score)}" for one, score in zip(found.names, found.scores, strict=True))
+        return Cell(f"{points(score)} ({escape(name)})", 100 * float(score), {"group": name}, tip="\n".join(each))
+
+    return cell
+
+
+def _gap(kind: str) -> Value:
+    """How far the worst group is behind all others, with its interval."""
+
+    def cell(table: Table, row: ResultRow) -> Cell:
+        found = row.groups.get(kind)
+        if found is None:
+            return UNKNOWN
+        text, more = points(found.gap), dict[str, float | str](group=found.names[found.worst])
+        if found.interval is not None:
+            text += f" ({between(*found.interval, '+')})"
+            more |= {"lower end": 100 * found.interval[0], "upper end": 100 * found.interval[1]}
+        return Cell(
+            text, 100 * found.gap, more, brief=points(found.gap), tip=f"behind: {found.names[found.worst]}\n{text}"
+        )
+
+    return cell
+
+
+def group_columns(table: Table, group: str) -> list[Column]:
+    """The columns of groups of test utterances: those of agreement among raters, or all others."""
+    known: dict[str, tuple[str, ...]] = {}
+    for row in table.rows:
+        known |= {kind: found.names for kind, found in row.groups.items() if (kind == AGREEMENT) == (group == RATERS)}
+    found = []
+    for kind, names in known.items():
+        few = len(names) <= FEW
+        shown = [name for name in LEVELS if name in names] if kind == AGREEMENT else names
+        for name in shown if few else ():
+            heading = f"{name.capitalize()} agree" if kind == AGREEMENT else name.capitalize()
+            explanation = f"Weighted F1 of the test utterances whose {kind} is {name}."
+            found.append(Column(heading, explanation, _of_group(kind, name), group, (GROUP, PAGE)))
+        if not few:
+            explanation = f"Weighted F1 of the worst group by {kind}; hovering shows all."
+            found.append(Column(f"Worst {kind}", explanation, _worst_group(kind), group, (GROUP, PAGE)))
+        if kind != AGREEMENT:
+            explanation = f"Weighted F1 of all other test utterances less that of the worst group by {kind}."
+            found.append(Column(f"Gap by {kind}", explanation, _gap(kind), group, (GROUP, PAGE)))
+    return found
 
 
 def _test_selection(text: Callable[[TestSelection], str], value: Callable[[TestSelection], float]) -> Value:
@@ -303,6 +417,26 @@ COLUMNS = (
            _calibration("brier"), CALIBRATION, falling=False),
     Column("ECE", f"Expected calibration error: gap of confidence and accuracy in {BINS} bins of confidence, weighted "
            "by their utterances.", _calibration("calibration_error"), CALIBRATION, falling=False),
+    Column("NLL", "Negative log-likelihood with its interval.", _with_interval("log_loss"), TEMPERATURE, (GROUP,)),
+    Column("Brier", "Brier score with its interval.", _with_interval("brier"), TEMPERATURE, (GROUP,)),
+    Column("ECE", "Calibration error with its interval.", _with_interval("calibration_error"), TEMPERATURE, (GROUP,)),
+    Column("Temperature", "By which logits are divided so that validation is most likely; mean over runs. Above 1, the "
+           "method was too sure.", _number("{:.2f}", lambda _, row: row.temperature.temperature if row.temperature
+           else None), TEMPERATURE, (GROUP, PAGE)),
+    Column("NLL at it", "Negative log-likelihood after that temperature.", _at_temperature("log_loss"), TEMPERATURE,
+           (GROUP, PAGE), falling=False),
+    Column("Brier at it", "Brier score after that temperature.", _at_temperature("brier"), TEMPERATURE, (GROUP,),
+           falling=False),
+    Column("ECE at it", "Calibration error after that temperature.", _at_temperature("calibration_error"), TEMPERATURE,
+           (GROUP, PAGE), falling=False),
+    Column("Weighted F1", "Weighted F1 against the corpus's labels.", lambda table, row: value_of(
+           table, NAMED[NAMES["weighted_f1"]], row) if row.soft_scores else UNKNOWN, RATERS, (GROUP,)),
+    Column("Like one rater", "Weighted F1 with the weights that utterances have in the score of one rater.",
+           _like_one_rater, RATERS, (GROUP, PAGE)),
+    Column("Cross-entropy", "Cross-entropy of the probabilities under the raters' distribution, in nats.",
+           _soft("cross_entropy"), RATERS, (GROUP, PAGE), falling=False),
+    Column("JS divergence", "Jensen-Shannon divergence of the probabilities and the raters' distribution, in nats: 0 "
+           "to 0.693.", _soft("divergence"), RATERS, (GROUP, PAGE), falling=False),
     Column("Weighted F1", "Weighted F1 at the epoch that was chosen on validation.",
            _test_selection(lambda found: spread(found.honest), lambda found: 100 * float(found.honest.mean())),
            TEST_SELECTION, (GROUP,)),
@@ -341,7 +475,8 @@ COLUMNS = (
     Column("Run by", "The maintainers, or for a contributed row (§) those who submitted its records.", _run_by,
            align="<", falling=False),
 )  # fmt: skip
-NAMED = {column.name: column for column in COLUMNS if RANKING in column.shown}  #: the columns of a ranking by heading
+#: the columns of a ranking by heading
+NAMED: dict[str, Column] = {column.name: column for column in COLUMNS if RANKING in column.shown}
 
 
 def columns(table: Table, shown: str = RANKING, group: str = "") -> list[Column]:
@@ -353,6 +488,11 @@ def columns(table: Table, shown: str = RANKING, group: str = "") -> list[Column]
         group: Name of the group, whose columns follow the method and its modalities.
     """
     kept = [c for c in COLUMNS if shown in c.shown and (shown != GROUP or c.group == group)]
+    for named in (GROUPS, RATERS) if shown == PAGE else {GROUPS, RATERS} & {group}:
+        after = [at for at, column in enumerate(kept) if column.group == named] or [at for at, column in enumerate(kept)
+                 if column.group in (SCORE, CALIBRATION)]  # fmt: skip
+        at = after[-1] + 1 if after else 0
+        kept[at:at] = group_columns(table, named)
     if group == RETENTION:
         kept[1:1] = [_only(modality) for modality in sorted(_modalities(table), key=modality_order)]
     found = [column for column in kept if any(value_of(table, column, row) != UNKNOWN for row in table.rows)]
@@ -423,9 +563,10 @@ def csv_of(rows: Sequence[Mapping[str, float | str | None]]) -> str:
 
 
 def values(table: Table) -> list[dict[str, float | str | None]]:
-    """The ranking of a table as data: for each row, heading -> number or text, None where it is not known."""
+    """The ranking with groups, raters and temperature: for each row, heading -> number or text, None = not known."""
     found: list[dict[str, float | str | None]] = [{} for _ in table.rows]
-    for column in columns(table):
+    beside = [column for column in columns(table, PAGE) if column.group in (GROUPS, RATERS, TEMPERATURE)]
+    for column in (*columns(table), *beside):
         cells = [value_of(table, column, row) for row in table.rows]
         more = dict.fromkeys(key for cell in cells for key in cell.more)
         for into, cell in zip(found, cells, strict=True):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mer_bench.calibration import BLOCKS
 from mer_bench.errors import unknown
 from mer_bench.external import ExternalRecord, load_external
 from mer_bench.methods import titles
@@ -31,9 +32,24 @@ from mer_bench.report.across import Across, Ranked, across, ranked
 from mer_bench.report.archive import Found, by_table, load_brief, load_entries, unpack_all
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.cache import Cache, hash_of, open_cache
-from mer_bench.report.columns import COST, GROUP, NAMED, RETENTION, TEST_SELECTION, columns, lines, seeds, value_of
+from mer_bench.report.columns import (
+    COST,
+    GROUP,
+    GROUPS,
+    NAMED,
+    RATERS,
+    RETENTION,
+    TEMPERATURE,
+    TEST_SELECTION,
+    columns,
+    lines,
+    seeds,
+    value_of,
+)
 from mer_bench.report.data_size import data_size_lines, data_size_notes
 from mer_bench.report.formatting import between, effect, escape, markdown, p_value, plain, points, settings, value
+from mer_bench.report.groups import AGREEMENT, LEAST
+from mer_bench.report.measured import measured_of, overlap_notes, rater_note, rater_score
 from mer_bench.report.power import resolution
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.rows import OUTDATED, ResultRow, few_seeds, training_text
@@ -65,6 +81,14 @@ How to read it:
 """
 
 NO_RECORDS = "There are no records yet: `mer-bench bench simulated` makes some, on a simulated corpus.\n"
+
+LEADING = 10  #: rows whose groups are shown
+RATED = (
+    "Probabilities against the raters' distribution: one vote per rater, shared by the categories that were named; "
+    "categories outside of the classes are left out, and so are utterances that have no others. *Cross-entropy* and "
+    "*JS* (Jensen-Shannon) *divergence* in nats with their 95 % intervals. Weighted F1 by how many raters named the "
+    "utterance's class: all, most (more than half) or few. Never ranked."
+)
 
 OWN = " (own)"  #: mark of a row with runs of one's own on a page that also has the published ones
 WITH_PUBLISHED = (
@@ -366,6 +390,7 @@ def _section(table: Table, own: Own) -> str:
         markdown(balanced, "<<" + ">" * (len(balanced[0]) - 3) + "<") if (balanced := balance_lines(table)) else "",
         markdown(sizes, "<<" + ">" * (len(sizes[0]) - 3) + "<") if (sizes := data_size_lines(table)) else "",
         _bullets(_notes(table), footnotes),
+        *_groups(table),
         *_measured(table),
         *_external(table),
     ]
@@ -397,6 +422,50 @@ def _measured(table: Table) -> Iterator[str]:
             "throughput on a batch of 32 utterances (or of the fewest whole dialogues that have as many); training "
             f"time and peak memory of a run (– where it is not known). Medians, on {escape(' and '.join(devices))}.\n"
         )
+
+
+def _groups(table: Table) -> Iterator[str]:
+    """Groups of test utterances, raters and temperature, for the rows that have them, each with a note."""
+    if grouped := _leading(table, [row for row in table.rows if set(row.groups) - {AGREEMENT}]):
+        yield _group(table, GROUPS, grouped) + (
+            f"- Weighted F1 of groups of test utterances, never ranked, of the {LEADING} best rows and the best single "
+            "modality; the HTML page and the CSV of `mer-bench table` have all rows. *Gap*: weighted F1 of all other "
+            "utterances less that of the worst group, with its 95 % interval (bootstrap over clusters and seeds; none "
+            f"where either is in fewer than {LEAST} clusters). It is the worst group of these data, which the interval "
+            "does not pay for: with many groups some gap is to be expected. Classes are not equally frequent in all "
+            "groups, which moves weighted F1 as well.\n"
+        )
+    if rated := _raters(table):
+        yield rated
+    if fitted := [row for row in table.rows if row.temperature]:
+        yield _group(table, TEMPERATURE, fitted) + (
+            "- Never ranked. Scores of the probabilities with their 95 % intervals, the temperature by which logits "
+            "are divided so that validation is most likely, and the scores after it. The interval of ECE resamples at "
+            f"most {BLOCKS} blocks of neighbouring clusters per fold, and is reflected at the score, as resampling "
+            "adds to it.\n"
+        )
+
+
+def _raters(table: Table) -> str:
+    """Scores against raters, below the score of one rater; empty where nothing is known of raters."""
+    rated, known = [row for row in table.rows if row.soft_scores], measured_of(table)
+    one = known.rater if known else None
+    if not rated and one is None:
+        return ""
+    short = [NAMED[name] for name in ("Method", "Modalities", "Weighted F1")]
+    shown = columns(table, GROUP, RATERS) if rated else short
+    head, *body = lines(table, shown, rated)
+    if one:
+        cells = {"Method": "*One rater*", "Like one rater" if rated else "Weighted F1": rater_score(one)}
+        body.insert(0, [cells.get(column.name, "–") for column in shown])
+    notes = [*([rater_note(one, compared=bool(rated))] if one else []), *([RATED] if rated else [])]
+    return markdown([[RATERS, *head[1:]], *body], "".join(column.align for column in shown)) + "\n" + _bullets(notes)
+
+
+def _leading(table: Table, rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """Of these rows the best ones, and the best single modality."""
+    best = [row for row in rows if row.ranked][:LEADING]
+    return [row for row in rows if row in best or row is best_single(table)]
 
 
 def _external(table: Table) -> Iterator[str]:
@@ -465,6 +534,7 @@ def facts(table: Table) -> Iterator[str]:
     tested = f"{sum(table.support.values()):,}"
     total = f" per fold; {tested} tested in all" if table.rows[0].folds > 1 else ""
     yield f"Utterances: {', '.join(counts)}{total}."
+    yield from overlap_notes(table)
     for modality, features, digest in table.sets:
         made = next(record.features[modality] for record in table.records if modality in record.features)
         origin = escape(", ".join(filter(None, (made.extractor, made.revision, made.layer))))

@@ -19,6 +19,8 @@ from mer_bench.metrics import SCORES
 from mer_bench.modalities import modality_order, shapley_weights
 from mer_bench.records import ContributedRecord, RunRecord, RunSpec, Training
 from mer_bench.report.formatting import escape, settings, spread
+from mer_bench.report.groups import GroupScores, group_scores
+from mer_bench.report.soft import Interval, SoftScores, probability_intervals, soft_scores
 from mer_bench.report.statistics import LEAST_SEEDS, Counts, Floats
 
 REFERENCES = ("majority", "unimodal", "linear")  #: in every table that holds their features, whatever its track
@@ -69,6 +71,14 @@ class ProbabilityScores:
     log_loss: Floats  #: negative log-likelihood in nats
     brier: Floats  #: summed over classes
     calibration_error: Floats  #: expected calibration error, a share
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Scores of the probabilities after a temperature that was fitted on validation."""
+
+    temperature: float  #: mean over runs
+    scores: ProbabilityScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,6 +250,35 @@ class ResultRow(Row[RunRecord]):
         seeds = self._measured("calibration")
         found = [probability_scores([r.calibration for r in folds if r.calibration is not None]) for folds in seeds]
         return ProbabilityScores(*np.array(found).T) if found else None
+
+    @cached_property
+    def probability_intervals(self) -> Mapping[str, Interval]:
+        """Their intervals by name, as far as they are known."""
+        seeds = self._measured("calibration")
+        known = [[(each, each.calibration) for each in folds if each.calibration is not None] for folds in seeds]
+        found = self.probability_scores
+        return probability_intervals(known, float(found.calibration_error.mean())) if found else {}
+
+    @cached_property
+    def temperature(self) -> Temperature | None:
+        """What a temperature changes; None where it was not fitted. It never ranks."""
+        kept = [[each.temperature for each in folds if each.temperature] for folds in self._measured("temperature")]
+        found = [[each.calibration for each in folds if each.calibration] for folds in kept]
+        fitted = [each.temperature for folds in kept for each in folds if each.temperature]
+        if not fitted or [*map(len, found)] != [*map(len, kept)]:
+            return None
+        scores = ProbabilityScores(*np.array([probability_scores(folds) for folds in found]).T)
+        return Temperature(float(np.mean(fitted)), scores)
+
+    @cached_property
+    def groups(self) -> Mapping[str, GroupScores]:
+        """Scores of groups of test utterances by kind. They never rank."""
+        return group_scores(list(self.complete_seeds.values()))
+
+    @cached_property
+    def soft_scores(self) -> SoftScores | None:
+        """Scores against several raters; None where they were not measured. They never rank."""
+        return soft_scores(self._measured("raters"))
 
     @cached_property
     def test_selection(self) -> TestSelection | None:

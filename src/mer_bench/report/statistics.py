@@ -286,3 +286,14 @@ def _draws(n: int, resamples: int, stream: int) -> npt.NDArray[np.float32]:
         return np.ones((1, resamples), np.float32)
     generator = np.random.default_rng((n, stream + 1))
     return np.ascontiguousarray(generator.multinomial(n - 1, np.full(n, 1 / n), size=resamples).T, dtype=np.float32)
+
+
+def bootstrap_weights(clusters: int, seeds: int, resamples: int = RESAMPLES) -> tuple[Floats, Floats]:
+    """How often :func:`resample` draws each cluster [cluster, resample] and each seed [seed, resample]."""
+    drawn = _cluster_draws(clusters, resamples), _seed_draws(seeds, resamples, 0)
+    return drawn[0].astype(np.float64), drawn[1].astype(np.float64)
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """The interval at :data:`LEVEL` of resampled values."""
+    return _tails(values)

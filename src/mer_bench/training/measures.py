@@ -1,4 +1,4 @@
-"""What a run can measure beside its score: the best test epoch, robustness without retraining, and speed.
+"""What a run can measure beside its score: the best test epoch, robustness without retraining, temperature and speed.
 
 Nothing here takes part in training, selection or ranking: the random state is restored, and a run gives the same
 predictions with and without. Scores are stored as confusion matrices, times as seconds.
@@ -24,11 +24,14 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.utils.benchmark import Timer
+from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mer_bench.batch import Batch, PaddedSequence
+from mer_bench.calibration import fit_temperature
 from mer_bench.datasets.base import READS, EmotionDataModule
 from mer_bench.fusion.base import FusionModule
+from mer_bench.metrics import SMALLEST
 from mer_bench.modalities import MODALITIES, modality_order
 from mer_bench.records import Efficiency
 from mer_bench.training.callbacks import evaluation
@@ -240,6 +243,25 @@ class Disturbances:
         ring = self.bank.repeat(2 + time * dim // len(self.bank))
         drawn = ring.unfold(0, time * dim, 1)[start].reshape(sequence.values.shape)
         return drawn.masked_fill(~sequence.mask[..., None], 0)
+
+
+def temperature(method: FusionModule, datamodule: EmotionDataModule) -> float | None:
+    """The temperature of the logits at which validation is most likely; None where there is no validation.
+
+    Arguments as for :func:`robustness`.
+    """
+    if not datamodule.has_validation:
+        return None
+    method.eval()
+    datamodule.setup("validate")
+    loader, found = datamodule.val_dataloader(), []
+    assert isinstance(loader, DataLoader)
+    with torch.no_grad():
+        for batch in loader:
+            batch = batch.to(method.device)
+            found.append((method(batch).double().log_softmax(1).cpu().numpy(), batch.label.cpu().numpy()))
+    logits, labels = (np.concatenate(each) for each in zip(*found, strict=True))
+    return fit_temperature(np.maximum(logits, np.log(SMALLEST)), labels)
 
 
 def efficiency(method: FusionModule, datamodule: EmotionDataModule) -> Efficiency:

@@ -23,15 +23,17 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 
 from mer_bench import __version__
 from mer_bench.bundle.store import copied, write_bundle
-from mer_bench.calibration import calibrate
+from mer_bench.calibration import Scaled, calibrate, log_of, scaled
 from mer_bench.compact import single
 from mer_bench.datasets.base import EmotionDataModule
 from mer_bench.errors import unknown
 from mer_bench.files import check_folder
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.find import provenance
+from mer_bench.groups import make_groups
 from mer_bench.metrics import confusion_matrix
 from mer_bench.probabilities import write_probabilities
+from mer_bench.raters import rate
 from mer_bench.records import MONITOR, FeatureFacts, RunRecord, RunSpec
 from mer_bench.training import measures as measuring
 from mer_bench.training.build import TF32, build, build_trainer, trainer_precision
@@ -79,6 +81,7 @@ def run(
     peak_is_known = reset_peak_memory()
     L.seed_everything(spec.seed, verbose=False)
     datamodule, method = build(spec, root)
+    ratings = datamodule.ratings if "raters" in measures else None
     weights = sum(tensor.nbytes for tensor in method.state_dict().values())
     check_folder(temporary_folder(), "TMPDIR", FREE + 2 * weights)  # two checkpoints while a new one replaces the old
     started = time.perf_counter()
@@ -109,8 +112,18 @@ def run(
         if "robustness" in measures:
             _load(method, datamodule, checkpoint)
             measured["robustness"] = _on_device(measuring.robustness, method, datamodule, trainer)
+        if "temperature" in measures:
+            _load(method, datamodule, checkpoint)
+            measured["temperature"] = _scaled(
+                datamodule, outcome, _on_device(measuring.temperature, method, datamodule, trainer)
+            )
         if "efficiency" in measures:
             measured["efficiency"] = _on_device(measuring.efficiency, method, datamodule, trainer)
+    if ratings is not None:
+        true, cluster = datamodule.labels[outcome.index], _clusters(datamodule, outcome.index)
+        ids, predicted = datamodule.table["id"].to_numpy()[outcome.index].tolist(), outcome.predictions
+        classes = datamodule.class_of
+        measured["raters"] = rate(ratings, ids, classes, outcome.probabilities, true, predicted, cluster)
     record = _record(spec, datamodule, method, outcome, measured)
     if keep is not None:
         record = replace(record, probabilities=write_probabilities(spec, keep, outcome.probabilities))
@@ -194,6 +207,8 @@ def _record(
     index, predictions = outcome.index, outcome.predictions
     true = datamodule.labels[index]
     confusion = confusion_matrix(true, predictions, datamodule.num_classes)
+    cluster = _clusters(datamodule, index)
+    kinds = {kind: np.asarray(of_each)[index].tolist() for kind, of_each in datamodule.groups(datamodule.table).items()}
     return RunRecord(
         spec=spec,
         classes=datamodule.classes,
@@ -219,7 +234,8 @@ def _record(
         validation_confusion=outcome.validation_confusions[best] if outcome.validation_confusions else None,
         test_confusion=confusion.tolist(),
         test_by_cluster=by_cluster(datamodule, index, predictions).tolist(),
-        calibration=calibrate(outcome.probabilities, true, predictions, _clusters(datamodule, index)),
+        calibration=calibrate(outcome.probabilities, true, predictions, cluster),
+        groups=make_groups(kinds, cluster, true, predictions, datamodule.num_classes) or None,
         test_index=index.tolist(),
         test_predictions=predictions.tolist(),
         curve=[{name: single(value) for name, value in epoch.items()} for epoch in outcome.curve],
@@ -234,6 +250,15 @@ def _record(
         },
         **measured,
     )
+
+
+def _scaled(datamodule: EmotionDataModule, outcome: Outcome, temperature: float | None) -> Scaled:
+    """What is kept of the test's probabilities at a temperature."""
+    if temperature is None:
+        return Scaled(None, None)
+    index, probabilities = outcome.index, scaled(log_of(outcome.probabilities), temperature).astype(np.float32)
+    true, cluster = datamodule.labels[index], _clusters(datamodule, index)
+    return Scaled(temperature, calibrate(probabilities, true, outcome.predictions, cluster))
 
 
 def by_cluster(

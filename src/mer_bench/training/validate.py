@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ from mer_bench.schema import decode
 from mer_bench.training.build import PRECISIONS, build_datamodule, build_method, check_pixels, check_trainer
 
 
-def validate(specs: Sequence[RunSpec], root: Path, *, elsewhere: bool = False) -> list[str]:
+def validate(
+    specs: Sequence[RunSpec], root: Path, *, elsewhere: bool = False, measures: Collection[str] = ()
+) -> list[str]:
     """Build the datamodule of every fold and the method of every row once, so that mistakes show before training.
 
     Args:
         specs: The runs.
         root: Folder of the prepared corpora.
         elsewhere: Whether other machines train, whose hardware is not known here.
+        measures: What will be measured; some need more than features.
 
     Returns:
         One sentence for each fold that has no validation rows to choose the epoch by.
@@ -43,6 +46,8 @@ def validate(specs: Sequence[RunSpec], root: Path, *, elsewhere: bool = False) -
         data = f"{splits} {spec.features} {find_method(spec.method).context}"
         if data not in seen:
             seen[data] = build_datamodule(spec, root)
+            if "raters" in measures:
+                seen[data].ratings  # noqa: B018 - read here, so that it is missed before anything trains
         if not seen[data].has_validation:
             sentences[spec.dataset, spec.label_set, spec.protocol, spec.fold] = (
                 f"{spec.dataset} {spec.protocol} fold {spec.fold} has no validation rows: the last epoch is scored"
