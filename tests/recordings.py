@@ -215,8 +215,8 @@ def save_encoder(folder: Path) -> Path:
     return folder
 
 
-def save_speech_model(folder: Path, family: str, norm: str) -> Path:
-    """Save a random speech model of three narrow layers with the original convolutions."""
+def save_speech_model(folder: Path, family: str, norm: str, *, layers: int = 3) -> Path:
+    """Save a random speech model of a few narrow layers with the original convolutions."""
     transformers = pytest.importorskip("transformers")
     from data_prep.extractors.torchaudio_cpu import load
 
@@ -225,7 +225,7 @@ def save_speech_model(folder: Path, family: str, norm: str) -> Path:
 
     small = {
         "hidden_size": 16,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": layers,
         "num_attention_heads": 2,
         "intermediate_size": 32,
         "conv_dim": (8, 8, 8, 8, 8, 8, 8),

@@ -23,7 +23,13 @@ BATCH_SECONDS = 120.0  #: length of all inputs in one call of the model, includi
 
 
 def speech(
-    source: dict[str, Any], *, model: str, layer: str = "last", pooling: str = "frames", download: bool = False
+    source: dict[str, Any],
+    *,
+    model: str,
+    layer: str = "last",
+    pooling: str = "frames",
+    average: int = 1,
+    download: bool = False,
 ) -> Extractor:
     """Hidden states of wav2vec 2.0, HuBERT or WavLM, by hub name or folder: 50 frames per second, or their mean.
 
@@ -35,6 +41,7 @@ def speech(
         model: Name or folder of the model, see :class:`FrozenModel`.
         layer: ``last``, the number of a transformer layer (0: its input), or ``mean`` of all layers but that input.
         pooling: ``frames`` [time, dim], or their ``mean`` [1, dim].
+        average: Number of consecutive frames that are averaged into one.
         download: Whether the model may be downloaded.
 
     Raises:
@@ -42,21 +49,27 @@ def speech(
     """
     if pooling not in POOLINGS:
         raise unknown("pooling", pooling, POOLINGS)
+    if average > 1 and pooling == "mean":
+        raise Misuse(f"--average {average} makes fewer frames, and --pooling mean makes one vector: choose one of them")
     frozen = FrozenModel(model, download, processor="AutoFeatureExtractor", unused=("masked_spec_embed",))
     check_speech_model(frozen)
     number = layer_number(layer, frozen.config.num_hidden_layers)
     layer_suffix = "" if layer == "last" else "-mean" if number is None else f"-l{number}"
     recipe = Recipe(
-        name=frozen.short + layer_suffix + ("-frames" if pooling == "frames" else ""),
+        name=frozen.short
+        + layer_suffix
+        + ("-frames" if pooling == "frames" else "")
+        + ("" if average == 1 else f"-by{average}"),
         modality="audio",
         extractor=frozen.name,
         revision=frozen.revision,
         layer="mean of all layers" if number is None else f"hidden state {number}",
-        frame_rate=RATE / int(np.prod(frozen.config.conv_stride)) if pooling == "frames" else None,
+        frame_rate=RATE / int(np.prod(frozen.config.conv_stride)) / average if pooling == "frames" else None,
         settings={
             "sample_rate": RATE,
             "pooling": pooling,
             "longest": MAX_SECONDS,
+            **({} if average == 1 else {"average": average}),
             "library": f"transformers {minor_version('transformers')}",
             **source,
         },
@@ -64,7 +77,7 @@ def speech(
     return Extractor(
         recipe,
         decode_audio,
-        partial(encode_speech, frozen=frozen, layer=number, pooling=pooling),
+        partial(encode_speech, frozen=frozen, layer=number, pooling=pooling, average=average),
         parameters=frozen.parameters,
         batch_size=16,
     )
@@ -107,6 +120,7 @@ def encode_speech(
     frozen: FrozenModel,
     layer: int | None,
     pooling: str = "frames",
+    average: int = 1,
     max_seconds: float = MAX_SECONDS,
 ) -> list[FloatArray | Unreadable]:
     """Hidden states [time, dim] of each clip's samples, or their mean [1, dim]; independent of the other clips.
@@ -120,6 +134,7 @@ def encode_speech(
         frozen: A model that :func:`check_speech_model` accepts.
         layer: Index of the hidden state, or None, see :func:`layer_number`.
         pooling: ``frames`` or ``mean``.
+        average: Number of consecutive frames that are averaged into one, see :func:`average_frames`.
         max_seconds: Length above which a clip is divided into parts.
     """
     shortest = receptive_field(frozen.config)
@@ -144,7 +159,7 @@ def encode_speech(
             out.append(Unreadable(f"it is shorter than the {1000 * shortest / RATE:.0f} ms that the model needs"))
             continue
         frames = np.concatenate(own_parts)
-        out.append(frames.mean(axis=0, keepdims=True) if pooling == "mean" else frames)
+        out.append(frames.mean(axis=0, keepdims=True) if pooling == "mean" else average_frames(frames, average))
     return out
 
 
@@ -306,6 +321,8 @@ def encode_whisper(
 
 def average_frames(frames: FloatArray, count: int) -> FloatArray:
     """Means of each ``count`` consecutive frames [time, dim]; the last mean is of those that are left."""
+    if count == 1:
+        return frames
     starts = np.arange(0, len(frames), count)
     sums: FloatArray = np.add.reduceat(frames, starts, axis=0)
     return sums / np.diff(starts, append=len(frames))[:, None].astype(np.float32)

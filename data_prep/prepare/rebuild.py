@@ -176,7 +176,7 @@ def _audio(modality: str, spec: FeatureSpec, source: Source) -> Extractor | None
     if spec.extractor == "eGeMAPSv02":
         level = next((level for level, title in LEVELS.items() if title == spec.layer), spec.layer)
         return egemaps(files, level=level)
-    if "average" in spec.settings:
+    if "window" in spec.settings:
         layer = "last" if spec.layer == "last hidden state" else spec.layer.removeprefix("hidden state ")
         model, average = _model(modality, spec, source), _setting(spec, "average", int)
         return whisper(files, model=model, layer=layer, average=average, download=source.download)
@@ -184,7 +184,8 @@ def _audio(modality: str, spec: FeatureSpec, source: Source) -> Extractor | None
         return None
     layer = "mean" if spec.layer == "mean of all layers" else spec.layer.removeprefix("hidden state ")
     model, pooling = _model(modality, spec, source), _setting(spec, "pooling", str)
-    return speech(files, model=model, layer=layer, pooling=pooling, download=source.download)
+    average = _setting(spec, "average", int) if "average" in spec.settings else 1
+    return speech(files, model=model, layer=layer, pooling=pooling, average=average, download=source.download)
 
 
 def _text(modality: str, spec: FeatureSpec, source: Source) -> Extractor:

@@ -586,6 +586,7 @@ def test_every_extractor_reads_every_kind_of_file(
     assert str(raw.parent) not in stored
     assert not any(str(model.parent) in stored for model in models.values())
     assert spec.settings["decoder"].startswith("PyAV ")
+    assert spec.exposure or name in models, "say in mer_bench/exposure.py what a new extractor was trained on"
     assert "already done" in run(*command).output
     strict = run(*command, "--strict")
     assert strict.exit_code == 1
@@ -600,6 +601,7 @@ def test_speech_sets_record_model_and_layer(corpus: tuple[Path, Path], small: Pa
         (("--pooling", "mean"), "tiny-wav2vec2", "hidden state 3", None),
         (("--layer", "1", "--pooling", "mean"), "tiny-wav2vec2-l1", "hidden state 1", None),
         (("--layer", "mean"), "tiny-wav2vec2-mean-frames", "mean of all layers", 50.0),
+        (("--layer", "1", "--average", "4"), "tiny-wav2vec2-l1-frames-by4", "hidden state 1", 12.5),
     ):
         works(*base, *options)
         spec = verify_features(table / name)
@@ -607,6 +609,8 @@ def test_speech_sets_record_model_and_layer(corpus: tuple[Path, Path], small: Pa
         assert len(spec.revision) == 16
         assert spec.extractor_parameters == frozen(small).parameters() > 0
         assert spec.settings["library"].startswith("transformers ")
+        assert spec.settings.get("average", 1) == 50 / (spec.frame_rate or 50)
+    assert "choose one of them" in refused(*base, "--pooling", "mean", "--average", "4")
     assert "'nobody/none' is not on this machine" in refused(*base[:-3], "nobody/none")
 
 

@@ -37,9 +37,11 @@ def ranked(table: Table) -> Ranked:
     """The methods that a table ranks on all of its modalities.
 
     Of several such rows of a method, the one with most seeds counts, then the first by label, so that none is chosen
-    by its score.
+    by its score. A table whose features saw labels of its corpus is compared with no other, and so names none.
     """
-    rows = [row for row in table.rows if row.ranked and len(row.modalities) == len(table.features)]
+    rows = [
+        row for row in table.rows if row.ranked and len(row.modalities) == len(table.features) and not table.saw_labels
+    ]
     rows.sort(key=lambda row: (-row.complete, row.label, repr(row.spec.training)))
     scores = {row.method: (row.title, row.weighted_f1) for row in reversed(rows)}
     return Ranked(table.first.spec.dataset, table.first.simulated, table.track, scores)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mer_bench.errors import unknown
+from mer_bench.exposure import KINDS
 from mer_bench.external import ExternalRecord, load_external
 from mer_bench.methods import titles
 from mer_bench.metrics import BINS, SMALLEST, f1
@@ -28,7 +29,17 @@ from mer_bench.report.formatting import between, effect, escape, markdown, p_val
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.rows import OUTDATED, ResultRow, training_text
 from mer_bench.report.statistics import RESAMPLES, significant
-from mer_bench.report.tables import Table, best_single, by_splits, gain, shown_beside, tables, tables_of, without_table
+from mer_bench.report.tables import (
+    FAR,
+    Table,
+    best_single,
+    by_splits,
+    gain,
+    shown_beside,
+    tables,
+    tables_of,
+    without_table,
+)
 from mer_bench.submission import check_submission
 from mer_bench.workspace import published_results
 
@@ -450,6 +461,13 @@ def facts(table: Table) -> Iterator[str]:
         origin = escape(", ".join(filter(None, (made.extractor, made.revision, made.layer))))
         size = f"{made.dim} columns, {made.parameters:,} frozen parameters"
         yield f"Features `{features}` ({modality}): {origin or 'extractor unknown'}; {size}; sha256 `{digest[:12]}`."
+    if not table.first.simulated:
+        kinds = [
+            f"{modality}: {KINDS[each.kind]} ({escape(each.source)})" for modality, each in table.exposures.items()
+        ]
+        yield f"What the extractors were trained on, as far as is known: {'; '.join(kinds)}."
+    if table.saw_labels:
+        yield "An extractor saw labels of this corpus: the table is ranked beside no other, and in no claim."
     if table.attainable:
         best = "; ".join(
             f"{part.replace('+', ' + ')} {points(each['weighted_f1'])} ({points(each['accuracy'])})"
@@ -466,6 +484,19 @@ def facts(table: Table) -> Iterator[str]:
             f"Intervals and differences: bootstrap over {resampled}; {RESAMPLES:,} resamples. ≈ marks rows that are "
             "tied with the best (Holm-corrected p of 0.05 or more)."
         )
+    if table.far_above:
+        yield _far_above(table)
+
+
+def _far_above(table: Table) -> str:
+    """The warning that validation is far above test."""
+    row, gap = next(iter(table.far_above.items()))
+    return (
+        f"**Validation far above test** in {len(table.far_above)} of {len(table.evidence)} rows (more than "
+        f"{points(FAR)} points of weighted F1, and above the interval), most in {escape(row.name)}: "
+        f"{points(gap, '+')} points; features or choices may have seen more of validation than of test, or the two "
+        "differ."
+    )
 
 
 def _usual_training(table: Table) -> Training:
