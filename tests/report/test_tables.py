@@ -371,21 +371,28 @@ def test_tables_whose_features_saw_labels_are_in_no_claim_and_in_no_test_over_ta
     assert [len(ranked(table).scores) for table in tables(exposed(FOUR, "labels"))] == [0]
 
 
-def validated(records: Sequence[RunRecord], hits: int) -> list[RunRecord]:
-    """The records with a validation on which ``hits`` of ten utterances of each class are right."""
-    matrix = [
-        [hits if true == found else (10 - hits) * (found == (true + 1) % 3) for found in range(3)] for true in range(3)
-    ]
+def validated(records: Sequence[RunRecord], hits: int, of: int = 10) -> list[RunRecord]:
+    """The records with a validation on which ``hits`` of ``of`` utterances of each class are right."""
+    matrix = [[(hits, of - hits, 0)[(found - true) % 3] for found in range(3)] for true in range(3)]
     return [replace(record, validation_confusion=matrix) for record in records]
 
 
-def test_a_validation_far_above_test_is_a_warning() -> None:
-    same, near, far = (tables([*validated(run("a", 6), hits), *run("b", 5)])[0] for hits in (6, 7, 10))
+def test_a_validation_far_above_test_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    same, near, far = (tables([*validated(run("a", 6), hits), *run("b", 5)])[0] for hits in (7, 8, 10))
     row = by_method(far)["a"]
     assert row.validation_f1 == 1.0
     assert far.far_above == {row: 1 - row.weighted_f1}
     assert same.far_above == {}
-    assert near.far_above == {}  # ten points above, about
+    best = by_method(near)["a"]
+    assert near.evidence[best].interval[1] < 0.8
+    assert 0.09 < (best.validation_f1 or 0) - best.weighted_f1 < 0.1
+    assert near.far_above == {}  # above the interval, but by less than ten points
+    with monkeypatch.context() as patch:
+        patch.setattr("mer_bench.report.tables.FAR", 0.0)
+        (within,) = tables([*validated(run("a", 6), 15, 20), *run("b", 5)])
+        best = by_method(within)["a"]
+        assert best.weighted_f1 < (best.validation_f1 or 0) < within.evidence[best].interval[1]
+        assert within.far_above == {}  # within the interval
     page = report.leaderboard([*validated(run("a", 6), 10), *run("b", 5)])
-    assert "in 1 of 2 rows" in line(page, "**Validation far above test**")
-    assert "Validation far above" not in report.leaderboard([*validated(run("a", 6), 6), *run("b", 5)])
+    assert "in 1 of 2 rows" in line(page, "Warning: validation is far above test")
+    assert "far above test" not in report.leaderboard([*validated(run("a", 6), 6), *run("b", 5)])

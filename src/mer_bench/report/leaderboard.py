@@ -492,7 +492,7 @@ def _far_above(table: Table) -> str:
     """The warning that validation is far above test."""
     row, gap = next(iter(table.far_above.items()))
     return (
-        f"**Validation far above test** in {len(table.far_above)} of {len(table.evidence)} rows (more than "
+        f"Warning: validation is far above test in {len(table.far_above)} of {len(table.evidence)} rows (more than "
         f"{points(FAR)} points of weighted F1, and above the interval), most in {escape(row.name)}: "
         f"{points(gap, '+')} points; features or choices may have seen more of validation than of test, or the two "
         "differ."
