@@ -27,6 +27,7 @@ MER_DATA ?= data
 RESULTS ?= benchmarks/results
 RAW ?=
 FEATURES ?=
+MODELS ?=
 OUT ?=
 YES ?=
 BIN := .venv/bin
@@ -59,8 +60,9 @@ help:  ## this text
 	@echo "  MER_DATA   folder of the prepared corpora (default data)"
 	@echo "  RESULTS    folder of the records (default benchmarks/results)"
 	@echo "  WITH_PUBLISHED  1: with RESULTS, show the published rows on its leaderboard or report as well"
-	@echo "Variables of make data: DATASET, RAW (the corpus as you obtained it), MER_DATA, FEATURES (further sets, such as"
-	@echo "  FEATURES='audio logmel; vision frames --side 112')"
+	@echo "Variables of make data: DATASET, RAW (the corpus as you obtained it), MER_DATA, FEATURES (further sets: light,"
+	@echo "  standard, or commands such as FEATURES='audio logmel; vision frames --side 112'), MODELS (folder of the models"
+	@echo "  that standard needs, if they are not to be downloaded)"
 	@echo "Variables of make download: DATASET, OUT (default downloads/DATASET), YES=1 (accept the licence unasked)"
 
 bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb) $(if $(CLUSTER),.venv/cluster)  ## run what the suite lacks, rewrite the leaderboard
@@ -74,7 +76,7 @@ bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb) $(if $(CLUSTER),.v
 data: .venv/prep  ## prepare a corpus: make data DATASET=ravdess RAW=<folder>
 	@test -n "$(RAW)" || { echo "error: make data needs RAW=<the corpus as you obtained it>; see data_prep/README.md" >&2; exit 2; }
 	$(BIN)/python -m data_prep $(DATASET) --raw "$(RAW)" --out "$(MER_DATA)" \
-	  $(if $(FEATURES),--features "$(FEATURES)")
+	  $(if $(FEATURES),--features "$(FEATURES)") $(if $(MODELS),--models "$(MODELS)")
 
 download: .venv/prep  ## fetch a corpus: make download DATASET=ravdess (or meld)
 	$(BIN)/python -m data_prep download $(DATASET) $(if $(OUT),--out "$(OUT)") $(if $(YES),--yes)

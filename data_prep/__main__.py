@@ -1,8 +1,9 @@
 """``ravdess|iemocap|meld --raw PATH``: prepare one corpus with the feature sets its files allow.
 
 ``download ravdess|meld`` downloads the files first. Further commands add feature sets to a prepared corpus: ``audio``,
-``vision`` and ``text`` extract them, ``import`` and ``pack`` import existing ones. ``import-table`` makes the utterance
-table of a corpus of your own. Reading media and extracting features need pip install 'mer-bench[prep]'.
+``vision`` and ``text`` extract them, ``import`` and ``pack`` import existing ones, ``join`` joins their columns.
+``import-table`` makes the utterance table of a corpus of your own. Reading media and extracting features need pip
+install 'mer-bench[prep]'.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import click
 
 from data_prep.corpora import download
 from data_prep.extractors import audio, text, vision
-from data_prep.imports import arrays, packs, tables
+from data_prep.imports import arrays, join, packs, tables
 from data_prep.prepare import iemocap, meld, ravdess
 
 COMMANDS = (
@@ -23,6 +24,7 @@ COMMANDS = (
     vision.vision_command,
     arrays.main,
     packs.main,
+    join.main,
     tables.main,
     download.main,
 )

@@ -15,7 +15,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
@@ -28,7 +28,8 @@ import numpy.typing as npt
 
 from data_prep.corpora.base import Clip, Unreadable, report_reasons
 from mer_bench.errors import Misuse
-from mer_bench.features import FeatureSpec, open_features, write_features
+from mer_bench.exposure import Exposure, known
+from mer_bench.features import FeatureSpec, open_features, write_features, write_spec
 from mer_bench.files import sha256, write_atomic
 from mer_bench.schema import check_name
 from mer_bench.training.workers import Workers
@@ -176,6 +177,7 @@ def store(
     *,
     ids: Sequence[str],
     parameters: Callable[[], int] = lambda: 0,
+    exposure: Exposure | None = None,
     force: bool = False,
 ) -> FeatureSpec:
     """Write the feature set of ``recipe`` into the folder ``corpus``, unless it is up to date.
@@ -186,6 +188,7 @@ def store(
         sequences: Function that returns one array [time, dim] per row; called only if the set is not up to date.
         ids: The ids of the table in its order.
         parameters: Function that returns the number of frozen parameters; called only if the set is not up to date.
+        exposure: What the extractor saw of the corpus; by default what is known of an extractor of its name.
         force: Whether to compute the set even if it is up to date.
 
     Raises:
@@ -196,13 +199,17 @@ def store(
     foreign = place.is_dir() and any(place.iterdir()) and not any((place / part).is_file() for part in parts)
     if foreign or place.is_file():
         raise Misuse(f"{place} exists and is not a feature set; choose another name (--name), or remove it")
+    exposure = exposure or known(recipe.extractor, corpus.resolve().name)
     spec = None if force else recipe.stored_spec(corpus)
     if spec:
+        if exposure not in (None, spec.exposure):  # which is no part of the identity
+            spec = replace(spec, exposure=exposure)
+            write_spec(corpus / recipe.name, spec)
         click.echo(f"{recipe.name}: already done ({spec.frames:,} frames; --force extracts it again)")
         return spec
     facts = asdict(recipe)
     folder = corpus / facts.pop("name")
-    spec = write_features(folder, sequences(), ids=ids, extractor_parameters=parameters(), **facts)
+    spec = write_features(folder, sequences(), ids=ids, extractor_parameters=parameters(), exposure=exposure, **facts)
     empty = int((np.diff(open_features(folder).offsets) == 0).sum())
     lacking = f", {empty:,} of them without {recipe.modality}" if empty else ""
     click.echo(f"{recipe.name}: {spec.rows:,} utterances{lacking}, {spec.frames:,} frames of {spec.dim}")

@@ -215,8 +215,8 @@ def save_encoder(folder: Path) -> Path:
     return folder
 
 
-def save_speech_model(folder: Path, family: str, norm: str) -> Path:
-    """Save a random speech model of three narrow layers with the original convolutions."""
+def save_speech_model(folder: Path, family: str, norm: str, *, layers: int = 3) -> Path:
+    """Save a random speech model of a few narrow layers with the original convolutions."""
     transformers = pytest.importorskip("transformers")
     from data_prep.extractors.torchaudio_cpu import load
 
@@ -225,7 +225,7 @@ def save_speech_model(folder: Path, family: str, norm: str) -> Path:
 
     small = {
         "hidden_size": 16,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": layers,
         "num_attention_heads": 2,
         "intermediate_size": 32,
         "conv_dim": (8, 8, 8, 8, 8, 8, 8),
@@ -244,3 +244,35 @@ def save_speech_model(folder: Path, family: str, norm: str) -> Path:
     network.save_pretrained(folder / f"Tiny-{family}")
     transformers.Wav2Vec2FeatureExtractor(return_attention_mask=large).save_pretrained(folder / f"Tiny-{family}")
     return folder / f"Tiny-{family}"
+
+
+def save_whisper(folder: Path) -> Path:
+    """Save a random Whisper of three narrow layers that reads windows of 2 s."""
+    transformers = pytest.importorskip("transformers")
+    from data_prep.extractors.torchaudio_cpu import load
+
+    load()
+    import torch
+
+    config = transformers.WhisperConfig(
+        d_model=16,
+        encoder_layers=3,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=8,
+        vocab_size=8,
+        max_source_positions=100,
+        max_target_positions=8,
+        num_mel_bins=16,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+        init_std=0.3,
+    )
+    torch.manual_seed(0)
+    transformers.WhisperModel(config).save_pretrained(folder)
+    transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=2).save_pretrained(folder)
+    return folder

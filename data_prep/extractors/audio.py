@@ -16,7 +16,7 @@ from data_prep.extractors.egemaps import LEVELS, egemaps
 from data_prep.extractors.logmel import logmel
 from data_prep.extractors.media import provenance
 from data_prep.extractors.mfcc import mfcc, mfcc13
-from data_prep.extractors.speech import POOLINGS, speech
+from data_prep.extractors.speech import POOLINGS, speech, whisper
 from mer_bench.errors import unknown
 from mer_bench.features import FeatureSpec
 
@@ -27,6 +27,7 @@ AUDIO: dict[str, Callable[..., Extractor]] = {
     "logmel": logmel,
     "egemaps": egemaps,
     "speech": speech,
+    "whisper": whisper,
 }
 
 #: Types and help texts of these options on the command line; their defaults are those of the functions.
@@ -35,11 +36,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mels": {"type": click.IntRange(min=1), "help": "Mel bands, such as 64 or 80."},
     "level": {"type": click.Choice(list(LEVELS)), "help": "One vector per utterance, or 25 descriptors every 10 ms."},
     "model": {"help": "A Hugging Face name such as facebook/wav2vec2-base, or a folder that contains a model."},
-    "layer": {"help": "last, the number of a transformer layer (0: its input), or mean of all layers."},
+    "layer": {"help": "last, the number of a transformer layer (0: its input), or (speech) mean of all layers."},
     "pooling": {
         "type": click.Choice(POOLINGS),
         "help": "The sequence of frames, or their mean: one vector per utterance.",
     },
+    "average": {"type": click.IntRange(min=1), "help": "Consecutive frames, of 50 per second, averaged into one."},
     "download": {"is_flag": True, "help": "Allow the download of the model from the Hugging Face hub."},
 }
 

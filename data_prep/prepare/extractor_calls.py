@@ -1,4 +1,4 @@
-"""The option ``--features`` of the corpus commands: further extractor commands in one string, run after preparation."""
+"""The option ``--features`` of the corpus commands: a preset, or extractor commands, run after preparation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 import click
 
 from data_prep.extractors import audio, text, vision
+from data_prep.prepare.presets import PRESETS, commands
 
 ExtractorCall = tuple[click.Command, list[str]]  #: an extractor's command, and its arguments
 
 
 def read_extractor_calls(context: click.Context, parameter: click.Parameter, value: str) -> list[ExtractorCall]:
-    """Parse commands such as ``audio logmel; vision frames --side 112``, and check their options.
+    """Parse commands such as ``light; audio logmel; vision frames --side 112``, and check their options.
+
+    The name of a preset stands for its commands for the corpus, whose models are looked for in the folder ``--models``.
 
     Raises:
         BadParameter: there is no such extractor, or its options are wrong.
@@ -23,7 +26,11 @@ def read_extractor_calls(context: click.Context, parameter: click.Parameter, val
         commands={"audio": audio.audio_command, "vision": vision.vision_command, "text": text.text_command}
     )
     calls = []
+    lines: list[str] = []
     for line in filter(None, map(str.strip, value.split(";"))):
+        corpus, models = context.command.name or "", context.params.get("models")
+        lines += commands(line, corpus, models) if line in PRESETS else [line]
+    for line in lines:
         try:
             command: click.Command | None = extractors
             arguments = shlex.split(line)
@@ -62,10 +69,17 @@ def _paths_as_options(command: click.Command, corpus: Path, raw: Path) -> list[s
     return [f"--{p.name}={paths[p.name]}" for p in command.params if p.name in paths]
 
 
+models_option = click.option(
+    "--models",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    is_eager=True,  # read before --features, whose presets need it
+    help="Folder with the models of a preset, such as MODELS/wavlm-large [default: downloaded from the hub].",
+)
 features_option = click.option(
     "--features",
     "calls",
     callback=read_extractor_calls,
     default="",
-    help="Further feature sets: commands separated by semicolons, as in 'audio logmel; vision frames --side 112'.",
+    help=f"Further feature sets: a preset ({' or '.join(PRESETS)}), or commands separated by semicolons, as in "
+    "'audio logmel; vision frames --side 112'.",
 )

@@ -1,4 +1,4 @@
-"""IEMOCAP: the utterance table, six-class labels, text states, GeMAPS and MFCC."""
+"""IEMOCAP: the utterance table, six-class labels, text states, GeMAPS, prosody and MFCC."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from typing import Any
 import click
 
 from data_prep.cli import FILE, download_option, encoder_option
-from data_prep.corpora.base import find_npz
 from data_prep.corpora.iemocap import ARCHIVES, SIZE, find_root, report_media, utterances, write_community
 from data_prep.corpora.iemocap_raters import write_ratings
-from data_prep.imports.arrays import import_features
-from data_prep.prepare.common import corpus_command, extract_mfcc_if_found, extract_text_sets
+from data_prep.imports.join import join_features
+from data_prep.prepare.common import corpus_command, extract_mfcc_if_found, extract_text_sets, import_if_found
 from mer_bench.utterances import write_table
-
-
-def find_gemaps(raw: Path) -> Path | None:
-    """The first npz below or beside ``raw`` that holds ``ids`` and ``gemaps47``, if there is one."""
-    return find_npz([*sorted(raw.rglob("*.npz")), *sorted(raw.resolve().parent.glob("*.npz"))], {"ids", "gemaps47"})
 
 
 def find_community(raw: Path) -> Path | None:
@@ -42,7 +36,7 @@ def prepare(
     """Write the table, labels and feature sets that the unpacked files below ``raw`` allow; return the corpus's folder.
 
     ``gemaps`` is an npz with 47 GeMAPS functionals per utterance, and ``community`` a file of six-class labels; by
-    default those that :func:`find_gemaps` and :func:`find_community` find. ``raters`` writes what each evaluator said.
+    default those that are found below or beside ``raw``, like prosody. ``raters`` writes what each evaluator said.
     ``text`` are options of :func:`data_prep.extractors.text.extract_text`.
     """
     root, corpus = find_root(raw), out / "iemocap"
@@ -55,12 +49,12 @@ def prepare(
         click.echo("community labels: skipped, there is no iemocap6_dialogues.json (--community PATH)")
     if raters:
         write_ratings(corpus, root, dict(zip(table["id"], table["emotion"], strict=True)))
-    gemaps = gemaps or find_gemaps(raw)
-    if gemaps:
-        key = "gemaps47"
-        import_features(corpus, gemaps, name="gemaps", modality="audio", extractor=key, key=key, force=force)
-    else:
-        click.echo("gemaps: skipped, there is no npz with ids and gemaps47 (--gemaps PATH)")
+    voices = {
+        "gemaps": import_if_found(corpus, raw, "gemaps", "gemaps47", source=gemaps, force=force),
+        "prosody": import_if_found(corpus, raw, "prosody", "prosody10", force=force),
+    }
+    if all(voices.values()):
+        join_features(corpus, list(voices), force=force)
     report_media(table, root)
     wavs = "files Session*/sentences/wav"
     extract_mfcc_if_found(corpus, root, table["media"], wavs, backend=backend, force=force)
@@ -79,5 +73,5 @@ main = corpus_command(
     archives=ARCHIVES,
     size=SIZE,
     partial_help="Accept a subset of the 10,039 utterances.",
-    help="IEMOCAP: utterance table, community labels, text states, GeMAPS, MFCC.",
+    help="IEMOCAP: utterance table, community labels, text states, GeMAPS, prosody, MFCC.",
 )

@@ -1,4 +1,4 @@
-"""MELD: the utterance table, sentiment labels, text states and MFCC."""
+"""MELD: the utterance table, sentiment labels, text states, prosody and MFCC."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from data_prep.cli import download_option, encoder_option
 from data_prep.corpora.meld import ARCHIVES, DEFECTS, SENTIMENTS, SIZE, find_media, report_clips, utterances
-from data_prep.prepare.common import corpus_command, extract_mfcc_if_found, extract_text_sets
+from data_prep.prepare.common import corpus_command, extract_mfcc_if_found, extract_text_sets, import_if_found
 from mer_bench.files import write_atomic
 from mer_bench.utterances import write_table
 
@@ -35,6 +35,7 @@ def prepare(
         report_clips(table, media)
     clips = "clips (train_splits/*.mp4 or train_splits_wav/*.wav ...)"
     extract_mfcc_if_found(corpus, media, table["media"], clips, backend=backend, force=force)
+    import_if_found(corpus, raw, "prosody", "prosody10", force=force)
     extract_text_sets(corpus, force=force, **text)
     return corpus
 
@@ -47,5 +48,5 @@ main = corpus_command(
     archives=ARCHIVES,
     size=SIZE,
     partial_help="Accept files whose counts are not the official ones.",
-    help="MELD: utterance table, sentiment labels, text states, MFCC.",
+    help="MELD: utterance table, sentiment labels, text states, prosody, MFCC.",
 )

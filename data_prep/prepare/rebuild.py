@@ -28,7 +28,7 @@ from data_prep.extractors.logmel import logmel
 from data_prep.extractors.media import decoder, load_audio
 from data_prep.extractors.mfcc import BACKENDS, mfcc, mfcc13
 from data_prep.extractors.openface import openface_extractor
-from data_prep.extractors.speech import speech
+from data_prep.extractors.speech import speech, whisper
 from data_prep.extractors.text import SUFFIX, glove_extractor, text_extractor
 from mer_bench.errors import Misuse
 from mer_bench.features import FeatureSpec
@@ -176,11 +176,16 @@ def _audio(modality: str, spec: FeatureSpec, source: Source) -> Extractor | None
     if spec.extractor == "eGeMAPSv02":
         level = next((level for level, title in LEVELS.items() if title == spec.layer), spec.layer)
         return egemaps(files, level=level)
+    if "window" in spec.settings:
+        layer = "last" if spec.layer == "last hidden state" else spec.layer.removeprefix("hidden state ")
+        model, average = _model(modality, spec, source), _setting(spec, "average", int)
+        return whisper(files, model=model, layer=layer, average=average, download=source.download)
     if "longest" not in spec.settings:
         return None
     layer = "mean" if spec.layer == "mean of all layers" else spec.layer.removeprefix("hidden state ")
     model, pooling = _model(modality, spec, source), _setting(spec, "pooling", str)
-    return speech(files, model=model, layer=layer, pooling=pooling, download=source.download)
+    average = _setting(spec, "average", int) if "average" in spec.settings else 1
+    return speech(files, model=model, layer=layer, pooling=pooling, average=average, download=source.download)
 
 
 def _text(modality: str, spec: FeatureSpec, source: Source) -> Extractor:

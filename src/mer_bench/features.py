@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mer_bench.errors import Misuse
+from mer_bench.exposure import Exposure
 from mer_bench.files import new_folder, sha256, write_atomic
 from mer_bench.schema import AboveZero, Count, Hash, Name, Positive, Text, check_name, decode, read_json
 from mer_bench.utterances import FILE as TABLE_FILE
@@ -47,6 +48,9 @@ class FeatureSpec:
     sketch: list[int]  #: fingerprint of the values, see :func:`sketch`
     extractor_parameters: Count  #: number of frozen parameters; 0 for signal processing and pixels
     settings: Mapping[Text, Any]  #: options that JSON can hold; no paths, so that they are the same on every machine
+    exposure: Exposure | None = (
+        None  #: what the extractor saw of this corpus; None = not stated. No part of the identity
+    )
 
     @property
     def integer(self) -> bool:
@@ -61,7 +65,7 @@ class FeatureSpec:
         the same identity, so that their runs stand in one table.
         """
         facts = asdict(self)
-        del facts["values_sha256"]
+        del facts["values_sha256"], facts["exposure"]
         return hashlib.sha256(_json(facts).encode()).hexdigest()
 
 
@@ -87,6 +91,7 @@ def write_features(
     extractor_parameters: int = 0,
     settings: Mapping[str, Any] | None = None,
     dtype: str = "float32",
+    exposure: Exposure | None = None,
 ) -> FeatureSpec:
     """Write one array [time, dim] per row of ``folder/../utterances.csv`` as the feature set ``folder``.
 
@@ -151,10 +156,16 @@ def write_features(
             sketch=sketch(np.load(temporary / "values.npy", mmap_mode="r", allow_pickle=False)),
             extractor_parameters=extractor_parameters,
             settings=dict(settings or {}),
+            exposure=exposure and asdict(exposure),
         )
         spec = decode(facts, FeatureSpec, f"feature set {folder.name}")
-        (temporary / "spec.json").write_text(_json(asdict(spec)) + "\n", encoding="utf-8")
+        write_spec(temporary, spec)
     return spec
+
+
+def write_spec(folder: Path, spec: FeatureSpec) -> None:
+    """Write ``folder/spec.json``."""
+    write_atomic(folder / "spec.json", _json(asdict(spec)) + "\n")
 
 
 def read_spec(folder: Path) -> FeatureSpec:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from mer_bench.calibration import Calibration, Scaled, statements
 from mer_bench.compact import compact, expand
 from mer_bench.errors import Misuse, unknown
+from mer_bench.exposure import Exposure
 from mer_bench.files import write_atomic
 from mer_bench.groups import Groups
 from mer_bench.groups import statements as group_statements
@@ -155,6 +156,9 @@ class FeatureFacts:
     layer: Text
     dim: Positive
     parameters: Count  #: frozen parameters of the extractor
+    exposure: Exposure | None = (
+        None  #: as the set states it, see :func:`mer_bench.exposure.exposure`; None = not stated
+    )
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from data_prep.imports import arrays
 from data_prep.imports.arrays import import_sequences
 from data_prep.imports.kinds import ADVICE, MAGIC, file_kind, unpacked_limit
 from mer_bench.errors import Misuse
+from mer_bench.exposure import Exposure
 from mer_bench.features import open_features, read_spec, verify_features
 from mer_bench.utterances import read_table
 
@@ -121,6 +122,26 @@ def test_identity_of_an_import_depends_on_its_content_and_not_on_new_options(tab
     spec = read_spec(table / "mine")
     assert (spec.extractor, spec.layer, spec.settings, spec.dtype) == ("praat", "mfcc", {}, "float32")
     assert "already done" in works(*command(table, tmp_path / "rows.npz", "--key", "mfcc", "--extractor", "praat"))
+
+
+def test_exposure_is_stated_or_known_by_the_name_of_the_extractor(table: Path, tmp_path: Path) -> None:
+    source = tmp_path / "a.npz"
+    np.savez(source, **dict(zip(IDS, noise([1, 1, 1]), strict=True)))
+    imported(table, source)
+    plain = read_spec(table / "mine")
+    assert plain.exposure is None
+    words = ("--exposure", "labels", "--exposure-source", "fine-tuned on them")
+    assert "already done" in works(*command(table, source, *words)), "it is stated without computing anything again"
+    stated = verify_features(table / "mine")
+    assert stated.exposure == Exposure("labels", "fine-tuned on them")
+    assert stated.sha256 == plain.sha256
+    works(*command(table, source))
+    assert read_spec(table / "mine").exposure == stated.exposure, "an import without a statement takes none back"
+    works(*command(table, source, "--extractor", "gemaps47"))
+    found = read_spec(table / "mine").exposure
+    assert found
+    assert found.kind == "none"
+    assert "say with --exposure what" in refused(*command(table, source, "--exposure-source", "I know"))
 
 
 def test_folder_whose_values_have_changed_is_imported_again(table: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import recordings
-from recordings import contain, draw_face, save_speech_model, save_wav, tone, track, write_corpus
+from recordings import contain, draw_face, save_speech_model, save_wav, save_whisper, tone, track, write_corpus
 
 from data_prep.corpora.new_clips import NewClip, clips_from_csv, clips_from_paths, unique_ids, utterance_table
 from data_prep.extract import extract
@@ -95,7 +95,13 @@ def models(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     )
     words = folder / "words.txt"
     words.write_text("kids 1 0\ndoor 0 1\ntalking 1 1\n")
-    return {"speech": str(speech), "image": str(folder / "vit"), "text": str(encoder), "words": str(words)}
+    return {
+        "speech": str(speech),
+        "whisper": str(save_whisper(folder / "whisper")),
+        "image": str(folder / "vit"),
+        "text": str(encoder),
+        "words": str(words),
+    }
 
 
 def prepare(clips: Sequence[NewClip], into: Path, specs: Mapping[str, FeatureSpec], **options: Any) -> Any:
@@ -130,6 +136,11 @@ SETS: dict[str, tuple[str, Callable[[Path, Path, str], FeatureSpec]]] = {
     "speech, mean": (
         "speech",
         lambda corpus, raw, model: extract_audio(corpus, raw, "speech", model=model, layer="mean", pooling="mean"),
+    ),
+    "whisper": ("whisper", lambda corpus, raw, model: extract_audio(corpus, raw, "whisper", model=model, layer="2")),
+    "whisper, last": (
+        "whisper",
+        lambda corpus, raw, model: extract_audio(corpus, raw, "whisper", model=model, average=1),
     ),
     "tokens": ("text", lambda corpus, raw, model: extract_text(corpus, encoder=model, max_length=5)),
     "text, mean": ("text", lambda corpus, raw, model: extract_text(corpus, encoder=model, pooling="mean")),

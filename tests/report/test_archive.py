@@ -20,6 +20,7 @@ from test_leaderboard import clustered
 from mer_bench import workspace
 from mer_bench.calibration import Calibration
 from mer_bench.errors import Misuse
+from mer_bench.exposure import Exposure
 from mer_bench.external import write_external
 from mer_bench.files import sha256
 from mer_bench.methods import is_current
@@ -75,6 +76,22 @@ def plain(results: Path, *, with_published: bool = False) -> report.Board:
 
 def kept(results: Path) -> list[Path]:
     return sorted((results / cache.FOLDER).iterdir())
+
+
+def test_a_statement_about_an_extractor_survives_the_record_and_the_cache(
+    runs: list[RunRecord], tmp_path: Path, read: list[str]
+) -> None:
+    results = tmp_path / "results"
+    statement = Exposure("labels", "fine-tuned on them")
+    for run in runs:
+        facts = {modality: replace(each, exposure=statement) for modality, each in run.features.items()}
+        found = read_record(write_record(replace(run, features=facts), results))
+        assert found.features == facts
+        assert found.spec.sha256 == run.spec.sha256, "it is no part of a run's identity"
+    first, second = (report.read_board(results).text for _ in range(2))
+    assert first == second == plain(results).text
+    assert "saw labels of this corpus (fine-tuned on them)" in first
+    assert len(read) == len(runs), "the second time nothing was read"
 
 
 def test_real_records_make_the_same_page_with_the_cache_as_without(tmp_path: Path, read: list[str]) -> None:

@@ -13,8 +13,9 @@ from test_compare import record
 from test_leaderboard import cells, clustered, line, make, score_rows
 from test_plots import ERRORS, over_tables
 
+from mer_bench.exposure import Exposure
 from mer_bench.metrics import SCORES
-from mer_bench.records import Efficiency, RunRecord, Training
+from mer_bench.records import Efficiency, FeatureFacts, RunRecord, Training
 from mer_bench.report import leaderboard as report
 from mer_bench.report.across import across, ranked
 from mer_bench.report.columns import NAMED, print_table
@@ -363,3 +364,91 @@ def with_features(run: RunRecord, modalities: Sequence[str]) -> RunRecord:
     name = run.spec.features["text"]
     chosen = dict.fromkeys(modalities, name)
     return replace(run, spec=replace(run.spec, features=chosen, features_sha256=chosen))
+
+
+# What extractors saw
+
+
+def exposed(records: Sequence[RunRecord], kind: str, modality: str = "text") -> list[RunRecord]:
+    """The records with a statement about the extractor of one of their modalities, where they have it."""
+    statement = Exposure(kind, "somebody said so")  # type: ignore[arg-type]
+
+    def stated(record: RunRecord) -> dict[str, FeatureFacts]:
+        return {
+            name: replace(facts, exposure=statement) if name == modality else facts
+            for name, facts in record.features.items()
+        }
+
+    return [replace(record, features=stated(record)) for record in records]
+
+
+def both(kind: str) -> list[RunRecord]:
+    """Methods on text, audio and vision, on audio and vision, and on each alone; a statement about the text."""
+    sets = {"audio": "mfcc", "text": "minilm", "vision": "faces"}
+    found = [make(name, seed, modalities=("audio", "text", "vision"), sets=sets) for name in "abc" for seed in range(3)]
+    found += [make(name, seed, modalities=("audio", "vision"), sets=sets) for name in "abc" for seed in range(3)]
+    found += [make("unimodal", seed, modalities=(name,), sets=sets) for name in sets for seed in range(3)]
+    return exposed(found, kind)
+
+
+def test_features_that_saw_labels_are_in_no_table_with_features_that_did_not() -> None:
+    (together,) = tables(both("unlabelled"))
+    assert len(together.rows) == 9
+    assert not together.saw_labels
+    assert "labels" not in together.title
+    apart = {frozenset(modality for modality, *_ in table.features): table for table in tables(both("labels"))}
+    assert set(apart) == {frozenset({"audio", "vision"}), frozenset({"audio", "text", "vision"})}
+    for features, table in apart.items():
+        assert table.saw_labels == ("text" in features)
+        assert table.saw_labels == table.title.endswith(", features that saw its labels")
+        assert {"text" in row.modalities for row in table.rows} == {table.saw_labels}
+    assert {row.modalities for row in apart[frozenset({"audio", "vision"})].rows if row.alone} == {
+        ("audio",),
+        ("vision",),
+    }
+    page = report.leaderboard(both("labels"))
+    assert "text: saw labels of this corpus (somebody said so)" in line(page, "What the extractors", "saw labels")
+    assert page.count("the table is ranked beside no other, and in no claim") == 1
+
+
+def test_one_statement_that_labels_were_seen_is_enough() -> None:
+    found = both("none")
+    assert not any(table.saw_labels for table in tables(found))
+    (first,) = exposed(found[:1], "labels")
+    assert sum(table.saw_labels for table in tables([first, *found[1:]])) == 1
+    assert sum(table.saw_labels for table in tables([*found[1:], first])) == 1
+
+
+def test_tables_whose_features_saw_labels_are_in_no_claim_and_in_no_test_over_tables() -> None:
+    records = [*run("early_concat", 8), *run("unimodal", 6)]
+    assert len(claims(records).splitlines()) > 2
+    assert len(claims(exposed(records, "labels")).splitlines()) == 2
+    assert [len(ranked(table).scores) for table in tables(FOUR)] == [4]
+    assert [len(ranked(table).scores) for table in tables(exposed(FOUR, "labels"))] == [0]
+
+
+def validated(records: Sequence[RunRecord], hits: int, of: int = 10) -> list[RunRecord]:
+    """The records with a validation on which ``hits`` of ``of`` utterances of each class are right."""
+    matrix = [[(hits, of - hits, 0)[(found - true) % 3] for found in range(3)] for true in range(3)]
+    return [replace(record, validation_confusion=matrix) for record in records]
+
+
+def test_a_validation_far_above_test_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    same, near, far = (tables([*validated(run("a", 6), hits), *run("b", 5)])[0] for hits in (7, 8, 10))
+    row = by_method(far)["a"]
+    assert row.validation_f1 == 1.0
+    assert far.far_above == {row: 1 - row.weighted_f1}
+    assert same.far_above == {}
+    best = by_method(near)["a"]
+    assert near.evidence[best].interval[1] < 0.8
+    assert 0.09 < (best.validation_f1 or 0) - best.weighted_f1 < 0.1
+    assert near.far_above == {}  # above the interval, but by less than ten points
+    with monkeypatch.context() as patch:
+        patch.setattr("mer_bench.report.tables.FAR", 0.0)
+        (within,) = tables([*validated(run("a", 6), 15, 20), *run("b", 5)])
+        best = by_method(within)["a"]
+        assert best.weighted_f1 < (best.validation_f1 or 0) < within.evidence[best].interval[1]
+        assert within.far_above == {}  # within the interval
+    page = report.leaderboard([*validated(run("a", 6), 10), *run("b", 5)])
+    assert "in 1 of 2 rows" in line(page, "Warning: validation is far above test")
+    assert "far above test" not in report.leaderboard([*validated(run("a", 6), 6), *run("b", 5)])

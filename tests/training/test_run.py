@@ -31,6 +31,7 @@ from mer_bench.datasets import DATASETS
 from mer_bench.datasets.iemocap import SIX, validation_dialogues
 from mer_bench.datasets.ravdess import EMOTIONS, FOLDS
 from mer_bench.errors import FailedRun, Misuse
+from mer_bench.exposure import known
 from mer_bench.features import open_features, write_features
 from mer_bench.fusion.base import FusionModule, PredictionTable
 from mer_bench.records import RunRecord, RunSpec, read_record
@@ -100,6 +101,8 @@ def test_a_record_states_where_its_numbers_come_from(record: RunRecord) -> None:
     assert record.simulated
     assert record.context == "utterance"
     assert record.features["audio"].extractor == "simulation"
+    assert record.features["audio"].exposure == known("simulation", RAVDESS)
+    assert record.features["audio"].exposure is not None
     assert record.attainable is not None
     assert record.attainable["utterance"]["audio"]["accuracy"] > 0.4
     assert record.ideal_by_cluster is not None

@@ -60,6 +60,7 @@ from mer_bench.datasets.simulated_truth import (
     utterance_posterior,
 )
 from mer_bench.errors import Misuse
+from mer_bench.exposure import known
 from mer_bench.features import write_features
 from mer_bench.files import new_folder, write_atomic, writing
 from mer_bench.modalities import MODALITIES, modality_of
@@ -170,6 +171,7 @@ def simulate(folder: Path, config: SimulationConfig) -> None:
             revision=str(VERSION),
             settings=json.loads(_json(config)),
             dtype="float16",
+            exposure=known("simulation", folder.name),
         )
     write_atomic(folder / FILE, _json(config))
 

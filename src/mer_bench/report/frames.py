@@ -31,6 +31,7 @@ def load_tables(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     table, heading                          number and heading of the table in the leaderboard
     dataset, label_set, protocol, track     what makes the table, together with its
     table_features                          feature sets; see :func:`mer_bench.load_results` for these and the next
+    saw_labels                              whether an extractor of its features saw labels of the corpus
     simulated                               whether the corpus is simulated
     rank                                    1 = best; missing for rows that fusion has to beat, and incomplete ones
     method, title, provenance, contributed, the row; it has the features of the table that ``modalities`` names;
@@ -119,6 +120,7 @@ COLUMNS: Values = {
     "protocol": (TEXT, lambda e: e[2].spec.protocol),
     "track": (TEXT, lambda e: e[1].track),
     "table_features": (TEXT, lambda e: " ".join(f"{modality}={name}" for modality, name, _ in sorted(e[1].features))),
+    "saw_labels": (FLAG, lambda e: e[1].saw_labels),
     "simulated": (FLAG, lambda e: e[1].first.simulated),
     "rank": (WHOLE, lambda e: e[1].ranks.get(e[2])),
     "method": (TEXT, lambda e: e[2].method),

@@ -15,6 +15,7 @@ import numpy as np
 
 from mer_bench.calibration import BLOCKS
 from mer_bench.errors import unknown
+from mer_bench.exposure import KINDS
 from mer_bench.external import ExternalRecord, load_external
 from mer_bench.methods import titles
 from mer_bench.metrics import BINS, SMALLEST, f1
@@ -54,7 +55,17 @@ from mer_bench.report.power import resolution
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.rows import OUTDATED, ResultRow, few_seeds, training_text
 from mer_bench.report.statistics import LEAST_SEEDS, RESAMPLES, significant
-from mer_bench.report.tables import Table, best_single, by_splits, gain, shown_beside, tables, tables_of, without_table
+from mer_bench.report.tables import (
+    FAR,
+    Table,
+    best_single,
+    by_splits,
+    gain,
+    shown_beside,
+    tables,
+    tables_of,
+    without_table,
+)
 from mer_bench.submission import check_submission
 from mer_bench.workspace import published_results
 
@@ -540,6 +551,13 @@ def facts(table: Table) -> Iterator[str]:
         origin = escape(", ".join(filter(None, (made.extractor, made.revision, made.layer))))
         size = f"{made.dim} columns, {made.parameters:,} frozen parameters"
         yield f"Features `{features}` ({modality}): {origin or 'extractor unknown'}; {size}; sha256 `{digest[:12]}`."
+    if not table.first.simulated:
+        kinds = [
+            f"{modality}: {KINDS[each.kind]} ({escape(each.source)})" for modality, each in table.exposures.items()
+        ]
+        yield f"What the extractors were trained on, as far as is known: {'; '.join(kinds)}."
+    if table.saw_labels:
+        yield "An extractor saw labels of this corpus: the table is ranked beside no other, and in no claim."
     if table.attainable:
         best = "; ".join(
             f"{part.replace('+', ' + ')} {points(each['weighted_f1'])} ({points(each['accuracy'])})"
@@ -560,6 +578,8 @@ def facts(table: Table) -> Iterator[str]:
         yield f"Intervals and differences: bootstrap over {resampled}; {RESAMPLES:,} resamples." + _said(table)
     if sentence := resolution(table):
         yield sentence
+    if table.far_above:
+        yield _far_above(table)
 
 
 def _said(table: Table) -> str:
@@ -572,6 +592,17 @@ def _said(table: Table) -> str:
         said += f" With fewer than {LEAST_SEEDS} seeds no row is said to be behind the best or tied with it"
         said += f", nor is any if the best row, {escape(few[0].name)}, has so few." if few[0] is table.best else "."
     return said
+
+
+def _far_above(table: Table) -> str:
+    """The warning that validation is far above test."""
+    row, gap = next(iter(table.far_above.items()))
+    return (
+        f"Warning: validation is far above test in {len(table.far_above)} of {len(table.evidence)} rows (more than "
+        f"{points(FAR)} points of weighted F1, and above the interval), most in {escape(row.name)}: "
+        f"{points(gap, '+')} points; features or choices may have seen more of validation than of test, or the two "
+        "differ."
+    )
 
 
 def _usual_training(table: Table) -> Training:

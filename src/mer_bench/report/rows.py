@@ -245,6 +245,16 @@ class ResultRow(Row[RunRecord]):
         return float(np.median(known)) if known else None
 
     @cached_property
+    def validation_f1(self) -> float | None:
+        """Weighted F1 on validation at the selected epoch, as :attr:`weighted_f1`; None where it is not known."""
+        found = self._measured("validation_confusion")
+        return (
+            float(_weighted_f1([each.validation_confusion or [] for each in f] for f in found).mean())
+            if found
+            else None
+        )
+
+    @cached_property
     def probability_scores(self) -> ProbabilityScores | None:
         """Scores of the probabilities; None where no complete seed has all that they need. They never rank."""
         seeds = self._measured("calibration")

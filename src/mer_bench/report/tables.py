@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mer_bench.exposure import UNSTATED, Exposure, exposure
 from mer_bench.external import ExternalRecord, ExternalSpec, Statement
 from mer_bench.methods import is_current, titles
 from mer_bench.modalities import modality_order
@@ -45,6 +46,7 @@ from mer_bench.report.statistics import (
 
 Splits = tuple[bool, str, str, str, tuple[str, ...]]  #: simulated, corpus, label set, protocol, classes
 FeatureMap = frozenset[tuple[str, str, str]]  #: (modality, feature set, sha256)
+FAR = 0.10  #: validation this much above test, in weighted F1, asks for an explanation
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,38 @@ class Table:
     def title(self) -> str:
         """Heading of the table."""
         spec = self.first.spec
-        return f"{spec.dataset}: {spec.label_set}, {spec.protocol}, {self.track} track"
+        exposed = ", features that saw its labels" * self.saw_labels
+        return f"{spec.dataset}: {spec.label_set}, {spec.protocol}, {self.track} track{exposed}"
 
     @property
     def sets(self) -> list[tuple[str, str, str]]:
         """Modality, name and hash of each feature set, in the usual order of modalities."""
         return sorted(self.features, key=lambda item: modality_order(item[0]))
+
+    @cached_property
+    def exposures(self) -> dict[str, Exposure]:
+        """What the extractor of each modality's features saw of the corpus."""
+        found = _exposures(self.records)
+        return {each[0]: found.get(each, UNSTATED) for each in self.sets}
+
+    @property
+    def saw_labels(self) -> bool:
+        """Whether an extractor saw labels of the corpus. Such tables are compared with no others."""
+        return any(each.kind == "labels" for each in self.exposures.values())
+
+    @cached_property
+    def far_above(self) -> dict[ResultRow, float]:
+        """Rows whose validation is suspiciously far above test: how much, in weighted F1, the largest first.
+
+        More than :data:`FAR`, and above the interval of the score on test.
+        """
+        known = {row: row.validation_f1 for row in self.evidence}
+        gaps = {
+            row: found - row.weighted_f1
+            for row, found in known.items()
+            if found is not None and found > max(row.weighted_f1 + FAR, self.evidence[row].interval[1])
+        }
+        return dict(sorted(gaps.items(), key=lambda item: (-item[1], item[0].label)))
 
     @cached_property
     def support(self) -> dict[int, int]:
@@ -271,8 +299,9 @@ def tables(records: Sequence[RunRecord], external: Sequence[ExternalRecord] = ()
     """The tables that the records make, in a fixed order.
 
     A feature map makes a table unless a larger one of its track contains it. A run on fewer modalities is in every
-    table whose features contain its own. Reference rows are in the tables of both tracks, and make one where no
-    other table contains them. Predictions that other toolkits made are beside every table of their test utterances.
+    table whose features contain its own, unless one of them alone has features that saw labels of the corpus. Reference
+    rows are in the tables of both tracks, and make one where no other table contains them. Predictions that other
+    toolkits made are beside every table of their test utterances.
     """
     groups, elsewhere = by_splits(records), by_splits(external)
     names = titles(record.spec.method for record in records)
@@ -330,6 +359,17 @@ def _feature_map(spec: RunSpec) -> FeatureMap:
     )
 
 
+def _exposures(records: Iterable[RunRecord]) -> dict[tuple[str, str, str], Exposure]:
+    """What the extractor of each feature set saw of the corpus; of several statements the one that it saw labels."""
+    found: dict[tuple[str, str, str], Exposure] = {}
+    for record in records:
+        for modality, facts in record.features.items():
+            key = modality, facts.name, record.spec.features_sha256.get(modality, "")
+            if key not in found or (facts.exposure and found[key].kind != "labels"):
+                found[key] = exposure(facts.extractor, record.spec.dataset, facts.exposure)
+    return found
+
+
 def tables_of(
     records: Iterable[RunRecord], names: Mapping[str, str], external: Sequence[ExternalRecord] = ()
 ) -> Iterator[Table]:
@@ -341,11 +381,21 @@ def tables_of(
     for record in group:
         known = reference if record.spec.method in REFERENCES else maps[record.context]
         known.add(_feature_map(record.spec))
+    labelled = {each for each, found in _exposures(group).items() if found.kind == "labels"}
+
+    def within(part: FeatureMap, whole: FeatureMap) -> bool:
+        return part <= whole and part.isdisjoint(labelled) == whole.isdisjoint(labelled)
+
     held = set().union(*maps.values())
-    maps["utterance"] |= {part for part in reference if not any(part <= whole for whole in held)}
-    chosen = [(whole, track) for track, found in maps.items() for whole in found if not any(whole < o for o in found)]
+    maps["utterance"] |= {part for part in reference if not any(within(part, whole) for whole in held)}
+    chosen = [
+        (whole, track)
+        for track, found in maps.items()
+        for whole in found
+        if not any(whole != other and within(whole, other) for other in found)
+    ]
     for whole, track in sorted(chosen, key=lambda item: (sorted(item[0]), item[1] == "dialogue")):
-        inside = [record for record in group if _feature_map(record.spec) <= whole]
+        inside = [record for record in group if within(_feature_map(record.spec), whole)]
         table = _table(whole, track, [r for r in inside if r.context == track or r.spec.method in REFERENCES], names)
         yield replace(table, external=_external_rows(table, external))
 

@@ -227,6 +227,7 @@ def _record(
                 layer=opened.spec.layer,
                 dim=opened.spec.dim,
                 parameters=opened.spec.extractor_parameters,
+                exposure=opened.spec.exposure,
             )
             for modality, opened in datamodule.features.items()
         },
