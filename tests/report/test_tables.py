@@ -109,7 +109,7 @@ def test_where_the_best_row_has_fewer_than_three_seeds_nothing_is_said_of_any() 
     assert [NAMED["Ranks"].cell(table, row[name]).text for name in "abc"] == ["–", "1-2", "2-3"]
     page = report.leaderboard(records)
     assert "≈ marks rows that are tied" not in page
-    assert ", nor is any if the best row, a, has so few.\n" in page
+    assert " No row is said to be behind the best or tied with it: the best row, a, has two seeds.\n" in page
     assert "**" not in print_table(table, bold=True)
 
 

@@ -346,9 +346,9 @@ def _over_tables(chosen: Sequence[Ranked]) -> str:
     if not notes:
         return ""
     notes.append(
-        "A block is a table that ranks at least three methods; the methods are those that all of these tables rank. "
-        "With few tables the test has little power. Tables of one corpus share its test utterances, so their p is too "
-        "small."
+        f"A block is a table that ranks at least three methods with {LEAST_SEEDS} seeds; the methods are those that "
+        "all of these tables rank so. With few tables the test has little power. Tables of one corpus share its test "
+        "utterances, so their p is too small."
     )
     return f"### Over several tables\n\n{_bullets(notes)}"
 
@@ -588,9 +588,11 @@ def _said(table: Table) -> str:
     said = " ≈ marks rows that are tied with the best (Holm-corrected p of 0.05 or more)." if table.behind else ""
     if table.rank_intervals:
         said += " *Ranks*: 95 % interval of the rank, from paired tests against each other row, Holm-corrected."
+    if few and few[0] is table.best:
+        best = f"the best row, {escape(few[0].name)}, has {few_seeds(few[0])}"
+        return f"{said} No row is said to be behind the best or tied with it: {best}."
     if few:
-        said += f" With fewer than {LEAST_SEEDS} seeds no row is said to be behind the best or tied with it"
-        said += f", nor is any if the best row, {escape(few[0].name)}, has so few." if few[0] is table.best else "."
+        said += f" With fewer than {LEAST_SEEDS} seeds no row is said to be behind the best or tied with it."
     return said
 
 
