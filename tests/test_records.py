@@ -30,6 +30,7 @@ from mer_bench.records import (
     check_measures,
     load_records,
     measured,
+    pool_clusters,
     read_record,
     read_spec,
     write_failure,
@@ -196,6 +197,18 @@ def test_measures_are_optional_and_survive_a_file(tmp_path: Path) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
     assert read_record(path) == RECORD  # an older record, without measures
     assert measured(RECORD) == set()
+
+
+def test_a_cluster_that_several_folds_test_is_pooled_once() -> None:
+    first, second, third, fourth = (np.full((2, 3, 3), 10**number) for number in range(4))
+    alike = Protocol(4, "Two folds with one sentence each.", "actors", folds_per_cluster=2)
+    found = pool_clusters({3: third, 1: first, 2: second, 4: fourth}, alike)
+    assert found is not None
+    assert found[:, 0, 0].tolist() == [11, 11, 1100, 1100]
+    apart = pool_clusters({1: first, 2: second}, Protocol(2, "Two folds."))
+    assert apart is not None
+    assert apart[:, 0, 0].tolist() == [1, 1, 10, 10]
+    assert pool_clusters({1: first, 2: second[:1]}, alike) is None
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("litrature", "literature"), ("speed", None)])

@@ -128,6 +128,8 @@ class Protocol:
     folds: Positive  #: number of test folds
     text: Text  #: what is trained, validated and tested on, in one sentence
     clusters: Name = "dialogues"  #: clusters of test utterances that the bootstrap resamples
+    #: so many successive folds test other utterances of the same clusters, such as the actors of RAVDESS
+    folds_per_cluster: Positive = 1
 
 
 @dataclass(frozen=True)
@@ -488,6 +490,19 @@ def stack(matrices: Sequence[Matrix], classes: int) -> Counts:
     except ValueError:  # rows of different lengths
         found = np.empty(0, np.int64)
     return found if found.shape[1:] == (classes, classes) else np.empty((0, classes, classes), np.int64)
+
+
+def pool_clusters(folds: Mapping[int, Counts], protocol: Protocol | None) -> Counts | None:
+    """Confusion matrices [cluster, class, class] of several folds as one array, in which each cluster occurs once.
+
+    None where folds that should test the same clusters do not have equally many.
+    """
+    alike: dict[int, list[Counts]] = defaultdict(list)
+    for fold, counts in sorted(folds.items()):
+        alike[(fold - 1) // (protocol.folds_per_cluster if protocol else 1)].append(counts)
+    if any(each.shape != group[0].shape for group in alike.values() for each in group):
+        return None
+    return np.concatenate([np.sum(group, 0, dtype=np.int64) for group in alike.values()])
 
 
 def load_records(*folders: Path) -> tuple[list[RunRecord], list[str]]:

@@ -289,7 +289,7 @@ class EmotionDataModule(L.LightningDataModule):
             split = np.where(self.labels >= 0, self.split(self.table, protocol, fold), "")
         except (ValueError, OverflowError) as error:
             where = self.folder / FILE
-            raise Misuse(f"{where}: {protocol} splits by a session or speaker that is no number: {error}") from error
+            raise Misuse(f"{where}: {protocol} splits by what is no session, speaker or take: {error}") from error
         rows = {name: np.flatnonzero(split == name) for name in SPLITS}
         for name in ("train", "test"):
             if not len(rows[name]):

@@ -17,7 +17,7 @@ from mer_bench.external import FOLDER, ContributedExternal, ExternalRecord, Exte
 from mer_bench.methods import is_current
 from mer_bench.metrics import SCORES
 from mer_bench.modalities import modality_order, shapley_weights
-from mer_bench.records import ContributedRecord, RunRecord, RunSpec, Training
+from mer_bench.records import ContributedRecord, RunRecord, RunSpec, Training, pool_clusters
 from mer_bench.report.formatting import escape, settings, spread
 from mer_bench.report.statistics import Counts, Floats
 
@@ -111,12 +111,14 @@ class Row(Generic[Record]):
 
         None where no seed is complete, or a record does not have its clusters.
         """
-        found = [record.clusters for folds in self.complete_seeds.values() for record in folds]
-        known = [each for each in found if each is not None]
-        if not found or len(known) < len(found):
-            return None
-        clusters = np.concatenate(known, dtype=np.int64)
-        return clusters.reshape(self.complete, -1, *clusters.shape[1:])
+        found = []
+        for folds in self.complete_seeds.values():
+            known = {record.spec.fold: record.clusters for record in folds if record.clusters is not None}
+            clusters = pool_clusters(known, folds[-1].protocol) if len(known) == len(folds) else None
+            if clusters is None:
+                return None
+            found.append(clusters)
+        return np.stack(found) if found else None
 
     @cached_property
     def weighted_f1(self) -> float:
