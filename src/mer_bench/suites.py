@@ -45,7 +45,7 @@ class _Table:
 
 @dataclass(frozen=True)
 class _File:
-    """A suite file."""
+    """A suite file, with the keys that it takes from the suite beside it whose name its key ``extends`` is."""
 
     dataset: Name | Names
     label_set: Name
@@ -101,7 +101,7 @@ def read_suite_file(path: Path) -> Suite:
     """
     path = find_suite(path)
     where = f"suite {path}"
-    content = decode(read_toml(path, "suite"), _File, where)
+    content = decode(_with_base(read_toml(path, "suite"), path), _File, where)
     training = change_training(Training(), content.training, f"{where}, [training]")
     datasets = [content.dataset] if isinstance(content.dataset, str) else content.dataset
     rows = (
@@ -120,6 +120,17 @@ def read_suite_file(path: Path) -> Suite:
         tuple(rows),
         content.save_models,
     )
+
+
+def _with_base(said: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a suite says, and of the keys that it does not have what the one says that it extends."""
+    if "extends" not in said:
+        return said
+    name = decode(said.pop("extends"), Name, f"suite {path}, extends")
+    base = read_toml(find_suite(path.with_name(f"{name}.toml")), "suite")
+    if "extends" in base:
+        raise Misuse(f"suite {path} extends {name}, which extends another suite: name that one")
+    return {**base, **said}
 
 
 def _rows(table: _Table, shared: Training, where: str) -> Iterator[SuiteRow]:

@@ -443,8 +443,14 @@ def facts(table: Table) -> Iterator[str]:
         known = {record.rows.get(split, 0) for record in table.records}
         counts.append(f"{split} " + "–".join(f"{count:,}" for count in sorted({min(known), max(known)})))
     tested = f"{sum(table.support.values()):,}"
-    total = f" per fold; {tested} tested in all" if table.rows[0].folds > 1 else ""
+    folds = table.rows[0].folds
+    total = f" per fold; {tested} tested in all" if folds > 1 else ""
     yield f"Utterances: {', '.join(counts)}{total}."
+    if folds > 1 and any(record.rows.get("validation") for record in table.records):
+        yield (
+            "What validates one fold is tested in another: a setting that all folds share and that was chosen on the "
+            "validation parts of several of them has seen test utterances. The suite says what was chosen on what."
+        )
     for modality, features, digest in table.sets:
         made = next(record.features[modality] for record in table.records if modality in record.features)
         origin = escape(", ".join(filter(None, (made.extractor, made.revision, made.layer))))
