@@ -197,7 +197,7 @@ def run(options: RunOptions) -> None:
             training=options.training,
             hardware=options,
         )
-    sentences = validate([spec], options.root)
+    sentences = validate([spec], options.root, measures=measures)
     before_training([spec], options)
     _warn([*sentences, *skipped([spec], measures)])
     prepare_process()

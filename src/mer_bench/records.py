@@ -46,6 +46,7 @@ from mer_bench.schema import (
     ShareBelowOne,
     Text,
     canonical_json,
+    check_name,
     decode,
     parse_canonical,
     parse_json,
@@ -167,6 +168,19 @@ class Code:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """The trained model on another corpus, on all utterances that a protocol of it tests, whatever their fold.
+
+    They are standardised with the statistics of the corpus that the model was trained on.
+    """
+
+    protocol: Name
+    facts: Protocol
+    features_sha256: Mapping[Name, Hash]  #: modality -> identity of that corpus's set
+    by_cluster: list[Matrix]  #: confusion matrix of each cluster of its utterances, in the order of its table
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """What came of a run. Integers are stored and every score is derived, so a new metric needs no re-training."""
 
@@ -208,6 +222,7 @@ class RunRecord:
     efficiency: Efficiency | None = None
     #: modality -> mean norm of its encoders' gradient in each epoch; empty where the method has no such encoders
     gradients: Mapping[Name, list[NotNegative]] | None = None
+    transfer: Mapping[Name, Transfer] | None = None  #: by the name of the other corpus
 
     @cached_property
     def digest(self) -> bytes:
@@ -257,12 +272,21 @@ def hash_tested(index: Sequence[int], clusters: Counts) -> bytes:
 
 
 MEASURES = ("literature", "robustness", "efficiency", "gradients")  #: fields of a record that are measured on demand
+TRANSFER = "transfer:"  #: before the name of a corpus: the measure of the trained model on its test utterances
 KEPT = ("probabilities",)  #: what is kept on demand in a file beside a record
 
 
 def check_measures(names: Iterable[str], where: str = "") -> tuple[str, ...]:
     """The names without repetition; raises Misuse for one that is not a measure."""
-    return _among(MEASURES, names, f"measure{where}")
+    found = tuple(dict.fromkeys(names))
+    _among((*MEASURES, f"{TRANSFER}CORPUS"), (name for name in found if not transfers([name])), f"measure{where}")
+    return found
+
+
+def transfers(measures: Iterable[str]) -> list[str]:
+    """The other corpora that measures name, in their order."""
+    found = (name.partition(TRANSFER) for name in measures if name.startswith(TRANSFER))
+    return [check_name(corpus, "corpus of the measure transfer") for _, _, corpus in found]
 
 
 def check_kept(names: Iterable[str], where: str = "") -> tuple[str, ...]:
@@ -279,8 +303,12 @@ def _among(valid: Collection[str], names: Iterable[str], what: str) -> tuple[str
 
 
 def measurable(spec: RunSpec, measures: Iterable[str]) -> set[str]:
-    """Those of ``measures`` that a run can take: where a strategy shards the weights, no process has all of them."""
-    return {name for name in measures if has_whole_weights(spec) or name == "efficiency"}
+    """Those of ``measures`` that a run can take: where a strategy shards the weights, no process has all of them.
+
+    Its own corpus is no other corpus.
+    """
+    able = {name for name in measures if has_whole_weights(spec) or name == "efficiency"}
+    return able - {TRANSFER + spec.dataset}
 
 
 def has_whole_weights(spec: RunSpec) -> bool:
@@ -290,14 +318,15 @@ def has_whole_weights(spec: RunSpec) -> bool:
 
 def skipped(specs: Iterable[RunSpec], measures: Iterable[str]) -> list[str]:
     """One sentence for each of ``measures`` that some of the runs cannot take."""
-    wanted = set(measures)
-    found = {(spec.strategy, name) for spec in specs for name in wanted - measurable(spec, wanted)}
+    sharded = [spec for spec in specs if not has_whole_weights(spec)]
+    found = {(spec.strategy, name) for spec in sharded for name in {*measures} - measurable(spec, measures)}
     return [f"{name} is not measured under strategy {s!r}, which shards the weights" for s, name in sorted(found)]
 
 
 def measured(record: RunRecord) -> set[str]:
     """The measures that a record has."""
-    return {name for name in MEASURES if getattr(record, name) is not None}
+    found = {name for name in MEASURES if getattr(record, name) is not None}
+    return found | {TRANSFER + corpus for corpus in record.transfer or ()}
 
 
 def write_record(record: RunRecord, results: Path) -> Path:
@@ -460,6 +489,13 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
         yield set(record.gradients) == set(spec.features), "gradients are of other modalities than its spec names"
         lengths = {len(norms) for norms in record.gradients.values()}
         yield lengths == {len(record.curve)}, "gradients do not have one norm per epoch"
+    for corpus, other in (record.transfer or {}).items():
+        found = stack(other.by_cluster, classes)
+        square = 0 < len(found) == len(other.by_cluster)
+        yield square and bool((found.sum((1, 2)) > 0).all()), f"transfer to {corpus} has a cluster without an utterance"
+        alike = corpus.startswith(SIMULATED) == record.simulated and corpus != spec.dataset
+        yield alike, f"transfer is from {spec.dataset} to {corpus}"
+        yield set(other.features_sha256) == set(spec.features), f"transfer to {corpus} is of other modalities"
     yield (record.validation_confusion is None) == (rows["validation"] == 0), "validation_confusion does not fit rows"
     if record.validation_confusion is not None:
         validation = counts["validation_confusion"][0]

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import read_toml
-from mer_bench.records import Training, check_kept, check_measures
+from mer_bench.records import SIMULATED, Training, check_kept, check_measures
 from mer_bench.schema import Name, Option, Seed, decode
 from mer_bench.workspace import find_suite
 
@@ -49,7 +49,7 @@ class _File:
 
     dataset: Name | Names
     label_set: Name
-    protocol: Name
+    protocol: Name | Mapping[Name, Name]
     seeds: Annotated[list[Seed], Meta(min_length=1)]
     table: Annotated[list[_Table], Meta(min_length=1)]
     training: Changes = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Suite:
     file: Path
     datasets: tuple[str, ...]
     label_set: str
-    protocol: str
+    protocol: str | Mapping[str, str]  #: of all corpora, or of each
     seeds: tuple[int, ...]
     measures: tuple[str, ...]  #: on demand, see ``records.MEASURES``
     keep: tuple[str, ...]  #: on demand, see ``records.KEPT``
@@ -88,6 +88,19 @@ class Suite:
     def where(self) -> str:
         """The file, as messages name it."""
         return f"suite {self.file}"
+
+    def protocol_of(self, dataset: str) -> str:
+        """The protocol of one of the corpora, or of the simulated corpus that stands in for it.
+
+        Raises:
+            Misuse: the suite names protocols by corpus, and none for this one.
+        """
+        if isinstance(self.protocol, str):
+            return self.protocol
+        name = dataset if dataset in self.protocol else dataset.removeprefix(SIMULATED)
+        if name not in self.protocol:
+            raise Misuse(f"{self.where}: protocol names none for the dataset {name!r}")
+        return self.protocol[name]
 
 
 def read_suite_file(path: Path) -> Suite:

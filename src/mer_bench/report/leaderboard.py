@@ -29,6 +29,7 @@ from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_pub
 from mer_bench.report.rows import OUTDATED, ResultRow, training_text
 from mer_bench.report.statistics import RESAMPLES, significant
 from mer_bench.report.tables import Table, best_single, by_splits, gain, shown_beside, tables, tables_of, without_table
+from mer_bench.report.transfer import transfer_lines, transfer_notes
 from mer_bench.submission import check_submission
 from mer_bench.workspace import published_results
 
@@ -349,6 +350,7 @@ def _section(table: Table, own: Own) -> str:
         markdown(balanced, "<<" + ">" * (len(balanced[0]) - 3) + "<") if (balanced := balance_lines(table)) else "",
         _bullets(_notes(table), footnotes),
         *_measured(table),
+        *_across_corpora(table),
         *_external(table),
     ]
     return "\n".join(part for part in parts if part)
@@ -379,6 +381,13 @@ def _measured(table: Table) -> Iterator[str]:
             "throughput on a batch of 32 utterances (or of the fewest whole dialogues that have as many); training "
             f"time and peak memory of a run (– where it is not known). Medians, on {escape(' and '.join(devices))}.\n"
         )
+
+
+def _across_corpora(table: Table) -> Iterator[str]:
+    """The rows on the test utterances of other corpora."""
+    if found := transfer_lines(table):
+        yield markdown(found, "<<<" + ">" * (len(found[0]) - 4) + "<")
+        yield _bullets(transfer_notes(table))
 
 
 def _external(table: Table) -> Iterator[str]:

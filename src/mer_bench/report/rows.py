@@ -17,7 +17,7 @@ from mer_bench.external import FOLDER, ContributedExternal, ExternalRecord, Exte
 from mer_bench.methods import is_current
 from mer_bench.metrics import SCORES
 from mer_bench.modalities import modality_order, shapley_weights
-from mer_bench.records import ContributedRecord, RunRecord, RunSpec, Training, pool_clusters
+from mer_bench.records import ContributedRecord, Protocol, RunRecord, RunSpec, Training, Transfer, pool_clusters
 from mer_bench.report.formatting import escape, settings, spread
 from mer_bench.report.statistics import Counts, Floats
 
@@ -69,6 +69,21 @@ class ProbabilityScores:
     log_loss: Floats  #: negative log-likelihood in nats
     brier: Floats  #: summed over classes
     calibration_error: Floats  #: expected calibration error, a share
+
+
+@dataclass(frozen=True, eq=False)
+class OtherCorpus:
+    """The same trainings on their own test utterances and on those of another corpus."""
+
+    here: Counts  #: [seed, cluster, class, class]
+    there: Counts  #: likewise, summed over the folds of a seed, whose models are tested on the same utterances
+    folds: int
+    protocol: str  #: of the other corpus, whose test utterances of all folds these are
+    facts: Protocol
+
+    def scores(self, name: str, counts: Counts) -> Floats:
+        """A score [seed] of :attr:`here` or :attr:`there`."""
+        return SCORES[name](counts.sum(1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +281,30 @@ class ResultRow(Row[RunRecord]):
         return Retention(undisturbed, shares)
 
     @cached_property
+    def others(self) -> dict[str, OtherCorpus]:
+        """The row on other corpora, by their names; of the complete seeds that were tested there with every fold.
+
+        Where a corpus has been prepared anew in between, those count that were tested on what the last was tested on.
+        """
+        found = {}
+        for corpus in sorted({corpus for record in self.records for corpus in record.transfer or ()}):
+            tests = {
+                id(record): record.transfer[corpus] for record in self.records if corpus in (record.transfer or {})
+            }
+            last = list(tests.values())[-1]
+            alike = {key for key, each in tests.items() if _tested_there(each) == _tested_there(last)}
+            seeds = [each for each in self._measured("clusters") if all(id(record) in alike for record in each)]
+            here = [
+                pool_clusters({r.spec.fold: r.clusters for r in each if r.clusters is not None}, each[0].protocol)
+                for each in seeds
+            ]
+            there = [np.sum([np.array(tests[id(r)].by_cluster, np.int64) for r in each], 0) for each in seeds]
+            known = [each for each in here if each is not None]
+            if known and len(known) == len(here):
+                found[corpus] = OtherCorpus(np.stack(known), np.stack(there), self.folds, last.protocol, last.facts)
+        return found
+
+    @cached_property
     def cost(self) -> Cost | None:
         """Cost of a forward pass; None where it was not timed."""
         timed = [record.efficiency for record in self.records if record.efficiency is not None]
@@ -422,6 +461,11 @@ def training_text(training: Training) -> str:
 def modalities(spec: RunSpec) -> tuple[str, ...]:
     """Modalities that a run reads, in the usual order; the majority class reads none."""
     return () if spec.method == "majority" else tuple(sorted(spec.features, key=modality_order))
+
+
+def _tested_there(found: Transfer) -> tuple[object, ...]:
+    """What a transfer tested: features, and utterances of each class in each cluster."""
+    return sorted(found.features_sha256.items()), np.array(found.by_cluster, np.int64).sum(-1).tolist()
 
 
 def _weighted_f1(seeds: Iterable[Sequence[npt.ArrayLike]]) -> Floats:

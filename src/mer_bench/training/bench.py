@@ -111,7 +111,7 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
         def check(queue: Sequence[RunSpec]) -> list[str]:
             """Those of the other shards as well: a mistake should not show on one machine while others train."""
             chosen = {spec.sha256: spec for spec in (*missing(every, options.results), *queue)}
-            return workers.ask(_validate, list(chosen.values()), options.root, bool(options.cluster))
+            return workers.ask(_validate, list(chosen.values()), options.root, bool(options.cluster), settings.measures)
 
         failed = run_missing(
             specs,
@@ -136,10 +136,10 @@ def begin_workers(jobs: int) -> Workers:
     return Workers(jobs, begin_worker, PRELOAD)
 
 
-def _validate(specs: Sequence[RunSpec], root: Path, elsewhere: bool) -> list[str]:
+def _validate(specs: Sequence[RunSpec], root: Path, elsewhere: bool, measures: Sequence[str]) -> list[str]:
     from mer_bench.training.validate import validate
 
-    return validate(specs, root, elsewhere=elsewhere)
+    return validate(specs, root, elsewhere=elsewhere, measures=measures)
 
 
 def _available(suite: Suite, options: BenchOptions, console: Console) -> Suite:

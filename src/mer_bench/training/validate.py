@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,19 @@ from mer_bench.methods import method_facts
 from mer_bench.records import RunSpec
 from mer_bench.schema import decode
 from mer_bench.training.build import PRECISIONS, build_datamodule, build_method, check_pixels, check_trainer
+from mer_bench.training.transfer import open_others
 
 
-def validate(specs: Sequence[RunSpec], root: Path, *, elsewhere: bool = False) -> list[str]:
+def validate(
+    specs: Sequence[RunSpec], root: Path, *, elsewhere: bool = False, measures: Collection[str] = ()
+) -> list[str]:
     """Build the datamodule of every fold and the method of every row once, so that mistakes show before training.
 
     Args:
         specs: The runs.
         root: Folder of the prepared corpora.
         elsewhere: Whether other machines train, whose hardware is not known here.
+        measures: What is measured beside the scores.
 
     Returns:
         One sentence for each fold that has no validation rows to choose the epoch by.
@@ -43,6 +47,9 @@ def validate(specs: Sequence[RunSpec], root: Path, *, elsewhere: bool = False) -
         data = f"{splits} {spec.features} {find_method(spec.method).context}"
         if data not in seen:
             seen[data] = build_datamodule(spec, root)
+            targets = f"{spec.dataset} {spec.label_set} {spec.features} on other corpora"
+            if targets not in seen:
+                seen[targets] = open_others(spec, seen[data], root, measures)
         if not seen[data].has_validation:
             sentences[spec.dataset, spec.label_set, spec.protocol, spec.fold] = (
                 f"{spec.dataset} {spec.protocol} fold {spec.fold} has no validation rows: the last epoch is scored"
