@@ -490,9 +490,9 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
         lengths = {len(norms) for norms in record.gradients.values()}
         yield lengths == {len(record.curve)}, "gradients do not have one norm per epoch"
     for corpus, other in (record.transfer or {}).items():
-        found = stack(other.by_cluster, classes)
-        square = 0 < len(found) == len(other.by_cluster)
-        yield square and bool((found.sum((1, 2)) > 0).all()), f"transfer to {corpus} has a cluster without an utterance"
+        there = stack(other.by_cluster, classes)
+        square = 0 < len(there) == len(other.by_cluster)
+        yield square and bool((there.sum((1, 2)) > 0).all()), f"transfer to {corpus} has a cluster without an utterance"
         alike = corpus.startswith(SIMULATED) == record.simulated and corpus != spec.dataset
         yield alike, f"transfer is from {spec.dataset} to {corpus}"
         yield set(other.features_sha256) == set(spec.features), f"transfer to {corpus} is of other modalities"

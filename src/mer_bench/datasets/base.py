@@ -304,7 +304,8 @@ class EmotionDataModule(L.LightningDataModule):
             split = np.where(self.labels >= 0, self.split(self.table, protocol, fold), "")
         except (ValueError, OverflowError) as error:
             where = self.folder / FILE
-            raise Misuse(f"{where}: {protocol} splits by what is no session, speaker or take: {error}") from error
+            wrong = "a session or speaker that is no number, or a take that says no known sentence"
+            raise Misuse(f"{where}: {protocol} splits by {wrong}: {error}") from error
         rows = {name: np.flatnonzero(split == name) for name in SPLITS}
         for name in ("train", "test"):
             if not len(rows[name]):

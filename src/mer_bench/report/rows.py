@@ -126,14 +126,9 @@ class Row(Generic[Record]):
 
         None where no seed is complete, or a record does not have its clusters.
         """
-        found = []
-        for folds in self.complete_seeds.values():
-            known = {record.spec.fold: record.clusters for record in folds if record.clusters is not None}
-            clusters = pool_clusters(known, folds[-1].protocol) if len(known) == len(folds) else None
-            if clusters is None:
-                return None
-            found.append(clusters)
-        return np.stack(found) if found else None
+        found = [_pooled(folds) for folds in self.complete_seeds.values()]
+        known = [each for each in found if each is not None]
+        return np.stack(known) if known and len(known) == len(found) else None
 
     @cached_property
     def weighted_f1(self) -> float:
@@ -288,17 +283,12 @@ class ResultRow(Row[RunRecord]):
         """
         found = {}
         for corpus in sorted({corpus for record in self.records for corpus in record.transfer or ()}):
-            tests = {
-                id(record): record.transfer[corpus] for record in self.records if corpus in (record.transfer or {})
-            }
+            tests = {id(r): r.transfer[corpus] for r in self.records if r.transfer and corpus in r.transfer}
             last = list(tests.values())[-1]
             alike = {key for key, each in tests.items() if _tested_there(each) == _tested_there(last)}
-            seeds = [each for each in self._measured("clusters") if all(id(record) in alike for record in each)]
-            here = [
-                pool_clusters({r.spec.fold: r.clusters for r in each if r.clusters is not None}, each[0].protocol)
-                for each in seeds
-            ]
-            there = [np.sum([np.array(tests[id(r)].by_cluster, np.int64) for r in each], 0) for each in seeds]
+            seeds = [folds for folds in self.complete_seeds.values() if all(id(record) in alike for record in folds)]
+            here = [_pooled(folds) for folds in seeds]
+            there = [np.sum([np.array(tests[id(r)].by_cluster, np.int64) for r in folds], 0) for folds in seeds]
             known = [each for each in here if each is not None]
             if known and len(known) == len(here):
                 found[corpus] = OtherCorpus(np.stack(known), np.stack(there), self.folds, last.protocol, last.facts)
@@ -461,6 +451,12 @@ def training_text(training: Training) -> str:
 def modalities(spec: RunSpec) -> tuple[str, ...]:
     """Modalities that a run reads, in the usual order; the majority class reads none."""
     return () if spec.method == "majority" else tuple(sorted(spec.features, key=modality_order))
+
+
+def _pooled(folds: Sequence[RunRecord] | Sequence[ExternalRecord]) -> Counts | None:
+    """Confusion matrices of the folds of a seed by cluster; None where a record does not have its clusters."""
+    known = {record.spec.fold: record.clusters for record in folds if record.clusters is not None}
+    return pool_clusters(known, folds[-1].protocol) if len(known) == len(folds) else None
 
 
 def _tested_there(found: Transfer) -> tuple[object, ...]:
