@@ -52,7 +52,7 @@ help:  ## this text
 	@echo "  SHARD      only this share of the runs, e.g. SHARD=3/10; see docs/many_machines.md"
 	@echo "  CLUSTER    run on Ray: local (JOBS side by side) or ray://HOST:PORT"
 	@echo "  MEASURE    beside the score: literature (best test epoch), robustness, efficiency, gradients, temperature,"
-	@echo "             raters; several in quotes"
+	@echo "             raters, transfer:CORPUS; several in quotes"
 	@echo "  KEEP       beside each record: probabilities, of the test utterances"
 	@echo "  SAVE_MODELS  1: keep the trained model of each run beside its record"
 	@echo "  LOGGER     csv (default), wandb (offline unless you are logged in) or none"

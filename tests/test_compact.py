@@ -49,6 +49,12 @@ def test_rows_and_matrices_come_back(rows: set[int], clusters: list[Any]) -> Non
     assert isinstance(short["test_by_cluster"], dict) == bool(clusters and np.any(clusters[-1]))
 
 
+@given(st.lists(MATRIX, max_size=6))
+def test_matrices_of_other_corpora_come_back(clusters: list[Any]) -> None:
+    content = {**content_of([1], None), "transfer": {"other": {"protocol": "loso", "by_cluster": clusters}}}
+    assert expand(json.loads(canonical_json(compact(content))), "a file") == content
+
+
 def test_the_forms_are_gaps_with_what_follows_them_and_a_list_for_each_quantity() -> None:
     content = content_of([2, 3, 4, 7], [[[0, 5], [0, 0]], [[0, 0], [1, 2]]])
     content["curve"] = [{"loss": 1.812074899673462, "score": 0.1}, {"loss": 0.25, "score": 0.30000000000000004}]
@@ -77,6 +83,7 @@ def test_a_number_keeps_its_value_in_single_precision(number: float) -> None:
 
 
 ROWS = "test_index does not describe the test utterances"
+TRANSFER = "transfer does not describe the utterances of another corpus"
 CLUSTERS = "test_by_cluster does not describe the test utterances"
 
 
@@ -104,6 +111,10 @@ CLUSTERS = "test_by_cluster does not describe the test utterances"
         ("test_by_cluster", {COUNTS: [16, 4]}, CLUSTERS),  # in the fifth cluster of four utterances
         ("test_by_cluster", {COUNTS: [2**63 - 1, 1, 2**63 - 1, 3]}, CLUSTERS),
         ("test_by_cluster", {RUNS: [0, 4]}, CLUSTERS),
+        ("transfer", {"other": {"by_cluster": {COUNTS: [10**12, 4]}}}, TRANSFER),
+        ("transfer", {"other": {"by_cluster": {COUNTS: [4, 1]}}}, TRANSFER),  # two clusters with one count
+        ("transfer", {"other": {"by_cluster": {COUNTS: [2**63 - 1, 1, 2**63 - 1, 3]}}}, TRANSFER),
+        ("transfer", {"other": {"by_cluster": {RUNS: [0, 4]}}}, TRANSFER),
         ("curve", {"loss": [1.0], "score": []}, "curve does not have one number per epoch of each quantity"),
         ("curve", {"loss": 1.0}, "curve does not have one number per epoch of each quantity"),
     ],

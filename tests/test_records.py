@@ -29,9 +29,11 @@ from mer_bench.records import (
     RunRecord,
     RunSpec,
     Training,
+    Transfer,
     check_measures,
     load_records,
     measured,
+    pool_clusters,
     read_record,
     read_spec,
     write_failure,
@@ -243,6 +245,38 @@ def test_measures_are_optional_and_survive_a_file(tmp_path: Path) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
     assert read_record(path) == RECORD  # an older record, without measures
     assert measured(RECORD) == set()
+
+
+def test_a_cluster_that_several_folds_test_is_pooled_once() -> None:
+    first, second, third, fourth = (np.full((2, 3, 3), 10**number) for number in range(4))
+    alike = Protocol(4, "Two folds with one sentence each.", "actors", folds_per_cluster=2)
+    found = pool_clusters({3: third, 1: first, 2: second, 4: fourth}, alike)
+    assert found is not None
+    assert found[:, 0, 0].tolist() == [11, 11, 1100, 1100]
+    apart = pool_clusters({1: first, 2: second}, Protocol(2, "Two folds."))
+    assert apart is not None
+    assert apart[:, 0, 0].tolist() == [1, 1, 10, 10]
+    assert pool_clusters({1: first, 2: second[:1]}, alike) is None
+
+
+def test_what_a_model_predicts_of_another_corpus_survives_a_file_and_is_checked(tmp_path: Path) -> None:
+    hashes = {"text": "c" * 64, "audio": "d" * 64}
+    other = Transfer("official", Protocol(1, "Its own."), hashes, [[[1, 0, 0], [0, 2, 0], [0, 0, 0]], [[0, 1, 0]] * 3])
+    path = write_record(replace(RECORD, transfer={"meld": other}), tmp_path)
+    found = read_record(path)
+    assert found == replace(RECORD, transfer={"meld": other})
+    assert measured(found) == {"transfer:meld"}
+    wrong: list[tuple[dict[str, Transfer], str]] = [
+        ({"iemocap": other}, "transfer is from iemocap to iemocap"),
+        ({"simulated-meld": other}, "transfer is from iemocap to simulated-meld"),
+        ({"meld": replace(other, features_sha256={"text": "c" * 64})}, "transfer to meld is of other modalities"),
+        ({"meld": replace(other, by_cluster=[[[1]]])}, "transfer to meld has a cluster without an utterance"),
+        ({"meld": replace(other, by_cluster=[])}, "transfer to meld has a cluster without an utterance"),
+        ({"meld": replace(other, by_cluster=[[[0] * 3] * 3])}, "transfer to meld has a cluster without an utterance"),
+    ]
+    for transfer, said in wrong:
+        with pytest.raises(Misuse, match=f"contradicts itself: {said}"):
+            write_record(replace(RECORD, transfer=transfer), tmp_path)
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("litrature", "literature"), ("speed", None)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,46 @@ def test_a_dataset_that_is_listed_twice_is_one(tmp_path: Path) -> None:
     path = tmp_path / "suite.toml"
     path.write_text(SUITE.replace('["meld", "iemocap"]', '["meld", "meld"]'), encoding="utf-8")
     assert read_suite_file(path).datasets == ("meld",)
+
+
+def test_a_suite_has_what_it_does_not_say_from_the_one_that_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "suite.toml").write_text(SUITE, encoding="utf-8")
+    other = tmp_path / "other.toml"
+    other.write_text('extends = "suite"\nprotocol = "loso"\nseeds = [7]\n[training]\nepochs = 2\n', encoding="utf-8")
+    found, base = read_suite_file(other), read_suite_file(tmp_path / "suite.toml")
+    assert (found.file, found.protocol, found.seeds) == (other, "loso", (7,))
+    assert (found.datasets, found.label_set, found.measures) == (base.datasets, base.label_set, base.measures)
+    assert [(row.method, row.features, row.options) for row in found.rows] == [
+        (row.method, row.features, row.options) for row in base.rows
+    ]
+    assert found.rows[0].training == Training(epochs=2)  # a table replaces that of the other suite as a whole
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ("5", "other.toml, extends: its content must be a text, not 5"),
+        ('"../suite"', "other.toml, extends: its content must be a name of at most 100 letters"),
+        ('"siute"', "unknown suite in .* 'siute': did you mean 'suite'?"),
+        ('"other"', "other.toml extends other, which extends another suite: name that one"),
+    ],
+)
+def test_a_suite_that_cannot_be_extended_is_one_sentence(tmp_path: Path, said: str, sentence: str) -> None:
+    (tmp_path / "suite.toml").write_text(SUITE, encoding="utf-8")
+    (tmp_path / "other.toml").write_text(f"extends = {said}\n", encoding="utf-8")
+    with pytest.raises(Misuse, match=sentence):
+        read_suite_file(tmp_path / "other.toml")
+
+
+def test_the_suites_of_iemocap_and_of_ravdess_differ_in_what_their_comments_say() -> None:
+    benchmarks = Path(__file__).parents[1] / "benchmarks"
+    usual, session5 = (read_suite_file(benchmarks / f"{name}.toml") for name in ("iemocap", "iemocap_session5"))
+    assert (usual.protocol, usual.seeds) == ("loso", (0, 1, 2))
+    assert (session5.protocol, session5.seeds) == ("session5", (0, 1, 2, 3, 4))
+    ravdess, text = (read_suite_file(benchmarks / f"{name}.toml") for name in ("ravdess", "ravdess_text"))
+    assert (ravdess.protocol, text.protocol, text.seeds) == ("folds6", "folds6_text", (0,))
+    for one, other in ((usual, session5), (ravdess, text)):
+        assert [replace(row, where="") for row in one.rows] == [replace(row, where="") for row in other.rows]
 
 
 @pytest.mark.parametrize(

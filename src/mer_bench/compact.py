@@ -2,8 +2,9 @@
 
 ``test_index``, table rows in ascending order, becomes gaps and runs in turn: how many rows are left out, then how many
 follow one another. ``test_by_cluster``, of which most cells are zero, becomes gaps and counts in turn: how many cells
-are zero, then the next count. ``curve`` becomes one list for each quantity, and its numbers the shortest decimals of
-their values in single precision, in which they were computed. Files that spell these parts out are read as well.
+are zero, then the next count; so does ``by_cluster`` of each ``transfer``. ``curve`` becomes one list for each
+quantity, and its numbers the shortest decimals of their values in single precision, in which they were computed. Files
+that spell these parts out are read as well.
 """
 
 from __future__ import annotations
@@ -30,8 +31,13 @@ def compact(content: Mapping[str, Any]) -> dict[str, Any]:
     index, clusters, curve = (found.get(name) for name in ("test_index", "test_by_cluster", "curve"))
     if index and _ascends(index) and len(index) == len(content["test_predictions"]):
         found["test_index"] = {RUNS: _runs(np.array(index, np.int64))}
-    if clusters and _square(clusters, len(content["classes"])) and any(map(any, clusters[-1])):  # else one is lost
-        found["test_by_cluster"] = {COUNTS: _counts(np.array(clusters, np.int64))}
+    if clusters:
+        found["test_by_cluster"] = _short(clusters, len(content["classes"]))
+    if transfer := found.get("transfer"):
+        found["transfer"] = {
+            corpus: {**each, "by_cluster": _short(each["by_cluster"], len(content["classes"]))}
+            for corpus, each in transfer.items()
+        }
     if curve and all(epoch and epoch.keys() == curve[0].keys() for epoch in curve):
         found["curve"] = {name: [single(epoch[name]) for epoch in curve] for name in curve[0]}
     return found
@@ -51,7 +57,7 @@ def expand(content: Any, where: str) -> tuple[Any, dict[str, Any]]:
         return content, {}
     rest = dict(content)
     found: dict[str, Any] = {}
-    forms = ("test_index", RUNS, _rows), ("test_by_cluster", COUNTS, _matrices)
+    forms = ("test_index", RUNS, _rows), ("test_by_cluster", COUNTS, _matrices_of_test)
     for name, form, expanded in forms:
         stated = rest.get(name)
         if isinstance(stated, dict):
@@ -60,6 +66,8 @@ def expand(content: Any, where: str) -> tuple[Any, dict[str, Any]]:
             except (KeyError, TypeError, ValueError, OverflowError, msgspec.ValidationError) as error:
                 raise Misuse(f"{where}: {name} does not describe the test utterances") from error
             rest[name] = []
+    if isinstance(transfer := rest.get("transfer"), dict):
+        rest["transfer"] = {corpus: _expand_transfer(each, content, where) for corpus, each in transfer.items()}
     if isinstance(curve := rest.get("curve"), dict):
         lists = curve.values()
         if not all(isinstance(each, list) for each in lists) or len({len(each) for each in lists}) > 1:
@@ -76,11 +84,29 @@ def _epochs(curve: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(curve, values, strict=True)) for values in zip(*curve.values(), strict=True)]
 
 
+def _expand_transfer(stated: Any, content: Mapping[str, Any], where: str) -> Any:
+    if not (isinstance(stated, dict) and isinstance(stated.get("by_cluster"), dict)):
+        return stated
+    try:
+        numbers = _numbers(stated["by_cluster"], COUNTS)
+        # each cluster has an utterance, so that there are at least as many counts as clusters
+        return {**stated, "by_cluster": _matrices(numbers, len(content["classes"]), numbers.shape[1]).tolist()}
+    except (KeyError, TypeError, ValueError, OverflowError, msgspec.ValidationError) as error:
+        raise Misuse(f"{where}: transfer does not describe the utterances of another corpus") from error
+
+
 def single(number: float) -> float:
     """The number with the fewest digits that is the same in single precision; as it is where it is beyond that."""
     with np.errstate(over="ignore"):
         rounded = float(str(np.float32(number)))
     return rounded if np.isfinite(rounded) else number
+
+
+def _short(clusters: list[list[list[int]]], classes: int) -> Any:
+    """The matrices in the shorter form, if it can be read again: of a last one without a count nothing would remain."""
+    if clusters and _square(clusters, classes) and any(map(any, clusters[-1])):
+        return {COUNTS: _counts(np.array(clusters, np.int64))}
+    return clusters
 
 
 def _ascends(index: list[int]) -> bool:
@@ -127,9 +153,13 @@ def _rows(numbers: npt.NDArray[np.int64], content: Mapping[str, Any]) -> dict[st
     return {"test_index": found.tolist(), "index": found}
 
 
-def _matrices(numbers: npt.NDArray[np.int64], content: Mapping[str, Any]) -> dict[str, Any]:
+def _matrices_of_test(numbers: npt.NDArray[np.int64], content: Mapping[str, Any]) -> dict[str, Any]:
+    found = _matrices(numbers, len(content["classes"]), len(content["test_predictions"]))
+    return {"test_by_cluster": found.tolist(), "clusters": found}
+
+
+def _matrices(numbers: npt.NDArray[np.int64], classes: int, utterances: int) -> npt.NDArray[np.int64]:
     gaps, counts = numbers
-    classes, utterances = len(content["classes"]), len(content["test_predictions"])
     if gaps.max(initial=0) > utterances * classes**2:  # a sum of such gaps might not be exact
         raise ValueError
     ends = np.cumsum(gaps + 1)
@@ -138,5 +168,4 @@ def _matrices(numbers: npt.NDArray[np.int64], content: Mapping[str, Any]) -> dic
         raise ValueError
     flat = np.zeros(clusters * classes**2, np.int64)
     flat[ends - 1] = counts
-    found = flat.reshape(clusters, classes, classes)
-    return {"test_by_cluster": found.tolist(), "clusters": found}
+    return flat.reshape(clusters, classes, classes)

@@ -214,6 +214,45 @@ def check_fits(found: FeatureSet, folder: Path, rows: int, table_sha256: str) ->
         raise Misuse(f"feature set {folder} was made for another {TABLE_FILE}; extract it again")
 
 
+#: Settings of a feature set that describe its media files, and not its extractor.
+MEDIA = frozenset({"source", "decoder"})
+#: Settings of a set that was imported: how its file names utterances, and what is not finite in it.
+IMPORT = frozenset({"ids", "id_format", "non_finite"})
+
+
+def difference(stated: FeatureSpec, wanted: FeatureSpec, trusted: bool = False) -> str:
+    """In what two feature sets differ beyond their content; empty if in nothing.
+
+    Those which the user trusts need the same modality, width and kind of values alone.
+    """
+    facts: list[tuple[str, Any, Any]] = [
+        ("modality", stated.modality, wanted.modality),
+        ("width", stated.dim, wanted.dim),
+        ("kind of values", _kind(stated), _kind(wanted)),
+    ]
+    if not trusted:
+        origin = ("extractor", "revision", "layer")
+        facts[1:1] = [(name, getattr(stated, name), getattr(wanted, name)) for name in origin]
+        options = sorted((stated.settings.keys() | wanted.settings.keys()) - MEDIA)
+        facts += [(f"setting {name}", stated.settings.get(name), wanted.settings.get(name)) for name in options]
+    return next((f"its {name} is {one!r}, not {other!r}" for name, one, other in facts if one != other), "")
+
+
+def difference_of_corpora(stated: FeatureSpec, wanted: FeatureSpec) -> str:
+    """In what the feature sets of two corpora differ beyond their content; empty if in nothing.
+
+    The revision of an imported set is the hash of its file, which each corpus has for itself: of such sets the names of
+    extractor and layer have to agree.
+    """
+    imported = all(spec.extractor_parameters == 0 and spec.settings.keys() <= IMPORT for spec in (stated, wanted))
+    same = (stated.extractor, stated.layer) == (wanted.extractor, wanted.layer)
+    return difference(stated, wanted, trusted=imported and same)
+
+
+def _kind(spec: FeatureSpec) -> str:
+    return "pixels" if spec.integer else "numbers"
+
+
 STAMP = "verified.json"
 _verified: dict[Path, dict[str, list[int]]] = {}  #: folder -> stamp of a set that this process has checked
 

@@ -52,6 +52,7 @@ from mer_bench.schema import (
     ShareBelowOne,
     Text,
     canonical_json,
+    check_name,
     decode,
     parse_canonical,
     parse_json,
@@ -144,6 +145,8 @@ class Protocol:
     folds: Positive  #: number of test folds
     text: Text  #: what is trained, validated and tested on, in one sentence
     clusters: Name = "dialogues"  #: clusters of test utterances that the bootstrap resamples
+    #: so many successive folds test other utterances of the same clusters, such as the actors of RAVDESS
+    folds_per_cluster: Positive = 1
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,19 @@ class Code:
     options: Mapping[Name, Option]  #: all constructor options, defaults included
     commit: Text | None  #: of the repository; None = not in one
     dirty: bool  #: whether the package had changes that were not committed
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The trained model on another corpus, on all utterances that a protocol of it tests, whatever their fold.
+
+    They are standardised with the statistics of the corpus that the model was trained on.
+    """
+
+    protocol: Name
+    facts: Protocol
+    features_sha256: Mapping[Name, Hash]  #: modality -> identity of that corpus's set
+    by_cluster: list[Matrix]  #: confusion matrix of each cluster of its utterances, in the order of its table
 
 
 @dataclass(frozen=True)
@@ -231,6 +247,7 @@ class RunRecord:
     gradients: Mapping[Name, list[NotNegative]] | None = None
     temperature: Scaled | None = None
     raters: RaterScores | None = None
+    transfer: Mapping[Name, Transfer] | None = None  #: by the name of the other corpus
 
     @cached_property
     def digest(self) -> bytes:
@@ -286,12 +303,21 @@ def hash_tested(index: Counts, clusters: Counts) -> bytes:
 
 #: fields of a record that are measured on demand
 MEASURES = ("literature", "robustness", "efficiency", "gradients", "temperature", "raters")
+TRANSFER = "transfer:"  #: before the name of a corpus: the measure of the trained model on its test utterances
 KEPT = ("probabilities",)  #: what is kept on demand in a file beside a record
 
 
 def check_measures(names: Iterable[str], where: str = "") -> tuple[str, ...]:
     """The names without repetition; raises Misuse for one that is not a measure."""
-    return _among(MEASURES, names, f"measure{where}")
+    found = tuple(dict.fromkeys(names))
+    _among((*MEASURES, f"{TRANSFER}CORPUS"), (name for name in found if not transfers([name])), f"measure{where}")
+    return found
+
+
+def transfers(measures: Iterable[str]) -> list[str]:
+    """The other corpora that measures name, in their order."""
+    found = (name.partition(TRANSFER) for name in measures if name.startswith(TRANSFER))
+    return [check_name(corpus, "corpus of the measure transfer") for _, _, corpus in found]
 
 
 def check_kept(names: Iterable[str], where: str = "") -> tuple[str, ...]:
@@ -308,8 +334,12 @@ def _among(valid: Collection[str], names: Iterable[str], what: str) -> tuple[str
 
 
 def measurable(spec: RunSpec, measures: Iterable[str]) -> set[str]:
-    """Those of ``measures`` that a run can take: where a strategy shards the weights, no process has all of them."""
-    return {name for name in measures if has_whole_weights(spec) or name in ("efficiency", "raters")}
+    """Those of ``measures`` that a run can take: where a strategy shards the weights, no process has all of them.
+
+    Its own corpus is no other corpus.
+    """
+    able = {name for name in measures if has_whole_weights(spec) or name in ("efficiency", "raters")}
+    return able - {TRANSFER + spec.dataset}
 
 
 def has_whole_weights(spec: RunSpec) -> bool:
@@ -319,14 +349,15 @@ def has_whole_weights(spec: RunSpec) -> bool:
 
 def skipped(specs: Iterable[RunSpec], measures: Iterable[str]) -> list[str]:
     """One sentence for each of ``measures`` that some of the runs cannot take."""
-    wanted = set(measures)
-    found = {(spec.strategy, name) for spec in specs for name in wanted - measurable(spec, wanted)}
+    sharded = [spec for spec in specs if not has_whole_weights(spec)]
+    found = {(spec.strategy, name) for spec in sharded for name in {*measures} - measurable(spec, measures)}
     return [f"{name} is not measured under strategy {s!r}, which shards the weights" for s, name in sorted(found)]
 
 
 def measured(record: RunRecord) -> set[str]:
     """The measures that a record has."""
-    return {name for name in MEASURES if getattr(record, name) is not None}
+    found = {name for name in MEASURES if getattr(record, name) is not None}
+    return found | {TRANSFER + corpus for corpus in record.transfer or ()}
 
 
 def write_record(record: RunRecord, results: Path) -> Path:
@@ -512,6 +543,13 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
         yield set(record.gradients) == set(spec.features), "gradients are of other modalities than its spec names"
         lengths = {len(norms) for norms in record.gradients.values()}
         yield lengths == {len(record.curve)}, "gradients do not have one norm per epoch"
+    for corpus, other in (record.transfer or {}).items():
+        there = stack(other.by_cluster, classes)
+        square = 0 < len(there) == len(other.by_cluster)
+        yield square and bool((there.sum((1, 2)) > 0).all()), f"transfer to {corpus} has a cluster without an utterance"
+        alike = corpus.startswith(SIMULATED) == record.simulated and corpus != spec.dataset
+        yield alike, f"transfer is from {spec.dataset} to {corpus}"
+        yield set(other.features_sha256) == set(spec.features), f"transfer to {corpus} is of other modalities"
     yield (record.validation_confusion is None) == (rows["validation"] == 0), "validation_confusion does not fit rows"
     if record.validation_confusion is not None:
         validation = counts["validation_confusion"][0]
@@ -546,6 +584,19 @@ def stack(matrices: Sequence[Matrix], classes: int) -> Counts:
     except ValueError:  # rows of different lengths
         found = np.empty(0, np.int64)
     return found if found.shape[1:] == (classes, classes) else np.empty((0, classes, classes), np.int64)
+
+
+def pool_clusters(folds: Mapping[int, Counts], protocol: Protocol | None) -> Counts | None:
+    """Confusion matrices [cluster, class, class] of several folds as one array, in which each cluster occurs once.
+
+    None where folds that should test the same clusters do not have equally many.
+    """
+    alike: dict[int, list[Counts]] = defaultdict(list)
+    for fold, counts in sorted(folds.items()):
+        alike[(fold - 1) // (protocol.folds_per_cluster if protocol else 1)].append(counts)
+    if any(each.shape != group[0].shape for group in alike.values() for each in group):
+        return None
+    return np.concatenate([np.sum(group, 0, dtype=np.int64) for group in alike.values()])
 
 
 def load_records(*folders: Path) -> tuple[list[RunRecord], list[str]]:

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import read_toml
-from mer_bench.records import Training, check_kept, check_measures
+from mer_bench.records import SIMULATED, Training, check_kept, check_measures
 from mer_bench.schema import Name, Option, Seed, ShareAboveZero, decode
 from mer_bench.workspace import find_suite
 
@@ -45,11 +45,11 @@ class _Table:
 
 @dataclass(frozen=True)
 class _File:
-    """A suite file."""
+    """A suite file, with the keys that it takes from the suite beside it whose name its key ``extends`` is."""
 
     dataset: Name | Names
     label_set: Name
-    protocol: Name
+    protocol: Name | Mapping[Name, Name]
     seeds: Annotated[list[Seed], Meta(min_length=1)]
     table: Annotated[list[_Table], Meta(min_length=1)]
     training: Changes = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Suite:
     file: Path
     datasets: tuple[str, ...]
     label_set: str
-    protocol: str
+    protocol: str | Mapping[str, str]  #: of all corpora, or of each
     seeds: tuple[int, ...]
     measures: tuple[str, ...]  #: on demand, see ``records.MEASURES``
     keep: tuple[str, ...]  #: on demand, see ``records.KEPT``
@@ -90,6 +90,19 @@ class Suite:
     def where(self) -> str:
         """The file, as messages name it."""
         return f"suite {self.file}"
+
+    def protocol_of(self, dataset: str) -> str:
+        """The protocol of one of the corpora, or of the simulated corpus that stands in for it.
+
+        Raises:
+            Misuse: the suite names protocols by corpus, and none for this one.
+        """
+        if isinstance(self.protocol, str):
+            return self.protocol
+        name = dataset if dataset in self.protocol else dataset.removeprefix(SIMULATED)
+        if name not in self.protocol:
+            raise Misuse(f"{self.where}: protocol names none for the dataset {name!r}")
+        return self.protocol[name]
 
 
 def read_suite_file(path: Path) -> Suite:
@@ -103,7 +116,7 @@ def read_suite_file(path: Path) -> Suite:
     """
     path = find_suite(path)
     where = f"suite {path}"
-    content = decode(read_toml(path, "suite"), _File, where)
+    content = decode(_with_base(read_toml(path, "suite"), path), _File, where)
     training = change_training(Training(), content.training, f"{where}, [training]")
     datasets = [content.dataset] if isinstance(content.dataset, str) else content.dataset
     rows = (
@@ -123,6 +136,17 @@ def read_suite_file(path: Path) -> Suite:
         content.save_models,
         _check_shares(content.shares, where),
     )
+
+
+def _with_base(said: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a suite says, and of the keys that it does not have what the one says that it extends."""
+    if "extends" not in said:
+        return said
+    name = decode(said.pop("extends"), Name, f"suite {path}, extends")
+    base = read_toml(find_suite(path.with_name(f"{name}.toml")), "suite")
+    if "extends" in base:
+        raise Misuse(f"suite {path} extends {name}, which extends another suite: name that one")
+    return {**base, **said}
 
 
 def _rows(table: _Table, shared: Training, where: str) -> Iterator[SuiteRow]:

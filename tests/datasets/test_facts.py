@@ -12,15 +12,18 @@ from mer_bench.datasets import DATASETS
 #: Records count by number of the class, and GraphSmile knows the sentiment of each by its place.
 CLASSES = {
     ("ravdess", "eight"): ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
+    ("ravdess", "four"): ("angry", "happy", "sad", "neutral"),
+    ("meld", "four"): ("angry", "happy", "sad", "neutral"),
     ("iemocap", "six"): ("happy", "sad", "neutral", "angry", "excited", "frustrated"),
     ("iemocap", "six_community"): ("happy", "sad", "neutral", "angry", "excited", "frustrated"),
     ("iemocap", "four"): ("angry", "happy", "sad", "neutral"),
     ("meld", "seven"): ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"),
     ("meld", "sentiment"): ("negative", "neutral", "positive"),
 }
-#: label set -> emotion of the release -> class, where the two have other names
+#: label set of IEMOCAP, or corpus -> emotion of the release -> class, where the two have other names
 RENAMED = {
     "six": {"hap": "happy", "sad": "sad", "neu": "neutral", "ang": "angry", "exc": "excited", "fru": "frustrated"},
+    "meld": {"anger": "angry", "joy": "happy", "sadness": "sad", "neutral": "neutral"},
     "four": {"hap": "happy", "exc": "happy", "sad": "sad", "neu": "neutral", "ang": "angry"},
 }
 STANDS_FOR = ["", "simulated-"]
@@ -32,7 +35,8 @@ def test_classes_are_these_in_this_order(corpus: str, label_set: str, prefix: st
     mapping = DATASETS[prefix + corpus].label_sets[label_set]
     classes = CLASSES[corpus, label_set]
     assert tuple(dict.fromkeys(mapping.values())) == classes
-    assert mapping == RENAMED.get(label_set.removesuffix("_community"), {name: name for name in classes})
+    own = RENAMED.get(label_set.removesuffix("_community"), {}) if corpus == "iemocap" else RENAMED.get(corpus, {})
+    assert mapping == (own if set(own.values()) == set(classes) else {name: name for name in classes})
 
 
 @pytest.mark.parametrize("prefix", STANDS_FOR)
@@ -42,10 +46,13 @@ def test_each_corpus_has_its_label_sets_protocols_and_modalities(prefix: str) ->
             for label_set in DATASETS[prefix + name].label_sets} == set(CLASSES)  # fmt: skip
     facts = [{n: (p.folds, p.clusters) for n, p in c.protocols.items()} for c in (ravdess, iemocap, meld)]
     assert facts == [
-        {"folds6": (6, "actors"), "fixed": (6, "actors"), "literature": (5, "actors")},
-        {"session5": (1, "dialogues"), "loso": (5, "dialogues")},
+        {"folds6": (6, "actors"), "fixed": (6, "actors"), "literature": (5, "actors"), "folds6_text": (12, "actors")},
+        {"loso": (5, "dialogues"), "session5": (1, "dialogues")},
         {"official": (1, "dialogues")},
     ]
+    # the headlines, which commands take where none is named
+    assert [next(iter(c.protocols)) for c in (ravdess, iemocap, meld)] == ["folds6", "loso", "official"]
+    assert [next(iter(c.label_sets)) for c in (ravdess, iemocap, meld)] == ["eight", "six", "seven"]
     assert ravdess.modalities == ("audio", "vision")  # all actors say the same two sentences
     assert iemocap.modalities == meld.modalities == ("text", "audio", "vision")
     # these label sets disagree with the emotions of the table, so that they have files of their own

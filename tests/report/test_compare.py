@@ -169,10 +169,10 @@ def test_a_claim_holds_is_turned_round_or_is_not_shown() -> None:
     imagined = [replace(each, simulated=True, spec=replace(each.spec, dataset="simulated-meld")) for each in records]
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in claims(records + imagined).splitlines()[2:]]
     assert [(line[0].split()[0], line[1], line[-1]) for line in lines] == [
-        ("Simple", "meld", "holds"),
-        ("CFN-SR's", "meld", "the reverse holds"),
-        ("TACFN's", "meld", "not shown"),
-        ("TACFN", "meld", "holds"),
+        ("Simple", "meld, official", "holds"),
+        ("CFN-SR's", "meld, official", "the reverse holds"),
+        ("TACFN's", "meld, official", "not shown"),
+        ("TACFN", "meld, official", "holds"),
     ]
 
 

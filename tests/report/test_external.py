@@ -20,7 +20,7 @@ from mer_bench.errors import Misuse
 from mer_bench.metrics import SCORES, SMALLEST
 from mer_bench.probabilities import probabilities_path, read_probabilities, write_probabilities
 from mer_bench.records import FeatureFacts, RunRecord, RunSpec, Training, write_record
-from mer_bench.report.external import counts, predictions_csv, read_predictions, score, utterances_tested
+from mer_bench.report.external import counts, describe, predictions_csv, read_predictions, score, utterances_tested
 from mer_bench.report.statistics import difference, resample
 from mer_bench.report.tables import tables
 from mer_bench.splits import LabelledSplits
@@ -91,6 +91,20 @@ def test_a_score_is_that_of_records_with_the_same_predictions(
     }
     assert found.against == ()
     assert found.probability_scores == {}
+
+
+def test_an_actor_is_one_cluster_of_a_score_whichever_folds_test_it(root: Path, tmp_path: Path) -> None:
+    corpus = read_splits(root, RAVDESS, "eight", "folds6_text")
+    lines = guesses(corpus, 0)
+    predictions = read_predictions(write(tmp_path / "p.csv", lines), corpus)
+    found = counts(predictions, corpus)
+    assert found.shape[:2] == (1, 24)
+    assert set(found.sum((0, 2, 3))) == {30}  # takes of each actor, with both sentences
+    assert "actors: 24" in describe(score(predictions, corpus), predictions, corpus, "p")
+    some = corpus.only((1, 4))  # of two groups of actors, one sentence each
+    tested = set(some.table["id"].to_numpy()[utterances_tested(some)[1]])
+    part = read_predictions(write(tmp_path / "q.csv", [line for line in lines if line["id"] in tested]), some)
+    assert set(counts(part, some).sum((0, 2, 3))) == {15}
 
 
 def test_the_paired_test_is_that_of_two_records(root: Path, corpus: LabelledSplits, tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ from test_plots import ERRORS, over_tables
 
 from mer_bench.exposure import Exposure
 from mer_bench.metrics import SCORES
-from mer_bench.records import Efficiency, FeatureFacts, RunRecord, Training
+from mer_bench.records import Efficiency, FeatureFacts, Protocol, RunRecord, Training
 from mer_bench.report import leaderboard as report
 from mer_bench.report.across import across, ranked
 from mer_bench.report.columns import NAMED, print_table
 from mer_bench.report.compare import claims, compare, describe
 from mer_bench.report.rows import ResultRow
 from mer_bench.report.statistics import difference
-from mer_bench.report.tables import Table, best_single, gain, tables
+from mer_bench.report.tables import Table, best_single, gain, headlines, tables
 
 
 def run(method: str, hits: int, *, seeds: int = 3, **spec: object) -> list[RunRecord]:
@@ -357,6 +357,30 @@ def test_the_row_of_a_method_over_tables_is_the_one_with_most_seeds_on_all_modal
         for runs, names in ((plain, ("text", "audio", "vision")), (more, ("text", "audio")))
     )
     assert scores([*three, *two]) == usual
+
+
+def test_claims_and_comparisons_over_tables_read_one_protocol_of_a_corpus() -> None:
+    other = ("iemocap", "four", "loso")
+    known = [
+        ("iemocap", "six", "session5"),
+        other,
+        ("ravdess", "eight", "folds6"),
+        ("lab", "a", "x"),
+        ("lab", "b", "x"),
+    ]
+    assert headlines(known) == set(known) - {other}
+    assert headlines([*known, ("iemocap", "six", "loso")]) == {*known[2:], ("iemocap", "six", "loso")}
+    assert headlines([("iemocap", "six", "unknown"), other]) == {("iemocap", "six", "unknown")}
+
+
+def test_an_actor_that_two_folds_test_is_one_cluster_of_a_row() -> None:
+    one = run("a", 7, seeds=1)[0]
+    protocol = Protocol(2, "Two sentences.", "actors", folds_per_cluster=2)
+    both = [replace(one, spec=replace(one.spec, fold=fold), protocol=protocol) for fold in (1, 2)]
+    ((row,),) = (table.rows for table in tables(both))
+    assert one.clusters is not None
+    assert row.counts is not None
+    assert row.counts.tolist() == [(2 * one.clusters).tolist()]
 
 
 def with_features(run: RunRecord, modalities: Sequence[str]) -> RunRecord:

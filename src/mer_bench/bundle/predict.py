@@ -19,7 +19,7 @@ from mer_bench.bundle.model import Bundle, Floats
 from mer_bench.datasets import DATASETS, EmotionDataModule
 from mer_bench.datasets.table_corpus import read_corpus
 from mer_bench.errors import Misuse, unknown
-from mer_bench.features import FeatureSet, FeatureSpec, check_fits, open_features
+from mer_bench.features import FeatureSet, FeatureSpec, check_fits, difference, open_features
 from mer_bench.files import sha256, write_atomic
 from mer_bench.modalities import shapley_weights
 from mer_bench.utterances import DESCRIPTION, FILE
@@ -28,9 +28,6 @@ ALL = "all"  #: the name of no split: every utterance
 PROBABILITY = "p_"  #: how the columns of probabilities begin, as ``mer-bench score`` reads them
 SHARE, WITH = "share_", "with_"  #: how the columns of explanations begin
 LARGEST = 6  #: number of modalities whose subsets are predicted, which are 2^6
-
-#: Settings of a feature set that describe its media files, and not its extractor.
-MEDIA = frozenset({"source", "decoder"})
 
 
 def predict_table(
@@ -129,7 +126,7 @@ def _open(path: Path, wanted: FeatureSpec, rows: int, table_sha256: str, trusted
     opened = open_features(path)
     stated = opened.spec
     check_fits(opened, path, rows, table_sha256)
-    if different := _difference(stated, wanted, trusted):
+    if different := difference(stated, wanted, trusted):
         advice = "" if trusted else f", or say --trust {wanted.modality} if they mean the same"
         raise Misuse(
             f"feature set {path} is not of the kind that the model was trained on: {different}; extract it with "
@@ -139,28 +136,6 @@ def _open(path: Path, wanted: FeatureSpec, rows: int, table_sha256: str, trusted
     if not len(opened.values):  # gathering needs one frame to point to
         return absent(wanted, rows)
     return opened
-
-
-def _difference(stated: FeatureSpec, wanted: FeatureSpec, trusted: bool = False) -> str:
-    """In what two feature sets differ beyond their content; empty if in nothing.
-
-    Those which the user trusts need the same modality, width and kind of values alone.
-    """
-    facts: list[tuple[str, Any, Any]] = [
-        ("modality", stated.modality, wanted.modality),
-        ("width", stated.dim, wanted.dim),
-        ("kind of values", _kind(stated), _kind(wanted)),
-    ]
-    if not trusted:
-        origin = ("extractor", "revision", "layer")
-        facts[1:1] = [(name, getattr(stated, name), getattr(wanted, name)) for name in origin]
-        options = sorted((stated.settings.keys() | wanted.settings.keys()) - MEDIA)
-        facts += [(f"setting {name}", stated.settings.get(name), wanted.settings.get(name)) for name in options]
-    return next((f"its {name} is {one!r}, not {other!r}" for name, one, other in facts if one != other), "")
-
-
-def _kind(spec: FeatureSpec) -> str:
-    return "pixels" if spec.integer else "numbers"
 
 
 def _rows(bundle: Bundle, folder: Path, table: pd.DataFrame, split: str) -> Rows:

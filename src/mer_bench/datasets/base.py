@@ -96,7 +96,8 @@ class EmotionDataModule(L.LightningDataModule):
         if context not in ("utterance", "dialogue"):
             raise unknown("context", context, ("utterance", "dialogue"))
         self.folder = Path(root) / self.corpus
-        self.label_set, self.context, self.batch_size, self.seed = label_set, context, batch_size, seed
+        self.label_set, self.protocol = label_set, protocol
+        self.context, self.batch_size, self.seed = context, batch_size, seed
         self.prepare_corpus()
         self.table = read_table(self.folder)
         self.features = self._open(features or {})
@@ -208,6 +209,20 @@ class EmotionDataModule(L.LightningDataModule):
         if stage == "fit" and self.trainer and (device := self.trainer.strategy.root_device).type == "cuda":
             self.cache_on_device(device, torch.cuda.mem_get_info(device)[0] // 2)
 
+    def test_as(self, trained: EmotionDataModule) -> None:
+        """Test what any fold of the protocol tests, standardised with the statistics of the corpus of ``trained``."""
+        folds = range(1, self.protocols[self.protocol].folds + 1)
+        tested = np.unique(np.concatenate([self._rows(self.protocol, fold)["test"] for fold in folds]))
+        self.rows = {"train": tested[:0], "validation": tested[:0], "test": tested}
+        self.reads, statistics = trained.reads, trained.statistics
+        for name, opened in self.features.items():
+            if "frames" in self.reads:
+                values = torch.from_numpy(opened.values)
+                self._frames[name] = Source(values, statistics["frames"].get(name))
+            if name in statistics["functionals"]:
+                values = torch.from_numpy(open_functionals(self.folder / opened.spec.name, opened))
+                self._functionals[name] = Source(values, statistics["functionals"][name], limit=LIMIT)
+
     def functionals_of(self, name: str, frames: PaddedSequence) -> Tensor:
         """Standardised functionals [utterance, width] of a modality's frames [utterance, time, dim] as in a batch.
 
@@ -309,7 +324,8 @@ class EmotionDataModule(L.LightningDataModule):
             split = np.where(self.labels >= 0, self.split(self.table, protocol, fold), "")
         except (ValueError, OverflowError) as error:
             where = self.folder / FILE
-            raise Misuse(f"{where}: {protocol} splits by a session or speaker that is no number: {error}") from error
+            wrong = "a session or speaker that is no number, or a take that says no known sentence"
+            raise Misuse(f"{where}: {protocol} splits by {wrong}: {error}") from error
         rows = {name: np.flatnonzero(split == name) for name in SPLITS}
         for name in ("train", "test"):
             if not len(rows[name]):

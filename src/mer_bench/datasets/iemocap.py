@@ -21,9 +21,10 @@ class IEMOCAP(EmotionDataModule):
     Label sets: ``six`` (7,380 utterances of the release), ``four`` (5,531; excited counts as happy) and
     ``six_community`` (7,433; older labels of the feature packs of DialogueRNN, from a sidecar file).
 
-    Protocols: ``session5`` trains on sessions 1 to 4 and tests on session 5; ``loso`` tests on session k. Both validate
-    on the dialogues of ``iemocap_validation.txt`` that are in the training sessions. For ``session5`` these are the
-    twelve validation dialogues that are usual in the literature.
+    Protocols: ``loso`` leaves one session out: fold k tests on session k. ``session5`` is its fifth fold alone, to
+    compare with papers: it trains on sessions 1 to 4 and tests on session 5. Both validate on the dialogues of
+    ``iemocap_validation.txt`` that are in the training sessions. For ``session5`` these are the twelve validation
+    dialogues that are usual in the literature.
     """
 
     corpus = "iemocap"
@@ -35,13 +36,13 @@ class IEMOCAP(EmotionDataModule):
     }
     sidecars = frozenset({"six_community"})
     protocols = {
-        "session5": Protocol(
-            1, "training on sessions 1-4 less a fixed list of dialogues for validation; test on session 5."
-        ),
         "loso": Protocol(
             5,
             "leave one session out: each session is the test set once; validation is a fixed list of the training "
             "sessions' dialogues.",
+        ),
+        "session5": Protocol(
+            1, "training on sessions 1-4 less a fixed list of dialogues for validation; test on session 5."
         ),
     }
     default_features = {"text": "minilm-tokens", "audio": "gemaps"}

@@ -14,7 +14,10 @@ FEMALE, MALE = ("Rachel", "Monica", "Phoebe"), ("Ross", "Joey", "Chandler")  #: 
 
 
 class MELD(EmotionDataModule):
-    """Label sets: ``seven`` emotions, or three classes of ``sentiment``, which the emotion does not determine.
+    """Label sets and the protocol of MELD.
+
+    Label sets: ``seven`` emotions, the ``four`` that other corpora have as well (joy counts as happy), or three classes
+    of ``sentiment``, which the emotion does not determine.
 
     Protocol: the ``official`` train, validation and test splits.
     """
@@ -23,6 +26,7 @@ class MELD(EmotionDataModule):
     modalities = ("text", "audio", "vision")
     label_sets = {
         "seven": {emotion: emotion for emotion in EMOTIONS},
+        "four": {"anger": "angry", "joy": "happy", "sadness": "sad", "neutral": "neutral"},
         "sentiment": {sentiment: sentiment for sentiment in ("negative", "neutral", "positive")},
     }
     sidecars = frozenset({"sentiment"})

@@ -406,8 +406,11 @@ class Simulated(EmotionDataModule):
         ensure_generated(self.folder, PRESETS[self.corpus])
 
     @property
-    def attainable(self) -> Mapping[str, Any]:
-        """Track -> modalities, joined by ``+`` -> Bayes rates."""
+    def attainable(self) -> Mapping[str, Any] | None:
+        """Track -> modalities, joined by ``+`` -> Bayes rates; None for a label set whose rates are not computed."""
+        config = PRESETS.get(self.corpus)
+        if config and self.label_set not in FORMS[config.form].labels:
+            return None
         try:
             return read_json(self.folder / TRUTH, "what is known of a simulated corpus")["attainable"][self.label_set]
         except (KeyError, TypeError) as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mer_bench.report.rows import few_seeds
 from mer_bench.report.statistics import Friedman, friedman
-from mer_bench.report.tables import Table
+from mer_bench.report.tables import Table, headlines
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Ranked:
     """What comparisons over tables need of one table, so that the rest of it can go."""
 
     dataset: str
+    label_set: str
+    protocol: str
     simulated: bool
     track: str
     #: method -> its title, and weighted F1 of its row on all modalities, where that has enough seeds
@@ -47,17 +49,20 @@ def ranked(table: Table) -> Ranked:
     rows = [] if table.saw_labels else rows
     rows.sort(key=lambda row: (-row.complete, row.label, repr(row.spec.training)))
     scores = {row.method: (row.title, row.weighted_f1) for row in reversed(rows)}
-    return Ranked(table.first.spec.dataset, table.first.simulated, table.track, scores)
+    spec = table.first.spec
+    return Ranked(spec.dataset, spec.label_set, spec.protocol, table.first.simulated, table.track, scores)
 
 
 def across(found: Iterable[Ranked]) -> list[Across]:
     """Compare the methods of each track over its tables that rank at least three methods.
 
-    Simulated corpora are never mixed with real ones.
+    Simulated corpora are never mixed with real ones, and a corpus takes part with one label set and protocol.
     """
     groups: dict[tuple[bool, str], list[Ranked]] = defaultdict(list)
-    for table in found:
-        if len(table.scores) >= 3:
+    eligible = [table for table in found if len(table.scores) >= 3]
+    chosen = headlines((each.dataset, each.label_set, each.protocol) for each in eligible)
+    for table in eligible:
+        if (table.dataset, table.label_set, table.protocol) in chosen:
             groups[table.simulated, table.track].append(table)
     return [_across(track, simulated, group) for (simulated, track), group in sorted(groups.items(), reverse=True)]
 

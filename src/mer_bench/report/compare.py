@@ -18,7 +18,7 @@ from mer_bench.records import RunRecord
 from mer_bench.report.formatting import between, escape, markdown, p_value, points, probability
 from mer_bench.report.rows import ExternalRow, ResultRow, few_seeds, option_texts
 from mer_bench.report.statistics import Difference, Evidence, difference, holm, resample, significant
-from mer_bench.report.tables import Table, splits_of, tables
+from mer_bench.report.tables import Table, headlines, splits_of, tables
 from mer_bench.utterances import FILE, read_table
 
 
@@ -189,12 +189,15 @@ CLAIMS = (
 def claims(records: Sequence[RunRecord]) -> str:
     """Test of each of :data:`CLAIMS` on every real corpus that has both methods, as a Markdown table.
 
-    Tables whose features saw labels of their corpus are left out. The p-values are Holm-corrected over the rows of the
-    table that have enough seeds for a test; of others the points stand there alone. Where the two rows stand in tables
-    of different features or tracks, the table says which.
+    A corpus takes part with the protocol that :func:`mer_bench.report.tables.headlines` chooses; tables whose features
+    saw labels of their corpus are left out. The p-values are Holm-corrected over the rows of the table that have enough
+    seeds for a test; of others the points stand there alone. Where the two rows stand in tables of different features
+    or tracks, the table says which.
     """
-    real = _groups([table for table in tables(records) if not (table.first.simulated or table.saw_labels)])
-    found = [(text, one) for text, *rows in CLAIMS for group in real for one in _comparisons(group, *rows)]
+    real = [table for table in tables(records) if not (table.first.simulated or table.saw_labels)]
+    chosen = headlines(table.splits for table in real)
+    groups = _groups([table for table in real if table.splits in chosen])
+    found = [(text, one) for text, *rows in CLAIMS for group in groups for one in _comparisons(group, *rows)]
     tested = [(text, one, one.difference) for text, one in found if one.difference]
     enough = [one for _, one, _ in tested if not few_seeds(one.first, one.second)]
     p_values = holm([one.difference.p for one in enough if one.difference])
@@ -209,7 +212,8 @@ def claims(records: Sequence[RunRecord]) -> str:
         else:
             verdict = "not shown" if not significant(p) else "holds" if each.effect > 0 else "the reverse holds"
         numbers = (points(each.effect, "+"), between(each.low, each.high, "+"), "–" if p is None else probability(p))
-        lines.append((text, one.table.first.spec.dataset, features, *numbers, verdict))
+        dataset, _, protocol = one.table.splits
+        lines.append((text, f"{dataset}, {protocol}", features, *numbers, verdict))
     return markdown([("Claim", "Corpus", "Features", "Points", "95 % interval", "p", "Here"), *lines], "<<<>>><")
 
 

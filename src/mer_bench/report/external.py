@@ -17,7 +17,7 @@ from mer_bench.errors import Misuse, unknown
 from mer_bench.external import ExternalRecord, ExternalSpec, Statement, check_title
 from mer_bench.metrics import SCORES, brier_scores, calibration_error, confusion_matrix, f1, log_losses, reliability
 from mer_bench.probabilities import read_probabilities
-from mer_bench.records import RunRecord
+from mer_bench.records import RunRecord, pool_clusters
 from mer_bench.report.columns import NAMES
 from mer_bench.report.compare import find_row
 from mer_bench.report.formatting import between, csv_table, p_value, plain, points, spread
@@ -219,15 +219,24 @@ def _class(text: str, classes: Sequence[str], where: str) -> int:
 def counts(predictions: Predictions, corpus: LabelledSplits) -> Counts:
     """Confusion matrices by cluster [seed, cluster, class, class], in the order of records."""
     folds, rows = utterances_tested(corpus)
-    clusters, before = np.empty(len(rows), np.int64), 0
-    for fold in corpus.folds:
-        of_fold = corpus.clusters_of(rows[folds == fold])
-        clusters[folds == fold] = before + of_fold
-        before += int(of_fold.max()) + 1
-    found = np.zeros((len(predictions.seeds), before, len(corpus.classes), len(corpus.classes)), np.int64)
-    for seed, predicted in enumerate(predictions.predicted):
-        np.add.at(found[seed], (clusters, corpus.labels[rows], predicted), 1)
-    return found
+    classes = len(corpus.classes)
+    found = []
+    for predicted in predictions.predicted:
+        by_fold = {}
+        for fold in corpus.folds:
+            tested = folds == fold
+            clusters = corpus.clusters_of(rows[tested])
+            by_fold[fold] = np.zeros((int(clusters.max()) + 1, classes, classes), np.int64)
+            np.add.at(by_fold[fold], (clusters, corpus.labels[rows[tested]], predicted[tested]), 1)
+        found.append(_pooled(by_fold, corpus))
+    return np.stack(found)
+
+
+def _pooled(by_fold: Mapping[int, Counts], corpus: LabelledSplits) -> Counts:
+    pooled = pool_clusters(by_fold, corpus.facts)
+    if pooled is None:
+        raise Misuse(f"{corpus.file} lacks utterances: not all folds of {corpus.protocol} test the same clusters")
+    return pooled
 
 
 def score(
@@ -252,12 +261,12 @@ def score(
         for table, row in rows_of(records, corpus, name):
             runs = [[r for r in found if r.spec.fold in corpus.folds] for found in row.seeds.values()]
             complete = [folds for folds in runs if len(folds) == len(corpus.folds)]
-            clusters = [[r.test_by_cluster for r in folds] for folds in complete]
-            if not complete or any(None in folds for folds in clusters):
+            if not complete or any(r.clusters is None for folds in complete for r in folds):
                 raise Misuse(f"there is no test against {name!r}, because it has no complete seed in {table.title}")
             for record in (record for folds in complete for record in folds):
                 check_corpus(record, corpus)
-            other = resample(np.stack([np.concatenate([np.array(m, np.int64) for m in each]) for each in clusters]))
+            clusters = [{r.spec.fold: r.clusters for r in folds if r.clusters is not None} for folds in complete]
+            other = resample(np.stack([_pooled(each, corpus) for each in clusters]))
             label = f"{row.name} on {row.reads} ({table.title}; {', '.join(n for _, n, _ in table.sets)})"
             fewest = min(len(predictions.seeds), len(complete))
             tests.append(Against(label, other.score, difference(evidence["weighted_f1"], other), fewest))
@@ -287,7 +296,7 @@ def _probability_scores(predictions: Predictions, corpus: LabelledSplits) -> dic
 def describe(found: Score, predictions: Predictions, corpus: LabelledSplits, name: str) -> str:
     """A score as plain text."""
     rows, total = utterances_tested(corpus)[1], len(predictions.seeds)
-    groups = sum(len(set(corpus.clusters_of(splits["test"]))) for splits in corpus.folds.values())
+    groups = counts(predictions, corpus).shape[1]
     head = (
         f"{name}: {corpus.dataset}, {corpus.label_set}, {corpus.protocol}; {len(rows):,} test utterances, folds: "
         f"{len(corpus.folds)}, {corpus.clusters}: {groups}, seeds: {total}"

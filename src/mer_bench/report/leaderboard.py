@@ -66,6 +66,7 @@ from mer_bench.report.tables import (
     tables_of,
     without_table,
 )
+from mer_bench.report.transfer import transfer_lines, transfer_notes
 from mer_bench.submission import check_submission
 from mer_bench.workspace import published_results
 
@@ -403,6 +404,7 @@ def _section(table: Table, own: Own) -> str:
         _bullets(_notes(table), footnotes),
         *_groups(table),
         *_measured(table),
+        *_across_corpora(table),
         *_external(table),
     ]
     return "\n".join(part for part in parts if part)
@@ -479,6 +481,13 @@ def _leading(table: Table, rows: Sequence[ResultRow]) -> list[ResultRow]:
     return [row for row in rows if row in best or row is best_single(table)]
 
 
+def _across_corpora(table: Table) -> Iterator[str]:
+    """The rows on the test utterances of other corpora."""
+    if found := transfer_lines(table):
+        yield markdown(found, "<<<" + ">" * (len(found[0]) - 4) + "<")
+        yield _bullets(transfer_notes(table))
+
+
 def _external(table: Table) -> Iterator[str]:
     """Predictions made elsewhere, in a block of their own."""
     if found := elsewhere.lines(table):
@@ -543,8 +552,14 @@ def facts(table: Table) -> Iterator[str]:
         known = {record.rows.get(split, 0) for record in table.records}
         counts.append(f"{split} " + "–".join(f"{count:,}" for count in sorted({min(known), max(known)})))
     tested = f"{sum(table.support.values()):,}"
-    total = f" per fold; {tested} tested in all" if table.rows[0].folds > 1 else ""
+    folds = table.rows[0].folds
+    total = f" per fold; {tested} tested in all" if folds > 1 else ""
     yield f"Utterances: {', '.join(counts)}{total}."
+    if folds > 1 and any(record.rows.get("validation") for record in table.records):
+        yield (
+            "What validates one fold is tested in another: a setting that all folds share and that was chosen on the "
+            "validation parts of several of them has seen test utterances. The suite says what was chosen on what."
+        )
     yield from overlap_notes(table)
     for modality, features, digest in table.sets:
         made = next(record.features[modality] for record in table.records if modality in record.features)

@@ -33,6 +33,7 @@ from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_pub
 from mer_bench.report.reproduce import commands, read_recipes
 from mer_bench.report.rows import ResultRow, training_text
 from mer_bench.report.tables import Table, best_single, gain, tables
+from mer_bench.report.transfer import transfer_lines, transfer_notes
 from mer_bench.workspace import default_results, suites_folder
 
 HERE = Path(__file__).parent
@@ -209,5 +210,5 @@ def measured(row: ResultRow) -> Iterator[tuple[str, str]]:
 #: functions that the template calls
 FUNCTIONS = (
     unescape, value_of, groups, headline, facts, ablation_lines, balance_lines, balance_notes, data_size_lines,
-    data_size_notes, by_class, by_seed, measured, provenance, plots.slug,
+    data_size_notes, transfer_lines, transfer_notes, by_class, by_seed, measured, provenance, plots.slug,
 )  # fmt: skip

@@ -53,7 +53,8 @@ def _gives(suite: Suite, row: SuiteRow, record: RunRecord) -> bool:
     spec = record.spec
     return (
         spec.dataset in suite.datasets
-        and (spec.label_set, spec.protocol, spec.method) == (suite.label_set, suite.protocol, row.method)
+        and (spec.label_set, spec.method) == (suite.label_set, row.method)
+        and spec.protocol == suite.protocol_of(spec.dataset)
         and spec.features.items() <= row.features.items()
         and row.options.items() <= spec.options.items() <= {**row.common, **row.options}.items()
         and spec.training == row.training

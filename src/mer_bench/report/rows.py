@@ -17,7 +17,7 @@ from mer_bench.external import FOLDER, ContributedExternal, ExternalRecord, Exte
 from mer_bench.methods import is_current
 from mer_bench.metrics import SCORES
 from mer_bench.modalities import modality_order, shapley_weights
-from mer_bench.records import ContributedRecord, RunRecord, RunSpec, Training
+from mer_bench.records import ContributedRecord, Protocol, RunRecord, RunSpec, Training, Transfer, pool_clusters
 from mer_bench.report.formatting import escape, settings, spread
 from mer_bench.report.groups import GroupScores, group_scores
 from mer_bench.report.soft import Interval, SoftScores, probability_intervals, soft_scores
@@ -82,6 +82,21 @@ class Temperature:
 
 
 @dataclass(frozen=True, eq=False)
+class OtherCorpus:
+    """The same trainings on their own test utterances and on those of another corpus."""
+
+    here: Counts  #: [seed, cluster, class, class]
+    there: Counts  #: likewise, summed over the folds of a seed, whose models are tested on the same utterances
+    folds: int
+    protocol: str  #: of the other corpus, whose test utterances of all folds these are
+    facts: Protocol
+
+    def scores(self, name: str, counts: Counts) -> Floats:
+        """A score [seed] of :attr:`here` or :attr:`there`."""
+        return SCORES[name](counts.sum(1))
+
+
+@dataclass(frozen=True, eq=False)
 class Row(Generic[Record]):
     """Predictions of one system for the same test utterances, by seed and fold, and what they score."""
 
@@ -121,12 +136,9 @@ class Row(Generic[Record]):
 
         None where no seed is complete, or a record does not have its clusters.
         """
-        found = [record.clusters for folds in self.complete_seeds.values() for record in folds]
+        found = [_pooled(folds) for folds in self.complete_seeds.values()]
         known = [each for each in found if each is not None]
-        if not found or len(known) < len(found):
-            return None
-        clusters = np.concatenate(known, dtype=np.int64)
-        return clusters.reshape(self.complete, -1, *clusters.shape[1:])
+        return np.stack(known) if known and len(known) == len(found) else None
 
     @cached_property
     def weighted_f1(self) -> float:
@@ -315,6 +327,25 @@ class ResultRow(Row[RunRecord]):
         return Retention(undisturbed, shares)
 
     @cached_property
+    def others(self) -> dict[str, OtherCorpus]:
+        """The row on other corpora, by their names; of the complete seeds that were tested there with every fold.
+
+        Where a corpus has been prepared anew in between, those count that were tested on what the last was tested on.
+        """
+        found = {}
+        for corpus in sorted({corpus for record in self.records for corpus in record.transfer or ()}):
+            tests = {id(r): r.transfer[corpus] for r in self.records if r.transfer and corpus in r.transfer}
+            last = list(tests.values())[-1]
+            alike = {key for key, each in tests.items() if _tested_there(each) == _tested_there(last)}
+            seeds = [folds for folds in self.complete_seeds.values() if all(id(record) in alike for record in folds)]
+            here = [_pooled(folds) for folds in seeds]
+            there = [np.sum([np.array(tests[id(r)].by_cluster, np.int64) for r in folds], 0) for folds in seeds]
+            known = [each for each in here if each is not None]
+            if known and len(known) == len(here):
+                found[corpus] = OtherCorpus(np.stack(known), np.stack(there), self.folds, last.protocol, last.facts)
+        return found
+
+    @cached_property
     def cost(self) -> Cost | None:
         """Cost of a forward pass; None where it was not timed."""
         timed = [record.efficiency for record in self.records if record.efficiency is not None]
@@ -485,6 +516,17 @@ def training_text(training: Training) -> str:
 def modalities(spec: RunSpec) -> tuple[str, ...]:
     """Modalities that a run reads, in the usual order; the majority class reads none."""
     return () if spec.method == "majority" else tuple(sorted(spec.features, key=modality_order))
+
+
+def _pooled(folds: Sequence[RunRecord] | Sequence[ExternalRecord]) -> Counts | None:
+    """Confusion matrices of the folds of a seed by cluster; None where a record does not have its clusters."""
+    known = {record.spec.fold: record.clusters for record in folds if record.clusters is not None}
+    return pool_clusters(known, folds[-1].protocol) if len(known) == len(folds) else None
+
+
+def _tested_there(found: Transfer) -> tuple[object, ...]:
+    """What a transfer tested: features, and utterances of each class in each cluster."""
+    return sorted(found.features_sha256.items()), np.array(found.by_cluster, np.int64).sum(-1).tolist()
 
 
 def _weighted_f1(seeds: Iterable[Sequence[npt.ArrayLike]]) -> Floats:

@@ -80,7 +80,9 @@ class Attained:
     high: float
 
 
-def resample(counts: Counts, score: str = "weighted_f1", *, stream: int = 0, resamples: int = RESAMPLES) -> Evidence:
+def resample(
+    counts: Counts, score: str = "weighted_f1", *, stream: int = 0, resamples: int = RESAMPLES, bank: int = 0
+) -> Evidence:
     """Bootstrap over clusters, crossed with seeds.
 
     Args:
@@ -89,17 +91,18 @@ def resample(counts: Counts, score: str = "weighted_f1", *, stream: int = 0, res
         stream: Number of an independent random stream for the seeds. Methods that are compared need different ones.
             Clusters are drawn alike in all streams, so that comparisons are paired.
         resamples: Number of resamples.
+        bank: Number of an independent random stream for the clusters: the clusters of another corpus need another one.
     """
     hits, support, predicted = margins(counts)  # each [class, seed, cluster]
     parts = np.stack([hits, predicted]).astype(np.float32)
     # one matrix product; integers are exact in single precision up to 16 million utterances
-    pooled = parts.reshape(-1, counts.shape[1]) @ _cluster_draws(counts.shape[1], resamples)
+    pooled = parts.reshape(-1, counts.shape[1]) @ _cluster_draws(counts.shape[1], resamples, bank)
     pooled = pooled.reshape(*parts.shape[:-1], resamples)
     scores = np.empty((len(counts), resamples))
     for seed in range(len(counts)):  # one at a time, so that its numbers stay in the processor's cache
         right, said = pooled[:, :, seed].astype(np.float64)
         known = np.ascontiguousarray(support[:, seed])
-        drawn = _support_draws(known.tobytes(), known.shape[1], resamples)
+        drawn = _support_draws(known.tobytes(), known.shape[1], resamples, bank)
         scores[seed] = SCORES_FROM_MARGINS[score](right, drawn, said)
     weights = _seed_draws(len(counts), resamples, stream)  # [seed, resample], as scores
     return Evidence(
@@ -261,8 +264,8 @@ def _tails(values: Floats) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=4)
-def _cluster_draws(n: int, resamples: int) -> npt.NDArray[np.float32]:
-    return _draws(n, resamples, -1)
+def _cluster_draws(n: int, resamples: int, bank: int) -> npt.NDArray[np.float32]:
+    return _draws(n, resamples, -1, bank)
 
 
 @lru_cache(maxsize=256)
@@ -271,20 +274,20 @@ def _seed_draws(n: int, resamples: int, stream: int) -> npt.NDArray[np.float32]:
 
 
 @lru_cache(maxsize=16)
-def _support_draws(support: bytes, clusters: int, resamples: int) -> Floats:
+def _support_draws(support: bytes, clusters: int, resamples: int, bank: int) -> Floats:
     """Support [class, resample] on resampled clusters, of the bytes of a table of whole numbers [class, cluster].
 
     All rows and seeds of a table have the same, as a rule.
     """
     parts = np.frombuffer(support, np.int64).reshape(-1, clusters).astype(np.float32)
-    return (parts @ _cluster_draws(clusters, resamples)).astype(np.float64)
+    return (parts @ _cluster_draws(clusters, resamples, bank)).astype(np.float64)
 
 
-def _draws(n: int, resamples: int, stream: int) -> npt.NDArray[np.float32]:
-    """How often each of n items is drawn [n, resample] in n - 1 draws; streams are independent."""
+def _draws(n: int, resamples: int, stream: int, bank: int = 0) -> npt.NDArray[np.float32]:
+    """How often each of n items is drawn [n, resample] in n - 1 draws; streams are independent, and so are banks."""
     if n == 1:
         return np.ones((1, resamples), np.float32)
-    generator = np.random.default_rng((n, stream + 1))
+    generator = np.random.default_rng((n, stream + 1, bank) if bank else (n, stream + 1))
     return np.ascontiguousarray(generator.multinomial(n - 1, np.full(n, 1 / n), size=resamples).T, dtype=np.float32)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mer_bench.corpora import corpus_facts
 from mer_bench.exposure import UNSTATED, Exposure, exposure
 from mer_bench.external import ExternalRecord, ExternalSpec, Statement
 from mer_bench.methods import is_current, titles
@@ -87,11 +88,17 @@ class Table:
         return self.records[0]
 
     @property
+    def splits(self) -> tuple[str, str, str]:
+        """Corpus, label set and protocol."""
+        spec = self.first.spec
+        return spec.dataset, spec.label_set, spec.protocol
+
+    @property
     def title(self) -> str:
         """Heading of the table."""
-        spec = self.first.spec
+        dataset, label_set, protocol = self.splits
         exposed = ", features that saw its labels" * self.saw_labels
-        return f"{spec.dataset}: {spec.label_set}, {spec.protocol}, {self.track} track{exposed}"
+        return f"{dataset}: {label_set}, {protocol}, {self.track} track{exposed}"
 
     @property
     def sets(self) -> list[tuple[str, str, str]]:
@@ -321,6 +328,31 @@ def splits_of(record: RunRecord | ExternalRecord) -> Splits:
     """What the records of a table have in common."""
     spec = record.spec
     return record.simulated, spec.dataset, spec.label_set, spec.protocol, record.classes
+
+
+def headlines(found: Iterable[tuple[str, str, str]]) -> set[tuple[str, str, str]]:
+    """Of each corpus, label set and protocol those that comparisons over several tables read.
+
+    Tables of one corpus test the same utterances, so that of a built-in corpus only the first count: the label set,
+    then the protocol that comes first in its facts. Of other corpora all count.
+    """
+    chosen: dict[str, set[tuple[str, str, str]]] = defaultdict(set)
+    for each in found:
+        chosen[each[0]].add(each)
+    return {
+        each
+        for dataset, all_of_it in chosen.items()
+        for each in ({min(all_of_it, key=_order)} if dataset in corpus_facts() else all_of_it)
+    }
+
+
+def _order(splits: tuple[str, str, str]) -> tuple[int, int]:
+    dataset, *names = splits
+    known = corpus_facts()[dataset].label_sets, list(corpus_facts()[dataset].protocols)
+    label_set, protocol = (
+        there.index(name) if name in there else len(there) for there, name in zip(known, names, strict=True)
+    )
+    return label_set, protocol
 
 
 def shown_beside(found: Iterable[Table]) -> Iterator[ExternalRecord]:

@@ -41,7 +41,7 @@ class RunSettings:
     log_folder: Path = _option(Path("runs"), "Where loggers write.", flag="--logs")
     measures: tuple[str, ...] = _option(
         (),
-        "Beside the score: literature, robustness, efficiency, gradients; repeatable.",
+        "Beside the score: literature, robustness, efficiency, gradients, transfer:CORPUS; repeatable.",
         flag="--measure",
         metavar="NAME",
     )

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,7 +35,7 @@ from mer_bench.groups import make_groups
 from mer_bench.metrics import confusion_matrix
 from mer_bench.probabilities import write_probabilities
 from mer_bench.raters import rate
-from mer_bench.records import MONITOR, FeatureFacts, RunRecord, RunSpec
+from mer_bench.records import MONITOR, FeatureFacts, RunRecord, RunSpec, Transfer
 from mer_bench.training import measures as measuring
 from mer_bench.training.build import TF32, build, build_trainer, trainer_precision
 from mer_bench.training.callbacks import Notify, Outcome, RunFiles, best_checkpoint
@@ -42,6 +43,7 @@ from mer_bench.training.code import code_of
 from mer_bench.training.cost import flops_per_utterance, peak_memory_mib, reset_peak_memory
 from mer_bench.training.temporary import FREE, temporary_folder, temporary_prefix
 from mer_bench.training.tracking import wandb_logger
+from mer_bench.training.transfer import open_others, predict_other
 
 T = TypeVar("T")
 
@@ -68,7 +70,7 @@ def run(
         logger: "csv", "wandb" or "none".
         log_folder: Folder of the logs.
         notify: Called after every epoch.
-        measures: What to measure beside the score, see ``records.MEASURES``; nothing else of the record depends on it.
+        measures: What to measure beside the score, see ``records.check_measures``; nothing else depends on it.
         keep: Folder of the records, to keep the probabilities beside the record; None = they are not kept.
         bundle: Folder to keep the trained model in, with the weights that were tested; None = it is not kept.
 
@@ -82,6 +84,7 @@ def run(
     L.seed_everything(spec.seed, verbose=False)
     datamodule, method = build(spec, root)
     ratings = datamodule.ratings if "raters" in measures else None
+    others = open_others(spec, datamodule, root, measures)
     weights = sum(tensor.nbytes for tensor in method.state_dict().values())
     check_folder(temporary_folder(), "TMPDIR", FREE + 2 * weights)  # two checkpoints while a new one replaces the old
     started = time.perf_counter()
@@ -119,6 +122,12 @@ def run(
             )
         if "efficiency" in measures:
             measured["efficiency"] = _on_device(measuring.efficiency, method, datamodule, trainer)
+        if others:
+            _load(method, datamodule, checkpoint)
+            measured["transfer"] = {
+                name: _on_device(partial(_transfer, other), method, datamodule, trainer)
+                for name, other in others.items()
+            }
     if ratings is not None:
         true, cluster = datamodule.labels[outcome.index], _clusters(datamodule, outcome.index)
         ids, predicted = datamodule.table["id"].to_numpy()[outcome.index].tolist(), outcome.predictions
@@ -197,6 +206,12 @@ def _on_device(
     """Measure on the device and in the precision that the trainer uses."""
     with trainer.precision_plugin.forward_context():
         return measure(method.to(trainer.strategy.root_device), datamodule)
+
+
+def _transfer(other: EmotionDataModule, method: FusionModule, datamodule: EmotionDataModule) -> Transfer:
+    counts = by_cluster(other, *predict_other(method, datamodule, other)).tolist()
+    hashes = {modality: opened.spec.sha256 for modality, opened in other.features.items()}
+    return Transfer(other.protocol, other.protocols[other.protocol], hashes, counts)
 
 
 def _record(

@@ -14,7 +14,7 @@ from mer_bench.corpora import CorpusFacts, corpus_facts
 from mer_bench.errors import Misuse
 from mer_bench.features import read_spec as read_feature_spec
 from mer_bench.modalities import modality_order
-from mer_bench.records import SIMULATED, RunSpec, Training, read_spec
+from mer_bench.records import SIMULATED, RunSpec, Training, read_spec, transfers
 from mer_bench.schema import check_name
 from mer_bench.suites import Suite, SuiteRow, change_training, check_seeds, read_suite_file
 from mer_bench.training.facts import find_corpus, find_facts, generate
@@ -42,7 +42,7 @@ def read_suite(
     suite = read_suite_file(path)
     corpora = [find_corpus(dataset, root, f" in {suite.where}") for dataset in suite.datasets]
     for corpus in corpora:
-        corpus.check_names(suite.label_set, suite.protocol, 1)
+        corpus.check_names(suite.label_set, suite.protocol_of(corpus.name), 1)
     changes = {"epochs": epochs, "precision": precision}
     changes = {name: value for name, value in changes.items() if value is not None}
     rows = [row for given in suite.rows for corpus in corpora for row in _resolve(given, corpus)]
@@ -91,12 +91,12 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
     names = dict.fromkeys(name for row in suite.rows for name in row.features.values())
     sets = [(dataset, name) for dataset in suite.datasets for name in names]
     hashes = {(dataset, name): read_feature_spec(root / dataset / name).sha256 for dataset, name in sets}
-    folds = {dataset: find_corpus(dataset, root).protocols[suite.protocol] for dataset in suite.datasets}
+    folds = {dataset: find_corpus(dataset, root).protocols[suite.protocol_of(dataset)] for dataset in suite.datasets}
     return [
         RunSpec(
             dataset=dataset,
             label_set=suite.label_set,
-            protocol=suite.protocol,
+            protocol=suite.protocol_of(dataset),
             fold=fold,
             features=row.features,
             features_sha256={modality: hashes[dataset, name] for modality, name in row.features.items()},
@@ -119,7 +119,8 @@ def suite_specs(suite: Suite, root: Path, hardware: Hardware = Hardware()) -> li
 def stand_in(suite: Suite) -> Suite:
     """The same suite on the simulated corpora of the same shape: one seed, the simulated feature sets.
 
-    Those hold no pixels: a method that trains encoders on pixels reads features there, with the shared encoder.
+    Those hold no pixels: a method that trains encoders on pixels reads features there, with the shared encoder. Their
+    features have nothing in common, so that no model is tested on another of them.
     """
     datasets = tuple(SIMULATED + dataset for dataset in suite.datasets)
     simulated = corpus_facts()[datasets[0]].default_features
@@ -128,7 +129,8 @@ def stand_in(suite: Suite) -> Suite:
         options = {name: value for name, value in row.options.items() if name not in ("encoders", "weights")}
         features = {modality: simulated[modality] for modality in row.features}
         rows.append(replace(row, features=features, options=options))
-    return replace(suite, datasets=datasets, seeds=suite.seeds[:1], rows=_distinct(rows))
+    measures = tuple(name for name in suite.measures if not transfers([name]))
+    return replace(suite, datasets=datasets, seeds=suite.seeds[:1], measures=measures, rows=_distinct(rows))
 
 
 def is_prepared(dataset: str, root: Path) -> bool:
@@ -140,7 +142,7 @@ def generate_simulated(suite: Suite, root: Path) -> None:
     """Generate the simulated corpora of a suite that are not there yet."""
     for dataset in suite.datasets:
         if find_corpus(dataset, root).simulated:
-            generate(dataset, root, suite.label_set, suite.protocol)
+            generate(dataset, root, suite.label_set, suite.protocol_of(dataset))
 
 
 def run_from_file(path: Path, root: Path) -> RunSpec:

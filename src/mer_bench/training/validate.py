@@ -16,6 +16,7 @@ from mer_bench.methods import method_facts
 from mer_bench.records import RunSpec
 from mer_bench.schema import decode
 from mer_bench.training.build import PRECISIONS, build_datamodule, build_method, check_pixels, check_trainer
+from mer_bench.training.transfer import open_others
 
 
 def validate(
@@ -27,7 +28,7 @@ def validate(
         specs: The runs.
         root: Folder of the prepared corpora.
         elsewhere: Whether other machines train, whose hardware is not known here.
-        measures: What will be measured; some need more than features.
+        measures: What is measured beside the scores; some need more than features.
 
     Returns:
         One sentence for each fold that has no validation rows to choose the epoch by.
@@ -48,6 +49,9 @@ def validate(
             seen[data] = build_datamodule(spec, root)
             if "raters" in measures:
                 seen[data].ratings  # noqa: B018 - read here, so that it is missed before anything trains
+            targets = f"{spec.dataset} {spec.label_set} {spec.features} on other corpora"
+            if targets not in seen:
+                seen[targets] = open_others(spec, seen[data], root, measures)
         if not seen[data].has_validation:
             sentences[spec.dataset, spec.label_set, spec.protocol, spec.fold] = (
                 f"{spec.dataset} {spec.protocol} fold {spec.fold} has no validation rows: the last epoch is scored"
