@@ -52,7 +52,7 @@ def test_rows_and_matrices_come_back(rows: set[int], clusters: list[Any]) -> Non
 @given(st.lists(MATRIX, max_size=6))
 def test_matrices_of_other_corpora_come_back(clusters: list[Any]) -> None:
     content = {**content_of([1], None), "transfer": {"other": {"protocol": "loso", "by_cluster": clusters}}}
-    assert expand(json.loads(canonical_json(compact(content))), "a file") == content
+    assert spelled_out(compact(content)) == content
 
 
 def test_the_forms_are_gaps_with_what_follows_them_and_a_list_for_each_quantity() -> None:

@@ -204,7 +204,7 @@ def test_rows_of_two_tracks_are_compared_where_the_test_utterances_are_the_same(
     assert within.difference.effect == found.difference.effect
     # the claim about them is tested too, and says what else differs
     (line,) = claims([*reads_dialogues, *reads_utterances]).splitlines()[2:]
-    assert "| Concatenation in context beats concatenation without | meld " in line
+    assert "| Concatenation in context beats concatenation without | meld, official " in line
     assert "| minilm; track (dialogue against utterance) |" in line
     assert line.endswith("| holds |")
 
