@@ -36,11 +36,11 @@ class Across:
 def ranked(table: Table) -> Ranked:
     """The methods that a table ranks on all of its modalities.
 
-    Of several such rows of a method, the one with most seeds counts, then the first by label, so that none is chosen
-    by its score.
+    Of several such rows of a method, the one with most seeds counts, then one that was not tuned, then the first by
+    label, so that none is chosen by its score.
     """
     rows = [row for row in table.rows if row.ranked and len(row.modalities) == len(table.features)]
-    rows.sort(key=lambda row: (-row.complete, row.label, repr(row.spec.training)))
+    rows.sort(key=lambda row: (-row.complete, row.spec.tuned is not None, row.label, repr(row.spec.training)))
     scores = {row.method: (row.title, row.weighted_f1) for row in reversed(rows)}
     return Ranked(table.first.spec.dataset, table.first.simulated, table.track, scores)
 

@@ -145,8 +145,8 @@ def _chosen_rows(suite: Suite, specs: list[RunSpec], options: BenchOptions, cons
     tuned, sentences = tuned_specs(suite, specs, path, read_tuned(path))
     for sentence in sentences:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
-    own = options.rows == "both"
-    return [each for spec in specs for each in ([spec] * own + [tuned[spec.sha256]] * (spec.sha256 in tuned))]
+    both = [(spec if options.rows == "both" else None, tuned.get(spec.sha256)) for spec in specs]
+    return [each for pair in both for each in pair if each is not None]
 
 
 def begin_workers(jobs: int) -> Workers:
