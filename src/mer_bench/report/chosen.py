@@ -44,7 +44,7 @@ def _sentences(table: Table, recipes: Sequence[Recipe]) -> Iterator[str]:
         yield f"Settings (`{name}`{part}): {escape(text)}"
     own = [row for row, found in by_row.items() if found and not row.spec.tuned and all(of.options for _, of in found)]
     if files and own:
-        yield f"Options of their own, beyond those that rows share, have: {_names(own)}."
+        yield f"Rows with options of their own beside those that all share: {_names(own)}."
     if files and (others := [row for row, found in by_row.items() if not found]):
         yield f"No suite trains these rows today: {_names(others)}."
 
@@ -54,4 +54,4 @@ def _of(row: ResultRow, recipes: Sequence[Recipe]) -> list[Recipe]:
 
 
 def _names(rows: Sequence[ResultRow]) -> str:
-    return ", ".join(dict.fromkeys(escape(row.title) for row in rows))
+    return ", ".join(sorted({escape(row.title) for row in rows}))
