@@ -27,6 +27,7 @@ from mer_bench.records import (
     RunRecord,
     RunSpec,
     Training,
+    Tuned,
     check_measures,
     load_records,
     measured,
@@ -91,6 +92,7 @@ OTHER_SPEC: dict[str, Any] = {
     "strategy": "ddp",
     "num_nodes": 2,
     "compile": True,
+    "tuned": Tuned(1, "space", {"hidden": 64}, 8),
 }
 OTHER_TRAINING: dict[str, Any] = {
     "epochs": 1,

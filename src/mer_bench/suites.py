@@ -33,7 +33,7 @@ class Range:
 
 
 #: What a setting is drawn from: a range or a list. Names of training options, else options of methods.
-Space = Mapping[Name, Range | Annotated[list[bool | Whole | Real | Text], Meta(min_length=1)]]
+Space = Mapping[Name, Range | list[bool | Whole | Real | Text]]
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,8 @@ def _check_ranges(tune: Tune, where: str) -> Tune:
     for space in (tune.space, *tune.methods.values()):
         for name, values in space.items():
             if not isinstance(values, Range):
-                if len(set(map(repr, values))) < len(values):
-                    raise Misuse(f"{where}, [tune]: {name} lists a value twice")
+                if not values or len(set(map(repr, values))) < len(values):
+                    raise Misuse(f"{where}, [tune]: {name} needs a list of different values, not {values}")
             elif not values.low < values.high or (values.log and values.low <= 0):
                 needed = "0 < low < high with log" if values.log else "low < high"
                 raise Misuse(f"{where}, [tune]: {name} needs {needed}, not low {values.low} and high {values.high}")
