@@ -71,6 +71,23 @@ def test_settings_that_differ_between_runs_make_one_tuned_row() -> None:
     assert not any("Trained with" in text for text in report.leaderboard(RECORDS, []).splitlines())
 
 
+def test_the_folds_of_a_tuned_row_are_pooled_whatever_each_has_chosen() -> None:
+    """Both rows have all folds, and the score of the tuned one is that of its pooled folds."""
+    folds = []
+    for fold in (1, 2, 3):
+        for record, hits in zip((runs("gated", 5)[0], runs("gated", 5, trials=4)[fold - 1]), (5, 8), strict=True):
+            scored = clustered("gated", 0, hits, fold=fold)
+            folds.append(
+                replace(record, spec=replace(record.spec, fold=fold, seed=0), test_confusion=scored.test_confusion)
+            )
+    (table,) = tables(folds)
+    assert [(row.complete, len(row.records)) for row in table.rows] == [(1, 3), (1, 3)]
+    best = table.rows[0]
+    assert best.spec.tuned
+    assert len({str(record.spec.options) for record in best.records}) == 3
+    assert best.pooled[0].tolist() == np.sum([record.test_confusion for record in best.records], 0).tolist()
+
+
 def test_two_budgets_and_two_spaces_are_rows_of_their_own() -> None:
     more = runs("early_concat", 6, trials=8)
     other = [
