@@ -6,6 +6,7 @@ of trials; see :mod:`mer_bench.training.draws` for what they try and :mod:`mer_b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -23,6 +24,7 @@ from mer_bench.training.execute import missing
 from mer_bench.training.facts import asking
 from mer_bench.training.options import Folders, RunSettings, TuneOptions
 from mer_bench.training.suite import generate_simulated, read_suite, suite_specs
+from mer_bench.training.tracking import GROUP
 from mer_bench.training.tuned import choose, tuned_path, write_text
 from mer_bench.trials import trials_folder
 from mer_bench.utterances import DESCRIPTION
@@ -57,6 +59,8 @@ def tune(suite_file: Path, options: TuneOptions = TuneOptions(), console: Consol
     console = console or Console(stderr=True)
     if (suite_file.parent / DESCRIPTION).is_file():  # a corpus with its suite beside it
         options = replace(options, root=suite_file.resolve().parent.parent)
+    if options.logger == "wandb":
+        os.environ.setdefault(GROUP, f"{suite_file.stem}-tune")  # workers inherit it
     folders = {item.name: getattr(options, item.name) for item in fields(Folders)}
     settings = RunSettings(**{**folders, "results": trials_folder(options.results)})
     with begin_workers(options.jobs) as workers, asking(workers.ask):

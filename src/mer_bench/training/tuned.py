@@ -169,20 +169,17 @@ def tuned_specs(
         file: Its content.
     """
     found: dict[str, RunSpec] = {}
-    stale: dict[str, list[str]] = {}
+    without: dict[str, dict[str, None]] = {}  # reason -> methods
     for spec in specs:
         if not space_of(suite, spec):
             continue
-        alike = [row for row in file.row if _is_alike(row, spec)]
-        reasons = {id(row): _stale(suite, spec, row) for row in alike}
-        row = next((row for row in alike if not reasons[id(row)]), None)
-        if row is None:
-            stale.setdefault(reasons[id(alike[0])] if alike else "it has no such row", []).append(spec.method)
+        alike = [(row, _stale(suite, spec, row)) for row in file.row if _is_alike(row, spec)]
+        reason = next((why for _, why in alike), "")
+        choices = [choice for row, why in alike if not why for choice in row.fold if choice.fold == spec.fold]
+        if not choices:
+            without.setdefault(reason, {})[spec.method] = None
             continue
-        choice = next((each for each in row.fold if each.fold == spec.fold), None)
-        if choice is None:
-            stale.setdefault("it has no choice of some folds", []).append(spec.method)
-            continue
+        (choice, *_) = choices
         tuned = trial(suite, spec, choice.trial, file.trials)
         if choice.trial >= file.trials or _settings(tuned) != choice.settings:
             raise Misuse(
@@ -190,11 +187,12 @@ def tuned_specs(
                 "not edit the file, tune again"
             )
         found[spec.sha256] = tuned
-    command = f"mer-bench tune {suite.file}"
-    return found, [
-        f"{path} is stale for {', '.join(dict.fromkeys(methods))}: {reason}; these have no tuned rows until {command}"
-        for reason, methods in stale.items()
-    ]
+    sentences = []
+    for reason, methods in without.items():
+        names = ", ".join(methods)
+        what = f"is stale for {names}: {reason}" if reason else f"lacks folds of {names}"
+        sentences.append(f"{path} {what}; no tuned rows of these until mer-bench tune {suite.file}")
+    return found, sentences
 
 
 def _is_alike(row: TunedRow, spec: RunSpec) -> bool:
