@@ -226,9 +226,15 @@ def leaderboard(
         external: Predictions made elsewhere.
         trials: Those of tunings.
     """
+    found = described(tables(records, external), trials)
+    return join([section(table, own) for table in found], published, own=bool(own))
+
+
+def described(found: Iterable[Table], trials: Sequence[TrialRecord]) -> Iterator[Table]:
+    """The tables with the trials of their rows, and with what the committed suites say of their settings."""
     tried, recipes = by_splits(trials), committed_recipes()
-    found = (with_trials(table, tried.get(splits_of(table.first), [])) for table in tables(records, external))
-    return join([section(with_settings(table, recipes), own) for table in found], published, own=bool(own))
+    for table in found:
+        yield with_settings(with_trials(table, tried.get(splits_of(table.first), [])), recipes)
 
 
 @dataclass(frozen=True)
