@@ -17,6 +17,9 @@ COMPILE ?=
 RERUN_CHANGED ?=
 WITH_PUBLISHED ?=
 SHARD ?=
+ROWS ?=
+BUDGET ?=
+FOLDS ?=
 CLUSTER ?=
 MEASURE ?=
 KEEP ?=
@@ -33,7 +36,7 @@ YES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help bench data download test lint unit slow smoke leaderboard methods golden simulate plots report check verify speed gpu list clean
+.PHONY: help bench tune data download test lint unit slow smoke leaderboard methods golden simulate plots report check verify speed gpu list clean
 
 help:  ## this text
 	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -51,6 +54,7 @@ help:  ## this text
 	@echo "  JOBS       runs side by side (default 1)"
 	@echo "  SHARD      only this share of the runs, e.g. SHARD=3/10; see docs/many_machines.md"
 	@echo "  CLUSTER    run on Ray: local (JOBS side by side) or ray://HOST:PORT"
+	@echo "  ROWS       default: with the suite's settings, tuned: with those of make tune, or both (default)"
 	@echo "  MEASURE    beside the score: literature (best test epoch), robustness, efficiency, gradients, temperature,"
 	@echo "             raters, transfer:CORPUS; several in quotes"
 	@echo "  KEEP       beside each record: probabilities, of the test utterances"
@@ -60,6 +64,8 @@ help:  ## this text
 	@echo "  MER_DATA   folder of the prepared corpora (default data)"
 	@echo "  RESULTS    folder of the records (default benchmarks/results)"
 	@echo "  WITH_PUBLISHED  1: with RESULTS, show the published rows on its leaderboard or report as well"
+	@echo "Variables of make tune: DATASET, METHODS, EPOCHS, PRECISION, JOBS, CLUSTER, LOGGER, CORPUS, MER_DATA, RESULTS, and"
+	@echo "  BUDGET (trials of each row and fold instead of the suite's), FOLDS (only these, e.g. FOLDS='1 2')"
 	@echo "Variables of make data: DATASET, RAW (the corpus as you obtained it), MER_DATA, FEATURES (further sets: light,"
 	@echo "  standard, or commands such as FEATURES='audio logmel; vision frames --side 112'), MODELS (folder of the models"
 	@echo "  that standard needs, if they are not to be downloaded)"
@@ -69,9 +75,15 @@ bench: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb) $(if $(CLUSTER),.v
 	$(BIN)/mer-bench bench benchmarks/$(DATASET).toml --methods "$(METHODS)" --seeds "$(SEEDS)" \
 	  $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PRECISION),--precision $(PRECISION)) $(if $(COMPILE),--compile) \
 	  $(if $(RERUN_CHANGED),--rerun-changed) $(if $(WITH_PUBLISHED),--with-published) $(if $(SAVE_MODELS),--save-model) \
-	  $(if $(SHARD),--shard $(SHARD)) $(if $(CLUSTER),--cluster $(CLUSTER)) --jobs $(JOBS) --devices $(DEVICES) \
+	  $(if $(SHARD),--shard $(SHARD)) $(if $(ROWS),--rows $(ROWS)) $(if $(CLUSTER),--cluster $(CLUSTER)) --jobs $(JOBS) --devices $(DEVICES) \
 	  --strategy $(STRATEGY) --num-nodes $(NUM_NODES) --measure "$(MEASURE)" --keep "$(KEEP)" \
 	  --logger $(LOGGER) --corpus $(CORPUS) --data "$(MER_DATA)" --results "$(RESULTS)"
+
+tune: .venv/base $(if $(filter wandb,$(LOGGER)),.venv/wandb) $(if $(CLUSTER),.venv/cluster)  ## try settings on validation alone, write benchmarks/tuned/DATASET.toml
+	$(BIN)/mer-bench tune benchmarks/$(DATASET).toml --methods "$(METHODS)" $(if $(BUDGET),--budget $(BUDGET)) \
+	  $(if $(FOLDS),--folds "$(FOLDS)") $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PRECISION),--precision $(PRECISION)) \
+	  $(if $(CLUSTER),--cluster $(CLUSTER)) --jobs $(JOBS) --logger $(LOGGER) --corpus $(CORPUS) \
+	  --data "$(MER_DATA)" --results "$(RESULTS)"
 
 data: .venv/prep  ## prepare a corpus: make data DATASET=ravdess RAW=<folder>
 	@test -n "$(RAW)" || { echo "error: make data needs RAW=<the corpus as you obtained it>; see data_prep/README.md" >&2; exit 2; }

@@ -33,6 +33,8 @@ class BuildWithBundle(build_py):
         (target / "benchmarks").mkdir()
         for suite in Path("benchmarks").glob("*.toml"):
             shutil.copy(suite, target / "benchmarks")
+        if Path("benchmarks/tuned").is_dir():
+            shutil.copytree("benchmarks/tuned", target / "benchmarks" / "tuned")
         (target / "records.zip.xz").write_bytes(pack(Path("benchmarks")))
 
 

@@ -30,6 +30,7 @@ from mer_bench.records import (
     RunSpec,
     Training,
     Transfer,
+    Tuned,
     check_measures,
     load_records,
     measured,
@@ -96,6 +97,7 @@ OTHER_SPEC: dict[str, Any] = {
     "num_nodes": 2,
     "compile": True,
     "share": 0.5,
+    "tuned": Tuned(1, "space", {"hidden": 64}, 8),
 }
 OTHER_TRAINING: dict[str, Any] = {
     "epochs": 1,
@@ -288,7 +290,12 @@ def test_a_measure_that_does_not_exist_is_one_sentence(name: str, nearest: str |
 
 @pytest.mark.parametrize(
     ("change", "spec"),
-    [({}, {field: value}) for field in OTHER_SPEC for value in (None, "x", 77, [1])]
+    [
+        ({}, {field: value})
+        for field in OTHER_SPEC
+        for value in (None, "x", 77, [1])
+        if (field, value) != ("tuned", None)
+    ]
     + [({"unknown": 1}, {}), ({"classes": None}, {})],
 )
 def test_a_record_with_a_wrong_field_is_one_sentence(

@@ -57,6 +57,7 @@ def test_the_wheel_holds_all_that_the_commands_need(wheel: Path) -> None:
     }
     package |= {"report/page.js", "datasets/iemocap_validation.txt", "bundled/records.zip.xz"}
     package |= {f"bundled/benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.toml")}
+    package |= {f"bundled/benchmarks/tuned/{path.name}" for path in (ROOT / "benchmarks").glob("tuned/*.toml")}
     modules = [path.relative_to(ROOT / "src" / "mer_bench") for path in (ROOT / "src").rglob("*.py")]
     package |= {module.as_posix() for module in modules}
     package |= {f"bundled/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "data_prep").rglob("*.py")}

@@ -23,7 +23,7 @@ import click
 from mer_bench import __version__
 from mer_bench.errors import FailedRun, Misuse, printable, unknown
 from mer_bench.files import write_atomic
-from mer_bench.training.options import BenchOptions, RunOptions, RunSettings
+from mer_bench.training.options import BenchOptions, RunOptions, RunSettings, TuneOptions
 from mer_bench.workspace import (
     copy_published,
     default_leaderboard,
@@ -161,6 +161,29 @@ def bench(suite: Path, options: BenchOptions) -> None:
         _say(PUBLISHED_STATE, err=True)
     if result.failed:
         _say(f"{len(result.failed)} of {len(result.specs)} runs failed; the next bench tries them again", err=True)
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("suite", type=Path)
+@takes(TuneOptions)
+def tune(suite: Path, options: TuneOptions) -> None:
+    """Try settings for the rows of SUITE on validation alone, and write those that each fold has chosen.
+
+    The next bench of SUITE trains the rows with these settings beside those with the suite's own. No test set is opened.
+    """
+    from mer_bench.training.tune import tune as tune_suite
+
+    result = tune_suite(suite, options)
+    _say(f"tuned settings: {result.file}")
+    for spec in result.failed:
+        number = spec.tuned.trial if spec.tuned else 0
+        _say(f"trial {number} of {spec.method}, fold {spec.fold}, failed: fold {spec.fold} chose without it", err=True)
+    if result.open:
+        _say(f"{result.open} runs of the suite lack trials and have no tuned settings yet", err=True)
+    for spec in result.kept:
+        _say(f"every trial of {spec.method}, fold {spec.fold}, failed: it keeps the settings of the suite", err=True)
+    if result.kept:
         sys.exit(1)
 
 

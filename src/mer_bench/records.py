@@ -14,7 +14,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -84,6 +84,16 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """Which trial of a tuning has the settings of a run: trials are drawn from the space that a suite declares."""
+
+    trial: Count  #: its number; trial 0 has the suite's own settings
+    space: Name  #: identity of what is drawn from, and of the settings that a trial changes
+    default: Mapping[Name, Option]  #: the suite's value of each setting that is drawn; None = that of the method
+    trials: Positive | None = None  #: how many the fold chose from; None = the run is a trial, which has no test
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """Everything that a run's numbers depend on; equal specs have equal paths."""
 
@@ -103,6 +113,7 @@ class RunSpec:
     num_nodes: Machines = 1
     compile: bool = False  #: by torch.compile
     share: ShareAboveZero = 1.0  #: of the clusters of training utterances, see :mod:`mer_bench.datasets.shares`
+    tuned: Tuned | None = None  #: None = the settings are those of a suite or of a command
 
     @cached_property
     def sha256(self) -> str:
@@ -116,10 +127,28 @@ class RunSpec:
             del facts["compile"]
         if self.share == 1:
             del facts["share"]
+        if self.tuned is None:
+            del facts["tuned"]
+        else:
+            facts["tuned"] = asdict(self.tuned)
         for option in ("class_weights", "balance"):
             if training[option] == "none":
                 del training[option]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether the run is a trial of a tuning, which never opens the test set."""
+        return self.tuned is not None and self.tuned.trials is None
+
+    @cached_property
+    def untuned(self) -> RunSpec:
+        """The same run with the settings of the suite.
+
+        Raises:
+            Misuse: :attr:`tuned` states a setting that no training has.
+        """
+        return self if self.tuned is None else change_settings(self, self.tuned.default, None)
 
     @property
     def name(self) -> str:
@@ -136,6 +165,25 @@ class RunSpec:
     def path(self, results: Path) -> Path:
         """Where the record of this run stands."""
         return results.joinpath(*self.place)
+
+
+TRAINING = frozenset(item.name for item in fields(Training))  #: names of the training options
+
+
+def change_settings(spec: RunSpec, settings: Mapping[str, Any], tuned: Tuned | None) -> RunSpec:
+    """The run with other settings: training options by their names, else options of the method, of which None = unset.
+
+    Raises:
+        Misuse: a training option is out of its range.
+    """
+    training = {name: value for name, value in settings.items() if name in TRAINING}
+    options = {**spec.options, **{name: value for name, value in settings.items() if name not in TRAINING}}
+    return replace(
+        spec,
+        training=decode({**asdict(spec.training), **training}, Training, f"settings of {spec.method}"),
+        options={name: value for name, value in options.items() if value is not None or name not in settings},
+        tuned=tuned,
+    )
 
 
 @dataclass(frozen=True)
@@ -368,13 +416,18 @@ def write_record(record: RunRecord, results: Path) -> Path:
     """
     path = record.spec.path(results)
     write_checked(path, record, check_record)
-    _failure_path(path).unlink(missing_ok=True)
+    failure_path(path).unlink(missing_ok=True)
     return path
 
 
-def write_checked(path: Path, record: T, check: Callable[[T, Path], None]) -> None:
+def write_checked(
+    path: Path,
+    record: T,
+    check: Callable[[T, Path], None],
+    shorten: Callable[[dict[str, Any]], dict[str, Any]] = compact,
+) -> None:
     """Write a dataclass as JSON with its checksum, after ``check`` had it as :func:`read_checked` will read it."""
-    content = compact(asdict(cast(Any, record)))
+    content = shorten(asdict(cast(Any, record)))
     where = f"the record {path.name}"
     check(_decode(json.loads(canonical_json(content)), type(record), where), path)
     write_atomic(path, canonical_json({**content, CHECKSUM: _checksum(content)}) + "\n")
@@ -389,7 +442,7 @@ def rewrite(results: Path) -> None:
 
 def write_failure(spec: RunSpec, results: Path, reason: str) -> Path:
     """Write that a run failed, and why, beside the path of its record; the next bench tries the run again."""
-    path = _failure_path(spec.path(results))
+    path = failure_path(spec.path(results))
     write_atomic(path, json.dumps({"spec": asdict(spec), "reason": reason}, sort_keys=True, indent=1) + "\n")
     return path
 
@@ -483,6 +536,8 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
     yield set(rows) == {"train", "validation", "test"}, "rows does not count train, validation and test"
     yield record.simulated == spec.dataset.startswith(SIMULATED), f"simulated does not fit the corpus {spec.dataset!r}"
     yield set(spec.features) == set(spec.features_sha256), "features and features_sha256 name different modalities"
+    yield not spec.is_trial, "it is a trial of a tuning, which is never tested"
+    yield from tuned_statements(spec)
     stated = {modality: facts_of.name for modality, facts_of in record.features.items()}
     yield stated == spec.features, "features are not those of its spec"
     if facts and facts.version == spec.version:
@@ -570,6 +625,21 @@ def _statements(record: RunRecord) -> Iterator[tuple[bool, str]]:
         sizes, ideal = counts.get("test_by_cluster", np.empty((0, 1, 1))).sum((1, 2)), record.ideal_by_cluster
         yield len(ideal) == len(sizes), "ideal_by_cluster does not have one number per cluster of test_by_cluster"
         yield bool((ideal <= sizes + 1e-3).all()), "ideal_by_cluster exceeds the utterances of a cluster"
+
+
+def tuned_statements(spec: RunSpec) -> Iterator[tuple[bool, str]]:
+    """What must hold of a spec whose settings were tuned."""
+    tuned = spec.tuned
+    if tuned is None:
+        return
+    yield tuned.trials is None or tuned.trial < tuned.trials, "tuned names a trial beyond its number of trials"
+    try:
+        own = spec.untuned
+    except Misuse as error:
+        yield False, str(error)
+    else:
+        same = (own.options, own.training) == (spec.options, spec.training)
+        yield tuned.trial > 0 or same, "trial 0 does not have the settings of the suite"
 
 
 def whole(numbers: Sequence[int]) -> Counts:
@@ -707,5 +777,6 @@ def bundle_path(record: Path) -> Path:
     return record.with_suffix(".bundle")
 
 
-def _failure_path(path: Path) -> Path:
+def failure_path(path: Path) -> Path:
+    """Where a failure of the run is noted whose record would be ``path``."""
     return path.with_name(path.stem + FAILED)

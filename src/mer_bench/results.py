@@ -47,6 +47,7 @@ def load_results(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     modalities, features                    ``audio+text``, ``audio=gemaps text=minilm``
     features_sha256                         identities of these feature sets, in the same form
     options                                 options that differ from the method's defaults, as JSON
+    tuned                                   number of trials by which the fold has chosen the settings of a tuned run
     version, current                        version of the method's code, and whether it is today's
     simulated                               whether the corpus is simulated
     classes                                 number of classes
@@ -146,6 +147,7 @@ COLUMNS: Values = {
     "features": (TEXT, lambda r: _pairs(r.spec.features)),
     "features_sha256": (TEXT, lambda r: _pairs(r.spec.features_sha256)),
     "options": (TEXT, lambda r: json.dumps(dict(r.spec.options), sort_keys=True)),
+    "tuned": (WHOLE, lambda r: r.spec.tuned and r.spec.tuned.trials),
     "version": (WHOLE, lambda r: r.spec.version),
     "current": (FLAG, lambda r: is_current(r.spec.method, r.spec.version)),
     "simulated": (FLAG, lambda r: r.simulated),

@@ -16,11 +16,33 @@ from msgspec import Meta
 from mer_bench.errors import Misuse, unknown
 from mer_bench.files import read_toml
 from mer_bench.records import SIMULATED, Training, check_kept, check_measures
-from mer_bench.schema import Name, Option, Seed, ShareAboveZero, decode
+from mer_bench.schema import TEXT, Name, Option, Positive, Real, Seed, ShareAboveZero, Text, Whole, decode
 from mer_bench.workspace import find_suite
 
 Names = Annotated[list[Name], Meta(min_length=1)]
 Changes = Mapping[str, Any]  #: training options that differ, see :func:`change_training`
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number is drawn from: whole numbers where the setting is one, and both ends."""
+
+    low: Whole | Real
+    high: Whole | Real
+    log: bool = False  #: whether its logarithm is uniform
+
+
+#: What a setting is drawn from: a range or a list. Names of training options, else options of methods.
+Space = Mapping[Name, Range | list[bool | Whole | Real | Text]]
+
+
+@dataclass(frozen=True)
+class Tune:
+    """``[tune]`` of a suite file: what ``mer-bench tune`` tries, the same number of trials for every row."""
+
+    space: Space  #: each method takes what it has of it
+    trials: Positive = 8  #: of each row and fold; trial 0 is the row as it is
+    methods: Mapping[Name, Space] = field(default_factory=dict)  #: method -> what is drawn otherwise for it
 
 
 @dataclass(frozen=True)
@@ -57,6 +79,8 @@ class _File:
     keep: list[Name] = field(default_factory=list)
     save_models: bool = False
     shares: Annotated[list[ShareAboveZero], Meta(min_length=1)] = field(default_factory=lambda: [1.0])
+    tune: Tune | None = None
+    chosen: Annotated[str, Meta(max_length=2000)] = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +109,9 @@ class Suite:
     rows: tuple[SuiteRow, ...]
     save_models: bool = False  #: whether the trained models are kept, see ``--save-model``
     shares: tuple[float, ...] = (1.0,)  #: of the training utterances, see ``RunSpec.share``; the largest first
+    is_stand_in: bool = False  #: whether its corpora are the simulated ones in the place of others
+    tune: Tune | None = None
+    chosen: str = ""  #: which settings were chosen, with which methods, on what; stands under the tables
 
     @property
     def where(self) -> str:
@@ -135,6 +162,8 @@ def read_suite_file(path: Path) -> Suite:
         tuple(rows),
         content.save_models,
         _check_shares(content.shares, where),
+        tune=content.tune and _check_ranges(content.tune, where),
+        chosen=_one_line(content.chosen, where),
     )
 
 
@@ -165,6 +194,28 @@ def _rows(table: _Table, shared: Training, where: str) -> Iterator[SuiteRow]:
             table.options,
             where,
         )
+
+
+def _check_ranges(tune: Tune, where: str) -> Tune:
+    for space in (tune.space, *tune.methods.values()):
+        for name, values in space.items():
+            if not isinstance(values, Range):
+                if not values or len(set(map(repr, values))) < len(values):
+                    raise Misuse(f"{where}, [tune]: {name} needs a list of different values, not {values}")
+            elif not values.low < values.high or (values.log and values.low <= 0):
+                needed = "0 < low < high with log" if values.log else "low < high"
+                raise Misuse(f"{where}, [tune]: {name} needs {needed}, not low {values.low} and high {values.high}")
+    return tune
+
+
+def _one_line(text: str, where: str) -> str:
+    """Text without line breaks, which has to be a ``Text`` then."""
+    return decode({"text": " ".join(text.split())}, _Said, f"{where}, chosen").text
+
+
+@dataclass(frozen=True)
+class _Said:
+    text: Annotated[str, Meta(pattern=TEXT, max_length=2000)]
 
 
 def check_seeds(seeds: Sequence[int], where: str) -> tuple[int, ...]:

@@ -70,7 +70,8 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def plain(results: Path, *, with_published: bool = False) -> report.Board:
     """The page of whole records, without a cache."""
     found = report.load(results, with_published=with_published)
-    sections = [report.section(table, found.own) for table in tables(found.records, found.external)]
+    described = report.described(tables(found.records, found.external), found.trials)
+    sections = [report.section(table, found.own) for table in described]
     return report.make_board(sections, found.problems, own=bool(found.own))
 
 

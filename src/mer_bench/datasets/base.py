@@ -178,6 +178,13 @@ class EmotionDataModule(L.LightningDataModule):
         """Whether the protocol has validation rows to select the best epoch; otherwise the last epoch is tested."""
         return len(self.rows["validation"]) > 0
 
+    def close_test(self) -> None:
+        """Give up the test rows and their labels, for a run that scores validation alone; there is no way back."""
+        rows = self.rows["test"]
+        self.labels[rows] = -1
+        self.table.loc[rows, "emotion"] = ""
+        self.rows["test"] = rows[:0]
+
     @property
     def statistics(self) -> Statistics:
         """For "frames" and "functionals", as far as they are read: modality -> mean and inverse standard deviation."""
@@ -255,13 +262,17 @@ class EmotionDataModule(L.LightningDataModule):
         return self._loader("validation") if self.has_validation else []
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Return batches of every test utterance."""
+        """Return batches of every test utterance; raises RuntimeError after :meth:`close_test`."""
+        if not len(self.rows["test"]):
+            raise RuntimeError("the test set is closed: a trial scores validation alone")
         return self._loader("test")
 
     def collate(self, groups: Sequence[Rows]) -> Batch:
         """Make a batch of groups of table rows: dialogues in the order of their turns, or single utterances."""
         lengths = np.array([len(group) for group in groups])
         rows = np.concatenate(groups)
+        if (self.labels[rows] < 0).any():
+            raise RuntimeError("a batch names utterances without a label, such as those of a closed test set")
         real = np.arange(lengths.max()) < lengths[:, None]
         grid = np.full(real.shape, -1)
         grid[real] = np.arange(len(rows))

@@ -40,14 +40,14 @@ class Across:
 def ranked(table: Table) -> Ranked:
     """The methods that a table ranks on all of its modalities.
 
-    Of several such rows of a method, the one with most seeds counts, then the first by label, so that none is chosen
-    by its score. Rows with too few seeds for a test do not count. A table whose features saw labels of its corpus is
-    compared with no other, and so names none.
+    Of several such rows of a method, the one with most seeds counts, then one that was not tuned, then the first by
+    label, so that none is chosen by its score. Rows with too few seeds for a test do not count. A table whose features
+    saw labels of its corpus is compared with no other, and so names none.
     """
     every = len(table.features)
     rows = [row for row in table.rows if row.ranked and len(row.modalities) == every and not few_seeds(row)]
     rows = [] if table.saw_labels else rows
-    rows.sort(key=lambda row: (-row.complete, row.label, repr(row.spec.training)))
+    rows.sort(key=lambda row: (-row.complete, row.spec.tuned is not None, row.label, repr(row.spec.training)))
     scores = {row.method: (row.title, row.weighted_f1) for row in reversed(rows)}
     spec = table.first.spec
     return Ranked(spec.dataset, spec.label_set, spec.protocol, table.first.simulated, table.track, scores)

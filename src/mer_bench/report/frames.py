@@ -35,7 +35,8 @@ def load_tables(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     simulated                               whether the corpus is simulated
     rank                                    1 = best; missing for rows that fusion has to beat, and incomplete ones
     method, title, provenance, contributed, the row; it has the features of the table that ``modalities`` names;
-    options, version, current, modalities   ``contributed`` says that its records come from an accepted submission
+    options, tuned, version, current,       ``contributed`` says that its records come from an accepted submission;
+    modalities                              ``options`` of a tuned row are those of its suite
     stated_features                         for predictions made elsewhere, provenance ``external``, which are beside
                                             the table and have no rank: their features as their author states them
     seeds, incomplete_seeds, folds          complete seeds, others, and how many folds make a seed complete
@@ -128,6 +129,7 @@ COLUMNS: Values = {
     "provenance": (TEXT, lambda e: e[2].provenance),
     "contributed": (FLAG, lambda e: e[2].contributed),
     "options": (TEXT, _run(lambda row: json.dumps(dict(row.spec.options), sort_keys=True))),
+    "tuned": (WHOLE, _run(lambda row: row.spec.tuned and row.spec.tuned.trials)),
     "version": (WHOLE, _run(lambda row: row.spec.version)),
     "current": (FLAG, _run(lambda row: row.current)),
     "modalities": (TEXT, _run(lambda row: "+".join(sorted(row.modalities)))),

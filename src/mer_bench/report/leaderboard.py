@@ -33,6 +33,7 @@ from mer_bench.report.across import Across, Ranked, across, ranked
 from mer_bench.report.archive import Found, by_table, load_brief, load_entries, unpack_all
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.cache import Cache, hash_of, open_cache
+from mer_bench.report.chosen import committed_recipes, with_settings
 from mer_bench.report.columns import (
     COST,
     GROUP,
@@ -53,6 +54,7 @@ from mer_bench.report.groups import AGREEMENT, LEAST
 from mer_bench.report.measured import measured_of, overlap_notes, rater_note, rater_score
 from mer_bench.report.power import resolution
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
+from mer_bench.report.reproduce import Recipe
 from mer_bench.report.rows import OUTDATED, ResultRow, few_seeds, training_text
 from mer_bench.report.statistics import LEAST_SEEDS, RESAMPLES, significant
 from mer_bench.report.tables import (
@@ -62,12 +64,15 @@ from mer_bench.report.tables import (
     by_splits,
     gain,
     shown_beside,
+    splits_of,
     tables,
     tables_of,
     without_table,
 )
 from mer_bench.report.transfer import transfer_lines, transfer_notes
+from mer_bench.report.tuning import tuning_lines, tuning_notes, with_trials
 from mer_bench.submission import check_submission
+from mer_bench.trials import TrialRecord, load_trials
 from mer_bench.workspace import published_results
 
 HEAD = """\
@@ -125,6 +130,7 @@ class Loaded:
     external: list[ExternalRecord]
     problems: list[str]  #: one sentence per unreadable file, and for predictions that no table shows
     own: Own = NONE  #: which records are own, with the published ones
+    trials: Sequence[TrialRecord] = ()
 
 
 def load(results: Path, *, with_published: bool = False, brief: bool = False) -> Loaded:
@@ -147,7 +153,8 @@ def _load(*folders: Path, brief: bool) -> Loaded:
     external, more = load_external(*folders)
     shown = {id(each) for each in shown_beside(tables(records, external))} if external else set()
     lost = without_table(each.spec for each in external if id(each) not in shown)
-    return Loaded(records, external, [*problems, *more, *lost])
+    trials, unreadable = load_trials(folders)
+    return Loaded(records, external, [*problems, *more, *lost, *unreadable], trials=trials)
 
 
 @dataclass(frozen=True)
@@ -183,19 +190,30 @@ def _read_board(*folders: Path) -> Board:
     cache = open_cache(folders[0])
     found, problems = load_entries(folders, cache)
     external, more = load_external(*folders)
-    names, beside = titles(each.entry.method for each in found), by_splits(external)
+    trials, unreadable = load_trials(folders)
+    names, beside, tried = titles(each.entry.method for each in found), by_splits(external), by_splits(trials)
+    recipes = committed_recipes()
     own = NONE
     if len(folders) > 1:
         own = Own(each.entry.run for each in found if (folders[0] / each.entry.path).is_file())
     with without_garbage_collection():  # a table makes no cycle either
         parts = {
-            splits: _read_part(f"part {len(folders)} {splits}", group, beside.get(splits, []), names, own, cache)
+            splits: _read_part(
+                f"part {len(folders)} {splits}",
+                group,
+                beside.get(splits, []),
+                names,
+                own,
+                cache,
+                tried.get(splits, []),
+                recipes,
+            )
             for splits, group in sorted(by_table(found).items())
         }
     shown = {id(beside[splits][position]) for splits, part in parts.items() for position in part.shown}
     lost = without_table(each.spec for each in external if id(each) not in shown)
     sections = [each for part in parts.values() for each in part.sections]
-    return make_board(sections, [*problems, *more, *lost], own=bool(own))
+    return make_board(sections, [*problems, *more, *lost, *unreadable], own=bool(own))
 
 
 def make_board(sections: Sequence[Section], problems: list[str], *, own: bool = False) -> Board:
@@ -214,18 +232,21 @@ def _read_part(
     names: Mapping[str, str],
     own: Own,
     cache: Cache,
+    trials: Sequence[TrialRecord],
+    recipes: Sequence[Recipe],
 ) -> Part:
     """The sections of entries that share their tables: those in the cache, if they were made from the same."""
     facts = sorted(
         (each.entry.digest, each.submission, names[each.entry.method], str(each.entry.run in own), each.entry.path)
         for each in found
     )
-    made_from = hash_of(*(part for each in facts for part in each), *map(repr, external))
+    more = (*map(repr, external), *map(repr, trials), repr(recipes))
+    made_from = hash_of(*(part for each in facts for part in each), *more)
     part = cache.get(name, Part)
     if part is None or part.made_from != made_from:
         sections, shown = [], set()
         for table in tables_of(unpack_all(found, cache), names, external):
-            sections.append(section(table, own))
+            sections.append(section(with_settings(with_trials(table, trials), recipes), own))
             shown |= {id(each) for each in shown_beside([table])}
         positions = tuple(position for position, each in enumerate(external) if id(each) in shown)
         part = Part(made_from, tuple(sections), positions)
@@ -238,6 +259,7 @@ def leaderboard(
     published: Sequence[Published] | None = None,
     own: Own = NONE,
     external: Sequence[ExternalRecord] = (),
+    trials: Sequence[TrialRecord] = (),
 ) -> str:
     """The whole page as Markdown; independent of the order of ``records``.
 
@@ -246,8 +268,17 @@ def leaderboard(
         published: Numbers to quote; None = those that come with the package.
         own: Runs whose rows are marked.
         external: Predictions made elsewhere.
+        trials: Those of tunings.
     """
-    return join([section(table, own) for table in tables(records, external)], published, own=bool(own))
+    found = described(tables(records, external), trials)
+    return join([section(table, own) for table in found], published, own=bool(own))
+
+
+def described(found: Iterable[Table], trials: Sequence[TrialRecord]) -> Iterator[Table]:
+    """The tables with the trials of their rows, and with what the committed suites say of their settings."""
+    tried, recipes = by_splits(trials), committed_recipes()
+    for table in found:
+        yield with_settings(with_trials(table, tried.get(splits_of(table.first), [])), recipes)
 
 
 @dataclass(frozen=True)
@@ -401,6 +432,7 @@ def _section(table: Table, own: Own) -> str:
         markdown(ablations, "<<>>><") if (ablations := ablation_lines(table)) else "",
         markdown(balanced, "<<" + ">" * (len(balanced[0]) - 3) + "<") if (balanced := balance_lines(table)) else "",
         markdown(sizes, "<<" + ">" * (len(sizes[0]) - 3) + "<") if (sizes := data_size_lines(table)) else "",
+        markdown(tuned, "<<<>>>>>" + ">" * (len(tuned[0]) - 8)) if (tuned := tuning_lines(table)) else "",
         _bullets(_notes(table), footnotes),
         *_groups(table),
         *_measured(table),
@@ -520,6 +552,7 @@ def _notes(table: Table) -> Iterator[str]:
         )
     yield from balance_notes(table)
     yield from data_size_notes(table)
+    yield from tuning_notes(table)
     if table.waiting:
         yield (
             f"{table.waiting} runs of another version of their method wait to be made again. Rows of such runs are "
@@ -586,6 +619,7 @@ def facts(table: Table) -> Iterator[str]:
             f"ideal observer has an accuracy of {points(table.ideal.sum() / sum(table.support.values()))} here."
         )
     yield f"Training: {training_text(_usual_training(table))}."
+    yield from table.settings
     if table.evidence:
         clusters = protocol.clusters if protocol else Protocol.clusters
         several = any(row.complete > 1 for row in table.evidence)

@@ -23,6 +23,7 @@ from mer_bench.records import RunRecord
 from mer_bench.report import elsewhere, plots
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.cache import NOT_KEPT, Cache, open_cache
+from mer_bench.report.chosen import with_settings
 from mer_bench.report.columns import COLUMNS, PAGE, columns, disturbances, groups, trained_on, value_of
 from mer_bench.report.data_size import data_size_lines, data_size_notes
 from mer_bench.report.formatting import effect, spread, unescape
@@ -72,8 +73,8 @@ def page(
         from markupsafe import Markup
     except ModuleNotFoundError as error:
         raise Misuse("the report needs jinja2: pip install 'mer-bench[report]'") from error
-    numbered = list(enumerate(tables(records, external), 1))
     results, recipes = results or default_results(), read_recipes(suites or suites_folder())
+    numbered = list(enumerate((with_settings(table, recipes) for table in tables(records, external)), 1))
 
     def folder(record: RunRecord) -> Path:
         return results if published_in is None or record.spec.sha256 in own else published_in
@@ -174,11 +175,13 @@ def by_seed(row: ResultRow) -> list[tuple[str, ...]]:
 
 def provenance(row: ResultRow) -> Iterator[tuple[str, str]]:
     """How the records of a row were made."""
-    first = row.records[0]
-    spec = first.spec
+    first, spec = row.records[0], row.spec
     yield "Method", f"{spec.method}, version {spec.version}, {first.provenance}, {first.context} context"
     yield "Options", ", ".join(f"{name} = {value}" for name, value in sorted(spec.options.items())) or "the defaults"
-    yield "Training", training_text(row.spec.training)
+    yield "Training", training_text(spec.training)
+    if spec.tuned:
+        names = ", ".join(sorted(spec.tuned.default)).replace("_", " ")
+        yield "Tuned", f"each fold has chosen its {names} from {spec.tuned.trials} trials on its validation rows"
     for modality in sorted(spec.features, key=modality_order):
         digest = spec.features_sha256.get(modality, "unknown")
         yield f"Features, {modality}", f"{spec.features[modality]}, sha256 {digest}"

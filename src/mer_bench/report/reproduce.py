@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mer_bench.records import RunRecord
+from mer_bench.records import RunRecord, RunSpec
 from mer_bench.report.rows import ResultRow
 from mer_bench.suites import Suite, SuiteRow, read_suite_file
 from mer_bench.workspace import suite_argument
@@ -38,7 +38,7 @@ def commands(
         folder: Function that gives the folder in which the commands find a record.
     """
     first = min(row.records, key=lambda record: (record.spec.seed, record.spec.fold))
-    suite = next((suite for suite, of in recipes if all(_gives(suite, of, record) for record in row.records)), None)
+    suite = next((suite for suite, of in recipes if gives(suite, of, row.spec)), None)
     if suite:
         seeds = " ".join(str(seed) for seed in sorted({record.spec.seed for record in row.records}))
         words = ["mer-bench", "bench", suite_argument(suite.file), "--methods", row.method, "--seeds", seeds]
@@ -48,9 +48,9 @@ def commands(
     yield "One training of it", shlex.join(["mer-bench", "run", "--spec", spec, "--results", AGAIN])
 
 
-def _gives(suite: Suite, row: SuiteRow, record: RunRecord) -> bool:
-    """Whether the suite, run today, trains what the record holds."""
-    spec = record.spec
+def gives(suite: Suite, row: SuiteRow, spec: RunSpec) -> bool:
+    """Whether the suite, run today, trains such a run, whose settings may be tuned from there."""
+    spec = spec.untuned
     return (
         spec.dataset in suite.datasets
         and (spec.label_set, spec.method) == (suite.label_set, row.method)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -168,10 +168,13 @@ class ResultRow(Row[RunRecord]):
     alone: bool  #: whether it reads one modality of a table that has several; fusion has to beat such rows
     title: str  #: the method as its paper calls it; see :func:`mer_bench.methods.titles` for others
 
-    @property
+    @cached_property
     def spec(self) -> RunSpec:
-        """Spec of one of the runs: method, features, options and training are the same for all."""
-        return self.records[-1].spec
+        """Spec of one of the runs: method, features, options and training are the same for all.
+
+        Of tuned runs, whose settings each fold has chosen, it has the settings of the suite.
+        """
+        return with_settings_of_suite(self.records[-1].spec)
 
     @property
     def method(self) -> str:
@@ -236,13 +239,17 @@ class ResultRow(Row[RunRecord]):
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters."""
-        return self.records[-1].parameters
+        """Trainable parameters; the most where folds have chosen different widths."""
+        return self._largest.parameters
+
+    @property
+    def _largest(self) -> RunRecord:
+        return max(self.records, key=lambda record: record.parameters)
 
     @property
     def fusion_parameters(self) -> int | None:
         """Trainable parameters outside the unimodal encoders; None where those were not counted."""
-        encoders = self.records[-1].encoder_parameters
+        encoders = self._largest.encoder_parameters
         return None if encoders is None else self.parameters - encoders
 
     @property
@@ -496,11 +503,18 @@ def options_text(spec: RunSpec) -> str:
 def option_texts(spec: RunSpec) -> list[str]:
     """Each option as in :func:`options_text`: ``dropout=0.5``.
 
-    The last ones are a strategy that balances modalities, and the share of the training utterances where it is not all.
+    The last ones are a strategy that balances modalities, the share of the training utterances where it is not all, and
+    tuning.
     """
     options = [*sorted(spec.options.items()), *({"balance": spec.training.balance}.items() if balanced(spec) else ())]
     options += [("share", spec.share)] * (spec.share < 1)
-    return [f"{name}={json.dumps(value)}" for name, value in options]
+    tuned = [f"tuned in {spec.tuned.trials} trials"] if spec.tuned else []
+    return [f"{name}={json.dumps(value)}" for name, value in options] + tuned
+
+
+def with_settings_of_suite(spec: RunSpec) -> RunSpec:
+    """What all folds of a tuned row have in common; a spec that was not tuned as it is."""
+    return spec if spec.tuned is None else replace(spec.untuned, tuned=spec.tuned)
 
 
 def balanced(spec: RunSpec) -> bool:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,12 +26,12 @@ from mer_bench.report.cache import hash_of
 from mer_bench.report.rows import (
     REFERENCES,
     ExternalRow,
-    Record,
     ResultRow,
     balanced,
     few_seeds,
     modalities,
     options_text,
+    with_settings_of_suite,
 )
 from mer_bench.report.statistics import (
     Attained,
@@ -44,8 +44,10 @@ from mer_bench.report.statistics import (
     resample,
     significant,
 )
+from mer_bench.trials import TrialRecord
 
 Splits = tuple[bool, str, str, str, tuple[str, ...]]  #: simulated, corpus, label set, protocol, classes
+AnyRecord = TypeVar("AnyRecord", RunRecord, ExternalRecord, TrialRecord)
 FeatureMap = frozenset[tuple[str, str, str]]  #: (modality, feature set, sha256)
 FAR = 0.10  #: validation this much above test, in weighted F1, asks for an explanation
 
@@ -65,6 +67,8 @@ class Table:
     external: Sequence[ExternalRow] = ()
     #: row trained on a share of the training utterances -> the same trained on all, where there is one
     reduced: Mapping[ResultRow, ResultRow | None] = field(default_factory=dict)
+    trials: Sequence[TrialRecord] = ()  #: those of tunings of its rows, which never count as runs
+    settings: Sequence[str] = ()  #: sentences about how the settings of its rows were chosen
 
     @cached_property
     def cells(self) -> dict[object, Any]:
@@ -208,6 +212,20 @@ class Table:
         return {row: resample(row.counts, stream=stream) for stream, row in streams if row.counts is not None}
 
     @cached_property
+    def tuned(self) -> dict[ResultRow, ResultRow | None]:
+        """Each tuned row, and the row of the same suite with its own settings; None where there is none."""
+        tuned = [row for row in self.rows if row.spec.tuned]
+        return {row: find_like(row.spec.untuned, self.rows) for row in tuned}
+
+    @cached_property
+    def tuned_effects(self) -> dict[ResultRow, tuple[Difference, float]]:
+        """Gain of each tuned row over the suite's own settings, with its p-value corrected for all such rows."""
+        pairs = {row: default for row, default in self.tuned.items() if default}
+        known = {row: default for row, default in pairs.items() if {row, default} <= self.evidence.keys()}
+        found = {row: difference(self.evidence[row], self.evidence[default]) for row, default in known.items()}
+        return dict(zip(found, zip(found.values(), holm([one.p for one in found.values()]), strict=True), strict=True))
+
+    @cached_property
     def external_evidence(self) -> dict[ExternalRow, Evidence]:
         """Bootstrap of the weighted F1 of predictions made elsewhere."""
         streams = enumerate(self.external, len(self.rows) + len(self.ablations))
@@ -316,15 +334,15 @@ def tables(records: Sequence[RunRecord], external: Sequence[ExternalRecord] = ()
     return [table for group, beside in found for table in tables_of(group, names, beside)]
 
 
-def by_splits(records: Iterable[Record]) -> dict[Splits, list[Record]]:
+def by_splits(records: Iterable[AnyRecord]) -> dict[Splits, list[AnyRecord]]:
     """The records of each corpus, label set and protocol, which share their tables."""
-    found: dict[Splits, list[Record]] = defaultdict(list)
+    found: dict[Splits, list[AnyRecord]] = defaultdict(list)
     for each in records:
         found[splits_of(each)].append(each)
     return found
 
 
-def splits_of(record: RunRecord | ExternalRecord) -> Splits:
+def splits_of(record: RunRecord | ExternalRecord | TrialRecord) -> Splits:
     """What the records of a table have in common."""
     spec = record.spec
     return record.simulated, spec.dataset, spec.label_set, spec.protocol, record.classes
@@ -437,8 +455,8 @@ def _table(features: FeatureMap, track: str, records: Sequence[RunRecord], names
     folds = max((*stated, len({record.spec.fold for record in records})))
     versions: dict[tuple[object, ...], dict[int, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        spec = record.spec
-        key = spec.method, modalities(spec), options_text(spec), spec.training
+        spec = with_settings_of_suite(record.spec)
+        key = spec.method, modalities(spec), options_text(spec), spec.training, _tuning(spec)
         versions[key][spec.version].append(record)
     shown = [_shown(found) for found in versions.values()]
     made = [
@@ -488,12 +506,21 @@ def _whole(row: ResultRow, rows: Sequence[ResultRow]) -> ResultRow | None:
 
 
 def _like(
-    row: ResultRow, rows: Sequence[ResultRow], options: Mapping[str, object], training: Training
+    row: ResultRow, rows: Sequence[ResultRow], options: Mapping[str, Any], training: Training
 ) -> ResultRow | None:
     """The one of ``rows`` with these options and this training, and with all else as in ``row``."""
-    wanted = (row.method, row.spec.version, options, row.modalities, training)
-    found = ((other, other.spec) for other in rows)
-    return next(
-        (r for r, spec in found if wanted == (spec.method, spec.version, spec.options, r.modalities, spec.training)),
-        None,
-    )
+    return find_like(replace(row.spec, options=options, training=training), rows)
+
+
+def find_like(spec: RunSpec, rows: Iterable[ResultRow]) -> ResultRow | None:
+    """The one of ``rows`` that has the method, version, modalities, options and training of a spec, tuned alike."""
+    return next((row for row in rows if _kind(row.spec) == _kind(spec)), None)
+
+
+def _kind(spec: RunSpec) -> tuple[object, ...]:
+    return spec.method, spec.version, modalities(spec), spec.options, spec.training, _tuning(spec)
+
+
+def _tuning(spec: RunSpec) -> tuple[object, ...]:
+    """What tuned rows must have in common; empty for others."""
+    return (spec.tuned.space, spec.tuned.trials) if spec.tuned else ()

@@ -31,14 +31,16 @@ from mer_bench.suites import Suite
 from mer_bench.training.checks import before_training, is_first_machine
 from mer_bench.training.claims import Claims
 from mer_bench.training.code import is_changed
-from mer_bench.training.execute import Job, begin_worker, execute_job, missing
+from mer_bench.training.execute import Job, Result, begin_worker, execute_job, missing
 from mer_bench.training.facts import asking
-from mer_bench.training.options import BenchOptions, RunSettings
+from mer_bench.training.options import BenchOptions, RunSettings, TuneOptions
 from mer_bench.training.progress import Display
 from mer_bench.training.sharing import SharedQueue
 from mer_bench.training.suite import generate_simulated, is_prepared, read_suite, stand_in, suite_specs
 from mer_bench.training.tracking import GROUP
+from mer_bench.training.tuned import find_tuned, read_tuned, tuned_specs
 from mer_bench.training.workers import Workers
+from mer_bench.trials import TrialRecord, write_trial
 from mer_bench.utterances import DESCRIPTION
 from mer_bench.workspace import command_here, default_leaderboard
 
@@ -96,9 +98,9 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
             precision=options.precision,
             root=options.root,
         )
-        suite = _available(suite, options, console)
+        suite = available(suite, options, console)
         generate_simulated(suite, options.root)
-        every = suite_specs(suite, options.root, options)
+        every = _chosen_rows(suite, suite_specs(suite, options.root, options), options, console)
         specs = every[shard]
         settings = replace(
             options,
@@ -111,7 +113,9 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
         def check(queue: Sequence[RunSpec]) -> list[str]:
             """Those of the other shards as well: a mistake should not show on one machine while others train."""
             chosen = {spec.sha256: spec for spec in (*missing(every, options.results), *queue)}
-            return workers.ask(_validate, list(chosen.values()), options.root, bool(options.cluster), settings.measures)
+            return workers.ask(
+                check_specs, list(chosen.values()), options.root, bool(options.cluster), settings.measures
+            )
 
         failed = run_missing(
             specs,
@@ -131,18 +135,35 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
     return BenchResult(specs, failed, target, tables, board.problems)
 
 
+def _chosen_rows(suite: Suite, specs: list[RunSpec], options: BenchOptions, console: Console) -> list[RunSpec]:
+    """The runs with the settings of the suite, those with tuned settings, or both of each."""
+    path = find_tuned(suite, options.results) if suite.tune and options.rows != "default" else None
+    if path is None:
+        if options.rows == "tuned":
+            raise Misuse(
+                f"{suite.where} has no tuned rows for {options.results}: mer-bench tune {suite.file} makes the choice"
+            )
+        return specs
+    tuned, sentences = tuned_specs(suite, specs, path, read_tuned(path))
+    for sentence in sentences:
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    both = [(spec if options.rows == "both" else None, tuned.get(spec.sha256)) for spec in specs]
+    return [each for pair in both for each in pair if each is not None]
+
+
 def begin_workers(jobs: int) -> Workers:
     """The workers of a bench, which begin when it has something to do: its own process never imports torch."""
     return Workers(jobs, begin_worker, PRELOAD)
 
 
-def _validate(specs: Sequence[RunSpec], root: Path, elsewhere: bool, measures: Sequence[str]) -> list[str]:
+def check_specs(specs: Sequence[RunSpec], root: Path, elsewhere: bool, measures: Sequence[str] = ()) -> list[str]:
+    """In a worker: construct the runs before anything trains, see :func:`mer_bench.training.validate.validate`."""
     from mer_bench.training.validate import validate
 
     return validate(specs, root, elsewhere=elsewhere, measures=measures)
 
 
-def _available(suite: Suite, options: BenchOptions, console: Console) -> Suite:
+def available(suite: Suite, options: BenchOptions | TuneOptions, console: Console) -> Suite:
     """The suite, or that of its simulated stand-ins where a real corpus is absent or not wanted."""
     real = [name for name in suite.datasets if SIMULATED + name in corpus_facts()]
     absent = [name for name in real if options.corpus == "simulated" or not is_prepared(name, options.root)]
@@ -271,6 +292,8 @@ def _changed(specs: Sequence[RunSpec], results: Path) -> list[RunSpec]:
     """The runs whose records were made by other code than today's, of the same version."""
     found = []
     for spec in specs:
+        if spec.is_trial:
+            continue
         with suppress(Misuse):  # the leaderboard names records that cannot be read
             if is_changed(read_record(spec.path(results))):
                 found.append(spec)
@@ -279,7 +302,7 @@ def _changed(specs: Sequence[RunSpec], results: Path) -> list[RunSpec]:
 
 def _execute_all(
     todo: Iterator[Job], settings: RunSettings, workers: Workers, cluster: str, display: Display
-) -> Generator[tuple[Job, RunRecord | str | None], None, None]:
+) -> Generator[tuple[Job, Result], None, None]:
     """What comes of each job, see :func:`mer_bench.training.execute.execute_job`."""
     if cluster:
         from mer_bench.training.cluster import run_on_cluster
@@ -294,7 +317,7 @@ def _execute_all(
     )
 
 
-def _recorded(spec: RunSpec, result: RunRecord | str | None, results: Path) -> RunRecord | None:
+def _recorded(spec: RunSpec, result: Result, results: Path) -> RunRecord | TrialRecord | None:
     """The record of a run, which stands in its file now; None where the first machine has it.
 
     Raises:
@@ -303,6 +326,9 @@ def _recorded(spec: RunSpec, result: RunRecord | str | None, results: Path) -> R
     if isinstance(result, str):
         raise Misuse(result)
     path = spec.path(results)
+    if isinstance(result, TrialRecord):
+        write_trial(result, results)
+        return result
     if result is not None:
         write_record(result, results)
         return result

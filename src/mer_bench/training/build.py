@@ -47,7 +47,7 @@ def trainer_precision(spec: RunSpec) -> Any:
 
 
 def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
-    """Open the corpus of a spec and check that its features are the ones that the spec names."""
+    """Open the corpus of a spec, without test rows for a trial; check that its features are those that it names."""
     corpus = find_dataset(spec.dataset, root)
     datamodule = corpus(
         root,
@@ -65,6 +65,8 @@ def build_datamodule(spec: RunSpec, root: Path) -> EmotionDataModule:
     for modality, opened in datamodule.features.items():
         if opened.spec.sha256 != spec.features_sha256[modality]:
             raise Misuse(f"feature set {opened.spec.name!r} of {spec.dataset} is not the one that the run names")
+    if spec.is_trial:
+        datamodule.close_test()
     return datamodule
 
 

@@ -66,10 +66,15 @@ class RunFiles(Callback):
 
     def read(self) -> Outcome:
         """What was written."""
-        path = self.folder / "curve.json"
-        curve, confusions = json.loads(path.read_text()) if path.is_file() else ([], [])
+        curve, confusions = self.read_validation()
         index, predictions = np.load(self.folder / "test.npy")
         return Outcome(curve, confusions, index, predictions, np.load(self.folder / "probabilities.npy"))
+
+    def read_validation(self) -> tuple[list[dict[str, float]], list[list[list[int]]]]:
+        """The curve and the validation confusion, one entry each per epoch."""
+        path = self.folder / "curve.json"
+        curve, confusions = json.loads(path.read_text()) if path.is_file() else ([], [])
+        return curve, confusions
 
     def _notify(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, FusionModule)

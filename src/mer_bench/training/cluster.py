@@ -14,8 +14,7 @@ from typing import Any
 from mer_bench.errors import Misuse
 from mer_bench.files import write_atomic
 from mer_bench.probabilities import probabilities_path
-from mer_bench.records import RunRecord
-from mer_bench.training.execute import Job, begin_worker, execute_job
+from mer_bench.training.execute import Job, Result, begin_worker, execute_job
 from mer_bench.training.options import RunSettings
 from mer_bench.training.temporary import temporary_prefix
 from mer_bench.training.tracking import GROUP
@@ -29,7 +28,7 @@ AHEAD = 2
 
 def run_on_cluster(
     jobs: Iterable[Job], settings: RunSettings, address: str, *, workers: int
-) -> Generator[tuple[Job, RunRecord | str | None], None, None]:
+) -> Generator[tuple[Job, Result], None, None]:
     """Execute jobs on a Ray cluster; yields each with its record, or with the reason why there is none.
 
     The caller alone writes records, and what is kept beside them, so whatever ends it or a machine of the cluster loses
@@ -85,7 +84,7 @@ def _of_one_device(job: Job) -> Job:
     return job
 
 
-def _execute(job: Job, settings: RunSettings, folder: Path) -> tuple[RunRecord | str | None, bytes | None]:
+def _execute(job: Job, settings: RunSettings, folder: Path) -> tuple[Result, bytes | None]:
     """What comes of a job, and the content of the file that is kept beside its record."""
     from mer_bench.fusion.find import search_in
 

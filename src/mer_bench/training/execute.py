@@ -22,6 +22,7 @@ from mer_bench.training.code import is_changed
 from mer_bench.training.options import RunSettings
 from mer_bench.training.temporary import temporary_prefix
 from mer_bench.training.workers import run_command
+from mer_bench.trials import TrialRecord
 
 if TYPE_CHECKING:
     from mer_bench.training.callbacks import Notify
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 THREADS = 1
 
 Job = tuple[RunSpec, RunRecord | None]  #: a run, and the record that it replaces
+#: what comes of a job: its record, the reason why there is none, or None where another process has written it
+Result = RunRecord | TrialRecord | str | None
 
 
 def missing(
@@ -109,6 +112,17 @@ def execute(
     return record
 
 
+def execute_trial(spec: RunSpec, settings: RunSettings, notify: Notify | None = None) -> TrialRecord:
+    """Train a trial of a tuning and score it on validation.
+
+    Raises:
+        Misuse: the spec does not fit the data or the method.
+    """
+    from mer_bench.training.run import run_trial
+
+    return run_trial(spec, settings.root, logger=settings.logger, log_folder=settings.log_folder, notify=notify)
+
+
 def prepare_process() -> None:
     """Set what torch does in this whole process: at the start of a worker or of a command."""
     import torch
@@ -129,16 +143,19 @@ def begin_worker(messages: Any = None) -> None:
     prepare_process()
 
 
-def execute_job(job: Job, settings: RunSettings) -> RunRecord | str | None:
-    """In a worker: the record of a run, or the reason why there is none.
+def execute_job(job: Job, settings: RunSettings) -> Result:
+    """In a worker: the record of a run or of a trial, or the reason why there is none.
 
     None means that the processes of a distributed run have written the record, where this machine has it.
     """
     spec, earlier = job
+    notify = _messages and partial(_report, spec.sha256)
     try:
+        if spec.is_trial:
+            return execute_trial(spec, settings, notify)
         if spec.devices * spec.num_nodes > 1:
             return _execute_distributed(spec, settings)
-        return execute(spec, settings, earlier, _messages and partial(_report, spec.sha256))
+        return execute(spec, settings, earlier, notify)
     except (Misuse, FailedRun) as error:
         return str(error)
     except Exception:

@@ -30,8 +30,8 @@ def _option(default: Any, help: str, *, flag: str = "", **facts: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """Where a run reads and writes, how it logs, what it measures beside its scores, and what it keeps."""
+class Folders:
+    """Where a run reads and writes, and how it logs."""
 
     root: Path = _option(Path("data"), "Folder of the prepared corpora.", flag="--data")
     results: Path = _option(
@@ -39,6 +39,12 @@ class RunSettings:
     )
     logger: str = _option("csv", "Where training curves are logged.", choices=("csv", "wandb", "none"))
     log_folder: Path = _option(Path("runs"), "Where loggers write.", flag="--logs")
+
+
+@dataclass(frozen=True)
+class RunSettings(Folders):
+    """Where a run reads and writes, how it logs, what it measures beside its scores, and what it keeps."""
+
     measures: tuple[str, ...] = _option(
         (),
         "Beside the score: literature, robustness, efficiency, gradients, transfer:CORPUS; repeatable.",
@@ -65,26 +71,45 @@ class Hardware:
 
 
 @dataclass(frozen=True)
-class BenchOptions(Hardware, RunSettings):
-    """Everything that can be chosen for a bench beside its suite."""
+class SuiteOptions:
+    """Which part of a suite is trained, how, and where."""
 
     methods: tuple[str, ...] = _option((), "Only these methods of the suite, separated by commas or spaces.")
-    seeds: tuple[int, ...] = _option((), "These seeds instead of the suite's, e.g. '0 1 2'.")
     epochs: int | None = _option(None, "This many epochs instead of the suite's.", minimum=1)
     precision: str | None = _option(
         None, "Precision as Lightning names it, e.g. bf16-mixed, or tf32, instead of the suite's."
     )
     jobs: int = _option(1, "Runs side by side.", minimum=1)
-    rerun_changed: bool = _option(False, "Make runs again whose method was edited since, without a new version.")
-    shard: str = _option("", "Only the I-th of N shares of the runs, e.g. 3/10.", metavar="I/N")
     cluster: str = _option("", "Run on Ray: local (--jobs side by side) or ray://HOST:PORT.", metavar="ADDRESS")
     corpus: str = _option(
         "auto",
         "real, simulated (a stand-in of the same shape), or auto: the stand-in where the real corpus is absent.",
         choices=("auto", "real", "simulated"),
     )
+
+
+@dataclass(frozen=True)
+class BenchOptions(SuiteOptions, Hardware, RunSettings):
+    """Everything that can be chosen for a bench beside its suite."""
+
+    seeds: tuple[int, ...] = _option((), "These seeds instead of the suite's, e.g. '0 1 2'.")
+    rows: str = _option(
+        "both",
+        "default: with the settings of the suite; tuned: with those that mer-bench tune has chosen; or both.",
+        choices=("both", "default", "tuned"),
+    )
+    rerun_changed: bool = _option(False, "Make runs again whose method was edited since, without a new version.")
+    shard: str = _option("", "Only the I-th of N shares of the runs, e.g. 3/10.", metavar="I/N")
     leaderboard: Path | None = _option(None, "Leaderboard to rewrite [default: see mer-bench leaderboard].")
     with_published: bool = _option(False, "Show the published rows on that page as well.")
+
+
+@dataclass(frozen=True)
+class TuneOptions(SuiteOptions, Folders):
+    """Everything that can be chosen for a tuning beside its suite."""
+
+    budget: int | None = _option(None, "This many trials of each row and fold instead of the suite's.", minimum=1)
+    folds: tuple[int, ...] = _option((), "Only these folds, e.g. '1 2'.", flag="--folds")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -27,7 +27,7 @@ from mer_bench.bundle.store import copied, write_bundle
 from mer_bench.calibration import Scaled, calibrate, log_of, scaled
 from mer_bench.compact import single
 from mer_bench.datasets.base import EmotionDataModule
-from mer_bench.errors import unknown
+from mer_bench.errors import Misuse, unknown
 from mer_bench.files import check_folder
 from mer_bench.fusion.base import FusionModule
 from mer_bench.fusion.find import provenance
@@ -44,6 +44,7 @@ from mer_bench.training.cost import flops_per_utterance, peak_memory_mib, reset_
 from mer_bench.training.temporary import FREE, temporary_folder, temporary_prefix
 from mer_bench.training.tracking import wandb_logger
 from mer_bench.training.transfer import open_others, predict_other
+from mer_bench.trials import TrialRecord
 
 T = TypeVar("T")
 
@@ -78,15 +79,14 @@ def run(
         The record; None on every process but the first of a distributed run.
 
     Raises:
-        Misuse: the spec does not fit the data or the method.
+        Misuse: the spec does not fit the data or the method, or is that of a trial.
     """
+    if spec.is_trial:
+        raise Misuse("a trial of a tuning is never tested: mer-bench tune runs it")
     peak_is_known = reset_peak_memory()
-    L.seed_everything(spec.seed, verbose=False)
-    datamodule, method = build(spec, root)
+    datamodule, method = _build_seeded(spec, root)
     ratings = datamodule.ratings if "raters" in measures else None
     others = open_others(spec, datamodule, root, measures)
-    weights = sum(tensor.nbytes for tensor in method.state_dict().values())
-    check_folder(temporary_folder(), "TMPDIR", FREE + 2 * weights)  # two checkpoints while a new one replaces the old
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as name, _settings_of(spec):
         folder = Path(name)
@@ -142,6 +142,64 @@ def run(
     if "literature" not in measures:
         return record
     return replace(record, literature=by_epoch or [record.test_confusion])  # without training there is no epoch
+
+
+def run_trial(
+    spec: RunSpec, root: Path, *, logger: str = "csv", log_folder: Path = Path("runs"), notify: Notify | None = None
+) -> TrialRecord:
+    """Train a trial of a tuning as :func:`run` trains, and score validation alone.
+
+    Args:
+        spec: The trial, on one device.
+        root: Folder of the prepared corpora.
+        logger: "csv", "wandb" or "none".
+        log_folder: Folder of the logs.
+        notify: Called after every epoch.
+
+    Raises:
+        Misuse: the spec does not fit the data or the method, or is not that of a trial.
+    """
+    if not spec.is_trial:
+        raise Misuse("this run is not a trial of a tuning")
+    datamodule, method = _build_seeded(spec, root)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as name, _settings_of(spec):
+        folder = Path(name)
+        files = RunFiles(folder, notify)
+        trainer = build_trainer(spec, datamodule, folder, [files], _logger(logger, spec, log_folder))
+        _fit(trainer, method, datamodule, folder)
+        curve, confusions = files.read_validation()
+    best = _best_epoch(curve)
+    return TrialRecord(
+        spec=spec,
+        classes=datamodule.classes,
+        context=method.context,
+        rows={"train": len(datamodule.rows["train"]), "validation": len(datamodule.rows["validation"])},
+        validation_confusion=confusions[best],
+        best_epoch=best,
+        epochs=len(curve),
+        parameters=method.num_parameters,
+        seconds=round(time.perf_counter() - started, 2),
+        device=_device(),
+    )
+
+
+def _build_seeded(spec: RunSpec, root: Path) -> tuple[EmotionDataModule, FusionModule]:
+    L.seed_everything(spec.seed, verbose=False)
+    datamodule, method = build(spec, root)
+    weights = sum(tensor.nbytes for tensor in method.state_dict().values())
+    check_folder(temporary_folder(), "TMPDIR", FREE + 2 * weights)  # two checkpoints while a new one replaces the old
+    return datamodule, method
+
+
+def _best_epoch(curve: Sequence[Mapping[str, float]]) -> int:
+    """The epoch that validation chooses; the last one where there is no validation."""
+    scores = [entry[MONITOR] for entry in curve if MONITOR in entry]
+    return int(np.argmax(np.asarray(scores, np.float32))) if scores else max(len(curve) - 1, 0)
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def measure_speed(record: RunRecord, root: Path) -> RunRecord:
@@ -217,8 +275,7 @@ def _transfer(other: EmotionDataModule, method: FusionModule, datamodule: Emotio
 def _record(
     spec: RunSpec, datamodule: EmotionDataModule, method: FusionModule, outcome: Outcome, measured: Mapping[str, Any]
 ) -> RunRecord:
-    scores = [entry[MONITOR] for entry in outcome.curve if MONITOR in entry]
-    best = int(np.argmax(np.asarray(scores, np.float32))) if scores else max(len(outcome.curve) - 1, 0)
+    best = _best_epoch(outcome.curve)
     index, predictions = outcome.index, outcome.predictions
     true = datamodule.labels[index]
     confusion = confusion_matrix(true, predictions, datamodule.num_classes)
@@ -258,7 +315,7 @@ def _record(
         best_epoch=best,
         parameters=method.num_parameters,
         encoder_parameters=method.encoder_parameters,
-        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        device=_device(),
         versions={
             "python": ".".join(map(str, sys.version_info[:3])),
             "mer-bench": __version__,

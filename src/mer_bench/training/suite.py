@@ -17,6 +17,7 @@ from mer_bench.modalities import modality_order
 from mer_bench.records import SIMULATED, RunSpec, Training, read_spec, transfers
 from mer_bench.schema import check_name
 from mer_bench.suites import Suite, SuiteRow, change_training, check_seeds, read_suite_file
+from mer_bench.training.draws import check_space
 from mer_bench.training.facts import find_corpus, find_facts, generate
 from mer_bench.training.options import Hardware
 from mer_bench.utterances import FILE
@@ -45,6 +46,7 @@ def read_suite(
         corpus.check_names(suite.label_set, suite.protocol_of(corpus.name), 1)
     changes = {"epochs": epochs, "precision": precision}
     changes = {name: value for name, value in changes.items() if value is not None}
+    check_space(suite)
     rows = [row for given in suite.rows for corpus in corpora for row in _resolve(given, corpus)]
     listed = {row.method for row in rows}
     for method in methods:
@@ -130,7 +132,9 @@ def stand_in(suite: Suite) -> Suite:
         features = {modality: simulated[modality] for modality in row.features}
         rows.append(replace(row, features=features, options=options))
     measures = tuple(name for name in suite.measures if not transfers([name]))
-    return replace(suite, datasets=datasets, seeds=suite.seeds[:1], measures=measures, rows=_distinct(rows))
+    return replace(
+        suite, datasets=datasets, seeds=suite.seeds[:1], measures=measures, rows=_distinct(rows), is_stand_in=True
+    )
 
 
 def is_prepared(dataset: str, root: Path) -> bool:
@@ -152,6 +156,8 @@ def run_from_file(path: Path, root: Path) -> RunSpec:
         Misuse: the file holds no spec, a name does not exist, or the method's code has another version.
     """
     spec = read_spec(path)
+    if spec.is_trial:
+        raise Misuse(f"{path} describes a trial of a tuning, which is never tested; mer-bench tune runs it")
     find_corpus(spec.dataset, root, f" in {path}")
     version = find_facts(spec.method, f"method in {path}").version
     if spec.version != version:

@@ -44,7 +44,7 @@ def validate(
         decode(asdict(spec), RunSpec, "the run")
         check_hardware(spec)
         splits = f"{spec.dataset} {spec.label_set} {spec.protocol} {spec.fold}"
-        data = f"{splits} {spec.features} {find_method(spec.method).context}"
+        data = f"{splits} {spec.features} {find_method(spec.method).context} {spec.is_trial}"
         if data not in seen:
             seen[data] = build_datamodule(spec, root)
             if "raters" in measures:
@@ -52,6 +52,11 @@ def validate(
             targets = f"{spec.dataset} {spec.label_set} {spec.features} on other corpora"
             if targets not in seen:
                 seen[targets] = open_others(spec, seen[data], root, measures)
+        if spec.is_trial and not seen[data].has_validation:
+            raise Misuse(
+                f"{spec.dataset} {spec.protocol} has no validation rows, by which a trial could be chosen; tune on a "
+                "protocol that has some"
+            )
         if not seen[data].has_validation:
             sentences[spec.dataset, spec.label_set, spec.protocol, spec.fold] = (
                 f"{spec.dataset} {spec.protocol} fold {spec.fold} has no validation rows: the last epoch is scored"
