@@ -72,6 +72,19 @@ def test_a_suite_has_what_it_does_not_say_from_the_one_that_it_extends(tmp_path:
     assert found.rows[0].training == Training(epochs=2)  # a table replaces that of the other suite as a whole
 
 
+def test_a_suite_reads_other_feature_sets_instead(tmp_path: Path) -> None:
+    (tmp_path / "suite.toml").write_text(SUITE, encoding="utf-8")
+    other = tmp_path / "other.toml"
+    other.write_text('extends = "suite"\ninstead = { mfcc = "whisper" }\n', encoding="utf-8")
+    found, base = read_suite_file(other).rows, read_suite_file(tmp_path / "suite.toml").rows
+    assert found[0].features == {"text": "minilm", "audio": "whisper"}
+    assert found[1].features == {"audio": "whisper"}
+    assert [replace(row, features={}, where="") for row in found] == [replace(r, features={}, where="") for r in base]
+    other.write_text('extends = "suite"\ninstead = { mfc = "whisper" }\n', encoding="utf-8")
+    with pytest.raises(Misuse, match=r"other\.toml, instead 'mfc': did you mean 'mfcc'"):
+        read_suite_file(other)
+
+
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
@@ -93,9 +106,12 @@ def test_the_suites_of_iemocap_and_of_ravdess_differ_in_what_their_comments_say(
     usual, session5 = (read_suite_file(benchmarks / f"{name}.toml") for name in ("iemocap", "iemocap_session5"))
     assert (usual.protocol, usual.seeds) == ("loso", (0, 1, 2))
     assert (session5.protocol, session5.seeds) == ("session5", (0, 1, 2, 3, 4))
-    ravdess, text = (read_suite_file(benchmarks / f"{name}.toml") for name in ("ravdess", "ravdess_text"))
-    assert (ravdess.protocol, text.protocol, text.seeds) == ("folds6", "folds6_text", (0,))
-    for one, other in ((usual, session5), (ravdess, text)):
+    names = "ravdess", "ravdess_whisper", "ravdess_text"
+    ravdess, whisper, text = (read_suite_file(benchmarks / f"{name}.toml") for name in names)
+    assert (ravdess.protocol, whisper.protocol, text.protocol) == ("folds6", "folds6", "folds6_text")
+    assert (len(ravdess.seeds), len(whisper.seeds), len(text.seeds)) == (1, 5, 1)
+    assert {row.features.get("audio") for row in (*whisper.rows, *text.rows)} == {"whisper-base-l3"}
+    for one, other in ((usual, session5), (whisper, text)):
         assert [replace(row, where="") for row in one.rows] == [replace(row, where="") for row in other.rows]
 
 

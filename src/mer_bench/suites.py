@@ -7,7 +7,7 @@ in :mod:`mer_bench.training.suite`; the report reads suites to name the command 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,6 +81,7 @@ class _File:
     shares: Annotated[list[ShareAboveZero], Meta(min_length=1)] = field(default_factory=lambda: [1.0])
     tune: Tune | None = None
     chosen: Annotated[str, Meta(max_length=2000)] = ""
+    instead: Mapping[Name, Name] = field(default_factory=dict)  #: feature set of a table -> the one that is read
 
 
 @dataclass(frozen=True)
@@ -146,11 +147,8 @@ def read_suite_file(path: Path) -> Suite:
     content = decode(_with_base(read_toml(path, "suite"), path), _File, where)
     training = change_training(Training(), content.training, f"{where}, [training]")
     datasets = [content.dataset] if isinstance(content.dataset, str) else content.dataset
-    rows = (
-        row
-        for number, table in enumerate(content.table, 1)
-        for row in _rows(table, training, f"{where}, table {number}")
-    )
+    tables = _read_instead(content, where)
+    rows = (row for number, table in enumerate(tables, 1) for row in _rows(table, training, f"{where}, table {number}"))
     return Suite(
         path,
         tuple(dict.fromkeys(datasets)),
@@ -176,6 +174,20 @@ def _with_base(said: dict[str, Any], path: Path) -> dict[str, Any]:
     if "extends" in base:
         raise Misuse(f"suite {path} extends {name}, which extends another suite: name that one")
     return {**base, **said}
+
+
+def _read_instead(content: _File, where: str) -> list[_Table]:
+    """The tables with the feature sets that are read instead of those that they name."""
+    named = {name for table in content.table for name in table.features.values()}
+    for name in content.instead:
+        if name not in named:
+            raise unknown(f"feature set in {where}, instead", name, named)
+    return [
+        replace(
+            table, features={modality: content.instead.get(name, name) for modality, name in table.features.items()}
+        )
+        for table in content.table
+    ]
 
 
 def _rows(table: _Table, shared: Training, where: str) -> Iterator[SuiteRow]:
