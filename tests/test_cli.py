@@ -176,7 +176,7 @@ def test_one_method_is_described_with_paper_and_options(call: Call) -> None:
 
 def test_one_dataset_is_described_alone(call: Call, root: Path) -> None:
     described = json.loads(call("list", "datasets", "meld", "--json", "--data", root).out)
-    modalities, label_sets = ["text", "audio", "vision"], ["seven", "sentiment"]
+    modalities, label_sets = ["text", "audio", "vision"], ["seven", "four", "sentiment"]
     rest = {"label sets": label_sets, "protocols (folds)": ["official (1)"], "prepared": "no"}
     assert described == {"meld": {"modalities": modalities, **rest}}
     assert "did you mean 'meld'?" in call("list", "datasets", "medl", "--data", root).err

@@ -77,8 +77,8 @@ def _uar(hits: Array, support: Array, predicted: Array) -> FloatArray:
 
 
 def _ratio(numerator: Array, denominator: Array) -> FloatArray:
-    """The ratio of counts, of which the first is 0 where the second is; that is 0, too."""
-    return np.asarray(numerator / np.maximum(denominator, 1))
+    """The ratio of counts or of their shares, of which the first is 0 where the second is; that is 0, too."""
+    return np.asarray(numerator / np.maximum(denominator, np.finfo(np.float64).tiny))
 
 
 def _of_matrix(score: Callable[[Array, Array, Array], FloatArray]) -> Callable[[Array], FloatArray]:

@@ -81,8 +81,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
 GOLDEN = {
-    "simulated-ravdess": "fb4c4e993dab897208ea722f96999275613abaaa91fa0b1f40f99e6372debf2c",
-    "simulated-synergy": "d9e4b6988507bba440407f492651d2c507d280af834e1d9475125146514dd883",
+    "simulated-ravdess": "412705d5b33e9eaa01074da432568b84444f2f367c2c975a9df9026ff808672a",
+    "simulated-synergy": "2bc8678d8df6a59a9dffe6e840c994fba26ffe315d1f47cab408dd3abf1f607f",
 }
 
 

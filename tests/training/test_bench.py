@@ -330,7 +330,7 @@ def test_the_command_measures_what_the_suite_and_the_option_name(
     assert call(*workspace.bench("--measure", "")).code == 0  # as make calls it when MEASURE is not set
     assert measures == [("literature", "efficiency", "robustness"), ("literature",)]
 
-    valid = "valid are literature, robustness, efficiency, gradients"
+    valid = "valid are literature, robustness, efficiency, gradients, temperature, raters, transfer:CORPUS"
     wrong = call(*workspace.bench("--measure", "robustnes"))
     error = f"error: unknown measure 'robustnes': did you mean 'robustness'? {valid}\n"
     assert (wrong.code, wrong.err) == (2, error)

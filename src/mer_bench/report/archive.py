@@ -17,6 +17,7 @@ from typing import cast
 import msgspec
 import numpy as np
 
+from mer_bench.calibration import Calibration
 from mer_bench.errors import Misuse
 from mer_bench.metrics import weighted_f1
 from mer_bench.records import (
@@ -82,6 +83,7 @@ class Details:
 
     versions: Mapping[str, str]
     curve: list[dict[str, float]]  #: with the validation scores alone
+    calibration: Calibration | None  #: whole, for its intervals
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ def make_kept(record: RunRecord) -> Kept:
         "/".join(spec.place),
     )
     curve = [{MONITOR: epoch[MONITOR]} if MONITOR in epoch else {} for epoch in record.curve]
-    packed, details = Packed(_shorten(record), _pack(record.clusters)), Details(record.versions, curve)
+    packed = Packed(_shorten(record), _pack(record.clusters))
+    details = Details(record.versions, curve, record.calibration)
     return Kept(entry, *(msgspec.Raw(msgspec.msgpack.encode(part)) for part in (packed, details)))
 
 
@@ -215,7 +218,7 @@ def _shorten(record: RunRecord) -> RunRecord:
     literature, calibration = record.literature, record.calibration
     if literature:  # the best test epoch alone counts
         literature = [literature[int(np.argmax(weighted_f1(np.array(literature, np.int64))))]]
-    if calibration is not None and record.temperature is None:  # no interval is printed: the sums alone count
+    if calibration is not None and record.temperature is None:  # Markdown has no interval of it: the sums alone count
         sums = [sum(calibration.log_loss)], [sum(calibration.brier)]
         calibration = replace(calibration, log_loss=sums[0], brier=sums[1], gaps=None)
     gradients = record.gradients

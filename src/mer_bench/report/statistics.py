@@ -140,7 +140,7 @@ def attained(counts: Counts, floor: Counts, ideal: Floats) -> Attained | None:
     lowest = np.trace(floor, axis1=2, axis2=3).mean(0)
     if ideal.sum() <= lowest.sum():
         return None
-    draws, weights = _cluster_draws(len(ideal), RESAMPLES), _seed_draws(len(counts), RESAMPLES, 0)
+    draws, weights = _cluster_draws(len(ideal), RESAMPLES, 0), _seed_draws(len(counts), RESAMPLES, 0)
     drawn = ((hits @ draws) * weights).sum(0) / weights.sum(0)
     found = (drawn - lowest @ draws) / ((ideal - lowest) @ draws)
     return Attained(float((hits.sum(1).mean() - lowest.sum()) / (ideal.sum() - lowest.sum())), *_tails(found))
@@ -293,7 +293,7 @@ def _draws(n: int, resamples: int, stream: int, bank: int = 0) -> npt.NDArray[np
 
 def bootstrap_weights(clusters: int, seeds: int, resamples: int = RESAMPLES) -> tuple[Floats, Floats]:
     """How often :func:`resample` draws each cluster [cluster, resample] and each seed [seed, resample]."""
-    drawn = _cluster_draws(clusters, resamples), _seed_draws(seeds, resamples, 0)
+    drawn = _cluster_draws(clusters, resamples, 0), _seed_draws(seeds, resamples, 0)
     return drawn[0].astype(np.float64), drawn[1].astype(np.float64)
 
 
