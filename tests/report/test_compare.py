@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from mer_bench.errors import Misuse
+from mer_bench.exposure import Exposure
 from mer_bench.methods import method_facts
 from mer_bench.metrics import confusion_matrix
 from mer_bench.records import FeatureFacts, RunRecord, RunSpec, Training
@@ -220,6 +221,16 @@ def test_rows_that_tested_other_utterances_are_not_compared() -> None:
         with pytest.raises(Misuse, match="nor do two tables have one each for the same test utterances"):
             compare([*ours, *others], "bc_lstm", "early_concat")
     assert len(compare([*ours, *theirs], "bc_lstm", "early_concat")) == 1
+
+
+def test_features_that_saw_labels_are_compared_with_none_that_did_not() -> None:
+    ours = in_track("utterance", "minilm", *made_runs("early_concat", [7]))
+    theirs = in_track("utterance", "mpnet", *made_runs("cfn_sr", [7, 9]))
+    saw = Exposure("labels", "its authors say so")
+    facts = {"text": replace(theirs[0].features["text"], name="mpnet", exposure=saw)}
+    assert len(compare([*ours, *theirs], "early_concat", "cfn_sr")) == 1
+    with pytest.raises(Misuse, match="features that alike saw labels or did not"):
+        compare([*ours, *(replace(one, features=facts) for one in theirs)], "early_concat", "cfn_sr")
 
 
 def test_feature_sets_are_compared_by_their_names_and_said(tmp_path: Path) -> None:

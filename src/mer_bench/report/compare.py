@@ -65,7 +65,8 @@ def compare(
     """Compare two methods in every table in which both have a row.
 
     Where no table of a corpus, label set and protocol has both, rows of two tables are compared that tested the same
-    utterances: tables of the same feature sets (then of two tracks) if there are such, else all of them.
+    utterances: tables of the same feature sets (then of two tracks) if there are such, else all of them. Features that
+    saw labels of the corpus are compared with no others.
 
     Args:
         records: All runs.
@@ -92,7 +93,7 @@ def compare(
         where = f" of {dataset}" if dataset else ""
         raise Misuse(
             f"no table{where} has both {first!r} and {second!r}, nor do two tables have one each for the same test "
-            "utterances (corpus, label set, protocol and rows)"
+            "utterances (corpus, label set, protocol and rows) and with features that alike saw labels or did not"
         )
     return found
 
@@ -110,7 +111,7 @@ def _comparisons(group: Sequence[Table], first: str, second: str) -> list[Compar
     made: dict[tuple[int, ...], Comparison] = {}  # a row may stand in several tables, with the same records
     for table, other in product(group, group):
         a, b = _find(table, first), _find(other, second)
-        if a and b and _tests(a) == _tests(b):
+        if a and b and _tests(a) == _tests(b) and table.saw_labels == other.saw_labels:
             key = *map(id, a.records), 0, *map(id, b.records)
             if key not in made:
                 made[key] = Comparison(table, a, b, _between(a, b), other)
