@@ -479,6 +479,7 @@ def report_(output: Path, suites: Path, jobs: int, with_published: bool, results
         own=found.own,
         published_in=published,
         external=found.external,
+        trials=found.trials,
         jobs=jobs,
     )
     _say(output)

@@ -70,7 +70,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def plain(results: Path, *, with_published: bool = False) -> report.Board:
     """The page of whole records, without a cache."""
     found = report.load(results, with_published=with_published)
-    described = report.described(tables(found.records, found.external), found.trials)
+    described = report.described(tables(found.records, found.external), found.trials, report.committed_recipes())
     sections = [report.section(table, found.own) for table in described]
     return report.make_board(sections, found.problems, own=bool(found.own))
 

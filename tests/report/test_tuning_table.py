@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -135,6 +137,16 @@ def test_trials_stand_alone_until_what_they_chose_is_trained() -> None:
     assert tuning_lines(shown(trials=[])) == []
     assert "| Tuning " not in report.leaderboard(RECORDS, [])
     assert "| Tuning " in report.leaderboard(RECORDS, [], trials=TRIALS)
+
+
+def test_the_page_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = pytest.importorskip("mer_bench.report.page")
+    monkeypatch.setattr(page, "draw", lambda found, *_: ({page.plots.slug(table): [] for table in found}, []))
+    assert "<summary>Tuning: " not in page.page(RECORDS, published=[])
+    text = page.page(RECORDS, published=[], trials=TRIALS)
+    start = text.index("<summary>Tuning: ")
+    cells = re.findall(r'<td(?: class="number")?>(.*?)</td>', text[start : text.index("</table>", start)])
+    assert cells == [html.escape(cell) for line in tuning_lines(shown())[1:] for cell in line[1:]]
 
 
 def test_trials_of_other_features_or_versions_are_not_of_the_table() -> None:

@@ -270,13 +270,13 @@ def leaderboard(
         external: Predictions made elsewhere.
         trials: Those of tunings.
     """
-    found = described(tables(records, external), trials)
+    found = described(tables(records, external), trials, committed_recipes())
     return join([section(table, own) for table in found], published, own=bool(own))
 
 
-def described(found: Iterable[Table], trials: Sequence[TrialRecord]) -> Iterator[Table]:
-    """The tables with the trials of their rows, and with what the committed suites say of their settings."""
-    tried, recipes = by_splits(trials), committed_recipes()
+def described(found: Iterable[Table], trials: Sequence[TrialRecord], recipes: Sequence[Recipe]) -> Iterator[Table]:
+    """The tables with the trials of their rows, and with what the suites say of their settings."""
+    tried = by_splits(trials)
     for table in found:
         yield with_settings(with_trials(table, tried.get(splits_of(table.first), [])), recipes)
 

@@ -23,11 +23,20 @@ from mer_bench.records import RunRecord
 from mer_bench.report import elsewhere, plots
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.cache import NOT_KEPT, Cache, open_cache
-from mer_bench.report.chosen import with_settings
 from mer_bench.report.columns import COLUMNS, PAGE, columns, disturbances, groups, trained_on, value_of
 from mer_bench.report.data_size import data_size_lines, data_size_notes
 from mer_bench.report.formatting import effect, spread, unescape
-from mer_bench.report.leaderboard import NO_RECORDS, NONE, OWN, SIMULATED, Own, ablation_lines, facts, own_mark
+from mer_bench.report.leaderboard import (
+    NO_RECORDS,
+    NONE,
+    OWN,
+    SIMULATED,
+    Own,
+    ablation_lines,
+    described,
+    facts,
+    own_mark,
+)
 from mer_bench.report.pairs import kept_pairs
 from mer_bench.report.pictures import draw
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
@@ -35,6 +44,8 @@ from mer_bench.report.reproduce import commands, read_recipes
 from mer_bench.report.rows import ResultRow, training_text
 from mer_bench.report.tables import Table, best_single, gain, tables
 from mer_bench.report.transfer import transfer_lines, transfer_notes
+from mer_bench.report.tuning import tuning_lines, tuning_notes
+from mer_bench.trials import TrialRecord
 from mer_bench.workspace import default_results, suites_folder
 
 HERE = Path(__file__).parent
@@ -49,6 +60,7 @@ def page(
     own: Own = NONE,
     published_in: Path | None = None,
     external: Sequence[ExternalRecord] = (),
+    trials: Sequence[TrialRecord] = (),
     cache: Cache = NOT_KEPT,
     jobs: int = 1,
 ) -> str:
@@ -62,6 +74,7 @@ def page(
         own: Runs whose rows are marked.
         published_in: Where commands find the records of all other runs; None = in ``results`` too.
         external: Predictions made elsewhere.
+        trials: Those of tunings.
         cache: Where to keep the pictures and the comparisons of methods.
         jobs: How many processes draw side by side.
 
@@ -74,7 +87,7 @@ def page(
     except ModuleNotFoundError as error:
         raise Misuse("the report needs jinja2: pip install 'mer-bench[report]'") from error
     results, recipes = results or default_results(), read_recipes(suites or suites_folder())
-    numbered = list(enumerate((with_settings(table, recipes) for table in tables(records, external)), 1))
+    numbered = list(enumerate(described(tables(records, external), trials, recipes), 1))
 
     def folder(record: RunRecord) -> Path:
         return results if published_in is None or record.spec.sha256 in own else published_in
@@ -127,6 +140,7 @@ def write(
     own: Own = NONE,
     published_in: Path | None = None,
     external: Sequence[ExternalRecord] = (),
+    trials: Sequence[TrialRecord] = (),
     jobs: int = 1,
 ) -> None:
     """Write the page of the records; what the cache beside them has is not made again."""
@@ -139,6 +153,7 @@ def write(
             own=own,
             published_in=published_in,
             external=external,
+            trials=trials,
             cache=open_cache(results),
             jobs=jobs,
         ),
@@ -213,5 +228,6 @@ def measured(row: ResultRow) -> Iterator[tuple[str, str]]:
 #: functions that the template calls
 FUNCTIONS = (
     unescape, value_of, groups, headline, facts, ablation_lines, balance_lines, balance_notes, data_size_lines,
-    data_size_notes, transfer_lines, transfer_notes, by_class, by_seed, measured, provenance, plots.slug,
+    data_size_notes, transfer_lines, transfer_notes, tuning_lines, tuning_notes, by_class, by_seed, measured,
+    provenance, plots.slug,
 )  # fmt: skip
