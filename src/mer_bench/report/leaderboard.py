@@ -206,7 +206,7 @@ def _read_board(*folders: Path) -> Board:
                 own,
                 cache,
                 tried.get(splits, []),
-                recipes,
+                [each for each in recipes if splits[1] in each[0].datasets],
             )
             for splits, group in sorted(by_table(found).items())
         }
@@ -240,7 +240,8 @@ def _read_part(
         (each.entry.digest, each.submission, names[each.entry.method], str(each.entry.run in own), each.entry.path)
         for each in found
     )
-    more = (*map(repr, external), *map(repr, trials), repr(recipes))
+    suites = {suite.file: suite for suite, _ in recipes}.values()
+    more = (*map(repr, external), *map(repr, trials), *map(repr, suites))
     made_from = hash_of(*(part for each in facts for part in each), *more)
     part = cache.get(name, Part)
     if part is None or part.made_from != made_from:
