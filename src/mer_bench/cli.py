@@ -504,12 +504,21 @@ def compare(first: str, second: str, dataset: str | None, show: int, root: Path,
         _say(comparison.describe(found, root, show))
 
 
+def choose_tables(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that choose tables of the leaderboard."""
+    for option in (
+        click.option("--number", type=int, help="The table that has this number in the leaderboard."),
+        click.option("--track", help="Only tables of this track: utterance or dialogue."),
+        click.option("--protocol", help="Only tables of this protocol."),
+        click.option("--label-set", help="Only tables of this label set."),
+        click.option("--dataset", help="Only tables of this corpus."),
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
-@click.option("--dataset", help="Only tables of this corpus.")
-@click.option("--label-set", help="Only tables of this label set.")
-@click.option("--protocol", help="Only tables of this protocol.")
-@click.option("--track", help="Only tables of this track: utterance or dialogue.")
-@click.option("--number", type=int, help="The table that has this number in the leaderboard.")
+@choose_tables
 @click.option("--format", default="markdown", show_default=True, help="markdown, latex (needs booktabs), csv or json.")
 @click.option("--bibtex", is_flag=True, help="Print BibTeX entries of the methods' papers instead of the tables.")
 @results_option
@@ -522,11 +531,7 @@ def table(bibtex: bool, format: str, results: Path, **chosen: Any) -> None:
 
 
 @cli.command()
-@click.option("--dataset", help="Only tables of this corpus.")
-@click.option("--label-set", help="Only tables of this label set.")
-@click.option("--protocol", help="Only tables of this protocol.")
-@click.option("--track", help="Only tables of this track: utterance or dialogue.")
-@click.option("--number", type=int, help="The table that has this number in the leaderboard.")
+@choose_tables
 @click.option("--seeds", type=click.IntRange(2), help="If each row had so many seeds.")
 @click.option("--clusters", type=click.IntRange(2), help="If there were so many dialogues, or actors, to test on.")
 @results_option
