@@ -111,7 +111,7 @@ for line in sys.stdin:
     exec(compile(json.loads(line), "page", "exec"), names)
     print("done", file=sys.stderr, flush=True)
 """
-BLOCK = re.compile(r"^(<!-- not run: .+ -->\n)?```(console|python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(console|python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.slow  # minutes: every command of the pages, each in a process of its own
@@ -123,7 +123,7 @@ BLOCK = re.compile(r"^(<!-- not run: .+ -->\n)?```(console|python|toml)\n(.*?)^`
         ("your_corpus", 6, 1, ("leaderboard.md", "audio + eeg + gaze")),
         ("your_features", 4, 2, ("data/simulated-redundant/my-audio/spec.json", '"extractor": "my-encoder"')),
         ("your_model", 3, 3, ("explained.csv", "share_audio")),
-        ("your_predictions", 11, 3, ("leaderboard.md", "MyNet ▷")),
+        ("your_predictions", 10, 3, ("leaderboard.md", "MyNet ▷")),
     ],
 )
 def test_a_page_runs_as_it_is_written(
@@ -161,7 +161,8 @@ def test_a_page_runs_as_it_is_written(
                 ran["python"] += 1
             else:
                 for line in re.findall(r"^\$ (.*)$", content, flags=re.MULTILINE):
-                    done = subprocess.run(["sh", "-c", line], cwd=empty, env=environment, capture_output=True, text=True)
+                    call = ["sh", "-c", line]
+                    done = subprocess.run(call, cwd=empty, env=environment, capture_output=True, text=True)
                     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
                     ran["console"] += 1
     assert ran == {"console": commands, "python": blocks}
