@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,14 @@ def test_the_pages_are_up_to_date() -> None:
         assert sorted(mark[1] for mark in readme.MARKED.findall(text)) == sorted(kinds)
         generated = {*kinds} & {*readme.BLOCKS} - {"presets"}
         assert readme.fill(text, sources, generated) == text, "run make leaderboard"
+
+
+def test_the_readme_is_one_screen_and_its_parts_stand_in_order() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    parts = ["Install", "Two commands", "In Python", "Evaluate your method", "Leaderboard"]
+    parts += ["What was run, and what was not", "Documentation", "Licence and citation"]
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == parts
 
 
 def test_every_method_stands_in_the_table_with_its_paper() -> None:
