@@ -160,7 +160,7 @@ def test_a_page_runs_as_it_is_written(
                 assert line, said  # it has ended
                 ran["python"] += 1
             else:
-                for line in re.findall(r"^\$ (.*)$", content, flags=re.MULTILINE):
+                for line in re.findall(r"^\$ (.*)$", content.replace("\\\n", " "), flags=re.MULTILINE):
                     call = ["sh", "-c", line]
                     done = subprocess.run(call, cwd=empty, env=environment, capture_output=True, text=True)
                     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
