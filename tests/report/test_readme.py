@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,23 @@ def test_the_pages_are_up_to_date() -> None:
     """All but the facts about the simulated corpora, which take long to compute and have tests of their own."""
     sources = readme.Sources(load(ROOT / "benchmarks" / "results", brief=True).records)
     found = {
-        "README.md": ["table", "table", "methods"],
+        "README.md": ["matrix"],
         "docs/findings.md": ["claims", *findings.QUESTIONS, "effort"],
         "docs/simulated.md": ["presets", "shares", "answers"],
     }
     for name, kinds in found.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         assert sorted(mark[1] for mark in readme.MARKED.findall(text)) == sorted(kinds)
-        assert readme.fill(text, sources, {*kinds} - {"presets"}) == text, "run make leaderboard"
+        generated = {*kinds} & {*readme.BLOCKS} - {"presets"}
+        assert readme.fill(text, sources, generated) == text, "run make leaderboard"
+
+
+def test_the_readme_is_one_screen_and_its_parts_stand_in_order() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    parts = ["Install", "Two commands", "In Python", "Evaluate your method", "Leaderboard"]
+    parts += ["What was run, and what was not", "Documentation", "Licence and citation"]
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == parts
 
 
 def test_every_method_stands_in_the_table_with_its_paper() -> None:
