@@ -10,9 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mer_bench.report.names import TRACKS, in_words, short_names
+from mer_bench.report.names import TRACKS, in_words, short_names, slug
 from mer_bench.report.names import feature_names as names_of_features
-from mer_bench.report.plots import slug
 from mer_bench.report.rows import ResultRow
 from mer_bench.report.tables import Table, best_single, headlines
 
@@ -45,6 +44,7 @@ class Entry:
     parameters: int  #: trainable, encoders included
     seeds: int  #: complete ones
     tuned: bool
+    mark: str = ""  #: what follows the name: provenance, another version, a contribution
 
 
 @dataclass(frozen=True)
@@ -187,4 +187,5 @@ def _entry(table: Table, row: ResultRow, name: str) -> Entry:
         row.parameters,
         row.complete,
         tuned,
+        row.mark,
     )
