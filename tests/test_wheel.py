@@ -84,8 +84,8 @@ def test_the_wheel_works_in_an_empty_folder(installed: Path, tmp_path: Path) -> 
     assert "leaderboard: leaderboard.md" in benched.stdout
     assert "(own)" in benched.stdout
     page = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
-    assert "## Real corpora" in page, "the published rows"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "leaderboard.md", "results"]
+    assert "## Methods and corpora" in page, "the published rows"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "leaderboard.md", "results", "tables"]
     assert "RAVDESS IS NOT PREPARED" in call("bench", "ravdess", *few).stderr
     absent = call("bench", "ravdess", "--corpus", "real", code=2)
     assert "mer-bench prepare ravdess --raw <folder>" in absent.stderr
@@ -124,6 +124,6 @@ def test_the_tour_runs_as_it_is_written(installed: Path, tmp_path: Path) -> None
             done = subprocess.run(["sh", "-c", line], cwd=empty, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
             count += 1
-    board = (empty / "leaderboard.md").read_text(encoding="utf-8")
+    board = "".join(path.read_text(encoding="utf-8") for path in sorted((empty / "tables").glob("*.md")))
     assert count == 17
     assert all(name in board for name in ("SumFusion", "Elsewhere ▷", "text + audio + eeg + gaze"))

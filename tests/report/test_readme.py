@@ -16,16 +16,17 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_pages_are_up_to_date() -> None:
     """All but the facts about the simulated corpora, which take long to compute and have tests of their own."""
-    records, _ = load_records(ROOT / "benchmarks" / "results")
+    results = ROOT / "benchmarks" / "results"
+    content = readme.Content(load_records(results)[0], results)
     found = {
         "README.md": ["table", "table", "methods"],
         "docs/findings.md": ["claims"],
-        "docs/simulated.md": ["presets", "shares", "answers"],
+        "docs/simulated.md": ["presets", "pages", "shares", "answers"],
     }
     for name, kinds in found.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         assert [mark[1] for mark in readme.MARKED.findall(text)] == kinds
-        assert readme.fill(text, records, {*kinds} - {"presets"}) == text, "run make leaderboard"
+        assert readme.fill(text, content, {*kinds} - {"presets"}) == text, "run make leaderboard"
 
 
 def test_every_method_stands_in_the_table_with_its_paper() -> None:
@@ -38,7 +39,7 @@ def test_every_method_stands_in_the_table_with_its_paper() -> None:
 
 def test_only_what_stands_between_the_marks_is_replaced() -> None:
     text = "before\n<!-- methods -->\nold\n<!-- end -->\nafter <!-- end -->\n"
-    filled = readme.fill(text, [])
+    filled = readme.fill(text, readme.Content([]))
     assert filled.startswith("before\n<!-- methods -->\n\n| Method")
     assert filled.endswith("\n<!-- end -->\nafter <!-- end -->\n")
     assert "old" not in filled
@@ -46,4 +47,4 @@ def test_only_what_stands_between_the_marks_is_replaced() -> None:
 
 def test_a_table_that_no_record_makes_is_named() -> None:
     with pytest.raises(Misuse, match="unknown table 'iemocap: six"):
-        readme.fill("<!-- table: iemocap: six, session5, dialogue track -->\n<!-- end -->", [])
+        readme.fill("<!-- table: iemocap: six, session5, dialogue track -->\n<!-- end -->", readme.Content([]))

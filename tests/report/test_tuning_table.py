@@ -9,12 +9,12 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pages as report
 import pytest
 from test_leaderboard import clustered
 
 from mer_bench.methods import method_facts
 from mer_bench.records import RunRecord, Training, Tuned
-from mer_bench.report import leaderboard as report
 from mer_bench.report.across import ranked
 from mer_bench.report.chosen import committed_recipes, with_settings
 from mer_bench.report.reproduce import commands
@@ -190,7 +190,7 @@ def test_a_table_says_how_the_suites_that_train_it_were_set(tmp_path: Path) -> N
         "Rows with options of their own beside those that all share: Early concatenation.",
         "No suite trains these rows today: GMU.",
     )
-    assert table.settings[0] in list(report.facts(table))
+    assert table.settings[0] in list(facts(table))
     assert with_settings(shown(), []).settings == ()
     tuned = next(row for row in table.rows if row.spec.tuned and row.method == "early_concat")
     assert "mine.toml" in dict(commands(tuned, recipes, lambda record: tmp_path))["The row"]

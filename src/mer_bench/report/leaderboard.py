@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from mer_bench.errors import unknown
-from mer_bench.records import RunRecord
 from mer_bench.report.columns import NAMED, lines
 from mer_bench.report.formatting import escape, markdown
 from mer_bench.report.matrix import CHOICE, ORDER, Block, Entry, Line, Standing, matrix
 from mer_bench.report.names import corpus_title, marked_names, splits_in_words
 from mer_bench.report.rows import few
 from mer_bench.report.table_page import OWN, WITH_PUBLISHED
-from mer_bench.report.tables import tables
+from mer_bench.report.tables import Table
 
 HEAD = """\
 # Leaderboard
@@ -44,7 +43,7 @@ structure; they are never evidence about real corpora.**
 """
 MATRIX_LINES = 20  #: of each track; the others are folded
 HEADLINES = 6  #: tables that are shown in short
-NAMED_ROWS = 20  #: of such a table, and as many folded
+NAMED_ROWS = 16  #: of such a table, and as many folded
 
 Address = Callable[[Standing], str]  #: what follows the brackets of a link to a table
 
@@ -121,13 +120,13 @@ def front_page(found: Sequence[Listed], places: Places, *, own: bool = False) ->
     return "\n".join(part for part in (*parts, "".join(references)) if part)
 
 
-def readme_matrix(found: Sequence[Standing], rows: int, tables_folder: str) -> str:
-    """The first ``rows`` lines of the matrix of each track of the real corpora, for a page of its own."""
+def matrix_rows(found: Sequence[Standing], rows: int, folder: str) -> str:
+    """The first ``rows`` lines of the matrix of each track of the real corpora, with links into ``folder``."""
     files = {id(each.standing): each.file for each in listed(found)}
     blocks = matrix(each for each in found if not each.simulated)
-    places = Places(tables_folder)
+    places = Places(folder)
     shown = [
-        f"**{block.heading}**, {min(rows, len(block.lines))} of {len(block.lines)} methods:\n\n"
+        f"**{block.heading}**, the first {min(rows, len(block.lines))} of {_rows(len(block.lines))}:\n\n"
         + _cells(block, block.lines[:rows], lambda column: f"({places.address(files[id(column)])})", linked=False)
         for block in blocks
     ]
@@ -144,15 +143,15 @@ def simulated_tables(found: Sequence[Listed], places: Places) -> str:
     return markdown([("Table", "Corpus and track", "Best row", "Weighted F1"), *rows], "><<<")
 
 
-def excerpt(records: Sequence[RunRecord], heading: str, rows: int = 10) -> str:
+def excerpt(tables: Sequence[Table], heading: str, rows: int = 10) -> str:
     """The first ``rows`` of the table with this heading as Markdown, with the main scores alone.
 
     Raises:
         Misuse: there is no such table.
     """
-    found = {table.title: table for table in reversed(tables(records))}
+    found = {table.title: table for table in reversed(tables)}
     if heading not in found:
-        raise unknown("table", heading, [table.title for table in tables(records)])
+        raise unknown("table", heading, [table.title for table in tables])
     table = found[heading]
     names = ", ".join(name for _, name, _ in table.sets)
     total = f"; the first {rows} of {len(table.rows)} rows" if len(table.rows) > rows else ""
@@ -235,8 +234,8 @@ def _facts(line: Line) -> tuple[str, str]:
 
 
 def _in_words(line: Line, block: Block) -> str:
-    cells = zip(line.cells, _titles(block), block.columns, strict=True)
-    return ", ".join(f"{title} {entry.score:.1f}{_ranks(entry, column)}" for entry, title, column in cells if entry)
+    cells = zip(line.cells, _titles(block), strict=True)
+    return ", ".join(f"{title} {_short(entry)}" for entry, title in cells if entry)
 
 
 def _headline(found: Listed) -> str:
@@ -256,8 +255,9 @@ def _headline(found: Listed) -> str:
     folded, left = [], NAMED_ROWS
     for name, entries in ((heading, hidden), *others):
         named, left = entries[:left], max(0, left - len(entries))
-        more = f"and {_rows(len(entries) - len(named), 'more ')}" if len(entries) > len(named) else ""
-        said = "; ".join(filter(None, (_listing(named, html.escape), more)))
+        said = _listing(named, html.escape)
+        if rest := len(entries) - len(named):
+            said = f"{said}; and {_rows(rest, 'more ')}" if named else _rows(rest)
         folded += [f"{name}: {said}."] if entries else []
     return text + (f"\n{_folded(_rows(len(ranked) - len(shown), 'more '), folded)}" if folded else "")
 
@@ -278,7 +278,7 @@ def _in_table(text: str) -> str:
     return escape(text).replace("|", "\\|")
 
 
-def _short(entry: Entry, *, bold: bool) -> str:
+def _short(entry: Entry, *, bold: bool = False) -> str:
     score = f"**{entry.score:.1f}**" if bold else f"{entry.score:.1f}"
     return score + (f" ({_interval(entry.ranks)})" if entry.ranks else "")
 
