@@ -170,7 +170,7 @@ def test_own_published_external_and_contributed_records_and_problems_come_out_th
         assert set(read) == ({runs[1].spec.path(results).name} if with_published else set())
         if with_published:
             assert len(expected.problems) == 3
-            assert all(sign in expected.text for sign in ("(own)", " §", "▷", "m:Own", "n:Own"))
+            assert all(sign in text(expected) for sign in ("(own)", " §", "▷", "m:Own", "n:Own"))
 
 
 def test_a_table_changes_with_what_is_known_of_its_records_from_elsewhere(
@@ -187,7 +187,7 @@ def test_a_table_changes_with_what_is_known_of_its_records_from_elsewhere(
         for folder in (published, results):
             expected = plain(folder, with_published=True)
             assert report.read_board(folder, with_published=True) == expected
-        assert sign in expected.text
+        assert sign in text(expected)
 
     same("| Own ")
     # a method of another corpus takes the same title
