@@ -213,5 +213,5 @@ def test_a_bench_of_the_published_records_says_how_to_go_back(
     monkeypatch.setattr(benches, "bench", lambda suite, options: done)
     answer = call("bench", "simulated", "--results", results)
     assert answer.err.count("make bench RESULTS=my_results") == said
-    assert answer.err.count("git checkout -- benchmarks/results leaderboard.md && git clean -fd benchmarks/res") == said
+    assert answer.err.count("git clean -fd benchmarks/results benchmarks/tables") == said
     assert answer.err.count("\n") == said

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 PUBLISHED_STATE = (
     "own runs apart: make bench RESULTS=my_results (WITH_PUBLISHED=1 shows the published rows beside them); back to the "
-    "published state: git checkout -- benchmarks/results leaderboard.md && git clean -fd benchmarks/results"
+    "published state: git checkout -- benchmarks/results benchmarks/tables leaderboard.md && git clean -fd benchmarks/results benchmarks/tables"
 )
 
 
