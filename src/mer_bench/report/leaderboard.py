@@ -89,9 +89,15 @@ def listed(standings: Iterable[Standing]) -> list[Listed]:
 
 
 def front_page(found: Sequence[Listed], places: Places, *, own: bool = False) -> str:
-    """The leaderboard; ``own`` says whether rows of one's own are marked."""
+    """The leaderboard; ``own`` says whether rows of one's own are marked.
+
+    It shows real corpora. Simulated ones stand on a page of their own; where there is none they are listed below, or
+    shown in place of real ones if there are none of those either.
+    """
     real = [each for each in found if not each.standing.simulated]
-    blocks = matrix(each.standing for each in real)
+    simulated = [each for each in found if each.standing.simulated]
+    shown = real if real or places.simulated else simulated
+    blocks = matrix(each.standing for each in shown)
     known = {id(each.standing): each for each in found}
     headlines = [known[id(column)] for block in blocks for column in block.columns][:HEADLINES]
     parts = [HEAD + WITH_PUBLISHED * own]
@@ -99,18 +105,19 @@ def front_page(found: Sequence[Listed], places: Places, *, own: bool = False) ->
         parts[0] += f"- [The protocol]({places.protocol}) says how methods are trained, tested and compared.\n"
     if not found:
         parts.append(NO_RECORDS)
+    if shown is simulated and simulated:
+        parts.append(f"## Simulated corpora\n\n{SIMULATED}")
     if blocks:
         parts.append(f"## Methods and corpora\n\n{CHOICE} {ORDER}\n")
         parts += [_block(block, lambda column: f"[{known[id(column)].number}]") for block in blocks]
         parts.append("## The tables of these columns\n")
         parts += [_headline(each) for each in headlines]
-    simulated = [each for each in found if each.standing.simulated]
-    links = [*_links([each for each in real if each not in headlines], places)]
+    links = [*_links([each for each in shown if each not in headlines], places)]
     if simulated and places.simulated:
         links.append(f"- [Tables of simulated corpora]({places.simulated}), which say nothing about real ones.\n")
     if links:
         parts.append(f"## All other tables\n\n{''.join(links)}")
-    if simulated and not places.simulated:
+    if simulated and shown is real and not places.simulated:
         parts.append(f"## Simulated corpora\n\n{SIMULATED}\n{simulated_tables(simulated, places)}")
     references = [
         f"[{known[id(column)].number}]: {places.address(known[id(column)].file)}\n"
