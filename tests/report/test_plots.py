@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pages import leaderboard
 from test_compare import record
 
 from mer_bench.errors import Misuse
@@ -19,7 +20,6 @@ from mer_bench.records import RunRecord
 from mer_bench.report import plots
 from mer_bench.report.across import across, ranked
 from mer_bench.report.cache import open_cache
-from mer_bench.report.leaderboard import leaderboard
 from mer_bench.report.tables import tables
 
 pytest.importorskip("matplotlib")
@@ -124,7 +124,7 @@ def test_methods_are_ranked_over_the_tables_of_a_track(tmp_path: Path, monkeypat
     assert found.test is not None
     assert found.test.ranks == pytest.approx((4 / 3, 7 / 3, 8 / 3, 11 / 3))
     page = leaderboard(over_tables(ERRORS), [])
-    assert "### Over several tables\n" in page
+    assert "# Tests over several tables\n" in page
     assert "4 methods over 3 tables of one corpus: Friedman chi² = 5.00, df = 3, p = 0.172; critical difference" in page
     monkeypatch.setattr(plots, "PLOTS", {})
     ((path,), (again,)) = (plots.write(over_tables(ERRORS), tmp_path / folder) for folder in ("first", "second"))

@@ -28,6 +28,7 @@ from mer_bench.report.cache import NOT_KEPT, Cache, hash_of
 from mer_bench.report.data_size import evidence_of, learning_curves, utterances
 from mer_bench.report.diagnostic import collect, concerns, corpora_of
 from mer_bench.report.formatting import p_value
+from mer_bench.report.names import slug as slug
 from mer_bench.report.rows import ResultRow
 from mer_bench.report.statistics import LEAST_SEEDS
 from mer_bench.report.tables import Table, tables
@@ -380,13 +381,6 @@ def _of_several(found: Sequence[Table]) -> Iterator[tuple[str, Figure | None]]:
         name = f"{'simulated' if part.simulated else 'real'}-{part.track}-critical"
         yield name, critical_difference(part)
     yield "diagnostic", diagnostic(found)
-
-
-def slug(table: Table) -> str:
-    """Name of a table in file names."""
-    spec = table.first.spec
-    sets = sorted(name for _, name, _ in table.features)
-    return "-".join([spec.dataset, spec.label_set, spec.protocol, table.track, *sets])
 
 
 def _save(figure: Figure, suffix: str) -> bytes:
