@@ -175,6 +175,19 @@ def test_the_ranking_marks_best_tied_behind_and_references_and_has_crosses_where
     assert ("1–2" in texts) == (seeds == 3)  # the interval of a rank
 
 
+def test_only_scores_below_the_axis_of_a_ranking_are_triangles() -> None:
+    every = {"majority": list(range(0, 60, 6)), "linear": list(range(58))}
+    wrong = {"a": [7], "b": [7, 20], "c": [7, 20, 40], "d": list(range(0, 60, 4))} | every
+    (table,) = tables([record(name, seed, rows) for name, rows in wrong.items() for seed in range(3)])
+    figure = plots.ranking(table)
+    assert figure is not None
+    (axes,) = figure.axes
+    below = [row.method for row in table.rows if 100 * row.weighted_f1 < axes.get_xlim()[0]]
+    assert below == ["linear"]  # and not the majority class
+    assert sum(line.get_marker() == "<" for line in axes.lines) == 1
+    assert "a triangle" in axes.get_xlabel()
+
+
 def test_marks_differ_without_colour() -> None:
     assert len({(mark.shape, mark.filled) for mark in look.MARKS}) == len(look.MARKS)
 
@@ -223,6 +236,9 @@ def test_robustness_has_a_panel_for_each_disturbance_on_one_axis_with_the_highes
     assert len({axes.get_xlim() for axes in figure.axes}) == 1
     shown = [text.get_text() for text in figure.axes[0].texts]
     assert shown == [f"{100 * row.weighted_f1:.1f}" for row in table.ranks if row.retention]
+    words = {text.get_text() for text in figure.texts}
+    assert {"highest in its panel", look.UNTESTED.words} <= words
+    assert not words & {look.BEST.words, look.BEHIND.words}  # which none of these rows is
     for axes in figure.axes:
         best = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == look.BEST.shape]
         points = [line.get_xdata()[0] for line in axes.lines if line.get_marker() not in ("None", "", None)]

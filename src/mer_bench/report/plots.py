@@ -89,11 +89,11 @@ def ranking(table: Table) -> Figure | None:
     bounds = {row: [100 * bound for bound in table.evidence[row].interval] for row in rows}
     compared = [row for row in rows if row.ranked] or [row for row in rows if row.method != "majority"] or rows
     floor = floor_of([bounds[row][0] for row in compared])
-    inside = [row for row in rows if bounds[row][1] >= floor and row.method != "majority"] or rows
-    start = min(bounds[row][0] for row in inside)
+    start = min((bounds[row][0] for row in rows if bounds[row][1] >= floor and row.method != "majority"), default=0)
+    lower = [row for row in rows if scores[row] < start]
     for position, (row, mark) in enumerate(zip(rows, marks, strict=True)):
         low, high = bounds[row]
-        if row in inside:
+        if row not in lower:
             axes.plot([low, high], [position, position], color=mark.colour, linewidth=1.4, solid_capstyle="butt")
             axes.plot(scores[row], position, **mark.style)
         else:
@@ -110,7 +110,7 @@ def ranking(table: Table) -> Figure | None:
                   color=DIM)  # fmt: skip
     list_rows(axes, names, [INK if row.ranked else DIM for row in rows])
     axes.set_xlim(left=start)
-    cut = " (a triangle: the score is lower than the axis shows)" * (len(inside) < len(rows))
+    cut = " (a triangle: the score is lower than the axis shows)" * bool(lower)
     axes.set_xlabel(f"weighted F1, %{cut}")
     return page.figure
 
@@ -224,7 +224,7 @@ def learning(table: Table) -> Figure | None:
         means.append(np.mean([score[:length] for score in scores], 0))
     shows = f"Weighted F1 on validation, %, by epoch, mean over seeds and folds; {_of_best(rows, table)}"
     page, panels = _panels(table, rows, shows, "epoch")
-    later = np.concatenate([mean[len(mean) // 8 :] for mean in means])  # the first epochs are below the axes
+    later = np.concatenate([mean[len(mean) // 3 :] for mean in means])  # the first epochs are below the axes
     low, high = float(later.min()), float(later.max())
     for axes, mean in zip(panels, means, strict=True):
         for other in means:
@@ -283,7 +283,9 @@ def robustness(table: Table) -> Figure | None:
     left, height = names_width(names), PITCH * len(rows)
     width = (WIDTH - left - MARGIN - 0.36) / (1 + max(map(len, shown.values())))
     most = replace(BEST, words="highest in its panel")
-    legend = [most, *(mark for mark in _used(marks) if mark is not BEST)]
+    group = replace(TIED, words="best without disturbance, or tied with it")
+    marks = [group if mark in (BEST, TIED) else mark for mark in marks]
+    legend = [mark for mark in (most, group, *MARKS) if mark is most or mark in marks]
     shows = "Weighted F1, %, without retraining; each line starts at the score without disturbance"
     band = 0.42 + height + 0.36
     page = sheet(*_heading(table), shows, band * len(shown), legend, foot)
@@ -300,7 +302,7 @@ def robustness(table: Table) -> Figure | None:
             at = left + column * width + 0.36 * (column > 0)
             axes = page.axes(at, band * number + 0.42, width - 0.08, height, grid="both")
             for position, (mark, value) in enumerate(zip(marks, values, strict=True)):
-                here = most if value == np.nanmax(values) else BEHIND if mark is BEST else mark
+                here = most if value == np.nanmax(values) else mark
                 axes.plot([whole[position], value], [position, position], color=FAINT, linewidth=1, zorder=1)
                 axes.plot(value, position, **here.style)
             best = int(np.nanargmax(values))
@@ -311,7 +313,7 @@ def robustness(table: Table) -> Figure | None:
                 axes.text(1 + 0.36 / (width - 0.08), position, f"{value:.1f}", ha="right", va="center_baseline",
                           fontsize=SMALL, transform=axes.get_yaxis_transform())  # fmt: skip
             list_rows(axes, names if not level else [""] * len(rows))
-            axes.set_xlim(low - 0.4 * (high - low), high + 0.15 * (high - low))
+            axes.set_xlim(low - 0.55 * (high - low), high + 0.15 * (high - low))
             axes.locator_params(axis="x", nbins=2)
             title = "undisturbed" if not level else f"{100 * float(level):g} %" if kind == "missing" else f"{level} dB"
             axes.set_title(title, fontsize=SMALL, pad=4)
@@ -360,19 +362,21 @@ def critical_difference(found: Across) -> Figure | None:
     result = f"Friedman chi² = {test.chi2:.2f}, df = {test.df}, {p_value(test.p)}"
     shows = "Mean rank of each method; a black bar joins methods that are not shown to differ"
     edge = len(found.methods)
+    marks = [BEST, *(TIED if rank - test.ranks[0] <= test.critical else BEHIND for rank in test.ranks[1:])]
     names = [fitted(name) for name in found.methods]
-    left = names_width(names)
+    left = names_width([*names, "critical difference"])
     width, height = WIDTH - left - 0.62, PITCH * (edge + 1.2)
     page = sheet(
         f"{corpora}: {test.blocks} tables",
         f"{edge} methods; {result}; critical difference {test.critical:.2f} (Nemenyi, 5 %)",
         shows,
         height + 0.5,
+        _used(marks),
     )
     axes = page.axes(left, 0, width, height)
     for position, rank in enumerate(test.ranks):
         axes.plot([1, rank], [position, position], color=GRID, linewidth=0.6, zorder=0)
-        axes.plot(rank, position, **TIED.style)
+        axes.plot(rank, position, **marks[position].style)
         axes.text(1 + 0.5 / width, position, f"{rank:.2f}", transform=axes.get_yaxis_transform(), ha="right",
                   va="center_baseline")  # fmt: skip
     for column, (first, last) in enumerate(groups, 1):
