@@ -240,7 +240,7 @@ def label_points(
     figure = axes.figure
     scale = figure.dpi / 72  # pixels of a point
     frame = axes.get_window_extent()
-    rim = frame.x0, frame.y0, frame.x1, frame.y1
+    rim = frame.x0 + 8 * scale, frame.y0, frame.x1, frame.y1  # the mark of a cut stands on the left edge
     angles = np.array(sorted(np.arange(24) * np.pi / 12, key=lambda angle: -np.cos(angle - 0.3)))  # rather to the right
     radii = np.array((5, 11, 18, 26, 35, 45, 60, 80, 105))
     steps = np.linspace(0, 1, 60)[:, None]
