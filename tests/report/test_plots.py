@@ -107,6 +107,18 @@ def test_names_beside_points_never_cover_each_other() -> None:
     assert not [(a, b) for a, b in combinations(boxes, 2) if a.overlaps(b)]
 
 
+def test_names_without_room_are_left_out_and_told() -> None:
+    page = look.sheet("title", "facts", "shows", 2.0)
+    axes = page.axes(0.5, 0.0, 2.0, 1.5)
+    points = {f"method {i}": (0.5, 0.5) for i in range(60)}
+    unnamed = look.label_points(axes, points)
+    shown = [note for note in axes.texts if note.get_text()]
+    assert 0 < len(unnamed) < 60
+    assert {note.get_text() for note in shown} | set(unnamed) == set(points)
+    boxes = [note.get_window_extent() for note in shown]
+    assert not [(a, b) for a, b in combinations(boxes, 2) if a.overlaps(b)]
+
+
 # Several tables
 
 

@@ -189,7 +189,7 @@ def _frontier(table: Table, against: str, name: str, cost: Callable[[ResultRow],
     axes.set_ylim(bottom, top + 0.06 * (top - bottom))
     _log_ticks(axes)
     points = {row: (cost(row), scores[row] if row in inside else bottom) for row in rows}
-    line: list[tuple[float, float]] = []  # from a row to the right until a dearer one is better
+    line: list[tuple[float, float]] = []  # from a row to the right until a more expensive one is better
     for row in sorted(inside, key=lambda row: (cost(row), -scores[row])):
         if not line or scores[row] > line[-1][1]:
             line += [(cost(row), height) for _, height in line[-1:]] + [(cost(row), scores[row])]
@@ -207,7 +207,9 @@ def _frontier(table: Table, against: str, name: str, cost: Callable[[ResultRow],
     best_first = sorted(rows, key=lambda row: (row not in below, points[row] not in line, -scores[row]))
     names = dict(zip(rows, _names(table, rows), strict=True))
     named = {names[row] + f" {scores[row]:.1f}" * (row in below): points[row] for row in best_first}
-    label_points(axes, named, line)
+    unnamed = label_points(axes, named, line)
+    if unnamed:
+        axes.set_xlabel(f"{axes.get_xlabel()}; {len(unnamed)} points have no name for lack of room")
     return page.figure
 
 
@@ -222,7 +224,7 @@ def learning(table: Table) -> Figure | None:
         scores = [[100 * entry["val/weighted_f1"] for entry in record.curve] for record in row.records]
         length = min(map(len, scores))
         means.append(np.mean([score[:length] for score in scores], 0))
-    shows = f"Weighted F1 on validation, %, by epoch, mean over seeds and folds; {_of_best(rows, table)}"
+    shows = f"Weighted F1 on validation, %, by epoch, mean over seeds and folds; {_of_best(rows)}"
     page, panels = _panels(table, rows, shows, "epoch")
     later = np.concatenate([mean[len(mean) // 3 :] for mean in means])  # the first epochs are below the axes
     low, high = float(later.min()), float(later.max())
@@ -296,6 +298,7 @@ def robustness(table: Table) -> Figure | None:
     }  # fmt: skip
     every = np.concatenate([whole, *scores.values()])
     low, high = np.nanmin(every), np.nanmax(every)
+    spread = max(high - low, 1.0)
     for number, (kind, levels) in enumerate(shown.items()):
         for column, level in enumerate(["", *levels]):
             values = scores[kind, level] if level else whole
@@ -313,7 +316,7 @@ def robustness(table: Table) -> Figure | None:
                 axes.text(1 + 0.36 / (width - 0.08), position, f"{value:.1f}", ha="right", va="center_baseline",
                           fontsize=SMALL, transform=axes.get_yaxis_transform())  # fmt: skip
             list_rows(axes, names if not level else [""] * len(rows))
-            axes.set_xlim(low - 0.55 * (high - low), high + 0.15 * (high - low))
+            axes.set_xlim(low - 0.55 * spread, high + 0.15 * spread)
             axes.locator_params(axis="x", nbins=2)
             title = "undisturbed" if not level else f"{100 * float(level):g} %" if kind == "missing" else f"{level} dB"
             axes.set_title(title, fontsize=SMALL, pad=4)
@@ -327,14 +330,15 @@ def data_size(table: Table) -> Figure | None:
     if not found:
         return None
     wholes = [rows[-1] for rows in found]
-    shows = f"Weighted F1, %, with its 95 % interval, by the number of training utterances; {_of_best(wholes, table)}"
-    page, panels = _panels(table, wholes, shows, "training utterances, mean over folds (logarithmic axis)")
+    shows = f"Weighted F1, %, with its 95 % interval, by the number of training utterances; {_of_best(wholes)}"
+    page, panels = _panels(table, wholes, shows, "training utterances, mean over folds (logarithmic axis)", 2)
     sizes = [[utterances(row) for row in rows] for rows in found]
     evidence = [[each for row in rows if (each := evidence_of(table, row))] for rows in found]
     scores = [[100 * each.score for each in known] for known in evidence]
     bounds = [100 * np.array([each.interval for each in known]).T for known in evidence]
     shown = sorted({round(each) for size in sizes for each in size})
     low, high = min(each.min() for each in bounds), max(each.max() for each in bounds)
+    spread = max(high - low, 1.0)
     for axes, size, score, bound in zip(panels, sizes, scores, bounds, strict=True):
         for other, grey in zip(sizes, scores, strict=True):
             axes.plot(other, grey, color=GREY, linewidth=0.8, zorder=1)
@@ -344,7 +348,7 @@ def data_size(table: Table) -> Figure | None:
         axes.set_xticks(shown, [f"{each:,}" for each in shown], minor=False)
         axes.set_xticks([], minor=True)
         axes.set_xlim(shown[0] / 1.3, shown[-1] * 1.3)
-        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        axes.set_ylim(low - 0.05 * spread, high + 0.05 * spread)
     return page.figure
 
 
@@ -608,13 +612,15 @@ def _chosen(table: Table, rows: Sequence[ResultRow], most: int) -> tuple[list[Re
     return [row for row in rows if row not in left_out], [f"Not shown: {' and '.join(parts)}."] if parts else []
 
 
-def _of_best(rows: Sequence[ResultRow], table: Table) -> str:
+def _of_best(rows: Sequence[ResultRow]) -> str:
     return f"the best {len(rows)} rows, the others grey" if len(rows) > 1 else "one row"
 
 
-def _panels(table: Table, rows: Sequence[ResultRow], shows: str, x_label: str) -> tuple[Sheet, list[Axes]]:
-    """Small panels with the names of ``rows``, at most four side by side, with equal axes."""
-    across_, left = min(len(rows), 4), 0.42
+def _panels(
+    table: Table, rows: Sequence[ResultRow], shows: str, x_label: str, beside: int = 4
+) -> tuple[Sheet, list[Axes]]:
+    """Small panels with the names of ``rows``, at most so many beside each other."""
+    across_, left = min(len(rows), beside), 0.42
     down = -(-len(rows) // across_)
     width, height = (WIDTH - left - MARGIN) / max(across_, 2), PANEL + 0.25
     page = sheet(*_heading(table), shows, down * height + 0.45)
