@@ -455,7 +455,10 @@ def records(folder: Path) -> None:
 @drawing_option
 @results_option
 def plots(formats: tuple[str, ...], output: Path, jobs: int, results: Path) -> None:
-    """Draw every table: ranking, F1 by class, confusion, cost, learning, robustness; and tracks over their tables."""
+    """Draw every table: ranking, F1 by class, confusion, cost, learning, robustness; and tracks over their tables.
+
+    README.md beside the pictures shows all of them.
+    """
     from mer_bench.report import plots as pictures
     from mer_bench.report.cache import open_cache
 
