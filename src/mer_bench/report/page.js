@@ -22,11 +22,10 @@
   const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(1);
   const range = ([low, high]) => `${low.toFixed(1)} to ${high.toFixed(1)}`;
   const between = ([low, high]) => (low === high ? number(low) : `${number(low)}–${number(high)}`);
-  const brief = (count) => (count >= 1e6 ? [count / 1e6, " M"] : count >= 1e3 ? [count / 1e3, " k"] : [count, ""]);
-  const size = ([low, high]) => { // 185–327 k
-    const [[one, unit], [other, last]] = [brief(low), brief(high)], digits = (value) => value.toFixed(value < 10 && last ? 1 : 0);
-    if (digits(one) + unit === digits(other) + last) return digits(other) + last;
-    return `${digits(one)}${unit === last ? "" : unit}–${digits(other)}${last}`;
+  const size = (both) => { // 185–327 k
+    const [unit, name] = both[1] >= 1e6 ? [1e6, "\u00a0M"] : both[1] >= 1e3 ? [1e3, "\u00a0k"] : [1, ""];
+    const [low, high] = both.map((count) => (count / unit).toFixed(count < 10 * unit && unit > 1 ? 1 : 0));
+    return low === high ? high + name : `${low}–${high}${name}`;
   };
   const say = (text) => { said.textContent = text; };
 
@@ -286,8 +285,9 @@
     const features = front.matrix.flatMap((block) => block.columns.map((column) => make("li", {}, link({ table: column.table }, {}, column.heading), `: ${column.features}`)));
     return [
       make("div", { class: "above" },
-        make("p", {}, "Weighted F1 in percent, mean over seeds, with the 95 % interval of the rank among all ranked rows of the column. The bar draws it from the first place (left) to the last (right); its tick is the rank by the score alone. ",
-          make("strong", {}, "Bold on a tinted ground"), " is the best row, or one that is not shown to be behind it. With fewer than three seeds nothing is said of ranks and ties."),
+        make("p", {}, "Weighted F1 in percent, mean over seeds, with the 95 % interval of the rank among all ranked rows of the column. ",
+          make("span", { class: "extra" }, "The bar draws it from the first place (left) to the last (right); its tick is the rank by the score alone. "),
+          make("strong", {}, "Bold on a tinted ground"), ": the best row, or one that is not shown to be behind it. With fewer than three seeds nothing is said of ranks and ties."),
         make("label", {}, "Method ", search)),
       make("div", { class: `blocks of-${Math.min(5, Math.max(...front.matrix.map((block) => block.columns.length)))}` }, front.matrix.map(drawBlock)),
       fold("How the matrix is made", "", () => [make("p", {}, `${front.choice} ${front.order} The rows below the line have no rank: they are what fusion has to beat. Press a corpus to sort by it, and a score to see the row in its table.`), make("ul", {}, features)]),
@@ -509,9 +509,9 @@
     if (!known.length) return null;
     const low = Math.min(...known.map(({ row }) => row.interval[0])) - 1, high = Math.max(...known.map(({ row }) => row.interval[1])) + 1;
     const x = (value) => 30 + (470 * (value - low)) / (high - low);
-    return make("svg", { class: "beside", viewBox: "0 0 660 70", role: "img", "aria-label": known.map(({ name, row }) => `${name}: ${row.score.toFixed(1)}, ${range(row.interval)}`).join("; ") },
+    return make("div", { class: "wide" }, make("svg", { class: "beside", viewBox: "0 0 660 70", role: "img", "aria-label": known.map(({ name, row }) => `${name}: ${row.score.toFixed(1)}, ${range(row.interval)}`).join("; ") },
       known.map(({ name, row }, at) => [make("text", { x: 0, y: 24 + 30 * at }, name), make("line", { x1: x(row.interval[0]), x2: x(row.interval[1]), y1: 20 + 30 * at, y2: 20 + 30 * at }),
-        make("circle", { cx: x(row.score), cy: 20 + 30 * at, r: 5 }), make("text", { x: x(row.interval[1]) + 8, y: 24 + 30 * at }, `${row.score.toFixed(1)} (${range(row.interval)})`)]).flat());
+        make("circle", { cx: x(row.score), cy: 20 + 30 * at, r: 5 }), make("text", { x: x(row.interval[1]) + 8, y: 24 + 30 * at }, `${row.score.toFixed(1)} (${range(row.interval)})`)])));
   };
   const gainBar = (gain, widest) => {
     const width = (50 * Math.abs(gain)) / widest;

@@ -127,7 +127,7 @@ def content(
         "methods": {name: method_data(name, method_facts()[name]) for name in methods},
         "latex": LATEX,
         "simulated": _plain(SIMULATED),
-        "published": _plain(PUBLISHED),
+        "published": _plain(PUBLISHED).replace("the tables above", "the tables of this page"),
         "own": bool(own),
         "publishedIn": published_in.as_posix() if published_in else "",
     }  # fmt: skip

@@ -41,7 +41,7 @@ from mer_bench.report.columns import (
 from mer_bench.report.data_size import data_size_lines, data_size_notes
 from mer_bench.report.formatting import effect, spread, unescape
 from mer_bench.report.leaderboard import Own, ablation_lines, facts, own_mark
-from mer_bench.report.names import TRACKS, in_words, short_names
+from mer_bench.report.names import TRACKS, corpus_title, in_words, short_names
 from mer_bench.report.reproduce import Recipe, commands
 from mer_bench.report.rows import ResultRow, few_seeds, training_text
 from mer_bench.report.tables import Table, best_single, gain
@@ -301,6 +301,6 @@ def published_data(found: Mapping[str, Sequence[Any]]) -> list[Json]:
     """Published numbers by corpus."""
     names = ("method", "metric", "value", "params", "protocol", "source", "trust", "note")
     return [
-        {"corpus": corpus, "rows": [[str(asdict(item)[name]) for name in names] for item in items]}
+        {"corpus": corpus_title(corpus), "rows": [[str(asdict(item)[name]) for name in names] for item in items]}
         for corpus, items in found.items()
     ]
