@@ -115,7 +115,7 @@ def test_real_records_make_the_same_page_with_the_cache_as_without(tmp_path: Pat
 def test_the_html_page_of_brief_records_is_that_of_whole_ones(
     tmp_path: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
     results = tmp_path / "results"
     for name in REAL:
         shutil.copytree(ROOT / "benchmarks" / "results" / name, results / name)

@@ -274,7 +274,10 @@ def test_presets_show_their_columns_with_the_seeds_beside_the_score(tab: Any) ->
     tab.get_by_text("cost", exact=True).click()
     assert "Parameters" in heads.all_inner_texts()
     tab.go_back()
-    assert "Missing 0.5" in heads.all_inner_texts()
+    playwright.expect(heads.filter(has_text="Missing 0.5")).to_have_count(1)
+    view(tab, f"#table={OTHER}")
+    assert tab.get_by_role("radio", name="robustness").is_disabled(), "nothing was measured there"
+    assert tab.get_by_role("radio", name="cost").is_enabled()
 
 
 def test_a_view_that_was_sent_is_the_view_that_is_seen(tab: Any) -> None:

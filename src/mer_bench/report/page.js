@@ -343,7 +343,7 @@
       const found = row.cells[at(column)], classes = [column.number ? "number" : "text", edge && "edge", column.name === "Rank" && "rank", column.name === "Weighted F1" && "score"];
       if (column.name === "Method") {
         const open = state.open.includes(row.key);
-        const button = make("button", { type: "button", class: "more", "aria-expanded": String(open), "data-row": row.key, onclick: () => toggle(row, button) }, row.name, row.mark ? ` ${row.mark}` : "");
+        const button = make("button", { type: "button", class: "more", "aria-expanded": String(open), "data-row": row.key, onclick: () => toggle(row, button) }, row.name, row.mark ? `\u00a0${row.mark}` : "");
         return make("th", { scope: "row", class: "method" }, button);
       }
       return make("td", { class: classes.filter(Boolean).join(" "), "data-tip": found.h || null }, found.b && !narrow.matches ? bar(found.b) : null, found.x ?? "–", found.s ? make("small", {}, ` ${found.s}`) : null);
@@ -407,8 +407,9 @@
       change({ q: "", reads: "", made: "", current: false });
       form.elements.q.focus();
     };
+    const measured = (name) => data.columns.some((column) => column.presets.includes(name) && column.presets.length < front.presets.length);
     const presets = make("fieldset", { class: "presets" }, make("legend", {}, "Columns"), front.presets.map((name) => make("label", {}, make("input", {
-      type: "radio", name: "columns", value: name, checked: state.columns === name, onchange: () => { remember({ columns: name }); drawHead(); drawBody(); },
+      type: "radio", name: "columns", value: name, checked: state.columns === name, disabled: !measured(name), onchange: () => { remember({ columns: name }); drawHead(); drawBody(); },
     }), make("span", {}, name))));
     narrow.onchange = () => { drawHead(); drawBody(); };
     drawHead();
@@ -438,7 +439,7 @@
   const drawPanel = ({ title, lines: [head, ...body], notes, names }) => {
     // With two names, one of which is filled, the second is a part of the first above it.
     const rows = body.map((cells) => [make("span", { class: names === 2 && !cells[0] && "part" }, ...rich(cells[0] || (names === 2 ? cells[1] : ""))), ...cells.slice(names).map(rich)]);
-    const numbers = head.slice(names - 1).map((_, at) => at > 0 && rows.every((row) => /^[\s\d.,%+−–<>≈=()a-z*-]*$/.test(body[rows.indexOf(row)][at + names - 1])));
+    const numbers = head.slice(names - 1).map((_, at) => at > 0 && body.every((cells) => /^[\s\d.,%+−–<>≈=()a-z*-]*$/.test(cells[at + names - 1])));
     return [scroller(title, plainTable([names === 2 ? "Method, and what is changed" : "Method", ...head.slice(names)], rows, { numbers })),
       notes.length ? make("ul", {}, notes.map((note) => make("li", {}, ...rich(note)))) : null].filter(Boolean);
   };

@@ -127,7 +127,10 @@ def table_data(table: Table, own: Own) -> Json:
                 "interval": [round(100 * each, 2) for each in table.evidence[row].interval]
                 if row in table.evidence
                 else None,
-                "cells": [_cell(value_of(table, column, row)) for column in shown],
+                "cells": [
+                    {"m": {"code name": row.method}} if column.name == "Method" else _cell(value_of(table, column, row))
+                    for column in shown
+                ],
             }
             for row in table.rows
         ],
