@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import re
 from pathlib import Path
 
+import pages
 import pytest
 from fake_runs import record, spec
 from suites import Call
@@ -176,25 +176,24 @@ def test_published_rows_stand_beside_own_ones_which_are_marked(
 def test_the_html_page_too_marks_own_rows_and_says_where_published_records_are(
     empty: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
-    pytest.importorskip("jinja2")
     page = pytest.importorskip("mer_bench.report.page")
-    monkeypatch.setattr(page, "draw", lambda found, *_: ({page.plots.slug(table): [] for table in found}, []))
+    monkeypatch.setattr(page.plots, "draw", lambda *_, **__: {})
     bundled = empty / "bundled"
     write_record(record(spec("published")), bundled / "benchmarks" / "results")
     monkeypatch.setattr(workspace, "BUNDLED", bundled)
     write_record(record(spec("mine")), Path("results"))
     assert call("report", "--with-published").code == 0
-    text = html.unescape(Path("report.html").read_text(encoding="utf-8"))
-    buttons = dict(re.findall(r'<button class="more"[^>]*>(mine|published)([^<]*)</button>', text))
-    assert buttons == {"mine": " ° (own)", "published": " °"}
-    assert "Rows marked (own) contain runs from your folder of records" in text
+    both = pages.read(Path("report.html").read_text(encoding="utf-8"))
+    assert {row["name"]: row["mark"] for row in both.tables()[0]["rows"]} == {"mine": "° (own)", "published": "°"}
+    assert both.front["own"]
+    (details,) = both.details()
     published = spec("published").path(bundled / "benchmarks" / "results").as_posix()
-    assert f"mer-bench run --spec {published}" in text
-    assert f"<code>{spec('mine').path(Path('results')).as_posix()}</code>" in text
+    assert f"mer-bench run --spec {published}" in details["rows"]["published"]["commands"][0][1]
+    assert details["rows"]["mine"]["runs"][0][-1] == spec("mine").path(Path("results")).as_posix()
     assert call("report").code == 0
-    alone = Path("report.html").read_text(encoding="utf-8")
-    assert "published °" not in alone
-    assert "Rows marked (own)" not in alone
+    alone = pages.read(Path("report.html").read_text(encoding="utf-8"))
+    assert [(row["name"], row["mark"]) for row in alone.tables()[0]["rows"]] == [("mine", "°")]
+    assert not alone.front["own"]
 
 
 def test_published_records_that_are_packed_are_named_where_a_command_writes_them(

@@ -476,28 +476,39 @@ def plots(formats: tuple[str, ...], output: Path, jobs: int, results: Path) -> N
     default=suites_folder,
     help="Suites that the commands on the page name [default: those that have names].",
 )
+@click.option(
+    "--site", type=Path, help="Write the page for a web server into this folder, as index.html and data, not --output."
+)
+@click.option("--docs", default="", help="Address of the documentation that the page links to, e.g. docs/.")
 @drawing_option
 @published_option
 @results_option
-def report_(output: Path, suites: Path, jobs: int, with_published: bool, results: Path) -> None:
-    """Write one HTML page of all records: tables to sort and filter, pictures, provenance, two methods compared."""
+def report_(
+    output: Path, suites: Path, site: Path | None, docs: str, jobs: int, with_published: bool, results: Path
+) -> None:
+    """Write an HTML page of all records: a matrix, tables to sort and filter, pictures, provenance, comparisons.
+
+    It is one self-contained file, or with --site the same in parts, which the page fetches when they are opened.
+    """
     from mer_bench.report import board, page
 
     found = board.load(results, with_published=with_published, brief=True)
     _warn(found.problems)
     published = published_folder() if with_published else None
-    page.write(
+    write, target = (page.write, output) if site is None else (page.write_site, site)
+    made = write(
         found.records,
-        output,
+        target,
         results=results,
         suites=suites,
         own=found.own,
         published_in=published,
         external=found.external,
         trials=found.trials,
+        docs=docs,
         jobs=jobs,
     )
-    _say(output)
+    _say(made)
 
 
 @cli.command()

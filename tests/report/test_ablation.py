@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
+import html_pages
 import pages as report
 import pytest
 from test_compare import record
@@ -13,6 +13,7 @@ from test_compare import record
 from mer_bench.fusion import METHODS
 from mer_bench.records import RunRecord
 from mer_bench.report import ablation
+from mer_bench.report.table_page import ablation_lines
 from mer_bench.report.tables import tables
 from mer_bench.suites import SuiteRow
 from mer_bench.training.build import options_of
@@ -98,15 +99,12 @@ def test_an_ablation_is_compared_with_its_whole_and_never_ranked() -> None:
 
 
 def test_the_html_report_has_the_same_cells() -> None:
-    pytest.importorskip("jinja2")
     pytest.importorskip("matplotlib")
     from mer_bench.report.page import page
 
-    text = re.sub(r"\s+", " ", page(RECORDS, published=[]))
-    rows = re.findall(r'<tr class="(whole|part)"><th scope="row">(.*?)</th>(.*?)</tr>', text)
-    parts = [("part", "without the cross-modal block"), ("part", "without the residual")]
-    assert [(kind, name.strip()) for kind, name, _ in rows] == [
-        ("whole", "CFN-SR"), *parts
-    ]  # fmt: skip
-    assert "+0.0 (+0.0 to +0.0) ≈" in rows[1][2]
-    assert "what a method loses" not in page(RECORDS[:3], published=[])
+    panel = html_pages.read(page(RECORDS, published=[])).panel("Ablations")
+    (table,) = tables(RECORDS)
+    assert panel is not None
+    assert panel["lines"] == [list(line) for line in ablation_lines(table)]
+    assert len(panel["lines"]) == 4
+    assert html_pages.read(page(RECORDS[:3], published=[])).panel("Ablations") is None

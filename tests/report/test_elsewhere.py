@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import html_pages
 import numpy as np
 import pages as report
 import pytest
@@ -215,7 +216,7 @@ def test_a_page_without_predictions_made_elsewhere_says_nothing_of_them(
     start, end = shown.index("## Predictions made elsewhere"), shown.index("## Rows and their options")
     assert shown[:start] + shown[end:] == plain, "and no row of the table changes"
     assert "▷" not in plain
-    assert "made elsewhere" not in page(runs, published=[]).lower()
+    assert html_pages.read(page(runs, published=[])).panel("Predictions made elsewhere") is None
 
 
 def test_they_stand_below_the_table_with_their_statement_and_never_in_it(
@@ -233,8 +234,10 @@ def test_they_stand_below_the_table_with_their_statement_and_never_in_it(
     assert "1,234,567" in block
     assert "+0.0 (" in block, "against the row that made the same predictions"
     text = page(runs, published=[], external=whole)
-    assert "MyNet ▷" in text
-    assert "&lt;b&gt;CLIP&lt;/b&gt;" in text
+    panel = html_pages.read(text).panel("Predictions made elsewhere")
+    assert panel is not None
+    assert panel["lines"][1][0] == "MyNet ▷"
+    assert "&lt;b>CLIP" in panel["lines"][1][2]
     assert "<b>CLIP" not in text
 
 

@@ -76,6 +76,15 @@ def test_rows_that_fusion_has_to_beat_are_set_apart() -> None:
     assert (best.reads, best.rank, best.tied) == (("audio",), None, None)
 
 
+def test_in_a_table_with_one_modality_the_single_one_is_no_ranked_row() -> None:
+    one, other = single(run("gated"), "text"), single(run("unimodal", wrong=[3]), "text")
+    (block,) = made(one, other)
+    assert [(line.name, [cell and cell.method for cell in line.cells]) for line in block.references] == [
+        ("Best single modality", ["unimodal"])
+    ]  # fmt: skip
+    assert made(one)[0].references == ()
+
+
 def test_ranks_and_ties_are_those_of_the_table_and_few_seeds_have_none() -> None:
     enough = [run(name, seed) for name in ("gated", "tensor_fusion") for seed in range(3)]
     ((table,), (block,)) = tables(enough), made(*enough)

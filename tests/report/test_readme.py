@@ -9,7 +9,7 @@ import pytest
 
 from mer_bench.errors import Misuse
 from mer_bench.report import findings, readme
-from mer_bench.report.leaderboard import load
+from mer_bench.report.board import load
 
 ROOT = Path(__file__).parents[2]
 

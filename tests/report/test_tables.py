@@ -129,9 +129,7 @@ def test_ablations_and_claims_of_one_seed_are_neither_equal_nor_different() -> N
 
 
 def test_the_headline_of_a_table_counts_the_tied_rows() -> None:
-    pytest.importorskip("jinja2")
-    pytest.importorskip("matplotlib")
-    from mer_bench.report.page import headline
+    from mer_bench.report.page_data import headline
 
     (table,) = tables(FOUR)
     assert headline(table)["tied"] == "2 of 3"

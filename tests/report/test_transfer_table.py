@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import html_pages
 import numpy as np
 import pages as report
 import pytest
@@ -136,7 +137,8 @@ def test_the_cache_keeps_what_the_table_needs() -> None:
 def test_the_page_has_it() -> None:
     page = pytest.importorskip("mer_bench.report.page")
     records = list(runs())
-    text = page.page(records)
-    assert "<summary>Across corpora: " in text
-    assert "all 180 utterances of these classes" in text
-    assert "<summary>Across corpora: " not in page.page([replace(run, transfer=None) for run in records])
+    panel = html_pages.read(page.page(records)).panel("Across corpora")
+    assert panel is not None
+    assert "all 180 utterances of these classes" in " ".join(panel["notes"])
+    without = page.page([replace(run, transfer=None) for run in records])
+    assert html_pages.read(without).panel("Across corpora") is None

@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 
 from mer_bench.errors import unknown
-from mer_bench.metrics import BINS, f1, weighted_f1
+from mer_bench.metrics import BINS, weighted_f1
 from mer_bench.modalities import modality_order
 from mer_bench.raters import LEVELS
 from mer_bench.report.formatting import (
@@ -32,7 +32,7 @@ from mer_bench.report.formatting import (
 )
 from mer_bench.report.groups import AGREEMENT, FEW
 from mer_bench.report.measured import measured_of
-from mer_bench.report.rows import Cost, ResultRow, TestSelection, few_seeds, options_text
+from mer_bench.report.rows import Cost, ResultRow, TestSelection, few_seeds
 from mer_bench.report.statistics import LEAST_SEEDS, LEVEL
 from mer_bench.report.tables import Table, attained
 
@@ -93,17 +93,7 @@ def _rank(table: Table, row: ResultRow) -> Cell:
 
 
 def _method(table: Table, row: ResultRow) -> Cell:
-    scores = 100 * f1(row.pooled).mean(0)
-    by_class = [f"{table.first.classes[index]}  {scores[index]:.1f}" for index in table.support]
-    code = "" if row.title == row.method else row.method
-    return Cell(
-        row.name_with_code,
-        row.name,
-        {"code name": row.method},
-        brief=row.title + row.mark,
-        small=f"{code}{options_text(row.spec)}".strip(),
-        tip="\n".join(["F1 by class", *by_class]),
-    )
+    return Cell(row.name_with_code, row.name, {"code name": row.method})
 
 
 def _score(name: str) -> Value:
@@ -390,9 +380,9 @@ NOISE = f"{RETRAINED} with Gaussian noise on all standardised features at a sign
 COLUMNS = (
     Column("Rank", "Position by weighted F1. The rows that fusion has to beat (one modality of several, the majority "
            "class, the linear model) have no rank, nor has a row without a complete seed.", _rank, falling=False),
-    Column("Method", "Name in its paper, and in small type its code name with the options that are not its defaults. "
-           "† reconstruction: the paper does not determine the method. ° baseline. ◇ not built in. § contributed.",
-           _method, align="<", falling=False),
+    Column("Method", "Name in its paper, and what tells rows of one method apart. An opened row has the code name and "
+           "the options. † reconstruction: the paper does not determine the method. ° baseline. ◇ not built in. "
+           "§ contributed.", _method, align="<", falling=False),
     Column("Modalities", "Modalities that the row reads.", lambda table, row: Cell(row.reads, row.reads), align="<",
            falling=False),
     Column(NAMES["weighted_f1"], "F1 averaged over classes, each weighted by its number of utterances: the primary "

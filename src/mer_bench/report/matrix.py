@@ -107,8 +107,11 @@ def standing(table: Table) -> Standing:
     """What the matrix needs of a table."""
     names = short_names(table)
     kept = [row for row in table.rows if row.complete and row.current]
+    single = best_single(table)
+    if single and single.ranked:  # of a table with one modality all rows read one
+        single = next((row for row in kept if row.method == "unimodal"), None)
     found = {
-        "single": best_single(table),
+        "single": single,
         **{name: next((row for row in kept if row.method == name), None) for name in ("linear", "majority")},
     }
     return Standing(
