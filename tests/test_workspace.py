@@ -164,8 +164,8 @@ def test_published_rows_stand_beside_own_ones_which_are_marked(
     for text in (front.partition("## ")[2], page):
         rows = [line for line in text.splitlines() if line.startswith("| ")]
         for method, marked in (("mine", True), ("both", True), ("published", False)):
-            found = [line for line in rows if re.search(rf"\b{method}\b", line) and ";" not in line]
-            assert {"(own)" in line for line in found} == {marked}, method
+            named = [line for line in rows if re.search(rf"\b{method}\b", line) and ";" not in line]
+            assert {"(own)" in line for line in named} == {marked}, named
     assert call("leaderboard", "--check", "--with-published").code == 0
     assert call("leaderboard").code == 0
     assert "| published" not in path.read_text(encoding="utf-8")

@@ -135,7 +135,7 @@ def test_pages_show_the_class_of_an_own_method_and_its_code_name() -> None:
     page = re.sub(" +", " ", report.leaderboard(records))
     assert "| SumFusion ◇ | `my_module:SumFusion` |" in page
     assert "| a:Net ◇ |" in page
-    assert r"| \_\_Net\_\_ `odd:__Net__` ◇ |" in page
+    assert r"| \_\_Net\_\_ ◇ | `odd:__Net__` |" in page
     assert r"SumFusion \texttt{my\_module:SumFusion} $\diamond$ &" in print_table(table, "latex")
     assert "◇ not built in" in print_tables(choose(records), "markdown")
     assert "◇" not in print_tables(choose(records[-1:]), "markdown")

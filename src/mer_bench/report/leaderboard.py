@@ -230,7 +230,7 @@ def _headline(found: Listed) -> str:
     ranked, references = found.standing.ranked, found.standing.references.values()
     (heading, group), *others = _groups(ranked)
     shown, hidden = group[:NAMED_ROWS], group[NAMED_ROWS:]
-    beat = "; ".join(f"{_in_table(each.name)} {each.score:.1f}" for each in references)
+    beat = "; ".join(f"{_in_table(each.name + each.mark)} {each.score:.1f}" for each in references)
     cells = [
         (f"Of {_rows(len(ranked))}", "Weighted F1 (interval of the rank), best row first"),
         ("---", "---"),

@@ -38,9 +38,9 @@ from mer_bench.report.columns import (
 from mer_bench.report.data_size import data_size_lines, data_size_notes
 from mer_bench.report.formatting import between, effect, escape, markdown, plain, points, settings, value
 from mer_bench.report.groups import AGREEMENT, LEAST
-from mer_bench.report.matrix import Standing, standing
+from mer_bench.report.matrix import Entry, Standing, standing
 from mer_bench.report.measured import measured_of, overlap_notes, rater_note, rater_score
-from mer_bench.report.names import marked_names
+from mer_bench.report.names import marked_names, short_names
 from mer_bench.report.power import resolution
 from mer_bench.report.rows import OUTDATED, ResultRow, few_seeds, option_texts, training_text
 from mer_bench.report.statistics import LEAST_SEEDS, RESAMPLES, significant
@@ -115,12 +115,15 @@ def section(table: Table, own: Own = NONE) -> Section:
 
 def _marked(table: Table, own: Own) -> Standing:
     """What the front page shows of a table, with marks of rows of one's own."""
-    found = standing(table)
-    ranked = (
-        replace(entry, mark=entry.mark + own_mark(row, own))
-        for entry, row in zip(found.ranked, table.ranks, strict=True)
-    )
-    return replace(found, ranked=tuple(ranked)) if own else found
+    found, names = standing(table), short_names(table)
+    marks = {names[row]: own_mark(row, own) for row in table.rows}
+
+    def marked(entry: Entry) -> Entry:
+        mark = marks.get(entry.name, marks.get(entry.name.removesuffix(", tuned"), ""))
+        return replace(entry, mark=entry.mark + mark)
+
+    references = {kind: marked(entry) for kind, entry in found.references.items()}
+    return replace(found, ranked=tuple(map(marked, found.ranked)), references=references) if own else found
 
 
 def table_page(found: Section, number: int, back: str, csv: str, pictures: Mapping[str, str], *, own: bool) -> str:
