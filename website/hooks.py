@@ -71,7 +71,7 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
                 f'<a href="{posixpath.relpath(FRONT, posixpath.dirname(page.file.src_uri) or ".")}">{found["text"]}</a>'
             )
         elif not (ROOT / path).exists():
-            raise ValueError(f"{source} links to {target}, which is not in the repository")
+            return found[0]  # MkDocs says that it leads nowhere
         elif repository := os.environ.get("REPOSITORY"):
             return f"[{found['text']}]({repository.rstrip('/')}/{path})"
         else:
@@ -107,13 +107,14 @@ def _outside(config: MkDocsConfig, source: str, target: str) -> File:
 
 def _source(file: File) -> str:
     """The path in the repository of what a page shows."""
-    return next((source for source, target in INSTEAD.items() if target == file.src_uri), f"docs/{file.src_uri}")
+    added = (
+        source for source, target in INSTEAD.items() if target == file.src_uri and target.startswith("repository/")
+    )
+    return next(added, f"docs/{file.src_uri}")
 
 
 def _pictures(page: File) -> set[str]:
-    source = _source(page)
-    source = source if source != "README.md" else f"docs/{page.src_uri}"
-    text = FENCE.sub("", page.content_string)
+    source, text = _source(page), FENCE.sub("", page.content_string)
     targets = {found["target"] for found in LINK.finditer(text) if found["picture"] and ":" not in found["target"]}
     paths = {posixpath.normpath(posixpath.join(posixpath.dirname(source), target)) for target in targets}
     return {path for path in paths if not path.startswith("docs/")}
