@@ -21,9 +21,9 @@ A card for each corpus: what it is, how one obtains it, its label sets, its spli
 feature sets as they were prepared here. This page is generated: texts and protocols from the code, counts
 from the prepared corpora. No content of a corpus comes with mer_bench.
 
-[preparing.md](preparing.md) says how to prepare a corpus, [protocol.md](protocol.md) how scores are computed, and
-[simulated.md](simulated.md) describes the simulated corpora. A trained model that is kept in a folder has a card of its
-own: see [your_model.md](your_model.md).
+[Preparing the corpora](preparing.md) says how to prepare a corpus, [Protocol](protocol.md) how scores are computed, and
+[Simulated corpora](simulated.md) describes those that are generated. A trained model that is kept in a folder has a
+model card of its own: see [Your trained model](your_model.md).
 
 **Exposure** says what the extractor of a feature set was trained on, as far as is known. It is one
 of these: {"; ".join(KINDS.values())}. Features whose extractor saw labels have tables of their own.
@@ -46,7 +46,7 @@ def _section(name: str) -> str:
         ("Paper", card.cite),
         ("Structure of the prepared files", f"[Croissant metadata](croissant/{name}.json), without content"),
     ]
-    lines = [f"## {card.title}\n", f"{card.text}\n", markdown([("", ""), *facts], "<<")]
+    lines = [f"## {card.title}\n", f"{card.text}\n", markdown([("About", card.title), *facts], "<<")]
     lines += [f"### Label sets of {card.title}\n", *_label_sets(found)]
     lines += [f"### Splits of {card.title}\n", *_splits(name, found)]
     lines += [f"### Known problems of {card.title}\n", "\n".join(f"- {each}" for each in _problems(name)) + "\n"]
@@ -141,6 +141,6 @@ def _sets() -> str:
     models = ", ".join(f"`{address}`" for address in MODELS.values())
     lines.append(
         f"The presets `light` and `standard` extract sets with {models}. What `standard` makes was not run here, and "
-        "no record uses it. [data_prep/README.md](../data_prep/README.md) lists every extractor with its options.\n"
+        "no record uses it. [Data preparation](../data_prep/README.md) lists every extractor with its options.\n"
     )
     return "\n".join(lines)

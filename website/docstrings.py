@@ -12,7 +12,8 @@ from functools import cache
 MATH = re.compile(r"^\.\. math::(?P<first>.*)\n(?P<more>(?:(?:[ \t]+.*)?\n)*)", re.MULTILINE)
 INLINE = re.compile(r":math:`([^`]+)`")
 ROLE = re.compile(r":\w+:`~?([^`]+)`")
-ADDRESS = re.compile(r"(?<![<(])\bhttps?://[^\s,;)>]+(?<![.])")
+ADDRESS = re.compile(r"(?<!<)(?<!\]\()\bhttps?://[^\s,;)>]+(?<![.])")
+TABLE = re.compile(r"^=+ =+\n(?:.*\n)*?=+ =+\n(?:(?!=).*\n)+=+ =+$\n?", re.MULTILINE)
 SECTIONS = re.compile(r"^(?:Args|Shapes|Attributes|Returns|Raises|Example|Note)s?:\n", re.MULTILINE)
 
 
@@ -20,10 +21,36 @@ def to_markdown(docstring: str) -> str:
     """The description in a docstring, without its sections (Args, Shapes ...), as Markdown with formulas."""
     text = inspect.cleandoc(docstring)
     text = SECTIONS.split(text, maxsplit=1)[0].rstrip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", to_markdown_inline(text)).strip() + "\n"
+
+
+def to_markdown_inline(text: str) -> str:
+    """Text of a docstring with its sections, in which formulas, roles and addresses are those of Markdown."""
     text = MATH.sub(_formula, text)
     parts = re.split(r"(```math\n.*?```\n)", text, flags=re.DOTALL)
     parts[::2] = [_prose(part) for part in parts[::2]]
-    return re.sub(r"\n{3,}", "\n\n", "".join(parts)).strip() + "\n"
+    return "".join(parts)
+
+
+def tables(text: str) -> str:
+    """Tables between lines of ``=`` become those of Markdown; a line that begins with a space continues the last."""
+    return TABLE.sub(_table, text)
+
+
+def _table(found: re.Match[str]) -> str:
+    border, *_ = found[0].strip().splitlines()
+    start = border.index(" ") + 1
+    rows: list[list[str]] = []
+    for line in found[0].strip().splitlines():
+        if line.startswith("="):
+            continue
+        first, second = line[:start].strip(), line[start:].strip()
+        if first:
+            rows.append([first, second])
+        else:
+            rows[-1][1] += f" {second}"
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "| --- | --- |", *lines[1:]]) + "\n"
 
 
 def _formula(found: re.Match[str]) -> str:
@@ -41,7 +68,12 @@ def _prose(text: str) -> str:
 @cache
 def comments(kind: type) -> dict[str, str]:
     """Field of a dataclass -> its ``#:`` comment: the lines above it, or what follows on its line and the next."""
-    lines = textwrap.dedent(inspect.getsource(kind)).splitlines()
+    return comments_in(inspect.getsource(kind))
+
+
+def comments_in(source: str) -> dict[str, str]:
+    """The comments of the fields of the class whose source this is."""
+    lines = textwrap.dedent(source).splitlines()
     (definition,) = ast.parse("\n".join(lines)).body
     assert isinstance(definition, ast.ClassDef)
     found = {}

@@ -11,12 +11,14 @@ import html
 import os
 import posixpath
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.nav import Link, Navigation
 
 ROOT = Path(__file__).parent.parent
 FRONT = "../index.html"  #: the interactive leaderboard, seen from the folder of the documentation
@@ -36,6 +38,7 @@ PICTURES = (".svg", ".png")
 
 FENCE = re.compile(r"^(```+|~~~+).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>(?:[^\[\]]|\[[^\[\]]*\])*)\]\((?P<target>[^()\s]+)\)")
+LIST = re.compile(r"^(?![-*+ |>#]|$)(.*)\n(?=[-*] )", re.MULTILINE)  #: what a list follows without an empty line
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 ROLE = re.compile(r":(?:mod|class|func|meth|data|attr):(?=<code>)")
 
@@ -49,6 +52,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source in sorted(shown):
         files.append(_outside(config, source, f"repository/{source}"))
     return files
+
+
+def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> Navigation:
+    """Put the leaderboard, which is no page of the documentation, before its pages."""
+    nav.items.insert(0, Link("Leaderboard", FRONT))
+    return nav
 
 
 def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: Files) -> str:
@@ -79,7 +88,7 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
         here = posixpath.relpath(there, posixpath.dirname(page.file.src_uri) or ".")
         return f"{found['picture']}[{found['text']}]({here}{f'#{anchor}' if anchor else ''})"
 
-    return _outside_fences(rewrite, markdown)
+    return _outside_fences(lambda text: LIST.sub(r"\1\n\n", LINK.sub(rewrite, text)), markdown)
 
 
 def on_page_content(html: str, page: Any, config: MkDocsConfig, files: Files) -> str:
@@ -87,12 +96,12 @@ def on_page_content(html: str, page: Any, config: MkDocsConfig, files: Files) ->
     return ROLE.sub("", FORMULA.sub(_mathml, html))
 
 
-def _outside_fences(rewrite: Any, markdown: str) -> str:
+def _outside_fences(change: Callable[[str], str], markdown: str) -> str:
     parts, end = [], 0
     for fence in FENCE.finditer(markdown):
-        parts += [LINK.sub(rewrite, markdown[end : fence.start()]), fence[0]]
+        parts += [change(markdown[end : fence.start()]), fence[0]]
         end = fence.end()
-    return "".join([*parts, LINK.sub(rewrite, markdown[end:])])
+    return "".join([*parts, change(markdown[end:])])
 
 
 def _mathml(found: re.Match[str]) -> str:
