@@ -103,7 +103,7 @@ lint: .venv/dev  ## ruff and mypy
 unit: .venv/dev  ## the test suite
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-slow: .venv/dev .venv/cluster  ## the tests that take minutes: Ray with a worker killed, two machines (root), the tour of docs/tour.md
+slow: .venv/dev .venv/cluster  ## the tests that take minutes: Ray with a worker killed, two machines (root), the pages in docs
 	$(BIN)/python -m pytest -m slow
 
 smoke: .venv/dev  ## a small bench on a simulated corpus, from nothing to a leaderboard, twice: the second finds all done

@@ -103,8 +103,33 @@ def test_the_wheel_works_in_an_empty_folder(installed: Path, tmp_path: Path) -> 
     call("records", "published", code=2)
 
 
-@pytest.mark.slow  # about three minutes: every command of the page
-def test_the_tour_runs_as_it_is_written(installed: Path, tmp_path: Path) -> None:
+#: runs Python blocks in one namespace, and says after each that it is done
+PYTHON = """
+import json, sys
+names = {"__name__": "__main__"}
+for line in sys.stdin:
+    exec(compile(json.loads(line), "page", "exec"), names)
+    print("done", file=sys.stderr, flush=True)
+"""
+BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(console|python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow  # minutes: every command of the pages, each in a process of its own
+@pytest.mark.parametrize(
+    ("page", "commands", "blocks", "left"),
+    [
+        ("quickstart", 7, 1, ("leaderboard.md", "Early concatenation `early_concat` °")),
+        ("your_method", 4, 1, ("leaderboard.md", "SumFusion `sum_fusion:SumFusion` (hidden=32) ◇")),
+        ("your_corpus", 6, 1, ("leaderboard.md", "audio + eeg + gaze")),
+        ("your_features", 4, 2, ("data/simulated-redundant/my-audio/spec.json", '"extractor": "my-encoder"')),
+        ("your_model", 3, 3, ("explained.csv", "share_audio")),
+        ("your_predictions", 10, 3, ("leaderboard.md", "MyNet ▷")),
+    ],
+)
+def test_a_page_runs_as_it_is_written(
+    installed: Path, tmp_path: Path, page: str, commands: int, blocks: int, left: tuple[str, str]
+) -> None:
+    """From the wheel, in an empty folder; a block whose first line names a file is that file."""
     command = tmp_path / "bin" / "mer-bench"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m mer_bench "$@"\n', encoding="utf-8")
@@ -113,17 +138,32 @@ def test_the_tour_runs_as_it_is_written(installed: Path, tmp_path: Path) -> None
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
     empty = tmp_path / "empty"
     empty.mkdir()
-    page = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
-    count = 0
-    for kind, content in re.findall(r"^```(console|python|toml)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL):
-        if kind != "console":
-            name, _, text = content.removeprefix("# ").partition("\n")
-            (empty / name).write_text(text, encoding="utf-8")
-            continue
-        for line in re.findall(r"^\$ (.*)$", content, flags=re.MULTILINE):
-            done = subprocess.run(["sh", "-c", line], cwd=empty, env=environment, capture_output=True, text=True)
-            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-            count += 1
-    board = (empty / "leaderboard.md").read_text(encoding="utf-8")
-    assert count == 17
-    assert all(name in board for name in ("SumFusion", "Elsewhere ▷", "text + audio + eeg + gaze"))
+    ran = {"console": 0, "python": 0}
+    with (
+        (tmp_path / "python.log").open("w+", encoding="utf-8") as log,
+        subprocess.Popen(
+            [sys.executable, "-c", PYTHON], cwd=empty, env=environment, text=True, stdin=-1, stdout=log, stderr=-1
+        ) as python,
+    ):
+        assert python.stdin
+        assert python.stderr
+        for mark, kind, content in BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")):
+            if mark:
+                continue
+            if named := re.match(r"# (\S+\.\w+)\n", content):
+                (empty / named[1]).write_text(content[named.end() :], encoding="utf-8")
+            elif kind == "python":
+                print(json.dumps(content), file=python.stdin, flush=True)
+                said = ""
+                while (line := python.stderr.readline()) not in ("done\n", ""):
+                    said += line
+                assert line, said  # it has ended
+                ran["python"] += 1
+            else:
+                for line in re.findall(r"^\$ (.*)$", content.replace("\\\n", " "), flags=re.MULTILINE):
+                    call = ["sh", "-c", line]
+                    done = subprocess.run(call, cwd=empty, env=environment, capture_output=True, text=True)
+                    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+                    ran["console"] += 1
+    assert ran == {"console": commands, "python": blocks}
+    assert left[1] in (empty / left[0]).read_text(encoding="utf-8")

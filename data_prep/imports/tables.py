@@ -91,4 +91,4 @@ def main(source: Path, folder: Path, pairs: tuple[str, ...]) -> None:
     emotions = ", ".join(f"{name or 'none'} {count:,}" for name, count in table["emotion"].value_counts().items())
     click.echo(f"{path}: {len(table):,} utterances in {table['dialogue'].nunique():,} dialogues; {emotions}")
     if not (folder / DESCRIPTION).is_file():
-        click.echo(f"next: describe the corpus in {folder / DESCRIPTION}, see docs/own_corpus.md")
+        click.echo(f"next: describe the corpus in {folder / DESCRIPTION}, see docs/your_corpus.md")

@@ -634,7 +634,7 @@ def score(
 @click.option("--check", is_flag=True, help="Check what a pull request with this folder needs; 1 = there are problems.")
 @click.option("--new", is_flag=True, help="Write a submission.toml to fill in.")
 def submit(folder: Path, check: bool, new: bool) -> None:
-    """Check the FOLDER of a submission: records, or predictions made elsewhere, for the leaderboard (docs/submit.md)."""
+    """Check the FOLDER of a submission: records, or predictions made elsewhere, for the leaderboard (docs/your_predictions.md)."""
     from mer_bench.records import ContributedRecord, load_records
     from mer_bench.submission import check_submission, new_submission
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -35,6 +35,8 @@ class CorpusFacts:
         how_to_get: Where it is from.
         raw: What the command that prepares it is given; empty where there is nothing to prepare.
         generated: sha256 of the configuration from which a simulated corpus is generated; empty where it is not known.
+        title: Name for readers; empty = ``name``.
+        words: Name of a label set or protocol -> what it is in words.
     """
 
     name: str
@@ -46,6 +48,8 @@ class CorpusFacts:
     how_to_get: str
     raw: str
     generated: str = ""
+    title: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
 
     def check_names(self, label_set: str, protocol: str, fold: int) -> None:
         """Raise Misuse if the corpus does not have the label set, the protocol or the fold."""

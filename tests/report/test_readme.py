@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from mer_bench.errors import Misuse
 from mer_bench.fusion import METHODS
-from mer_bench.records import load_records
-from mer_bench.report import readme
+from mer_bench.report import findings, readme
+from mer_bench.report.leaderboard import load
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_pages_are_up_to_date() -> None:
     """All but the facts about the simulated corpora, which take long to compute and have tests of their own."""
-    records, _ = load_records(ROOT / "benchmarks" / "results")
+    sources = readme.Sources(load(ROOT / "benchmarks" / "results", brief=True).records)
     found = {
-        "README.md": ["table", "table", "methods"],
-        "docs/findings.md": ["claims"],
+        "README.md": ["matrix"],
+        "docs/findings.md": ["claims", *findings.QUESTIONS, "effort"],
         "docs/simulated.md": ["presets", "shares", "answers"],
     }
     for name, kinds in found.items():
         text = (ROOT / name).read_text(encoding="utf-8")
-        assert [mark[1] for mark in readme.MARKED.findall(text)] == kinds
-        assert readme.fill(text, records, {*kinds} - {"presets"}) == text, "run make leaderboard"
+        assert sorted(mark[1] for mark in readme.MARKED.findall(text)) == sorted(kinds)
+        generated = {*kinds} & {*readme.BLOCKS} - {"presets"}
+        assert readme.fill(text, sources, generated) == text, "run make leaderboard"
+
+
+def test_the_readme_is_one_screen_and_its_parts_stand_in_order() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    parts = ["Install", "Two commands", "In Python", "Evaluate your method", "Leaderboard"]
+    parts += ["What was run, and what was not", "Documentation", "Licence and citation"]
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == parts
 
 
 def test_every_method_stands_in_the_table_with_its_paper() -> None:
@@ -38,7 +48,7 @@ def test_every_method_stands_in_the_table_with_its_paper() -> None:
 
 def test_only_what_stands_between_the_marks_is_replaced() -> None:
     text = "before\n<!-- methods -->\nold\n<!-- end -->\nafter <!-- end -->\n"
-    filled = readme.fill(text, [])
+    filled = readme.fill(text, readme.Sources([]))
     assert filled.startswith("before\n<!-- methods -->\n\n| Method")
     assert filled.endswith("\n<!-- end -->\nafter <!-- end -->\n")
     assert "old" not in filled
@@ -46,4 +56,4 @@ def test_only_what_stands_between_the_marks_is_replaced() -> None:
 
 def test_a_table_that_no_record_makes_is_named() -> None:
     with pytest.raises(Misuse, match="unknown table 'iemocap: six"):
-        readme.fill("<!-- table: iemocap: six, session5, dialogue track -->\n<!-- end -->", [])
+        readme.fill("<!-- table: iemocap: six, session5, dialogue track -->\n<!-- end -->", readme.Sources([]))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,3 +111,16 @@ if __name__ == "__main__":
 """
     answer: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert answer.stdout.split() == [str(sys.platform.startswith("linux")), "False"]
+
+
+@pytest.mark.parametrize("preload", ["", "json"])
+def test_a_script_that_uses_workers_is_not_run_again_in_them(tmp_path: Path, preload: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from mer_bench.training.workers import Workers\n"
+        "print('begins', flush=True)\n"
+        f"with Workers(1, preload={preload!r}) as workers:\n"
+        "    print(workers.ask(abs, -3))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("begins\n3\n", 0), done.stderr

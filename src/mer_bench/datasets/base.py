@@ -63,6 +63,8 @@ class EmotionDataModule(L.LightningDataModule):
     """
 
     corpus: ClassVar[str]  #: name in DATASETS and of the folder
+    title: ClassVar[str] = ""  #: name for readers
+    words: ClassVar[Mapping[str, str]] = {}  #: name of a label set or protocol -> what it is, for headings
     simulated: ClassVar[bool] = False
     modalities: ClassVar[tuple[str, ...]]
     #: label set -> emotion in the table -> class; classes are numbered in order of appearance
@@ -129,6 +131,8 @@ class EmotionDataModule(L.LightningDataModule):
             default_features=dict(cls.default_features),
             how_to_get=cls.how_to_get,
             raw=cls.raw,
+            title=cls.title,
+            words=dict(cls.words),
         )
 
     @classmethod

@@ -28,6 +28,14 @@ class IEMOCAP(EmotionDataModule):
     """
 
     corpus = "iemocap"
+    title = "IEMOCAP"
+    words = {
+        "six": "six emotions",
+        "four": "four emotions",
+        "six_community": "six emotions of feature packs",
+        "loso": "leave one session out",
+        "session5": "session 5 as test",
+    }
     modalities = ("text", "audio", "vision")
     label_sets = {
         "six": SIX,

@@ -23,6 +23,8 @@ class MELD(EmotionDataModule):
     """
 
     corpus = "meld"
+    title = "MELD"
+    words = {"seven": "seven emotions", "four": "four emotions", "sentiment": "sentiment", "official": "official split"}
     modalities = ("text", "audio", "vision")
     label_sets = {
         "seven": {emotion: emotion for emotion in EMOTIONS},

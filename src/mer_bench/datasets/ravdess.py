@@ -33,6 +33,15 @@ class RAVDESS(EmotionDataModule):
     """
 
     corpus = "ravdess"
+    title = "RAVDESS"
+    words = {
+        "eight": "eight emotions",
+        "four": "four emotions",
+        "folds6": "six folds of actors",
+        "fixed": "six folds of actors without validation",
+        "literature": "five folds as in CFN-SR's code",
+        "folds6_text": "six folds of actors with unseen sentences",
+    }
     modalities = ("audio", "vision")
     label_sets = {"eight": {emotion: emotion for emotion in EMOTIONS}, "four": {emotion: emotion for emotion in SHARED}}
     protocols = {

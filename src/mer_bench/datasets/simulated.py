@@ -433,6 +433,7 @@ class SimulatedRAVDESS(Simulated, RAVDESS):
     """720 takes of 24 actors, audio and vision."""
 
     corpus = "simulated-ravdess"
+    title = "Simulated RAVDESS"
     default_features = {"audio": "simulated-audio", "vision": "simulated-vision"}
 
 
@@ -440,17 +441,20 @@ class SimulatedIEMOCAP(Simulated, IEMOCAP):
     """151 dialogues in five sessions; the text carries the most information."""
 
     corpus = "simulated-iemocap"
+    title = "Simulated IEMOCAP"
 
 
 class SimulatedMELD(Simulated, MELD):
     """300 dialogues in three splits; half of the utterances are neutral."""
 
     corpus = "simulated-meld"
+    title = "Simulated MELD"
 
 
 class Diagnostic(Simulated):
     """About 1,500 training, 400 validation and 1,200 test utterances with one kind of information."""
 
+    words = {"plain": "", "independent": ""}  # all have these, so that headings do not name them
     modalities = MODALITIES
     label_sets = {"plain": {emotion: emotion for emotion in PLAIN}}
     protocols = {
@@ -464,7 +468,11 @@ class Diagnostic(Simulated):
 
 #: one class per preset of the plain form: ``simulated-synergy`` is ``SimulatedSynergy``
 DIAGNOSTICS: tuple[type[Diagnostic], ...] = tuple(
-    type(name.title().replace("-", ""), (Diagnostic,), {"corpus": name, "__module__": __name__})
+    type(
+        name.title().replace("-", ""),
+        (Diagnostic,),
+        {"corpus": name, "title": name.replace("-", ": ", 1).replace("-", " ").capitalize(), "__module__": __name__},
+    )
     for name, config in PRESETS.items()
     if config.form == "plain"
 )

@@ -1,4 +1,4 @@
-"""A corpus described by ``corpus.toml`` beside its ``utterances.csv``, without any Python; see docs/own_corpus.md."""
+"""A corpus described by ``corpus.toml`` beside its ``utterances.csv``, without any Python; see docs/your_corpus.md."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Description:
     cluster: Column = "dialogue"  #: column whose groups statistics resample as a whole
     groups: list[Column] = field(default_factory=list)  #: columns whose groups are scored by themselves
     licence: Text = ""
-    how_to_get: Text = "its folder has no utterance table; see docs/own_corpus.md"
+    how_to_get: Text = "its folder has no utterance table; see docs/your_corpus.md"
 
 
 class TableCorpus(EmotionDataModule):

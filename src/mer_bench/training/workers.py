@@ -14,12 +14,13 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import islice
+from types import ModuleType
 from typing import Any, TypeVar
 
 from mer_bench.errors import FailedRun
@@ -162,7 +163,8 @@ class Workers:
             arguments = (self.prepare, self.prepare and self.messages, dict(os.environ))
             self._pool = ProcessPoolExecutor(self.number, self.context, initializer=_begin_worker, initargs=arguments)
         try:
-            future = self._pool.submit(function, *given)
+            with _without_script():  # a worker may begin here
+                future = self._pool.submit(function, *given)
         except BrokenProcessPool as error:  # a worker has died since the last result was taken
             future = Future()
             future.set_exception(error)
@@ -174,6 +176,16 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+
+
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Let a process that begins here not run the script of this one again: what workers do stands in modules."""
+    script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _begin_worker(prepare: Callable[[Any], None] | None, messages: Any, environment: Mapping[str, str]) -> None:
