@@ -200,3 +200,9 @@ def test_the_metadata_has_the_columns_of_the_tables_and_no_content(name: str) ->
             assert source in found
             assert each.get("references", {"field": {"@id": "utterances/id"}})["field"]["@id"] in columns
     assert content["conformsTo"] == "http://mlcommons.org/croissant/1.0"
+
+
+def test_nothing_but_its_tests_imports_what_builds_the_site() -> None:
+    sources = [path for folder in ("src", "data_prep") for path in (ROOT / folder).rglob("*.py")]
+    assert len(sources) > 100
+    assert not [path for path in sources if re.search(r"^\s*(from|import) website\b", path.read_text("utf-8"), re.M)]
