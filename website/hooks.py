@@ -34,7 +34,6 @@ INSTEAD = {
     "examples/own_method/README.md": "repository/own_method.md",
 }
 SHOWN_ON_FRONT = ("leaderboard.md", "benchmarks/tables", "benchmarks/plots")
-PICTURES = (".svg", ".png")
 
 FENCE = re.compile(r"^(```+|~~~+).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>(?:[^\[\]]|\[[^\[\]]*\])*)\]\((?P<target>[^()\s]+)\)")
@@ -76,9 +75,7 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
         elif path in INSTEAD:
             there, anchor = INSTEAD[path], "" if INSTEAD[path] == "index.md" else anchor
         elif path.startswith(SHOWN_ON_FRONT):
-            return (
-                f'<a href="{posixpath.relpath(FRONT, posixpath.dirname(page.file.src_uri) or ".")}">{found["text"]}</a>'
-            )
+            return f'<a href="{"../" * page.url.count("/")}{FRONT}">{found["text"]}</a>'
         elif not (ROOT / path).exists():
             return found[0]  # MkDocs says that it leads nowhere
         elif repository := os.environ.get("REPOSITORY"):

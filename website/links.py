@@ -92,7 +92,7 @@ def in_site(site: Path) -> Iterator[str]:
         for address in page.loaded:
             if urlsplit(address).scheme not in ("", "data") or urlsplit(address).netloc:
                 yield f"{where} loads {address[:100]} from elsewhere"
-        for address in [*page.links, *page.loaded]:
+        for address in dict.fromkeys([*page.links, *page.loaded]):
             parts = urlsplit(address)
             if parts.scheme or parts.netloc:
                 continue

@@ -55,19 +55,13 @@ def _overview(facts: Mapping[str, MethodFacts]) -> str:
     rows = [("Method", "Name", "Reads", "Modalities", "Parameters")]
     for name, its in facts.items():
         reads = "dialogues" if its.track == "dialogue" else "utterances"
-        rows.append((f"[{its.title}](#{anchor(name, its)})", f"`{name}`", reads, its.modalities, f"{its.parameters:,}"))
+        rows.append((f"[{its.title}](#{name})", f"`{name}`", reads, its.modalities, f"{its.parameters:,}"))
     return markdown(rows, "<<<<>")
 
 
 def heading(name: str, facts: MethodFacts) -> str:
     """The heading of a method's section."""
     return f"{facts.title}: {name}"
-
-
-def anchor(name: str, facts: MethodFacts) -> str:
-    """The anchor of that heading, as GitHub and the site make it."""
-    kept = "".join(each for each in heading(name, facts).lower() if each.isalnum() or each in " -_")
-    return kept.replace(" ", "-")
 
 
 def _section(name: str, facts: MethodFacts) -> str:
@@ -90,4 +84,5 @@ def _section(name: str, facts: MethodFacts) -> str:
             f"- Paper: <{facts.paper}>\n",
             f'<details markdown="1"><summary>BibTeX</summary>\n\n```bibtex\n{entry}```\n\n</details>',
         ]
-    return f"### {heading(name, facts)}\n\n" + "\n".join(rows) + "\n"
+    # the anchor is what the leaderboard links to
+    return f'<a id="{name}"></a>\n\n### {heading(name, facts)}\n\n' + "\n".join(rows) + "\n"

@@ -101,7 +101,8 @@ def test_every_method_has_its_idea_its_paper_and_its_count() -> None:
         assert f"- Parameters: {facts.parameters:,}" in section
         assert not facts.paper or (f"<{facts.paper}>" in section and "@misc{" in section)
         assert section.count("```math") == (METHODS[name].__doc__ or "").count(".. math::")
-        assert f"](#{method_page.anchor(name, facts)})" in page
+        assert f"](#{name})" in page
+        assert f'<a id="{name}"></a>\n\n### {method_page.heading(name, facts)}' in page
     assert not re.search(r":(math|class|func|mod|meth|data):", page)
 
 

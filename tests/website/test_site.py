@@ -11,6 +11,7 @@ import pytest
 from fake_runs import consistent, record, spec
 from suites import Call
 
+from mer_bench.methods import method_facts
 from mer_bench.records import write_record
 from website.links import Page, in_repository, in_site
 
@@ -37,12 +38,18 @@ def test_all_links_of_the_site_lead_somewhere_and_it_loads_nothing_from_elsewher
 
 
 def test_every_page_of_the_site_leads_to_the_leaderboard(docs: Path) -> None:
-    for path in docs.glob("*.html"):
-        assert "../index.html" in Page(path.read_text(encoding="utf-8")).links or path.name == "404.html"
+    for path in docs.rglob("index.html"):
+        front = "../" * len(path.relative_to(docs).parts) + "index.html"
+        assert front in Page(path.read_text(encoding="utf-8")).links, path
+
+
+def test_the_site_has_the_anchor_of_each_method_that_the_leaderboard_links_to(docs: Path) -> None:
+    page = Page((docs / "methods" / "index.html").read_text(encoding="utf-8"))
+    assert set(method_facts()) <= page.anchors
 
 
 def test_formulas_are_mathml_and_lists_are_lists(docs: Path) -> None:
-    methods = (docs / "methods.html").read_text(encoding="utf-8")
+    methods = (docs / "methods" / "index.html").read_text(encoding="utf-8")
     assert methods.count("<math ") > 60
     for path in docs.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
@@ -51,7 +58,7 @@ def test_formulas_are_mathml_and_lists_are_lists(docs: Path) -> None:
 
 
 def test_the_python_reference_has_signatures_and_descriptions_without_their_markup(docs: Path) -> None:
-    text = (docs / "api.html").read_text(encoding="utf-8")
+    text = (docs / "api" / "index.html").read_text(encoding="utf-8")
     for name in ("load_results", "check_method", "write_features", "BenchOptions", "Misuse"):
         assert f"{name}</" in text
     assert ":class:<code>" not in text
