@@ -102,7 +102,9 @@ def _outside_fences(change: Callable[[str], str], markdown: str) -> str:
 
 
 def _mathml(found: re.Match[str]) -> str:
-    return convert(html.unescape(found[3]).strip(), display="block" if found[2] == "[" else "inline")
+    is_block = found[2] == "["
+    drawn = convert(html.unescape(found[3]).strip(), display="block" if is_block else "inline")
+    return f'<div style="overflow-x: auto">{drawn}</div>' if is_block else drawn  # wide ones scroll
 
 
 def _outside(config: MkDocsConfig, source: str, target: str) -> File:
