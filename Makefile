@@ -114,7 +114,7 @@ smoke: .venv/dev  ## a small bench on a simulated corpus, from nothing to a lead
 	$(BIN)/mer-bench leaderboard --check --results build/smoke/results
 	$(BIN)/mer-bench verify --data build/smoke/data
 
-leaderboard: .venv/base  ## regenerate leaderboard.md and the tables of README.md from the records
+leaderboard: .venv/base  ## regenerate leaderboard.md, benchmarks/tables and the generated parts of pages from the records
 	$(BIN)/mer-bench leaderboard --results "$(RESULTS)" $(if $(WITH_PUBLISHED),--with-published)
 	$(BIN)/python -m mer_bench.report.readme
 
@@ -127,7 +127,7 @@ golden: .venv/dev  ## rewrite the numbers that tests/fusion/test_golden.py expec
 simulate: .venv/dev  ## how often ties and ranks are wrong, simulated: rewrites a table in docs/protocol.md (10 minutes)
 	$(BIN)/python tests/report/simulate.py
 
-plots: .venv/report  ## draw every table of the leaderboard into benchmarks/plots
+plots: .venv/report  ## draw every table into benchmarks/plots; make leaderboard then links to the pictures
 	$(BIN)/mer-bench plots --results "$(RESULTS)" --jobs $(JOBS)
 
 report: .venv/report  ## write build/report.html: one page to sort, filter and compare, with pictures and provenance
@@ -141,7 +141,7 @@ site: .venv/site .venv/report  ## build build/site: the interactive leaderboard 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict --config-file website/mkdocs.yml
 	$(BIN)/python -m website.links build/site
 
-check: .venv/base  ## fail if leaderboard.md is not what the records give, or a submission in benchmarks/contributed has problems
+check: .venv/base  ## fail if leaderboard.md or benchmarks/tables is not what the records give, or a submission in benchmarks/contributed has problems
 	$(BIN)/mer-bench leaderboard --check
 
 verify: .venv/base  ## recompute the hashes of the prepared features

@@ -110,17 +110,18 @@ def test_leaderboard_check_fails_unless_the_page_is_what_the_records_give(call: 
     assert absent.code == 1
     assert "does not exist" in absent.err
     assert call("leaderboard", "--results", tmp_path).code == 0
-    page = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    (path,) = (tmp_path / "tables").glob("*-*.md")
+    page = path.read_text(encoding="utf-8")
     assert "unimodal" in page
     assert call("leaderboard", "--check", "--results", tmp_path).code == 0
 
-    (tmp_path / "leaderboard.md").write_text(page.replace("unimodal", "multimodal", 1), encoding="utf-8")
+    path.write_text(page.replace("unimodal", "multimodal", 1), encoding="utf-8")
     edited = call("leaderboard", "--check", "--results", tmp_path)
     assert edited.code == 1
-    assert edited.err.startswith("error: ")
-    assert "multimodal" in (tmp_path / "leaderboard.md").read_text(encoding="utf-8"), "a check writes nothing"
+    assert edited.err.startswith(f"error: {path} is not what the records say")
+    assert "multimodal" in path.read_text(encoding="utf-8"), "a check writes nothing"
 
-    (tmp_path / "leaderboard.md").write_text(page, encoding="utf-8")
+    path.write_text(page, encoding="utf-8")
     write_record(record(spec("unimodal", 1)), tmp_path)
     assert call("leaderboard", "--check", "--results", tmp_path).code == 1
 
@@ -136,7 +137,8 @@ def test_an_unreadable_record_is_a_warning_and_the_others_are_shown(call: Call, 
     assert [line.partition(": ")[0] for line in answer.err.splitlines()] == ["warning", "warning"]
     assert f"{broken} is not a readable record" in answer.err
     assert f"{moved} holds another run than its path says" in answer.err
-    assert "unimodal" in (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    (page,) = (tmp_path / "tables").glob("*-*.md")
+    assert "unimodal" in page.read_text(encoding="utf-8")
 
 
 def test_verify_finds_a_flipped_byte(call: Call, root: Path, tmp_path: Path) -> None:
@@ -245,10 +247,10 @@ def test_without_the_real_corpus_a_bench_warns_and_runs_the_simulated_one(
     records, problems = load_records(results)
     assert not problems
     assert [(r.spec.dataset, r.simulated, r.spec.seed) for r in records] == [(RAVDESS, True, 0)] * 6
-    assert sorted(path.name for path in results.iterdir()) == [FOLDER, "leaderboard.md", RAVDESS]
+    assert sorted(path.name for path in results.iterdir()) == [FOLDER, "leaderboard.md", RAVDESS, "tables"]
     page = (results / "leaderboard.md").read_text(encoding="utf-8")
     assert "## Simulated corpora" in page
-    assert "## Real corpora" not in page
+    assert page.index("## Simulated corpora") < page.index("## All other tables")
     assert "(simulated)" in answer.out
     assert "majority" in answer.out
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pages import everything
 from test_features import corpus, noise, write
 from test_records import SPEC, WHOLE
 from test_suites import SUITE
@@ -26,7 +27,6 @@ from mer_bench.errors import Misuse
 from mer_bench.external import ExternalRecord, ExternalSpec, Statement, load_external, write_external
 from mer_bench.features import open_features
 from mer_bench.records import Protocol, RunRecord, decode, load_records, read_spec, write_record
-from mer_bench.report.leaderboard import leaderboard
 from mer_bench.suites import read_suite_file
 from mer_bench.utterances import FILE, read_table
 
@@ -129,7 +129,7 @@ def try_record(folder: Path, draw: random.Random) -> bool:
         assert records == others
     else:
         assert records == [run, *others]
-    assert leaderboard(records, [])
+    assert everything(records, [])
     return bool(problems)
 
 
@@ -142,7 +142,7 @@ def try_record_without_checksum(folder: Path, draw: random.Random) -> bool:
     path.write_text(json.dumps(content), encoding="utf-8")
     change(path, draw)
     records, problems = load_records(folder)
-    page = leaderboard(records, [])
+    page = everything(records, [])
     assert "<script>" not in page
     assert "\x1b" not in page
     return bool(problems)
@@ -166,7 +166,7 @@ def try_external(folder: Path, draw: random.Random) -> bool:
     path.write_text(text, encoding="utf-8")
     records, problems = load_external(folder)
     assert all("\n" not in problem for problem in problems)
-    page = leaderboard([WHOLE], [], external=records) if records else ""
+    page = everything([WHOLE], [], external=records) if records else ""
     assert "<script>" not in page
     assert "\x1b" not in page
     return bool(problems)

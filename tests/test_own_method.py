@@ -50,8 +50,9 @@ def test_the_commands_of_the_readme_work_from_outside_and_the_row_has_its_mark(
     assert set(said) == {"check", "bench", "compare", "list"}
     assert "sum_fusion:SumFusion (hidden=32) ◇" in said["bench"]
     assert "SumFusion `sum_fusion:SumFusion` (hidden=32) ◇ against Early concatenation" in said["compare"]
-    page = (folder / "leaderboard.md").read_text(encoding="utf-8")
-    assert re.search(r"\| SumFusion `sum_fusion:SumFusion` \(hidden=32\) ◇ +\| audio \+ vision \|", page)
+    assert "| [SumFusion ◇][1]" in (folder / "leaderboard.md").read_text(encoding="utf-8")
+    (page,) = (path.read_text(encoding="utf-8") for path in (folder / "tables").glob("*-*.md"))
+    assert re.search(r"\| SumFusion ◇ +\| `sum_fusion:SumFusion` \| audio \+ vision \| hidden=32 ", page)
     assert "- ◇ marks methods that are not part of mer_bench" in page
     records, problems = load_records(folder / "results")
     own = [record for record in records if record.spec.method == "sum_fusion:SumFusion"]

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
 from fake_runs import external, record, spec
 from suites import Call
@@ -16,10 +17,9 @@ from suites import Call
 from mer_bench import load_results, load_tables
 from mer_bench.errors import Misuse
 from mer_bench.external import write_external
-from mer_bench.files import write_atomic
 from mer_bench.methods import method_facts
 from mer_bench.records import Code, ContributedRecord, RunRecord, load_records, write_record
-from mer_bench.report import leaderboard as report
+from mer_bench.report.board import Layout, check, load, read_board, write_board
 from mer_bench.report.page import page
 from mer_bench.report.printed import choose, print_tables
 from mer_bench.submission import FILE, check_submission, new_submission, read_submission, unexpected
@@ -209,11 +209,11 @@ def accepted(tmp_path: Path) -> Path:
 
 
 def test_rows_of_accepted_submissions_are_marked_and_no_others(accepted: Path) -> None:
-    found = report.load(accepted)
+    found = load(accepted)
     assert found.problems == []
-    text = report.leaderboard(found.records, [], found.own, found.external)
-    assert "GMU `gated` §" in text
-    assert "Early concatenation `early_concat` ° |" in " ".join(text.split())
+    text = pages.leaderboard(found.records, [], found.own, found.external)
+    assert "| GMU § " in text
+    assert "| Early concatenation ° |" in " ".join(text.split())
     assert (
         "§ marks contributed rows, whose records others submitted; all other rows were run by the maintainers." in text
     )
@@ -237,8 +237,8 @@ def test_without_submissions_nothing_says_who_ran_a_row(accepted: Path, tmp_path
     accepted.rename(elsewhere)
     records, _ = load_records(elsewhere)
     assert not any(isinstance(each, ContributedRecord) for each in records)
-    assert "Run by" not in report.leaderboard(records, [])
-    assert "§" not in report.leaderboard(records, [])
+    assert "Run by" not in pages.leaderboard(records, [])
+    assert "§" not in pages.leaderboard(records, [])
 
 
 def test_of_a_run_that_both_have_the_published_record_counts(accepted: Path) -> None:
@@ -255,12 +255,11 @@ def test_nothing_in_a_record_says_that_it_is_contributed(tmp_path: Path) -> None
 
 
 def test_the_check_of_the_leaderboard_checks_accepted_submissions(accepted: Path, tmp_path: Path) -> None:
-    found = report.load(accepted)
-    target = tmp_path / "page.md"
-    write_atomic(target, report.leaderboard(found.records, None, found.own, found.external))
-    assert report.check(accepted, target) is None
+    layout = Layout.of(tmp_path / "page.md")
+    write_board(read_board(accepted), layout)
+    assert check(accepted, layout) is None
     describe(accepted.parent / "contributed" / "net", selected_on="test")
-    assert "selected_on must be 'validation'" in str(report.check(accepted, target))
+    assert "selected_on must be 'validation'" in str(check(accepted, layout))
 
 
 def test_the_command_prints_problems_and_exits_with_one(

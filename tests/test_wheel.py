@@ -84,8 +84,8 @@ def test_the_wheel_works_in_an_empty_folder(installed: Path, tmp_path: Path) -> 
     assert "leaderboard: leaderboard.md" in benched.stdout
     assert "(own)" in benched.stdout
     page = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
-    assert "## Real corpora" in page, "the published rows"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "leaderboard.md", "results"]
+    assert "## Methods and corpora" in page, "the published rows"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "leaderboard.md", "results", "tables"]
     assert "RAVDESS IS NOT PREPARED" in call("bench", "ravdess", *few).stderr
     absent = call("bench", "ravdess", "--corpus", "real", code=2)
     assert "mer-bench prepare ravdess --raw <folder>" in absent.stderr
@@ -118,12 +118,12 @@ BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(console|python|toml)\n(.*
 @pytest.mark.parametrize(
     ("page", "commands", "blocks", "left"),
     [
-        ("quickstart", 7, 1, ("leaderboard.md", "Early concatenation `early_concat` °")),
-        ("your_method", 4, 1, ("leaderboard.md", "SumFusion `sum_fusion:SumFusion` (hidden=32) ◇")),
-        ("your_corpus", 6, 1, ("leaderboard.md", "audio + eeg + gaze")),
+        ("quickstart", 7, 1, ("leaderboard.md", "Early concatenation °")),
+        ("your_method", 4, 1, ("leaderboard.md", "SumFusion ◇")),
+        ("your_corpus", 6, 1, ("tables/*.md", "audio + eeg + gaze")),
         ("your_features", 4, 2, ("data/simulated-redundant/my-audio/spec.json", '"extractor": "my-encoder"')),
         ("your_model", 3, 3, ("explained.csv", "share_audio")),
-        ("your_predictions", 10, 3, ("leaderboard.md", "MyNet ▷")),
+        ("your_predictions", 10, 3, ("tables/*.md", "MyNet ▷")),
     ],
 )
 def test_a_page_runs_as_it_is_written(
@@ -166,4 +166,4 @@ def test_a_page_runs_as_it_is_written(
                     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
                     ran["console"] += 1
     assert ran == {"console": commands, "python": blocks}
-    assert left[1] in (empty / left[0]).read_text(encoding="utf-8")
+    assert left[1] in "".join(path.read_text(encoding="utf-8") for path in empty.glob(left[0]))

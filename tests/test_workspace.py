@@ -14,7 +14,7 @@ import mer_bench.workspace as workspace
 from mer_bench.datasets import DATASETS
 from mer_bench.errors import Misuse
 from mer_bench.records import load_records, write_record
-from mer_bench.report.leaderboard import load
+from mer_bench.report.board import load
 from mer_bench.suites import read_suite_file
 from mer_bench.training import bench as benches
 from mer_bench.training.options import BenchOptions
@@ -43,6 +43,10 @@ def test_in_a_clone_records_and_leaderboard_are_the_repositorys() -> None:
     assert BenchOptions().results == Path("benchmarks/results")
     assert workspace.default_leaderboard(Path("benchmarks/results")) == Path("leaderboard.md")
     assert workspace.default_leaderboard(Path("my_results")) == Path("my_results/leaderboard.md")
+    assert workspace.default_tables(Path("leaderboard.md")) == Path("benchmarks/tables")
+    assert workspace.default_tables(ROOT / "leaderboard.md") == Path("benchmarks/tables")
+    assert workspace.default_tables(Path("my_results/leaderboard.md")) == Path("my_results/tables")
+    assert workspace.default_tables(Path("mine.md")) == Path("mine-tables")
 
 
 @pytest.mark.usefixtures("empty")
@@ -51,10 +55,12 @@ def test_elsewhere_files_go_into_the_working_folder(call: Call) -> None:
     assert BenchOptions().root == Path("data")
     assert workspace.default_leaderboard(Path("results")) == Path("leaderboard.md")
     assert workspace.default_leaderboard(Path("others")) == Path("others/leaderboard.md")
+    assert workspace.default_tables(Path("leaderboard.md")) == Path("tables")
     write_record(record(spec("unimodal")), Path("results"))
     assert call("leaderboard").out == "leaderboard.md\n"
-    assert sorted(path.name for path in Path().iterdir()) == ["leaderboard.md", "results"]
-    assert "`unimodal`" in Path("leaderboard.md").read_text(encoding="utf-8")
+    assert sorted(path.name for path in Path().iterdir()) == ["leaderboard.md", "results", "tables"]
+    (page,) = Path("tables").glob("*-*.md")
+    assert "`unimodal`" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("missing", ["Makefile", "benchmarks", "src/mer_bench"])
@@ -151,13 +157,19 @@ def test_published_rows_stand_beside_own_ones_which_are_marked(
     assert (found.problems, len(found.own)) == ([], 2)
 
     assert call("leaderboard", "--with-published").code == 0
-    page = Path("leaderboard.md").read_text(encoding="utf-8")
-    rows = [line for line in page.splitlines() if line.startswith("|")]
-    for method, marked in (("mine", True), ("both", True), ("published", False)):
-        assert {" (own)" in line for line in rows if re.search(rf"\b{method}\b", line) and "%" not in line} >= {marked}
+    front = Path("leaderboard.md").read_text(encoding="utf-8")
+    (path,) = Path("tables").glob("*-*.md")
+    page = path.read_text(encoding="utf-8").partition("## How to read it")[0]
+    assert front.count("(own) contain runs from your folder") == 1
+    for text in (front.partition("## ")[2], page):
+        rows = [line for line in text.splitlines() if line.startswith("| ")]
+        for method, marked in (("mine", True), ("both", True), ("published", False)):
+            found = [line for line in rows if re.search(rf"\b{method}\b", line) and ";" not in line]
+            assert {"(own)" in line for line in found} == {marked}, method
     assert call("leaderboard", "--check", "--with-published").code == 0
     assert call("leaderboard").code == 0
-    assert "published" not in Path("leaderboard.md").read_text(encoding="utf-8").partition("## Published")[0]
+    assert "| published" not in path.read_text(encoding="utf-8")
+    assert "[published]" not in Path("leaderboard.md").read_text(encoding="utf-8")
     assert load_records(Path("results"))[0] != found.records
 
 
@@ -201,5 +213,5 @@ def test_a_bench_of_the_published_records_says_how_to_go_back(
     monkeypatch.setattr(benches, "bench", lambda suite, options: done)
     answer = call("bench", "simulated", "--results", results)
     assert answer.err.count("make bench RESULTS=my_results") == said
-    assert answer.err.count("git checkout -- benchmarks/results leaderboard.md && git clean -fd benchmarks/res") == said
+    assert answer.err.count("git clean -fd benchmarks/results benchmarks/tables") == said
     assert answer.err.count("\n") == said

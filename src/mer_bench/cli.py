@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 PUBLISHED_STATE = (
     "own runs apart: make bench RESULTS=my_results (WITH_PUBLISHED=1 shows the published rows beside them); back to the "
-    "published state: git checkout -- benchmarks/results leaderboard.md && git clean -fd benchmarks/results"
+    "published state: git checkout -- benchmarks/results benchmarks/tables leaderboard.md && git clean -fd benchmarks/results benchmarks/tables"
 )
 
 
@@ -403,26 +403,38 @@ def check(method: str, options: dict[str, Any]) -> None:
 
 
 @cli.command()
-@click.option("--check", is_flag=True, help="Write nothing; exit with 1 if the file is not what the records give.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Write nothing; exit with 1 and name the first file that is not what the records give.",
+)
 @click.option("--output", type=Path, help="[default: leaderboard.md; beside the records if --results is given]")
+@click.option(
+    "--tables",
+    type=Path,
+    help="Folder of a page and a CSV file per table [default: benchmarks/tables for leaderboard.md of a clone, else the folder tables beside the leaderboard].",
+)
 @published_option
 @results_option
-def leaderboard(check: bool, output: Path | None, with_published: bool, results: Path) -> None:
-    """Regenerate the leaderboard from the records: the same bytes anywhere."""
-    from mer_bench.report import leaderboard as report
+def leaderboard(check: bool, output: Path | None, tables: Path | None, with_published: bool, results: Path) -> None:
+    """Regenerate the leaderboard and the pages of its tables from the records: the same bytes anywhere.
 
-    target = output or default_leaderboard(results)
+    Pages whose table is gone are deleted if they were generated.
+    """
+    from mer_bench.report import board
+
+    layout = board.Layout.of(output or default_leaderboard(results), tables)
     if check:
-        difference = report.check(results, target, with_published=with_published)
+        difference = board.check(results, layout, with_published=with_published)
         if difference:
             _say(f"error: {difference}", err=True)
             sys.exit(1)
-        _say(f"{target} is what the records give")
+        _say(f"{layout.front} and the pages in {layout.tables} are what the records give")
         return
-    found = report.read_board(results, with_published=with_published)
+    found = board.read_board(results, with_published=with_published)
     _warn(found.problems)
-    write_atomic(target, found.text)
-    _say(target)
+    board.write_board(found, layout)
+    _say(layout.front)
 
 
 @cli.command()
@@ -443,7 +455,10 @@ def records(folder: Path) -> None:
 @drawing_option
 @results_option
 def plots(formats: tuple[str, ...], output: Path, jobs: int, results: Path) -> None:
-    """Draw every table: ranking, F1 by class, confusion, cost, learning, robustness; and tracks over their tables."""
+    """Draw every table: ranking, F1 by class, confusion, cost, learning, robustness; and tracks over their tables.
+
+    README.md beside the pictures shows all of them.
+    """
     from mer_bench.report import plots as pictures
     from mer_bench.report.cache import open_cache
 
@@ -466,9 +481,9 @@ def plots(formats: tuple[str, ...], output: Path, jobs: int, results: Path) -> N
 @results_option
 def report_(output: Path, suites: Path, jobs: int, with_published: bool, results: Path) -> None:
     """Write one HTML page of all records: tables to sort and filter, pictures, provenance, two methods compared."""
-    from mer_bench.report import leaderboard, page
+    from mer_bench.report import board, page
 
-    found = leaderboard.load(results, with_published=with_published, brief=True)
+    found = board.load(results, with_published=with_published, brief=True)
     _warn(found.problems)
     published = published_folder() if with_published else None
     page.write(

@@ -55,6 +55,19 @@ def default_leaderboard(results: Path) -> Path:
     return Path("leaderboard.md") if results == default_results() else results / "leaderboard.md"
 
 
+def default_tables(leaderboard: Path) -> Path:
+    """Where the pages of a leaderboard's tables stand: beside it, or in a clone for its own ``benchmarks/tables``."""
+    if in_clone() and leaderboard.resolve() == Path("leaderboard.md").resolve():
+        return Path("benchmarks/tables")
+    name = "tables" if leaderboard.name == "leaderboard.md" else f"{leaderboard.stem}-tables"
+    return leaderboard.parent / name
+
+
+def documentation() -> Path | None:
+    """Folder of the documentation, which a clone has."""
+    return Path("docs") if in_clone() else None
+
+
 def default_plots() -> Path:
     """Folder of the pictures, if none is named."""
     return Path("benchmarks/plots" if in_clone() else "plots")

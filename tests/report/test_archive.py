@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_runs import consistent, external
+from pages import LAYOUT
 from suites import Call
 from test_leaderboard import clustered
 
@@ -27,10 +28,10 @@ from mer_bench.methods import is_current
 from mer_bench.metrics import BINS
 from mer_bench.records import MONITOR, RunRecord, read_record, write_record
 from mer_bench.report import archive, cache, page, plots
-from mer_bench.report import leaderboard as report
+from mer_bench.report import board as report
 from mer_bench.report.archive import make_kept, unpack
 from mer_bench.report.rows import ResultRow
-from mer_bench.report.tables import Table, tables
+from mer_bench.report.tables import Table
 from mer_bench.workspace import copy_published
 
 ROOT = Path(__file__).parents[2]
@@ -68,11 +69,14 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def plain(results: Path, *, with_published: bool = False) -> report.Board:
-    """The page of whole records, without a cache."""
+    """The pages of whole records, without a cache."""
     found = report.load(results, with_published=with_published)
-    described = report.described(tables(found.records, found.external), found.trials, report.committed_recipes())
-    sections = [report.section(table, found.own) for table in described]
-    return report.make_board(sections, found.problems, own=bool(found.own))
+    made = report.make_board(found.records, None, found.own, found.external, found.trials)
+    return replace(made, problems=found.problems)
+
+
+def text(board: report.Board) -> str:
+    return "\n".join(board.files(LAYOUT).values())
 
 
 def kept(results: Path) -> list[Path]:
@@ -89,8 +93,8 @@ def test_a_statement_about_an_extractor_survives_the_record_and_the_cache(
         found = read_record(write_record(replace(run, features=facts), results))
         assert found.features == facts
         assert found.spec.sha256 == run.spec.sha256, "it is no part of a run's identity"
-    first, second = (report.read_board(results).text for _ in range(2))
-    assert first == second == plain(results).text
+    first, second = (text(report.read_board(results)) for _ in range(2))
+    assert first == second == text(plain(results))
     assert "saw labels of this corpus (fine-tuned on them)" in first
     assert len(read) == len(runs), "the second time nothing was read"
 
@@ -105,7 +109,7 @@ def test_real_records_make_the_same_page_with_the_cache_as_without(tmp_path: Pat
             write_record(replace(record, spec=replace(record.spec, options={**record.spec.options, **part})), results)
     expected = plain(results)
     for part in ("| Balance", "| Retained", "| Cost", "| Ablations"):
-        assert part in expected.text, "the records have what each kind of table needs"
+        assert part in text(expected), "the records have what each kind of table needs"
     assert report.read_board(results) == expected
     assert len(read) == len([*results.glob("*/*/*.json")])
     read.clear()
@@ -166,7 +170,7 @@ def test_own_published_external_and_contributed_records_and_problems_come_out_th
         assert set(read) == ({runs[1].spec.path(results).name} if with_published else set())
         if with_published:
             assert len(expected.problems) == 3
-            assert all(sign in expected.text for sign in ("(own)", " §", "▷", "m:Own", "n:Own"))
+            assert all(sign in text(expected) for sign in ("(own)", " §", "▷", "m:Own", "n:Own"))
 
 
 def test_a_table_changes_with_what_is_known_of_its_records_from_elsewhere(
@@ -183,7 +187,7 @@ def test_a_table_changes_with_what_is_known_of_its_records_from_elsewhere(
         for folder in (published, results):
             expected = plain(folder, with_published=True)
             assert report.read_board(folder, with_published=True) == expected
-        assert sign in expected.text
+        assert sign in text(expected)
 
     same("| Own ")
     # a method of another corpus takes the same title
@@ -320,7 +324,7 @@ def test_a_value_is_that_of_its_name_alone(tmp_path: Path) -> None:
 def test_a_change_of_any_source_that_makes_the_page_is_seen() -> None:
     from test_imports import closure
 
-    names = [name for name in closure("mer_bench.report.leaderboard") if name.startswith("mer_bench.")]
+    names = [name for name in closure("mer_bench.report.board") if name.startswith("mer_bench.")]
     assert "mer_bench.report.tables" in names
     assert "mer_bench.records" in names
     sources = {path.stem for folder in cache.SOURCES for path in folder.glob("*.py")}
@@ -333,7 +337,7 @@ def test_what_another_user_wrote_reaches_no_page(results: Path, tmp_path: Path, 
     mine, name = cache.open_cache(results), "part 1 " + str(next(iter(splits(results))))
     part = mine.get(name, report.Part)
     assert part is not None
-    forged = replace(part, sections=(replace(part.sections[0], text="<script>alert(1)</script>"),))
+    forged = replace(part, sections=(replace(part.sections[0], rest="<script>alert(1)</script>"),))
     theirs = cache.Cache(mine.folder, b"0" * 32)
     theirs.put(name, forged)
     theirs._path(name).replace(mine._path(name))
@@ -344,7 +348,7 @@ def test_what_another_user_wrote_reaches_no_page(results: Path, tmp_path: Path, 
     assert len(read) == 6
     mine.put(name, forged)
     (tmp_path / "home" / "mer_bench" / "key").write_bytes(mine.key)
-    assert "<script>" in report.read_board(results).text, "else this test would show nothing"
+    assert "<script>" in text(report.read_board(results)), "else this test would show nothing"
 
 
 def splits(results: Path) -> list[object]:
@@ -393,7 +397,7 @@ def test_where_nothing_can_be_kept_the_page_is_the_same(
     shutil.rmtree(results / cache.FOLDER, ignore_errors=True)
     assert report.read_board(results) == expected
     assert not (results / cache.FOLDER).exists()
-    assert report.read_board(tmp_path / "none").text == report.leaderboard([])
+    assert text(report.read_board(tmp_path / "none")) == text(report.make_board([]))
     assert not (tmp_path / "none").exists()
 
 
@@ -402,7 +406,9 @@ def test_two_processes_at_once_write_the_same_page(results: Path, tmp_path: Path
     pages = [tmp_path / f"{number}.md" for number in range(3)]
     processes = [subprocess.Popen([*command, str(page)], stdout=subprocess.DEVNULL) for page in pages]
     assert [process.wait(60) for process in processes] == [0, 0, 0]
-    assert {page.read_text(encoding="utf-8") for page in pages} == {plain(results).text}
+    for target in pages:
+        expected = plain(results).files(report.Layout.of(target))
+        assert {path: path.read_text(encoding="utf-8") for path in expected} == expected
     assert len(list((tmp_path / "home" / "mer_bench").iterdir())) == 1, "the processes agree on one key"
 
 

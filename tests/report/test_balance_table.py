@@ -6,12 +6,12 @@ from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
+import pages as report
 import pytest
 from test_leaderboard import clustered, line, score_rows
 
 from mer_bench.metrics import weighted_f1
 from mer_bench.records import RunRecord, Training
-from mer_bench.report import leaderboard as report
 from mer_bench.report.across import across, ranked
 from mer_bench.report.balance import balance_lines, balance_notes
 from mer_bench.report.compare import compare
@@ -76,8 +76,8 @@ def test_effects_are_paired_with_the_plain_row_and_corrected_over_all_rows_of_th
     )
     lines = balance_lines(table)
     assert [each[:2] for each in lines] == [
-        ("Balance", "Strategy"), (table.rows[1].name_with_code, "none"), ("", "agm"),
-        (table.rows[2].name_with_code, "none"), ("", "agm"), ("", "ogm_ge"),
+        ("Balance", "Strategy"), ("TMC", "none"), ("", "agm"),
+        ("Early concatenation", "none"), ("", "agm"), ("", "ogm_ge"),
     ]  # fmt: skip
     assert lines[1][3:6] == ("", "", "")
     assert lines[2][3].endswith("≈")

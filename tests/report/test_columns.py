@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages as report
 import pytest
 from fake_runs import consistent
 from test_leaderboard import cells, clustered, line, make, score_rows
@@ -19,7 +20,6 @@ from mer_bench.calibration import Calibration, calibrate, probability_scores
 from mer_bench.methods import titles
 from mer_bench.metrics import brier_scores, calibration_error, log_losses, reliability
 from mer_bench.records import RunRecord, write_record
-from mer_bench.report import leaderboard as report
 from mer_bench.report.columns import GROUP, PAGE, RETENTION, columns, print_table
 from mer_bench.report.formatting import escape, latex
 from mer_bench.report.printed import choose, print_tables
@@ -133,7 +133,7 @@ def test_pages_show_the_class_of_an_own_method_and_its_code_name() -> None:
     assert names["my_module:SumFusion"].name == "SumFusion ◇"
     assert [names[f"{module}:Net"].name for module in "ab"] == ["a:Net ◇", "b:Net ◇"]
     page = re.sub(" +", " ", report.leaderboard(records))
-    assert "| SumFusion `my_module:SumFusion` ◇ |" in page
+    assert "| SumFusion ◇ | `my_module:SumFusion` |" in page
     assert "| a:Net ◇ |" in page
     assert r"| \_\_Net\_\_ `odd:__Net__` ◇ |" in page
     assert r"SumFusion \texttt{my\_module:SumFusion} $\diamond$ &" in print_table(table, "latex")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages as report
 import pytest
 from fake_runs import consistent, external
 from suites import RAVDESS, Call
@@ -20,7 +21,7 @@ from mer_bench.errors import Misuse
 from mer_bench.external import ExternalRecord, ExternalSpec, Statement, load_external, read_external, write_external
 from mer_bench.records import Protocol, RunRecord, load_records, write_record
 from mer_bench.report import elsewhere
-from mer_bench.report import leaderboard as report
+from mer_bench.report.board import load
 from mer_bench.report.compare import compare
 from mer_bench.report.external import counts, read_predictions, score
 from mer_bench.report.page import page
@@ -211,7 +212,7 @@ def test_a_page_without_predictions_made_elsewhere_says_nothing_of_them(
     plain = report.leaderboard(runs, [])
     assert report.leaderboard(runs, [], external=[]) == plain
     shown = report.leaderboard(runs, [], external=whole)
-    start, end = shown.index("#### Predictions made elsewhere"), shown.index("## Published numbers")
+    start, end = shown.index("## Predictions made elsewhere"), shown.index("## Rows and their options")
     assert shown[:start] + shown[end:] == plain, "and no row of the table changes"
     assert "▷" not in plain
     assert "made elsewhere" not in page(runs, published=[]).lower()
@@ -225,7 +226,7 @@ def test_they_stand_below_the_table_with_their_statement_and_never_in_it(
     assert row not in table.rows
     assert set(table.ranks) == set(table.rows)
     shown = report.leaderboard(runs, [], external=whole)
-    ranking, block = shown.split("#### Predictions made elsewhere")
+    ranking, block = shown.split("## Predictions made elsewhere")
     assert "MyNet" not in ranking
     assert "so they have no rank in it" in " ".join(block.split())
     assert "| MyNet ▷        | audio: WavLM \\| vision: &lt;b>CLIP&lt;/b> |" in block
@@ -256,7 +257,7 @@ def test_a_place_needs_every_fold_as_many_seeds_as_the_rows_and_the_statement(
     (row,) = table.external
     assert row.lacks == lacks
     block = report.leaderboard([replace(each, protocol=protocol) for each in runs], [], external=records)
-    block = block.split("#### Predictions")[1]
+    block = block.split("## Predictions")[1]
     (line,) = (line for line in block.splitlines() if line.startswith("|") and "MyNet" in line)
     assert line.split("|")[1].strip() == ("–" if lacks else "1")
     assert (f"MyNet ▷ has no place: {'; '.join(lacks)}." in block) == bool(lacks)
@@ -294,7 +295,7 @@ def test_predictions_for_other_utterances_are_beside_no_table(runs: list[RunReco
     (table,) = tables(runs, [shifted])
     assert table.external == []
     write_external([shifted], tmp_path)
-    problems = report.load(tmp_path).problems
+    problems = load(tmp_path).problems
     assert ["the predictions of Shifted are beside no table: there are no records on" in one for one in problems] == [
         True
     ]

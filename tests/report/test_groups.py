@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pages as report
 import pandas as pd
 import pytest
 from test_columns import calibrated
@@ -19,12 +20,11 @@ from mer_bench.groups import make_groups
 from mer_bench.metrics import weighted_f1
 from mer_bench.raters import RaterScores
 from mer_bench.records import RunRecord
-from mer_bench.report import leaderboard as report
 from mer_bench.report.archive import make_kept, unpack
 from mer_bench.report.columns import PAGE, columns, print_table
 from mer_bench.report.groups import LEAST, group_scores
 from mer_bench.report.measure import against_others, overlap, texts_of, words
-from mer_bench.report.measured import Overlap, all_measured
+from mer_bench.report.measured import Overlap, all_measured, rater_score
 from mer_bench.report.soft import calibration_interval, mean_interval, soft_scores
 from mer_bench.report.statistics import bootstrap_weights
 from mer_bench.report.tables import tables
@@ -166,7 +166,7 @@ def test_no_run_against_raters_is_needed_for_the_score_of_one_rater() -> None:
     assert known.rater is not None
     page = report.leaderboard([grouped("lmf", dataset="iemocap", label_set="six", protocol="session5")])
     one = cells(line(page, "| *One rater* "))
-    assert one == ["*One rater*", "–", report.rater_score(known.rater)]
+    assert one == ["*One rater*", "–", rater_score(known.rater)]
     scripted = known.texts["scripted"]
     assert f"{scripted.texts:,} scripted ones {100 * scripted.identical / scripted.texts:.0f} % identically" in page
     with_raters = report.leaderboard([rated(grouped("lmf", dataset="iemocap", label_set="six", protocol="session5"))])

@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages as report
 import pytest
 import test_compare
 from fake_runs import consistent
+from pages import cells, coded
 
 from mer_bench.errors import Misuse
-from mer_bench.files import write_atomic
 from mer_bench.methods import method_facts
 from mer_bench.metrics import SCORES
 from mer_bench.records import Efficiency, FeatureFacts, Protocol, RunRecord, Training, load_records, write_record
-from mer_bench.report import leaderboard as report
+from mer_bench.report.board import Layout, check, make_board, read_board, write_board
 from mer_bench.report.columns import print_table
 from mer_bench.report.formatting import escape, latex, unescape
+from mer_bench.report.published import load_published
 from mer_bench.report.tables import tables
 
 SETS = {"audio": "wavlm", "text": "minilm", "vision": "clip"}
@@ -69,15 +71,10 @@ def line(page: str, *needles: str) -> str:
     return found
 
 
-def cells(text: str) -> list[str]:
-    """Cells of a line; of a method's name and code name the code name alone."""
-    return [re.sub(r"^[^`]+ `(\w+)`", r"\1", cell.strip()) for cell in text.strip("|").split("|")]
-
-
 def score_rows(page: str) -> list[list[str]]:
-    """Rows of the score tables, in page order."""
+    """Rows of the score tables with their code names, in page order."""
     rows, inside = [], False
-    for text in page.splitlines():
+    for text in coded(page).splitlines():
         inside = text.startswith("| Rank") or (inside and text.startswith("|"))
         if inside and not text.startswith(("| Rank", "| --")):
             rows.append(cells(text))
@@ -214,12 +211,19 @@ def test_equal_runs_on_several_numbers_of_devices_count_once() -> None:
 
 
 def test_simulated_corpora_stand_apart() -> None:
-    page = report.leaderboard(suite())
-    real, simulated = page.index("## Real corpora"), page.index("## Simulated corpora")
-    assert real < page.index("meld: emotion") < simulated < page.index("simulated_meld: emotion")
+    page = report.front(suite())
+    real, simulated = page.index("## Methods and corpora"), page.index("## Simulated corpora")
+    assert real < page.index("MELD, emotion") < simulated < page.index("(tables/simulated_meld-emotion-")
     assert "never evidence about real corpora" in page[simulated:]
-    assert "Simulated corpora" not in report.leaderboard([make()])
-    assert "Real corpora" not in report.leaderboard([make(simulated=True)])
+    assert "Simulated corpora" not in report.front([make()])
+    alone = report.front([make(simulated=True)])
+    assert alone.index("never evidence about real corpora") < alone.index("## Methods and corpora")
+    warned = [name for name, text in report.files(suite()).items() if "never evidence about real corpora" in text]
+    assert warned == ["simulated_meld-emotion-official-utterance-minilm-wavlm.md", "leaderboard.md"]
+    clone = Layout(Path("leaderboard.md"), Path("benchmarks/tables"), docs=Path("docs"))
+    page = report.front(suite(), layout=clone)
+    assert "[Tables of simulated corpora](docs/simulated.md)" in page
+    assert "simulated_meld" not in page
 
 
 def test_simulated_corpora_show_the_share_of_what_is_attainable() -> None:
@@ -261,13 +265,13 @@ def test_options_and_provenance_stand_in_the_label() -> None:
     labels = {row[1] for row in score_rows(report.leaderboard(records[:2]))}
     assert labels == {"cfn_sr (k=3, self_attention=false)", "tva †"}
     page = report.leaderboard(records)
-    assert 'mean (by="a\\|b") °' in page
+    assert 'mean (by="a\\|b") °' in {row[1] for row in score_rows(page)}
     assert "◇" not in page
     records.append(make("my_module:MyFusion", provenance="own"))
     page = report.leaderboard(records)
-    assert "| MyFusion `my_module:MyFusion` ◇ |" in re.sub(" +", " ", page)
+    assert "| MyFusion ◇ | `my_module:MyFusion` |" in re.sub(" +", " ", page)
     assert "\n- ◇ marks methods that are not part of mer_bench" in page
-    assert "| CFN-SR `cfn_sr` (k=3, self_attention=false) |" in page
+    assert "| CFN-SR | `cfn_sr` | text + audio | k=3, self_attention=false |" in re.sub(" +", " ", page)
 
 
 def test_a_row_of_another_version_than_the_code_s_is_not_ranked_and_its_runs_wait() -> None:
@@ -287,10 +291,11 @@ def test_a_row_of_another_version_than_the_code_s_is_not_ranked_and_its_runs_wai
 
 def test_scores_by_class_leave_out_classes_without_utterances() -> None:
     page = report.leaderboard([make("a", seed, confusion=[[8, 0, 2], [0, 0, 0], [5, 0, 5]]) for seed in range(2)])
-    assert cells(line(page, "F1 by class")) == ["F1 by class", "Modalities", "angry", "sad"]
+    assert cells(line(page, "| F1 by class")) == ["F1 by class", "Modalities", "angry", "sad"]
     assert cells(line(page, "*utterances*")) == ["*utterances*", "", "10", "10"]
     assert [cells(text) for text in page.splitlines() if text.startswith("| a ")] == [
-        ["a", "text + audio", "69.6", "58.8"]
+        ["a", "text + audio", "69.6", "58.8"],
+        ["a", "`a`", "text + audio", "defaults"],
     ]
 
 
@@ -310,12 +315,12 @@ def test_parameters_outside_the_encoders_stand_beside_all_where_they_were_counte
         "a": ["123,456", "456"], "b": ["123,456", "–"], "c": ["123,456", "123,456"]
     }  # fmt: skip
     assert line(page, "*Fusion* counts")
-    assert "Fusion" not in report.leaderboard([make("b")]).partition("## Published")[0].partition("### 1.")[2]
+    assert "Fusion" not in report.leaderboard([make("b")]).partition("# Published")[0]
 
 
 def block(page: str, head: str) -> dict[str, list[str]]:
     """Rows of the one table whose first heading is ``head``, by their first cell."""
-    (text,) = [table for table in page.split("\n\n") if table.startswith(f"| {head} ")]
+    (text,) = [table for table in coded(page).split("\n\n") if table.startswith(f"| {head} ")]
     return {first: rest for first, *rest in map(cells, text.splitlines()[2:])}
 
 
@@ -377,16 +382,18 @@ def test_costs_stand_in_a_table_of_their_own_with_the_device() -> None:
     assert "| Cost" not in report.leaderboard([make("a"), make("b")])
 
 
-def test_the_headline_sets_the_best_method_against_the_best_single_modality() -> None:
+def test_the_front_page_sets_the_rows_to_beat_apart_from_the_ranked_ones() -> None:
     records = [make("a", hits=20), make("unimodal", modalities=("text",), hits=25), make("majority", hits=29)]
-    found = cells(line(report.leaderboard(records), "| a", "(text)"))
-    assert found[5] == "a"
-    assert found[-1].endswith("(text)")
+    matrix = [
+        cells(text) for text in report.front(records).split("### Single utterances")[1].split("\n\n")[1].splitlines()
+    ]
+    assert [row[0] for row in matrix[2:]] == ["[a][1]", "*Best single modality*", "*Majority class*"]
+    assert [row[1] for row in matrix[2:]] == ["80.0 (one seed)", "90.9 (text)", "98.3"]
+    assert [row[-1] for row in matrix[2:]] == ["default", "not ranked", "not ranked"]
 
 
 def printed(records: list[RunRecord], dataset: str) -> str:
-    board = report.make_board([report.section(table) for table in tables(records)], [])
-    return board.terminal.get(dataset, "")
+    return make_board(records).terminal.get(dataset, "")
 
 
 def test_terminal_table_shows_one_corpus() -> None:
@@ -399,40 +406,49 @@ def test_terminal_table_shows_one_corpus() -> None:
 
 
 def test_published_numbers_are_quoted_with_their_digits_and_never_ranked() -> None:
-    page = report.leaderboard([])
-    assert "`mer-bench bench simulated`" in page  # without records the page states how to make some
-    assert "| Rank" not in page
-    published = page[page.index("## Published numbers") :]
+    assert "`mer-bench bench simulated`" in report.front([])  # without records it states how to make some
+    assert "[Numbers that papers print](tables/published.md)" in report.front([])
+    assert "published" not in report.front([], [])
+    published = report.leaderboard([])
     assert cells(line(published, "Sync-TVA", "weighted F1"))[2] == "67.40"
     assert cells(line(published, "CFN-SR", "last epoch"))[2] == "66.50"
     assert "Rank" not in published
-    for item in report.load_published():
+    for item in load_published():
         assert item.source
         assert item.trust
         assert 0 < item.value < 100
 
 
 def test_write_then_check_finds_nothing_until_something_changes(tmp_path: Path) -> None:
-    results, target = tmp_path / "results", tmp_path / "leaderboard.md"
+    results, layout = tmp_path / "results", Layout.of(tmp_path / "leaderboard.md")
     made = [consistent(make(name, s, hits=9 + s)) for name in ("early_concat", "sync_tva", "lmf") for s in range(3)]
     for record in made:
         write_record(record, results)
-    assert "does not exist" in (report.check(results, target) or "")
+    assert "does not exist" in (check(results, layout) or "")
     records, problems = load_records(results)
     assert (len(records), problems) == (len(made), [])
-    write_atomic(target, report.leaderboard(records))
-    assert target.read_text(encoding="utf-8") == report.leaderboard(made)
-    assert report.check(results, target) is None
+    write_board(make_board(records), layout)
+    assert {path: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.[mc][ds]*")} == make_board(made).files(
+        layout
+    )
+    assert check(results, layout) is None
     write_record(consistent(make("lmf", 7, hits=8)), results)
-    assert "from line" in (report.check(results, target) or "")
-    write_atomic(target, report.leaderboard(load_records(results)[0]))
-    target.write_text(target.read_text(encoding="utf-8").replace("Leaderboard", "leaderboard", 1), encoding="utf-8")
-    assert "from line 1 on" in (report.check(results, target) or "")
+    assert "from line" in (check(results, layout) or "")
+    write_board(read_board(results), layout)
+    for path in sorted([layout.front, *layout.tables.iterdir()]):
+        content = path.read_bytes()
+        path.write_bytes(b"x" + content)
+        assert (check(results, layout) or "").startswith(f"{path} is not what the records say, from line 1 on")
+        path.unlink()
+        assert (check(results, layout) or "").startswith(f"{path} does not exist")
+        path.write_bytes(content)
+    assert check(results, layout) is None
     path = write_record(consistent(make("lmf", 8, hits=8)), results)
     path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
-    write_atomic(target, report.leaderboard(load_records(results)[0]))
-    assert target.read_text(encoding="utf-8") == report.leaderboard([*made, consistent(make("lmf", 7, hits=8))])
-    assert path.name in (report.check(results, target) or "")  # an unreadable record is named and left out
+    write_board(read_board(results), layout)
+    expected = make_board([*made, consistent(make("lmf", 7, hits=8))])
+    assert layout.front.read_text(encoding="utf-8") == expected.files(layout)[layout.front]
+    assert path.name in (check(results, layout) or "")  # an unreadable record is named and left out
 
 
 def test_a_thousand_records_are_all_used() -> None:
@@ -448,7 +464,10 @@ def test_a_table_is_printed_in_every_format(format: str) -> None:
     (table,) = tables([replace(each, context="dialogue") for each in records])
     printed, low = print_table(table, format), 100 * table.evidence[table.rows[0]].interval[0]
     if format == "markdown":
-        assert printed in report.leaderboard(table.records)
+        assert '| MM-DFN `mm_dfn` (by="a&b") † ' in printed
+        same = [text.split("|")[3:] for text in printed.splitlines()]  # short names stand in place of the second column
+        page = report.leaderboard(table.records).splitlines()
+        assert [text.split("|")[3:] for text in page if "|" in text][: len(same)] == same
     elif format == "csv":
         head, first, *_, last = csv.reader(printed.splitlines())
         found, majority = dict(zip(head, first, strict=True)), dict(zip(head, last, strict=True))
@@ -504,7 +523,7 @@ def test_rows_say_how_certain_they_are_and_which_are_tied() -> None:
     assert not single[5].endswith("≈")
     low, high = (float(bound) for bound in single[4].split(" to "))
     assert low < float(single[3].split(" ")[0]) < high
-    assert "over the best single modality, text (Single modality)." in page
+    assert "over the best single modality, Single modality, text." in page
     assert "bootstrap over dialogues and seeds" in page
 
 
@@ -539,15 +558,16 @@ def test_text_of_records_is_no_markup_within_tables_and_outside() -> None:
     run = replace(run, features={"text": facts}, protocol=Protocol(1, EVIL), classes=("_a_", "b", "c"))
     run = replace(run, efficiency=Efficiency(EVIL, 1, 0.001, 1, 0.02, 32))
     page = report.leaderboard([run], [])
+    front = report.front([replace(run, spec=replace(run.spec, method=f"m:{EVIL}"))], [])
     assert f"(text): {SHOWN}; 384 columns" in page
     assert f"- Protocol `official`: {SHOWN}\n" in page
     assert f"Medians, on {SHOWN} (1 thread)." in page
     in_table = SHOWN.replace("|", "\\|").replace("a\\\\b", "a" + 4 * "\\" + "b")  # JSON doubles a backslash
-    assert f'(by="{in_table}")' in page
+    assert f'| by="{in_table}" |' in page
     assert r"\_a\_" in page
     assert "<img" not in page
-    assert [text for text in page.splitlines() if text.lstrip("- ").startswith("#")] == [
-        text for text in report.leaderboard([make("a", modalities=("text",))], []).splitlines() if text.startswith("#")
-    ]
+    assert not any(text.lstrip("-# ").startswith("head") for text in page.splitlines())
+    assert SHOWN.replace("|", "\\|") in front
+    assert "<img" not in front
     for text in (EVIL, "a_b", "_", "\\", "\\*", "&lt;", "`"):
         assert unescape(escape(text)) == text.replace("&lt;", "<")

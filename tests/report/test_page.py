@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages as report
 import pytest
 from fake_runs import consistent
 from test_compare import record
@@ -27,12 +28,12 @@ from test_compare import record
 from mer_bench.errors import Misuse
 from mer_bench.metrics import weighted_f1
 from mer_bench.records import Efficiency, FeatureFacts, RunRecord, RunSpec, Training, write_record
-from mer_bench.report import leaderboard as report
 from mer_bench.report import page
 from mer_bench.report.columns import PAGE, UNKNOWN, Cell, columns, groups
 from mer_bench.report.pairs import pairs
-from mer_bench.report.published import Published
+from mer_bench.report.published import Published, load_published
 from mer_bench.report.statistics import difference
+from mer_bench.report.table_page import facts
 from mer_bench.report.tables import tables
 from mer_bench.training.suite import Suite, read_suite
 
@@ -197,7 +198,7 @@ def test_published_numbers_are_quoted_and_cannot_be_sorted(text: str) -> None:
     assert "never ranked" in quoted
     assert 'class="sort"' in ranked
     assert 'class="sort"' not in quoted
-    for one in report.load_published():
+    for one in load_published():
         assert f"{one.value}</td>" in quoted
 
 
@@ -315,7 +316,7 @@ def test_notes_are_those_of_the_leaderboard_and_a_row_has_its_provenance_and_eve
     text, (table,) = page.page(records), tables(records)
     listed = re.findall(r"<li>(.*?)</li>", text, re.DOTALL)
     notes = [html.unescape(re.sub(r"</?code>", "`", sentence)).strip() for sentence in listed]
-    assert notes == list(report.facts(table))
+    assert notes == list(facts(table))
     assert "<code>minilm</code> (text)" in text
     assert all(f"- {sentence}\n" in report.leaderboard(records) for sentence in notes)
     for run in records:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pages as report
 import pytest
 import simulate
 from fake_runs import consistent
@@ -14,7 +15,6 @@ from test_leaderboard import clustered, line
 from mer_bench.errors import Misuse
 from mer_bench.metrics import SCORES
 from mer_bench.records import RunRecord, write_record
-from mer_bench.report import leaderboard as report
 from mer_bench.report.power import Variances, power, pseudo_values, resolution, variances, variances_of
 from mer_bench.report.tables import tables
 

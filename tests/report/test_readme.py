@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from mer_bench.errors import Misuse
-from mer_bench.fusion import METHODS
 from mer_bench.report import findings, readme
 from mer_bench.report.leaderboard import load
 
@@ -17,17 +16,17 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_pages_are_up_to_date() -> None:
     """All but the facts about the simulated corpora, which take long to compute and have tests of their own."""
-    sources = readme.Sources(load(ROOT / "benchmarks" / "results", brief=True).records)
+    results = ROOT / "benchmarks" / "results"
+    content = readme.Content(load(results, brief=True).records, results)
     found = {
         "README.md": ["matrix"],
         "docs/findings.md": ["claims", *findings.QUESTIONS, "effort"],
-        "docs/simulated.md": ["presets", "shares", "answers"],
+        "docs/simulated.md": ["presets", "pages", "shares", "answers"],
     }
     for name, kinds in found.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         assert sorted(mark[1] for mark in readme.MARKED.findall(text)) == sorted(kinds)
-        generated = {*kinds} & {*readme.BLOCKS} - {"presets"}
-        assert readme.fill(text, sources, generated) == text, "run make leaderboard"
+        assert readme.fill(text, content, {*kinds} - {"presets"}) == text, "run make leaderboard"
 
 
 def test_the_readme_is_one_screen_and_its_parts_stand_in_order() -> None:
@@ -38,22 +37,14 @@ def test_the_readme_is_one_screen_and_its_parts_stand_in_order() -> None:
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == parts
 
 
-def test_every_method_stands_in_the_table_with_its_paper() -> None:
-    table = readme.methods()
-    for name, method in METHODS.items():
-        assert f"| `{name}` " in table
-        assert f"| [{method.title}] " in table or (not method.paper and f"| {method.title} " in table)
-        assert not method.paper or f"[{method.title}]: https://" in table
-
-
 def test_only_what_stands_between_the_marks_is_replaced() -> None:
-    text = "before\n<!-- methods -->\nold\n<!-- end -->\nafter <!-- end -->\n"
-    filled = readme.fill(text, readme.Sources([]))
-    assert filled.startswith("before\n<!-- methods -->\n\n| Method")
+    text = "before\n<!-- claims -->\nold\n<!-- end -->\nafter <!-- end -->\n"
+    filled = readme.fill(text, readme.Content([]))
+    assert filled.startswith("before\n<!-- claims -->\n\n| Claim")
     assert filled.endswith("\n<!-- end -->\nafter <!-- end -->\n")
     assert "old" not in filled
 
 
-def test_a_table_that_no_record_makes_is_named() -> None:
-    with pytest.raises(Misuse, match="unknown table 'iemocap: six"):
-        readme.fill("<!-- table: iemocap: six, session5, dialogue track -->\n<!-- end -->", readme.Sources([]))
+def test_a_mark_without_a_number_of_rows_is_refused() -> None:
+    with pytest.raises(Misuse, match="must name a number of rows"):
+        readme.fill("<!-- matrix: all -->\n<!-- end -->", readme.Content([]))

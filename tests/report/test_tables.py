@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pages as report
 import pytest
 from test_compare import record
 from test_leaderboard import cells, clustered, line, make, score_rows
@@ -16,12 +17,12 @@ from test_plots import ERRORS, over_tables
 from mer_bench.exposure import Exposure
 from mer_bench.metrics import SCORES
 from mer_bench.records import Efficiency, FeatureFacts, Protocol, RunRecord, Training
-from mer_bench.report import leaderboard as report
 from mer_bench.report.across import across, ranked
 from mer_bench.report.columns import NAMED, print_table
 from mer_bench.report.compare import claims, compare, describe
 from mer_bench.report.rows import ResultRow
 from mer_bench.report.statistics import difference
+from mer_bench.report.table_page import ablation_lines
 from mer_bench.report.tables import Table, best_single, gain, headlines, tables
 
 
@@ -118,7 +119,7 @@ def test_ablations_and_claims_of_one_seed_are_neither_equal_nor_different() -> N
     records = [*run("cfn_sr", 7), *run("cfn_sr", 7, seeds=1, **part), *run("early_concat", 3)]
     (table,) = tables(records)
     assert not table.ablation_effects
-    assert report.ablation_lines(table)[-1][3] == "one seed"
+    assert ablation_lines(table)[-1][3] == "one seed"
     lines = [cells(text) for text in claims(records).splitlines()[2:]]
     assert [each[-2:] for each in lines] == [["< 0.001", "holds"]]
     one = [each for each in records if each.spec.method == "cfn_sr" or not each.spec.seed]

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import pages as report
 import pytest
 from test_leaderboard import clustered, line
 
 from mer_bench.metrics import SCORES
 from mer_bench.records import Protocol, RunRecord, Transfer
-from mer_bench.report import leaderboard as report
 from mer_bench.report.archive import make_kept, unpack
 from mer_bench.report.rows import ResultRow
 from mer_bench.report.statistics import resample

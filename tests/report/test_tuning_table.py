@@ -9,16 +9,17 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pages as report
 import pytest
 from test_leaderboard import clustered
 
 from mer_bench.methods import method_facts
 from mer_bench.records import RunRecord, Training, Tuned
-from mer_bench.report import leaderboard as report
 from mer_bench.report.across import ranked
 from mer_bench.report.chosen import committed_recipes, with_settings
 from mer_bench.report.reproduce import commands
 from mer_bench.report.statistics import difference, holm
+from mer_bench.report.table_page import facts
 from mer_bench.report.tables import Table, tables
 from mer_bench.report.tuning import expected_best, tuning_lines, tuning_notes, tunings, with_trials
 from mer_bench.trials import TrialRecord
@@ -178,9 +179,9 @@ methods = [{{ name = "early_concat", options = {{ hidden = 64 }} }}]
 
 def test_a_table_says_how_the_suites_that_train_it_were_set(tmp_path: Path) -> None:
     spec = RECORDS[0].spec
-    facts = {name: getattr(spec, name) for name in ("dataset", "label_set", "protocol")}
+    splits = {name: getattr(spec, name) for name in ("dataset", "label_set", "protocol")}
     sets = ", ".join(f'{modality} = "{name}"' for modality, name in spec.features.items())
-    text = SUITE.format(**facts).replace('audio = "mfcc", text = "minilm"', sets)
+    text = SUITE.format(**splits).replace('audio = "mfcc", text = "minilm"', sets)
     (tmp_path / "mine.toml").write_text(text)
     (tmp_path / "broken.toml").write_text("dataset = ")
     recipes = committed_recipes(tmp_path)
@@ -190,7 +191,7 @@ def test_a_table_says_how_the_suites_that_train_it_were_set(tmp_path: Path) -> N
         "Rows with options of their own beside those that all share: Early concatenation.",
         "No suite trains these rows today: GMU.",
     )
-    assert table.settings[0] in list(report.facts(table))
+    assert table.settings[0] in list(facts(table))
     assert with_settings(shown(), []).settings == ()
     tuned = next(row for row in table.rows if row.spec.tuned and row.method == "early_concat")
     assert "mine.toml" in dict(commands(tuned, recipes, lambda record: tmp_path))["The row"]

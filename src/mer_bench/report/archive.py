@@ -79,7 +79,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Details:
-    """What the HTML page and its pictures show beside that, by field of the record."""
+    """What CSV files, the HTML page and its pictures show beside that, by field of the record."""
 
     versions: Mapping[str, str]
     curve: list[dict[str, float]]  #: with the validation scores alone
@@ -168,7 +168,7 @@ def unpack_all(found: Iterable[Found], cache: Cache, *, with_details: bool = Fal
     Args:
         found: Entries, those of a corpus one after the other.
         cache: The cache from which the entries are.
-        with_details: Whether the records are for the HTML page too.
+        with_details: Whether the records are for more than Markdown.
 
     Raises:
         Misuse: a file has changed since its entry was made.

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from mer_bench.report.columns import seeds
-from mer_bench.report.formatting import between, escape, percent, points, probability
+from mer_bench.report.formatting import between, percent, points, probability
+from mer_bench.report.names import marked_names
 from mer_bench.report.rows import ResultRow, few_seeds
 from mer_bench.report.statistics import LEAST_SEEDS, significant
 from mer_bench.report.tables import Table
@@ -30,10 +31,11 @@ def balance_lines(table: Table) -> list[tuple[str, ...]]:
         ("Balance", "Strategy", "Weighted F1", "Against none", "95 % interval", "p", *heads, "Seeds")
     ]
     wholes = set(table.strategies.values())
+    short = marked_names(table)
     for whole in (row for row in (*table.rows, *table.ablations) if row in wholes):
         parts = sorted((row for row, of in table.strategies.items() if of is whole), key=strategy)
         for row in (whole, *parts):
-            method = (row.name_with_code if row is whole else "", strategy(row), row.score("weighted_f1"))
+            method = (short[row] if row is whole else "", strategy(row), row.score("weighted_f1"))
             found.append((*method, *_against(table, row), *_inside(row, names), seeds(table, row)))
     return found
 
@@ -58,12 +60,13 @@ def balance_notes(table: Table) -> Iterator[str]:
     for row, without in table.strategies.items():
         if row.complete and without.complete:
             by_strategy.setdefault(strategy(row), []).append(row)
+    short = marked_names(table)
     for name, rows in sorted(by_strategy.items()):
         gains = [row.weighted_f1 - table.strategies[row].weighted_f1 for row in rows]
         effects = {row: table.strategy_effects[row] for row in rows if row in table.strategy_effects}
         shown = {row: found.effect for row, (found, p) in effects.items() if significant(p)}
-        better = [table.strategies[row].name for row, gain in shown.items() if gain > 0]
-        worse = [table.strategies[row].name for row, gain in shown.items() if gain < 0]
+        better = [short[table.strategies[row]] for row, gain in shown.items() if gain > 0]
+        worse = [short[table.strategies[row]] for row, gain in shown.items() if gain < 0]
         changes = (
             f"`{name}` changes weighted F1 by {between(min(gains), max(gains), '+')} points, on average "
             f"{points(float(np.mean(gains)), '+')}"
@@ -76,7 +79,7 @@ def balance_notes(table: Table) -> Iterator[str]:
 
 
 def _named(methods: list[str]) -> str:
-    return f"{len(methods)} ({escape(', '.join(sorted(methods)))})" if methods else "none"
+    return f"{len(methods)} ({', '.join(sorted(methods))})" if methods else "none"
 
 
 def _against(table: Table, row: ResultRow) -> tuple[str, str, str]:

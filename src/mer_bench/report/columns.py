@@ -523,11 +523,14 @@ def groups(shown: Sequence[Column]) -> list[tuple[str, int]]:
 
 
 def lines(
-    table: Table, shown: Sequence[Column], rows: Sequence[ResultRow], marks: Mapping[ResultRow, str] | None = None
+    table: Table, shown: Sequence[Column], rows: Sequence[ResultRow], names: Mapping[ResultRow, str] | None = None
 ) -> list[list[str]]:
-    """Headings of the columns, then the text of each row; ``marks`` follow the method."""
-    after = {(row, "Method"): mark for row, mark in (marks or {}).items()}
-    body = [[value_of(table, column, row).text + after.get((row, column.name), "") for column in shown] for row in rows]
+    """Headings of the columns, then the text of each row; ``names`` stand in place of method, code name and options."""
+
+    def text(column: Column, row: ResultRow) -> str:
+        return names[row] if names and column.name == "Method" else value_of(table, column, row).text
+
+    body = [[text(column, row) for column in shown] for row in rows]
     return [[column.name for column in shown], *body]
 
 

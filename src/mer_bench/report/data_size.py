@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mer_bench.report.formatting import between, in_percent, points
+from mer_bench.report.names import marked_names
 from mer_bench.report.rows import ResultRow
 from mer_bench.report.statistics import Evidence, difference
 from mer_bench.report.tables import Table
@@ -46,10 +47,11 @@ def data_size_lines(table: Table) -> list[tuple[str, ...]]:
         return []
     heads = ("Training data", "Modalities", "Share", "Utterances", "Weighted F1", "95 % interval", "Against all")
     found: list[tuple[str, ...]] = [(*heads, "95 % interval", "Seeds")]
+    short = marked_names(table)
     for rows in learning_curves(table):
         for row in rows:
             full = rows[-1] if rows[-1].spec.share == 1 else None
-            names = ((full or row).name_with_code, row.reads) if row is rows[0] else ("", "")
+            names = (short[full or row], row.reads) if row is rows[0] else ("", "")
             mine, all_data = evidence_of(table, row), evidence_of(table, full) if full else None
             interval, against = "–", ("–", "–")
             if mine:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mer_bench.corpora import corpus_facts
 from mer_bench.report import ablation
+from mer_bench.report.formatting import escape
 from mer_bench.report.rows import ResultRow, balanced
 from mer_bench.report.tables import Table
 
@@ -56,6 +57,12 @@ def feature_names(table: Table) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
+def slug(table: Table) -> str:
+    """Name of a table in file names."""
+    sets = sorted(name for _, name, _ in table.features)
+    return "-".join([*table.splits, table.track, *sets])
+
+
 def short_names(table: Table, rows: Sequence[ResultRow] | None = None) -> dict[ResultRow, str]:
     """A short name for each of ``rows``, by default those of the ranking, unique among them.
 
@@ -74,6 +81,12 @@ def short_names(table: Table, rows: Sequence[ResultRow] | None = None) -> dict[R
         if seen[name] > 1:
             names[row] = f"{name} ({seen[name]})"
     return names
+
+
+def marked_names(table: Table) -> dict[ResultRow, str]:
+    """What Markdown pages call the rows of a table, those beside its ranking included: short names with marks."""
+    every = [*table.rows, *table.ablations, *table.strategies, *table.reduced]
+    return {row: escape(name) + row.mark for row, name in short_names(table, every).items()}
 
 
 def _part(table: Table, row: ResultRow) -> str:

@@ -22,26 +22,18 @@ from mer_bench.modalities import modality_order
 from mer_bench.records import RunRecord
 from mer_bench.report import elsewhere, plots
 from mer_bench.report.balance import balance_lines, balance_notes
+from mer_bench.report.board import described
 from mer_bench.report.cache import NOT_KEPT, Cache, open_cache
 from mer_bench.report.columns import COLUMNS, PAGE, columns, disturbances, groups, trained_on, value_of
 from mer_bench.report.data_size import data_size_lines, data_size_notes
 from mer_bench.report.formatting import effect, spread, unescape
-from mer_bench.report.leaderboard import (
-    NO_RECORDS,
-    NONE,
-    OWN,
-    SIMULATED,
-    Own,
-    ablation_lines,
-    described,
-    facts,
-    own_mark,
-)
+from mer_bench.report.leaderboard import NO_RECORDS, SIMULATED
 from mer_bench.report.pairs import kept_pairs
 from mer_bench.report.pictures import draw
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.reproduce import commands, read_recipes
 from mer_bench.report.rows import ResultRow, training_text
+from mer_bench.report.table_page import NONE, OWN, Own, ablation_lines, facts, own_mark
 from mer_bench.report.tables import Table, best_single, gain, tables
 from mer_bench.report.transfer import transfer_lines, transfer_notes
 from mer_bench.report.tuning import tuning_lines, tuning_notes

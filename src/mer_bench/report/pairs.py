@@ -10,7 +10,7 @@ import numpy as np
 
 from mer_bench.metrics import f1
 from mer_bench.report.cache import Cache
-from mer_bench.report.plots import slug
+from mer_bench.report.names import slug
 from mer_bench.report.rows import few_seeds
 from mer_bench.report.statistics import difference
 from mer_bench.report.tables import Table

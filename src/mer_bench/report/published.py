@@ -1,6 +1,6 @@
 """Numbers that papers print, quoted from ``published.toml`` with their source and how far it was checked.
 
-The leaderboard and the HTML page show them beside the tables, but never rank them.
+A page beside the leaderboard and the HTML page show them, but never rank them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from mer_bench.files import read_toml
 
 PUBLISHED = """\
 Numbers as their authors or others print them, in alphabetical order and **never ranked**: protocols, features and
-selection differ from each other and from the tables above. Trust: *certain* = read in the source itself; *high*,
-*good* = transcribed by others, not read in the source.
+selection differ from each other and from the tables of this benchmark. Trust: *certain* = read in the source itself;
+*high*, *good* = transcribed by others, not read in the source.
 """
 
 

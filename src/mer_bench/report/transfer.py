@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from mer_bench.report.columns import NAMES
 from mer_bench.report.formatting import between, points, spread
+from mer_bench.report.names import marked_names
 from mer_bench.report.rows import OtherCorpus
 from mer_bench.report.statistics import Evidence, resample
 from mer_bench.report.tables import Table
@@ -20,6 +21,7 @@ def transfer_lines(table: Table) -> list[tuple[str, ...]]:
     """Cells of the table: the headings, then each row on each other corpus; empty where no row was tested on one."""
     heads = (f"{NAMES[score]}{what}" for score in SHOWN for what in ("", " there", ", drop", ", 95 % interval"))
     found: list[tuple[str, ...]] = [("Across corpora", "Modalities", "Tested on", *heads, "Seeds")]
+    short = marked_names(table)
     for stream, row in enumerate(table.rows):
         for corpus, tests in row.others.items():
             cells: list[str] = []
@@ -27,7 +29,7 @@ def transfer_lines(table: Table) -> list[tuple[str, ...]]:
                 drop = drop_of(tests, score, stream)
                 both = (spread(tests.scores(score, where)) for where in (tests.here, tests.there))
                 cells += [*both, points(drop.score, "+"), between(*drop.interval, "+")]
-            found.append((row.name_with_code, row.reads, corpus, *cells, str(len(tests.here))))
+            found.append((short[row], row.reads, corpus, *cells, str(len(tests.here))))
     return found if len(found) > 1 else []
 
 

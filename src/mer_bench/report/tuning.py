@@ -15,6 +15,7 @@ import numpy as np
 from mer_bench.methods import is_current, title
 from mer_bench.records import RunSpec, Tuned
 from mer_bench.report.formatting import between, escape, points
+from mer_bench.report.names import marked_names
 from mer_bench.report.rows import REFERENCES, ResultRow, modalities, options_text
 from mer_bench.report.statistics import significant
 from mer_bench.report.tables import Table, find_like
@@ -114,10 +115,11 @@ def tuning_lines(table: Table) -> list[tuple[str, ...]]:
     shown = [number for number in AFTER if number <= max(each.budget for each in found)]
     heads = ("Tuning", "Modalities", "Trials", "Default", "Tuned", "Gain", "95 % interval", "Gain on validation")
     lines = [(*heads, *(f"After {number}" for number in shown))]
+    short = marked_names(table)
     for each in found:
         spec = each.trials[0].spec.untuned
         shown_row = each.default or each.tuned
-        name = each.default.name_with_code if each.default else escape(f"{title(spec.method)}{options_text(spec)}")
+        name = short[each.default] if each.default else escape(f"{title(spec.method)}{options_text(spec)}")
         folds = shown_row.folds if shown_row else len(each.scores)
         trials = f"{each.budget}" + f" ({len(each.scores)}/{folds} folds)" * (len(each.scores) < folds)
         scores = [row.score("weighted_f1") if row else "–" for row in (each.default, each.tuned)]

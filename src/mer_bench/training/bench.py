@@ -14,7 +14,6 @@ from rich.console import Console
 
 from mer_bench.corpora import corpus_facts
 from mer_bench.errors import FailedRun, Misuse, printable
-from mer_bench.files import write_atomic
 from mer_bench.records import (
     SIMULATED,
     RunRecord,
@@ -26,7 +25,7 @@ from mer_bench.records import (
     write_failure,
     write_record,
 )
-from mer_bench.report.leaderboard import read_board
+from mer_bench.report.board import Layout, read_board, write_board
 from mer_bench.suites import Suite
 from mer_bench.training.checks import before_training, is_first_machine
 from mer_bench.training.claims import Claims
@@ -130,7 +129,7 @@ def bench(suite_file: Path, options: BenchOptions = BenchOptions(), console: Con
     if not options.results.is_dir():
         raise FailedRun(f"{options.results} has disappeared during the bench; {target} is left as it is")
     board = read_board(options.results, with_published=options.with_published)
-    write_atomic(target, board.text)
+    write_board(board, Layout.of(target))
     tables = "\n".join(board.terminal.get(dataset, "") for dataset in suite.datasets)
     return BenchResult(specs, failed, target, tables, board.problems)
 

@@ -13,6 +13,7 @@ from mer_bench.records import RunSpec, has_whole_weights
 from mer_bench.training.claims import remove_stale
 from mer_bench.training.options import RunSettings
 from mer_bench.training.temporary import FREE, TEMPORARY, temporary_folder
+from mer_bench.workspace import default_tables
 
 
 def before_training(
@@ -23,7 +24,7 @@ def before_training(
     Args:
         specs: The runs.
         settings: Their folders and their logger.
-        leaderboard: The page that will be written after them.
+        leaderboard: The page that will be written after them, and those of its tables.
         elsewhere: Whether other machines train.
 
     Raises:
@@ -45,8 +46,9 @@ def before_training(
     if leaderboard is not None:
         if leaderboard.is_dir():
             raise Misuse(f"{leaderboard} (--leaderboard) is a folder; name a file")
-        check_folder(leaderboard.parent, "--leaderboard", FREE)
-        remove_leftovers(leaderboard.parent, ".*.tmp")
+        for folder in (leaderboard.parent, default_tables(leaderboard)):
+            check_folder(folder, "--leaderboard", FREE)
+            remove_leftovers(folder, ".*.tmp")
     remove_leftovers(temporary, f"{TEMPORARY}*")
 
 
