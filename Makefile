@@ -36,7 +36,7 @@ YES ?=
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help bench tune data download test lint unit slow smoke leaderboard methods golden simulate plots report check verify speed gpu list clean
+.PHONY: help bench tune data download test lint unit slow smoke leaderboard methods golden simulate plots report reference site check verify speed gpu list clean
 
 help:  ## this text
 	@echo "Targets:"; grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -133,6 +133,14 @@ plots: .venv/report  ## draw every table into benchmarks/plots; make leaderboard
 report: .venv/report  ## write build/report.html: one page to sort, filter and compare, with pictures and provenance
 	$(BIN)/mer-bench report --results "$(RESULTS)" --jobs $(JOBS) $(if $(WITH_PUBLISHED),--with-published)
 
+reference: .venv/prep  ## rewrite the generated pages of docs: suites, commands, methods, datasets
+	$(BIN)/python -m website
+
+site: .venv/site .venv/report  ## build build/site: the interactive leaderboard and the documentation, for any static host
+	$(BIN)/mer-bench report --results "$(RESULTS)" --jobs $(JOBS) --output build/site/index.html --docs docs/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict --config-file website/mkdocs.yml
+	$(BIN)/python -m website.links build/site
+
 check: .venv/base  ## fail if leaderboard.md or benchmarks/tables is not what the records give, or a submission in benchmarks/contributed has problems
 	$(BIN)/mer-bench leaderboard --check
 
@@ -159,6 +167,6 @@ clean:  ## remove the environment and what was built (not data, not results)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
-.venv/dev .venv/prep .venv/report .venv/wandb .venv/cluster: .venv/%: pyproject.toml | .venv/base
+.venv/dev .venv/prep .venv/report .venv/site .venv/wandb .venv/cluster: .venv/%: pyproject.toml | .venv/base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	touch $@

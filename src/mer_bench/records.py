@@ -69,13 +69,13 @@ Matrix = list[list[Count]]  #: confusion matrix: rows true, columns predicted
 class Training:
     """How a method is trained; equal for all methods of a table unless the suite file says otherwise."""
 
-    epochs: Positive = 30
+    epochs: Positive = 30  #: passes over the training utterances
     batch_size: Positive = 32  #: utterances, or dialogues for methods with dialogue context
     learning_rate: AboveZero = 1e-3  #: peak of AdamW's rate: linear warm-up, then a cosine to zero
-    weight_decay: NotNegative = 1e-2
-    warmup: Share = 0.1  #: share of the steps
+    weight_decay: NotNegative = 1e-2  #: weight decay of AdamW
+    warmup: Share = 0.1  #: share of the steps in which the rate rises
     gradient_clip: NotNegative = 1.0  #: largest gradient norm; 0 = no clipping
-    label_smoothing: ShareBelowOne = 0.0
+    label_smoothing: ShareBelowOne = 0.0  #: label smoothing of the cross-entropy
     patience: Count = 0  #: epochs without a better validation score before stopping; 0 = train to the end
     precision: Name = "32-true"  #: as Lightning names it, or "tf32"
     #: weights of the training loss: "none", or "balanced" or "sqrt" (:meth:`FusionModule.class_weights`)

@@ -27,8 +27,8 @@ Changes = Mapping[str, Any]  #: training options that differ, see :func:`change_
 class Range:
     """What a number is drawn from: whole numbers where the setting is one, and both ends."""
 
-    low: Whole | Real
-    high: Whole | Real
+    low: Whole | Real  #: the least value
+    high: Whole | Real  #: the largest value
     log: bool = False  #: whether its logarithm is uniform
 
 
@@ -40,48 +40,53 @@ Space = Mapping[Name, Range | list[bool | Whole | Real | Text]]
 class Tune:
     """``[tune]`` of a suite file: what ``mer-bench tune`` tries, the same number of trials for every row."""
 
-    space: Space  #: each method takes what it has of it
-    trials: Positive = 8  #: of each row and fold; trial 0 is the row as it is
-    methods: Mapping[Name, Space] = field(default_factory=dict)  #: method -> what is drawn otherwise for it
+    space: Space  #: what is drawn; each method takes the settings that it has
+    trials: Positive = 8  #: trials of each row and fold; trial 0 is the row as it is
+    methods: Mapping[Name, Space] = field(default_factory=dict)  #: method -> what is drawn for it instead
 
 
 @dataclass(frozen=True)
 class _Method:
     """A method in a suite file, where it is more than a name."""
 
-    name: Name
-    options: Mapping[Name, Option] = field(default_factory=dict)
-    training: Changes = field(default_factory=dict)
-    modalities: Names | None = None
+    name: Name  #: name of a built-in method, of one that a package registers, or ``module:Class``
+    options: Mapping[Name, Option] = field(default_factory=dict)  #: constructor options; others keep their defaults
+    training: Changes = field(default_factory=dict)  #: keys of ``[training]`` that differ for this method
+    modalities: Names | None = None  #: modalities of the table that it reads; all of them by default
 
 
 @dataclass(frozen=True)
 class _Table:
     """``[[table]]`` of a suite file."""
 
+    #: modality -> feature set; a number after the modality tells several sets of it apart (``audio2``)
     features: Annotated[Mapping[Name, Name], Meta(min_length=1)]
-    methods: Annotated[list[Name | _Method], Meta(min_length=1)]
+    methods: Annotated[list[Name | _Method], Meta(min_length=1)]  #: names, or tables with the keys below
+    #: constructor options, of each method of the table that has them
     options: Mapping[Name, Option] = field(default_factory=dict)
-    training: Changes = field(default_factory=dict)
+    training: Changes = field(default_factory=dict)  #: keys of ``[training]`` that differ in this table
 
 
 @dataclass(frozen=True)
 class _File:
     """A suite file, with the keys that it takes from the suite beside it whose name its key ``extends`` is."""
 
-    dataset: Name | Names
-    label_set: Name
-    protocol: Name | Mapping[Name, Name]
-    seeds: Annotated[list[Seed], Meta(min_length=1)]
-    table: Annotated[list[_Table], Meta(min_length=1)]
-    training: Changes = field(default_factory=dict)
-    measure: list[Name] = field(default_factory=list)
-    keep: list[Name] = field(default_factory=list)
-    save_models: bool = False
+    dataset: Name | Names  #: the corpus, or several
+    label_set: Name  #: which emotions are the classes
+    protocol: Name | Mapping[Name, Name]  #: how the corpus is split; for several corpora also corpus -> protocol
+    seeds: Annotated[list[Seed], Meta(min_length=1)]  #: each row is trained once with each of them, on each fold
+    table: Annotated[list[_Table], Meta(min_length=1)]  #: ``[[table]]``: feature sets, and the methods compared on them
+    training: Changes = field(default_factory=dict)  #: ``[training]``: how every method is trained
+    measure: list[Name] = field(default_factory=list)  #: what is measured beside the score
+    keep: list[Name] = field(default_factory=list)  #: what is kept in a file beside each record
+    save_models: bool = False  #: whether the trained model of each run is kept beside its record
+    #: shares of the training utterances, such as 0.1 for a tenth; every row is trained on each of them
     shares: Annotated[list[ShareAboveZero], Meta(min_length=1)] = field(default_factory=lambda: [1.0])
-    tune: Tune | None = None
+    tune: Tune | None = None  #: ``[tune]``: what ``mer-bench tune`` tries; without it the suite cannot be tuned
+    #: text under its tables: which settings were chosen, with which methods, on what
     chosen: Annotated[str, Meta(max_length=2000)] = ""
-    instead: Mapping[Name, Name] = field(default_factory=dict)  #: feature set of a table -> the one that is read
+    #: feature set that tables name -> the one that is read instead
+    instead: Mapping[Name, Name] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
