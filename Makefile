@@ -137,7 +137,7 @@ reference: .venv/prep  ## rewrite the generated pages of docs: suites, commands,
 	$(BIN)/python -m website
 
 site: .venv/site .venv/report  ## build build/site: the interactive leaderboard and the documentation, for any static host
-	$(BIN)/mer-bench report --results "$(RESULTS)" --jobs $(JOBS) --output build/site/index.html --docs docs/
+	$(BIN)/mer-bench report --results "$(RESULTS)" --jobs $(JOBS) --site build/site --docs docs/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict --config-file website/mkdocs.yml
 	$(BIN)/python -m website.links build/site
 
