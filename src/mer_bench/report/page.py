@@ -270,8 +270,8 @@ def _entry(entry: matrix.Entry, kept: Kept) -> Json:
     return {
         "row": kept.keys[name],
         "name": entry.name,
-        "score": round(entry.score, 2),
-        "interval": entry.interval and [round(each, 2) for each in entry.interval],
+        "score": round(entry.score, 6),
+        "interval": entry.interval and [round(each, 6) for each in entry.interval],
         "rank": entry.rank,
         "ranks": entry.ranks,
         "tied": entry.tied,

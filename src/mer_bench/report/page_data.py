@@ -123,8 +123,8 @@ def table_data(table: Table, own: Own) -> Json:
                 "current": row.current,
                 "few": few_seeds(row),
                 "search": f"{names[row]} {row.title} {row.label}".lower(),
-                "score": round(100 * row.weighted_f1, 2),
-                "interval": [round(100 * each, 2) for each in table.evidence[row].interval]
+                "score": round(100 * row.weighted_f1, 6),
+                "interval": [round(100 * each, 6) for each in table.evidence[row].interval]
                 if row in table.evidence
                 else None,
                 "cells": [
