@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import html_pages
 import pages
 import pytest
 from fake_runs import external, record, spec
@@ -228,7 +229,7 @@ def test_rows_of_accepted_submissions_are_marked_and_no_others(accepted: Path) -
     assert dict(load_tables(accepted).set_index("method")["contributed"]) == {
         "gated": True, "early_concat": False, "Net": True
     }  # fmt: skip
-    (details,) = pages.read(page(found.records, published=[], results=accepted)).details()
+    (details,) = html_pages.read(page(found.records, published=[], results=accepted)).details()
     path = (accepted.parent / "contributed" / "net" / SUBMITTED[0].spec.path(Path())).as_posix()
     assert path in {run[-1] for row in details["rows"].values() for run in row["runs"]}
 

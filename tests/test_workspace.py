@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pages
+import html_pages
 import pytest
 from fake_runs import record, spec
 from suites import Call
@@ -183,7 +183,7 @@ def test_the_html_page_too_marks_own_rows_and_says_where_published_records_are(
     monkeypatch.setattr(workspace, "BUNDLED", bundled)
     write_record(record(spec("mine")), Path("results"))
     assert call("report", "--with-published").code == 0
-    both = pages.read(Path("report.html").read_text(encoding="utf-8"))
+    both = html_pages.read(Path("report.html").read_text(encoding="utf-8"))
     assert {row["name"]: row["mark"] for row in both.tables()[0]["rows"]} == {"mine": "° (own)", "published": "°"}
     assert both.front["own"]
     (details,) = both.details()
@@ -191,7 +191,7 @@ def test_the_html_page_too_marks_own_rows_and_says_where_published_records_are(
     assert f"mer-bench run --spec {published}" in details["rows"]["published"]["commands"][0][1]
     assert details["rows"]["mine"]["runs"][0][-1] == spec("mine").path(Path("results")).as_posix()
     assert call("report").code == 0
-    alone = pages.read(Path("report.html").read_text(encoding="utf-8"))
+    alone = html_pages.read(Path("report.html").read_text(encoding="utf-8"))
     assert [(row["name"], row["mark"]) for row in alone.tables()[0]["rows"]] == [("mine", "°")]
     assert not alone.front["own"]
 
