@@ -129,7 +129,8 @@ MELD = {
     "dialogue_gcn": {"relations": "same_other"},
     "cogmen": {"relations": "same_other"},
     "mm_dfn": {"text_speaker": 1.5, "audio_speaker": 0.5, "vision_speaker": 0.5},
-    "sdt": {"temperature": 8.0, "learned_gates": False, "dropout": 0.5},
+    # but for the width, which was chosen on the development set
+    "sdt": {"temperature": 8.0, "learned_gates": False, "dropout": 0.5, "hidden": 128},
     "m3net": {"hidden": 512, "frequency_layers": 3, "dropout": 0.4},
     "graph_smile": {
         "hidden": 384, "layers": 5, "window_past": 3, "window_future": 3, "shift_window": 3, "sentiment_weight": 0.5,
