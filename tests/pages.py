@@ -9,6 +9,7 @@ from pathlib import Path
 from mer_bench.external import ExternalRecord
 from mer_bench.records import RunRecord
 from mer_bench.report.board import MARK, Layout, make_board
+from mer_bench.report.leaderboard import listed
 from mer_bench.report.published import Published
 from mer_bench.report.table_page import NONE, Own
 from mer_bench.trials import TrialRecord
@@ -42,9 +43,10 @@ def leaderboard(
 ) -> str:
     """All pages but the front page, one after the other, without what they say of how to read them."""
     board = make_board(records, published, own, external, trials)
-    pages = [text for path, text in board.files(LAYOUT).items() if path.suffix == ".md" and path != LAYOUT.front]
-    pages.sort(key=lambda page: int(found[1]) if (found := re.search(r"This is table (\d+) of", page)) else 10**6)
-    return "\n".join(page.partition("## How to read it")[0] for page in pages)
+    texts = board.files(LAYOUT)
+    names = [each.file for each in listed(each.standing for each in board.sections)]
+    pages = [LAYOUT.tables / f"{name}.md" for name in (*names, "across", "published")]
+    return "\n".join(texts[page].partition("## How to read it")[0] for page in pages if page in texts)
 
 
 def coded(page: str) -> str:

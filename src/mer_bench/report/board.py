@@ -95,7 +95,7 @@ class Board:
         back = layout.link(layout.front, layout.tables)
         found: dict[str, str] = {}
         for each, part in zip(every, self.sections, strict=True):
-            page = table_page(part, each.number, back, f"{quote(each.file)}.csv", _pictures(each, layout), own=self.own)
+            page = table_page(part, back, f"{quote(each.file)}.csv", _pictures(each, layout), own=self.own)
             found |= {f"{each.file}.csv": part.csv, f"{each.file}.md": f"{MARK}\n{page}"}
         more = {"across": _over_tables(self.sections), "published": _published(self.published)}
         found |= {f"{name}.md": f"{MARK}\n{text}" for name, text in more.items() if text}

@@ -126,12 +126,11 @@ def _marked(table: Table, own: Own) -> Standing:
     return replace(found, ranked=tuple(map(marked, found.ranked)), references=references) if own else found
 
 
-def table_page(found: Section, number: int, back: str, csv: str, pictures: Mapping[str, str], *, own: bool) -> str:
+def table_page(found: Section, back: str, csv: str, pictures: Mapping[str, str], *, own: bool) -> str:
     """The page of a table.
 
     Args:
         found: What it shows.
-        number: Number of the table.
         back: Address of the leaderboard.
         csv: Address of the same rows as CSV.
         pictures: Address of each picture that exists, by its kind.
@@ -143,8 +142,8 @@ def table_page(found: Section, number: int, back: str, csv: str, pictures: Mappi
         f"# {escape(found.standing.heading)}\n",
         SIMULATED * found.standing.simulated,
         f"Features: {escape(found.standing.features)}. Corpus `{corpus}`, label set `{label_set}`, protocol "
-        f"`{protocol}`, {found.standing.track} track. The same rows as [CSV]({csv}). This is table {number} of the "
-        f"[leaderboard]({back}); [how to read it](#how-to-read-it) stands at the end.\n",
+        f"`{protocol}`, {found.standing.track} track. The same rows as [CSV]({csv}). This is one of the "
+        f"tables of the [leaderboard]({back}); [how to read it](#how-to-read-it) stands at the end.\n",
         found.ranking,
         "\n".join(["## Pictures\n", *drawn]) if drawn else "",
         found.rest,
