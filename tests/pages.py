@@ -6,13 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mer_bench.external import ExternalRecord
 from mer_bench.records import RunRecord
 from mer_bench.report.board import MARK, Layout, make_board
 from mer_bench.report.leaderboard import listed
-from mer_bench.report.published import Published
-from mer_bench.report.table_page import NONE, Own
-from mer_bench.trials import TrialRecord
 
 LAYOUT = Layout(Path("leaderboard.md"), Path("tables"))
 MARKS = re.compile(r"(?: [†°‡§◇]| \(own\)| [⁰¹²³⁴⁵⁶⁷⁸⁹]+)*$")
@@ -34,15 +30,9 @@ def everything(records: Sequence[RunRecord], *others: object, **more: object) ->
     return "\n".join(text for name, text in files(records, *others, **more).items() if name.endswith(".md"))
 
 
-def leaderboard(
-    records: Sequence[RunRecord],
-    published: Sequence[Published] | None = None,
-    own: Own = NONE,
-    external: Sequence[ExternalRecord] = (),
-    trials: Sequence[TrialRecord] = (),
-) -> str:
+def leaderboard(records: Sequence[RunRecord], *others: object, **more: object) -> str:
     """All pages but the front page, one after the other, without what they say of how to read them."""
-    board = make_board(records, published, own, external, trials)
+    board = make_board(records, *others, **more)  # type: ignore[arg-type]
     texts = board.files(LAYOUT)
     names = [each.file for each in listed(each.standing for each in board.sections)]
     pages = [LAYOUT.tables / f"{name}.md" for name in (*names, "across", "published")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from page_blocks import FILE, blocks, commands
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("src", "data_prep", "benchmarks", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
@@ -111,12 +111,11 @@ for line in sys.stdin:
     exec(compile(json.loads(line), "page", "exec"), names)
     print("done", file=sys.stderr, flush=True)
 """
-BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(console|python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.slow  # minutes: every command of the pages, each in a process of its own
 @pytest.mark.parametrize(
-    ("page", "commands", "blocks", "left"),
+    ("page", "calls", "pieces", "left"),
     [
         ("quickstart", 7, 1, ("leaderboard.md", "Early concatenation °")),
         ("your_method", 4, 1, ("leaderboard.md", "SumFusion ◇")),
@@ -127,7 +126,7 @@ BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(console|python|toml)\n(.*
     ],
 )
 def test_a_page_runs_as_it_is_written(
-    installed: Path, tmp_path: Path, page: str, commands: int, blocks: int, left: tuple[str, str]
+    installed: Path, tmp_path: Path, page: str, calls: int, pieces: int, left: tuple[str, str]
 ) -> None:
     """From the wheel, in an empty folder; a block whose first line names a file is that file."""
     command = tmp_path / "bin" / "mer-bench"
@@ -147,10 +146,10 @@ def test_a_page_runs_as_it_is_written(
     ):
         assert python.stdin
         assert python.stderr
-        for mark, kind, content in BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")):
-            if mark:
+        for kind, content, reason, _ in blocks((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")):
+            if reason or kind not in ("console", "python", "toml"):
                 continue
-            if named := re.match(r"# (\S+\.\w+)\n", content):
+            if named := FILE.match(content):
                 (empty / named[1]).write_text(content[named.end() :], encoding="utf-8")
             elif kind == "python":
                 print(json.dumps(content), file=python.stdin, flush=True)
@@ -160,10 +159,10 @@ def test_a_page_runs_as_it_is_written(
                 assert line, said  # it has ended
                 ran["python"] += 1
             else:
-                for line in re.findall(r"^\$ (.*)$", content.replace("\\\n", " "), flags=re.MULTILINE):
+                for line in commands(content):
                     call = ["sh", "-c", line]
                     done = subprocess.run(call, cwd=empty, env=environment, capture_output=True, text=True)
                     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
                     ran["console"] += 1
-    assert ran == {"console": commands, "python": blocks}
+    assert ran == {"console": calls, "python": pieces}
     assert left[1] in "".join(path.read_text(encoding="utf-8") for path in empty.glob(left[0]))

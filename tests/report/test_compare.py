@@ -15,6 +15,7 @@ from mer_bench.methods import method_facts
 from mer_bench.metrics import confusion_matrix
 from mer_bench.records import FeatureFacts, RunRecord, RunSpec, Training
 from mer_bench.report.compare import claims, compare, describe
+from mer_bench.report.tables import tables
 from mer_bench.utterances import write_table
 
 TRUE = np.arange(60) % 3  # twelve dialogues of five utterances
@@ -139,7 +140,7 @@ def test_rows_of_today_s_version_come_before_others_and_none_is_compared_with_it
     assert found.first.records[0].spec.options == more
     (itself,) = compare(made_runs("tacfn", []), "tacfn", "tacfn/text")
     assert itself.difference is None
-    assert "|" not in "".join(claims(made_runs("bc_lstm", [7])).splitlines()[2:])
+    assert "|" not in "".join(claims(tables(made_runs("bc_lstm", [7]))).splitlines()[2:])
 
 
 def made_runs(method: str, wrong: list[int]) -> list[RunRecord]:
@@ -157,7 +158,7 @@ def test_claims_name_the_form_of_cfn_sr_and_tacfn_that_they_are_about() -> None:
         for made in [record(method, seed, list(wrong))]
     ]
     records += [record("early_concat", seed, list(range(0, 60, 4))) for seed in range(3)]
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in claims(records).splitlines()[2:]]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in claims(tables(records)).splitlines()[2:]]
     assert [(line[0], line[-1]) for line in lines] == [
         ("TACFN's cross-modal blocks beat concatenation", "holds"),
         ("TACFN's blocks with scale=true beat concatenation", "the reverse holds"),
@@ -168,7 +169,9 @@ def test_a_claim_holds_is_turned_round_or_is_not_shown() -> None:
     wrong = {"early_concat": [], "unimodal": range(0, 60, 2), "cfn_sr": range(0, 60, 3), "tacfn": [7]}
     records = [record(method, seed, list(rows)) for method, rows in wrong.items() for seed in range(3)]
     imagined = [replace(each, simulated=True, spec=replace(each.spec, dataset="simulated-meld")) for each in records]
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in claims(records + imagined).splitlines()[2:]]
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in claims(tables(records + imagined)).splitlines()[2:]
+    ]
     assert [(line[0].split()[0], line[1], line[-1]) for line in lines] == [
         ("Simple", "meld, official", "holds"),
         ("CFN-SR's", "meld, official", "the reverse holds"),
@@ -204,7 +207,7 @@ def test_rows_of_two_tracks_are_compared_where_the_test_utterances_are_the_same(
     assert within.difference is not None
     assert within.difference.effect == found.difference.effect
     # the claim about them is tested too, and says what else differs
-    (line,) = claims([*reads_dialogues, *reads_utterances]).splitlines()[2:]
+    (line,) = claims(tables([*reads_dialogues, *reads_utterances])).splitlines()[2:]
     assert "| Concatenation in context beats concatenation without | meld, official " in line
     assert "| minilm; track (dialogue against utterance) |" in line
     assert line.endswith("| holds |")

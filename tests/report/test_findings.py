@@ -9,7 +9,7 @@ from test_leaderboard import clustered
 
 from mer_bench.records import RunRecord
 from mer_bench.report import findings
-from mer_bench.report.tables import tables
+from mer_bench.report.tables import real_tables, tables
 
 
 def runs(method: str, hits: int, *, seeds: int = 3, **spec: object) -> list[RunRecord]:
@@ -78,5 +78,5 @@ def test_the_effort_is_the_sum_of_the_seconds_of_all_runs() -> None:
 
 def test_tables_that_saw_labels_and_simulated_ones_answer_nothing() -> None:
     simulated = [replace(each, simulated=True) for each in RECORDS]
-    assert findings.real(tables(simulated)) == []
+    assert real_tables(tables(simulated)) == []
     assert findings.tuned(tables(RECORDS)) == findings.raters(tables(RECORDS)) == findings.NOTHING

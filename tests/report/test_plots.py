@@ -20,6 +20,7 @@ from mer_bench.records import RunRecord
 from mer_bench.report import look, plots
 from mer_bench.report.across import across, ranked
 from mer_bench.report.cache import open_cache
+from mer_bench.report.names import slug
 from mer_bench.report.tables import tables
 
 pytest.importorskip("matplotlib")
@@ -374,7 +375,7 @@ def test_a_picture_is_drawn_once_for_what_it_shows(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     cache = open_cache(tmp_path)
     other = [replace(one, spec=replace(one.spec, label_set="sentiment")) for one in records]
-    names = [plots.slug(table) for table in tables([*records, *other])]
+    names = [slug(table) for table in tables([*records, *other])]
     first = plots.draw(tables([*records, *other]), cache=cache)
     assert drawn == [*names, ""]
     drawn.clear()

@@ -120,10 +120,10 @@ def test_ablations_and_claims_of_one_seed_are_neither_equal_nor_different() -> N
     (table,) = tables(records)
     assert not table.ablation_effects
     assert ablation_lines(table)[-1][3] == "one seed"
-    lines = [cells(text) for text in claims(records).splitlines()[2:]]
+    lines = [cells(text) for text in claims(tables(records)).splitlines()[2:]]
     assert [each[-2:] for each in lines] == [["< 0.001", "holds"]]
     one = [each for each in records if each.spec.method == "cfn_sr" or not each.spec.seed]
-    lines = [cells(text) for text in claims(one).splitlines()[2:]]
+    lines = [cells(text) for text in claims(tables(one)).splitlines()[2:]]
     assert [each[-2:] for each in lines] == [["–", "one seed"]]
     assert lines[0][3].startswith("+")
 
@@ -181,7 +181,7 @@ def test_p_values_of_claims_are_corrected_for_the_number_of_claims() -> None:
         for name, hits in methods.items()
         for each in run(name, hits, modalities=("text",) * (name == "unimodal") or ("audio", "text"))
     ]
-    lines = [cells(text) for text in claims(records).splitlines()[2:]]
+    lines = [cells(text) for text in claims(tables(records)).splitlines()[2:]]
     raw = []
     for first, second in (
         ("early_concat", "unimodal"),
@@ -444,8 +444,8 @@ def test_one_statement_that_labels_were_seen_is_enough() -> None:
 
 def test_tables_whose_features_saw_labels_are_in_no_claim_and_in_no_test_over_tables() -> None:
     records = [*run("early_concat", 8), *run("unimodal", 6)]
-    assert len(claims(records).splitlines()) > 2
-    assert len(claims(exposed(records, "labels")).splitlines()) == 2
+    assert len(claims(tables(records)).splitlines()) > 2
+    assert len(claims(tables(exposed(records, "labels"))).splitlines()) == 2
     assert [len(ranked(table).scores) for table in tables(FOUR)] == [4]
     assert [len(ranked(table).scores) for table in tables(exposed(FOUR, "labels"))] == [0]
 

@@ -12,49 +12,19 @@ import runpy
 import shlex
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from page_blocks import FILE, Block, blocks, commands
 from suites import Call
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-FENCE = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^\n]*?) -->\n)?^ *```(?P<kind>\w*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL
-)
-FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
 RUN = ("python", "console")
 WRITTEN = ("python", "toml")
 SHELL = ("cat", "cp", "ls", "mkdir", "mv")  #: programs that commands may call, beside mer-bench and python
-
-
-class Block(NamedTuple):
-    """A fenced block of a page."""
-
-    kind: str
-    text: str
-    reason: str  #: why it is not run; empty where it is
-    line: int
-
-
-def blocks(text: str) -> list[Block]:
-    return [
-        Block(
-            found["kind"],
-            textwrap.dedent(found["text"]),
-            found["reason"] or "",
-            text[: found.start("text")].count("\n") + 1,
-        )
-        for found in FENCE.finditer(text)
-    ]
-
-
-def commands(text: str) -> list[str]:
-    """The commands of a console block; a backslash at the end of a line continues the command."""
-    return re.findall(r"^\$ (.*)$", text.replace("\\\n", " "), flags=re.MULTILINE)
 
 
 def expanded(word: str) -> list[str]:

@@ -18,7 +18,7 @@ from mer_bench.records import RunRecord
 from mer_bench.report.formatting import between, escape, markdown, p_value, points, probability
 from mer_bench.report.rows import ExternalRow, ResultRow, few_seeds, option_texts
 from mer_bench.report.statistics import Difference, Evidence, difference, holm, resample, significant
-from mer_bench.report.tables import Table, headlines, splits_of, tables
+from mer_bench.report.tables import Table, headlines, real_tables, splits_of, tables
 from mer_bench.utterances import FILE, read_table
 
 
@@ -187,7 +187,7 @@ CLAIMS = (
 )
 
 
-def claims(records: Sequence[RunRecord]) -> str:
+def claims(found: Sequence[Table]) -> str:
     """Test of each of :data:`CLAIMS` on every real corpus that has both methods, as a Markdown table.
 
     A corpus takes part with the protocol that :func:`mer_bench.report.tables.headlines` chooses; tables whose features
@@ -195,11 +195,11 @@ def claims(records: Sequence[RunRecord]) -> str:
     seeds for a test; of others the points stand there alone. Where the two rows stand in tables of different features
     or tracks, the table says which.
     """
-    real = [table for table in tables(records) if not (table.first.simulated or table.saw_labels)]
+    real = real_tables(found)
     chosen = headlines(table.splits for table in real)
     groups = _groups([table for table in real if table.splits in chosen])
-    found = [(text, one) for text, *rows in CLAIMS for group in groups for one in _comparisons(group, *rows)]
-    tested = [(text, one, one.difference) for text, one in found if one.difference]
+    pairs = [(text, one) for text, *rows in CLAIMS for group in groups for one in _comparisons(group, *rows)]
+    tested = [(text, one, one.difference) for text, one in pairs if one.difference]
     enough = [one for _, one, _ in tested if not few_seeds(one.first, one.second)]
     p_values = holm([one.difference.p for one in enough if one.difference])
     corrected = dict(zip(map(id, enough), p_values, strict=True))

@@ -94,7 +94,8 @@ def tuned(found: Sequence[Table]) -> str:
     """What tuning was worth on the test set, and to whom."""
     lines = []
     for table in found:
-        effects = {row: each for row, each in table.tuned_effects.items() if not few_seeds(row)}
+        pairs = {row: default for row, default in table.tuned.items() if default and not few_seeds(row, default)}
+        effects = {row: each for row, each in table.tuned_effects.items() if row in pairs}
         if effects:
             gains = [each.effect for each, _ in effects.values()]
             names = short_names(table)
@@ -191,11 +192,6 @@ def effort(records: Sequence[RunRecord]) -> str:
 QUESTIONS: Mapping[str, Callable[[Sequence[Table]], str]] = {
     each.__name__: each for each in (fusion, simple, order, tuned, selection, dominance, balancing, raters)
 }
-
-
-def real(found: Sequence[Table]) -> list[Table]:
-    """The tables that findings are about."""
-    return [table for table in found if not (table.first.simulated or table.saw_labels)]
 
 
 def _ranking(found: Sequence[Table]) -> Iterator[Table]:

@@ -31,7 +31,7 @@ from mer_bench.report.cache import NOT_KEPT, Cache, hash_of, open_cache
 from mer_bench.report.formatting import LATEX
 from mer_bench.report.leaderboard import NO_RECORDS, SIMULATED
 from mer_bench.report.matrix import Block, Line, Standing, standing
-from mer_bench.report.names import TRACKS, corpus_title, feature_names, in_words, short_names
+from mer_bench.report.names import TRACKS, corpus_title, feature_names, in_words, short_names, slug
 from mer_bench.report.page_data import (
     PRESETS,
     PROVENANCE,
@@ -102,7 +102,7 @@ def content(
         raise Misuse(f"--docs {docs!r} is not the address of a folder: name one such as docs/ or https://host/docs/")
     makes = _Making(results or default_results(), read_recipes(suites or suites_folder()), own, published_in, cache)
     found = list(described(tables(records, external), trials, makes.recipes))
-    named = dict(zip(unique([plots.slug(table) for table in found]), found, strict=True))
+    named = dict(zip(unique([slug(table) for table in found]), found, strict=True))
     kept = {key: makes.table(table) for key, table in named.items()}
     pictures = _pictures(named, plots.draw(found, cache=cache, jobs=jobs))
     files = {f"{key}.json": each.rows for key, each in kept.items()}
@@ -160,14 +160,15 @@ class _Making:
 
     def folder(self, record: RunRecord) -> Path:
         """Where commands find a record."""
-        here = self.published_in is None or record.spec.sha256 in self.own
-        return self.results if here or self.published_in is None else self.published_in
+        if self.published_in is None or record.spec.sha256 in self.own:
+            return self.results
+        return self.published_in
 
     def table(self, table: Table) -> Kept:
         suites = {suite.file: suite for suite, _ in self.recipes}.values()
         shown = (table.content, repr(list(table.trials)), repr(list(table.settings)), repr(list(suites)))
         made_from = hash_of(*shown, repr(sorted(self.own)), str(self.results), str(self.published_in))
-        name = f"page {plots.slug(table)}"
+        name = f"page {slug(table)}"
         kept = self.cache.get(name, Kept)
         if kept is None or kept.made_from != made_from:
             kept = self._make(table, made_from)
@@ -204,7 +205,7 @@ def _pictures(named: Mapping[str, Table], drawn: Mapping[str, bytes]) -> dict[st
     left = dict(drawn)
     found: dict[str, list[tuple[str, str, str]]] = {}
     for key, table in named.items():
-        of_it = ((kind, plot, left.pop(f"{plots.slug(table)}-{kind}.svg", b"")) for kind, plot in plots.PLOTS.items())
+        of_it = ((kind, plot, left.pop(f"{slug(table)}-{kind}.svg", b"")) for kind, plot in plots.PLOTS.items())
         found[key] = [(f"{key}-{kind}.svg", _caption(plot), svg.decode()) for kind, plot, svg in of_it if svg]
     found[""] = [
         (

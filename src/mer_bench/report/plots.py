@@ -59,8 +59,7 @@ from mer_bench.report.look import (
     names_width,
     sheet,
 )
-from mer_bench.report.names import TRACKS, corpus_title, feature_names, short_names, splits_in_words
-from mer_bench.report.names import slug as slug
+from mer_bench.report.names import TRACKS, corpus_title, feature_names, short_names, slug, splits_in_words
 from mer_bench.report.rows import REFERENCES, ResultRow
 from mer_bench.report.tables import Table, tables
 

@@ -23,7 +23,7 @@ from mer_bench.report.compare import claims
 from mer_bench.report.leaderboard import Places, listed, matrix_rows, simulated_tables
 from mer_bench.report.matrix import Standing
 from mer_bench.report.simulated import presets
-from mer_bench.report.tables import Table, tables
+from mer_bench.report.tables import Table, real_tables, tables
 
 PAGES = (Path("README.md"), Path("docs/findings.md"), Path("docs/simulated.md"))
 MARKED = re.compile(r"(<!-- (\w+)(?:: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -50,13 +50,13 @@ class Content:
 
 
 def _answer(question: Callable[[Sequence[Table]], str]) -> Callable[[Content, str], str]:
-    return lambda content, argument: question(findings.real(content.tables))
+    return lambda content, argument: question(real_tables(content.tables))
 
 
 #: kind -> function of the content and the argument that gives the text between the marks
 BLOCKS: Mapping[str, Callable[[Content, str], str]] = {
     "matrix": lambda content, argument: matrix_rows(content.standings, _number(argument), TABLES),
-    "claims": lambda content, argument: claims(content.records),
+    "claims": lambda content, argument: claims(content.tables),
     "presets": lambda content, argument: presets(),
     "pages": lambda content, argument: simulated_tables(listed(content.standings), Places(f"../{TABLES}")),
     "shares": lambda content, argument: diagnostic.shares(content.tables),

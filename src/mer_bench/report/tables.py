@@ -373,6 +373,11 @@ def _order(splits: tuple[str, str, str]) -> tuple[int, int]:
     return label_set, protocol
 
 
+def real_tables(found: Iterable[Table]) -> list[Table]:
+    """The tables of real corpora whose features saw no labels of their corpus: claims and findings are about these."""
+    return [table for table in found if not (table.first.simulated or table.saw_labels)]
+
+
 def shown_beside(found: Iterable[Table]) -> Iterator[ExternalRecord]:
     """The external records that stand beside tables."""
     return (record for table in found for row in table.external for record in row.records)
