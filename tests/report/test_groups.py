@@ -20,13 +20,13 @@ from mer_bench.groups import make_groups
 from mer_bench.metrics import weighted_f1
 from mer_bench.raters import RaterScores
 from mer_bench.records import RunRecord
+from mer_bench.report import statistics
 from mer_bench.report.archive import make_kept, unpack
 from mer_bench.report.columns import PAGE, columns, print_table
 from mer_bench.report.groups import LEAST, group_scores
 from mer_bench.report.measure import against_others, overlap, texts_of, words
 from mer_bench.report.measured import Overlap, all_measured, rater_score
-from mer_bench.report.soft import calibration_interval, mean_interval, soft_scores
-from mer_bench.report.statistics import bootstrap_weights
+from mer_bench.report.soft import calibration_interval, mean_intervals, soft_scores
 from mer_bench.report.tables import tables
 
 CLASSES = 3
@@ -83,7 +83,7 @@ def test_a_group_is_scored_by_its_own_utterances_pooled_over_folds() -> None:
 
 def test_the_interval_of_a_gap_is_the_bootstrap_over_clusters_crossed_with_seeds() -> None:
     found = group_scores([[grouped(seed=seed)] for seed in range(3)])["gender"]
-    clusters, seeds = bootstrap_weights(24, 3)
+    clusters, seeds = (statistics._draws(n, statistics.RESAMPLES, stream) for n, stream in ((24, -1), (3, 0)))
     values = []
     for draw in range(2000):
         pooled = np.tensordot(found.counts.astype(float), clusters[:, draw], ([2], [0]))
@@ -234,7 +234,8 @@ def test_one_rater_answers_where_the_others_agree() -> None:
 def test_the_interval_of_a_mean_is_that_of_its_clusters() -> None:
     draw = np.random.default_rng(0)
     values = draw.normal(1, 0.5, (200, 10)) + draw.normal(0, 0.5, (200, 1))
-    low, high = mean_interval(values.sum(1)[None], np.full(200, 10.0))
+    hundredths = np.rint(100 * values.sum(1)).astype(np.int64)
+    ((low, high),) = np.array(mean_intervals(hundredths[None, None], np.full(200, 10))) / 100
     deviation = values.mean(1).std(ddof=1) / np.sqrt(200)
     assert (high - low) / (2 * 1.96 * deviation) == pytest.approx(1, abs=0.05)
     assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.01)
@@ -248,9 +249,10 @@ def test_the_interval_of_the_calibration_error_holds_the_true_one_where_resampli
         confidence = 0.2 + 0.05 * bin_
         right = draw.random((24, 40)) < confidence + 0.04 * np.where(bin_ % 2, 1, -1) + shift
         gaps = np.stack([np.bincount(b, r - c, bins) for b, r, c in zip(bin_, right, confidence, strict=True)])
-        sizes = np.full(24, 40.0)
+        sizes = np.full(24, 40)
         score = float(np.abs(gaps.sum(0)).sum() / sizes.sum())
-        low, high = calibration_interval(gaps[None], sizes, score, resamples=400)
+        tenths = np.rint(10 * gaps).astype(np.int64)
+        low, high = calibration_interval(tenths[None], sizes, score, resamples=400)
         held += low <= 0.04 <= high
         plain += 2 * score - high <= 0.04 <= 2 * score - low
     assert held >= 0.9 * 150

@@ -241,15 +241,12 @@ def test_who_has_the_hits_of_an_ideal_observer_attains_all_in_every_resample_wha
     method, floor = world(31, 3, 2, np.random.default_rng(3))
     hits = np.trace(method, axis1=2, axis2=3)
     floor = np.where(np.eye(CLASSES, dtype=bool), floor // 4, floor)
-    found = attained(method[:1], floor, hits[0].astype(float))
-    assert found is not None
+    (found,) = attained([method[:1]], floor, hits[0].astype(float))
     assert (found.share, found.low, found.high) == pytest.approx((1, 1, 1))
-    nothing = attained(floor[:1], floor[:1], hits[0].astype(float))
-    assert nothing is not None
+    (nothing,) = attained([floor[:1]], floor[:1], hits[0].astype(float))
     assert (nothing.share, nothing.low, nothing.high) == (0, 0, 0)
-    of_all = attained(method, floor, hits.max(0) + 0.5)
-    assert of_all is not None
+    of_all, _ = attained([method, floor], floor, hits.max(0) + 0.5)
     lowest = np.trace(floor, axis1=2, axis2=3).mean(0).sum()
     assert of_all.share == pytest.approx((hits.sum(1).mean() - lowest) / (hits.max(0).sum() + 15.5 - lowest))
     assert of_all.low < of_all.share < of_all.high
-    assert attained(method, floor, np.zeros(31)) is None  # nothing is better than the floor here
+    assert attained([method], floor, np.zeros(31)) == []  # nothing is better than the floor here

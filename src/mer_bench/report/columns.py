@@ -34,7 +34,7 @@ from mer_bench.report.groups import AGREEMENT, FEW
 from mer_bench.report.measured import measured_of
 from mer_bench.report.rows import Cost, ResultRow, TestSelection, few_seeds
 from mer_bench.report.statistics import LEAST_SEEDS, LEVEL
-from mer_bench.report.tables import Table, attained
+from mer_bench.report.tables import Table
 
 DRAWN = 25  #: points below the upper end of the best row's interval down to which intervals are drawn
 NAMES = {"weighted_f1": "Weighted F1", "accuracy": "Accuracy", "macro_f1": "Macro F1", "uar": "UAR"}
@@ -320,7 +320,7 @@ def _number(
 
 
 def _attained(table: Table, row: ResultRow) -> Cell:
-    found = attained(table, row)
+    found = table.attained.get(row)
     if found is None:
         return UNKNOWN
     more = {"lower end": 100 * found.low, "upper end": 100 * found.high}

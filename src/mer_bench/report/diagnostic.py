@@ -14,7 +14,7 @@ import numpy as np
 from mer_bench.report.formatting import between, in_percent, markdown, points, probability, with_interval
 from mer_bench.report.rows import REFERENCES, ResultRow, few_seeds, option_texts
 from mer_bench.report.statistics import Attained, difference, holm, resample
-from mer_bench.report.tables import Table, attained
+from mer_bench.report.tables import Table
 
 PROTOCOL = "independent"  #: protocol of the diagnostic corpora and of no other corpus
 PREFIX = "simulated-"
@@ -33,7 +33,7 @@ class Line:
     row: ResultRow  #: one of its rows, for its names
     track: str
     only: str  #: its modalities in brackets, if it does not read all of the corpora's
-    shares: dict[str, Attained]  #: corpus -> share that it attains; see :func:`mer_bench.report.tables.attained`
+    shares: dict[str, Attained]  #: corpus -> share that it attains; see :func:`mer_bench.report.tables.Table.attained`
 
     @property
     def mean(self) -> float:
@@ -105,7 +105,7 @@ def collect(found: Sequence[Table]) -> list[Line]:
     lines: dict[tuple[str, str], Line] = {}
     for table in filter(concerns, found):
         for row in table.rows:
-            share = attained(table, row)
+            share = table.attained.get(row)
             if share is not None and row.method != "majority":
                 only = f" ({' + '.join(row.modalities)})" if len(row.modalities) < len(table.features) else ""
                 track = "utterance" if row.method in REFERENCES else table.track

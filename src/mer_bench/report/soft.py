@@ -12,7 +12,7 @@ import numpy as np
 
 from mer_bench.calibration import GAP_UNIT, UNIT, Calibration, block_of
 from mer_bench.records import RunRecord
-from mer_bench.report.statistics import RESAMPLES, Floats, bootstrap_weights, interval
+from mer_bench.report.statistics import RESAMPLES, Counts, Floats, interval, mean_over_seeds, resampled_totals
 
 Interval = tuple[float, float]
 
@@ -27,35 +27,33 @@ class SoftScores:
     divergence_interval: Interval
 
 
-def mean_interval(sums: Floats, sizes: Floats, resamples: int = RESAMPLES) -> Interval:
-    """Interval of a mean over utterances, averaged over seeds.
+def mean_intervals(sums: Counts, sizes: Counts, resamples: int = RESAMPLES) -> list[Interval]:
+    """Interval of each of several means over utterances, averaged over seeds.
 
     Args:
-        sums: [seed, cluster].
+        sums: Whole numbers [mean, seed, cluster].
         sizes: Utterances [cluster].
         resamples: Number of resamples.
     """
-    clusters, seeds = bootstrap_weights(len(sizes), len(sums), resamples)
-    total = sizes @ clusters
-    means = np.divide(sums @ clusters, total, out=np.zeros((len(sums), resamples)), where=total > 0)
-    return interval((means * seeds).sum(0) / seeds.sum(0))
+    total = np.maximum(resampled_totals(sizes, resamples), 1).astype(np.float64)
+    return [interval(mean_over_seeds(each / total)) for each in resampled_totals(sums, resamples)]
 
 
-def calibration_interval(gaps: Floats, sizes: Floats, score: float, resamples: int = RESAMPLES) -> Interval:
+def calibration_interval(gaps: Counts, sizes: Counts, score: float, resamples: int = RESAMPLES) -> Interval:
     """Interval of the expected calibration error, averaged over seeds.
 
     Resampling adds noise to each bin, which raises the sum of their absolute values above the score by about as much
     as the score itself is above the true error. So the interval is the basic one, which is reflected at the score.
 
     Args:
-        gaps: Correct utterances less confidence [seed, block, bin].
+        gaps: Correct utterances less confidence [seed, block, bin], in tenths.
         sizes: Utterances [block].
         score: The error.
         resamples: Number of resamples.
     """
-    blocks, seeds = bootstrap_weights(len(sizes), len(gaps), resamples)
-    errors = np.stack([np.abs(each.T @ blocks).sum(0) / (sizes @ blocks) for each in gaps])
-    low, high = interval((errors * seeds).sum(0) / seeds.sum(0))
+    total = GAP_UNIT * resampled_totals(sizes, resamples).astype(np.float64)
+    errors = np.abs(resampled_totals(gaps.swapaxes(1, 2), resamples)).sum(1) / total
+    low, high = interval(mean_over_seeds(errors))
     return max(2 * score - high, 0.0), max(2 * score - low, 0.0)
 
 
@@ -76,18 +74,14 @@ def probability_intervals(
     if any(counts != [len(kept.log_loss) for _, kept in folds] for folds in seeds):
         return {}
     sizes = [each.sum((1, 2)) for each in clusters if each is not None]
-    found = {
-        name: mean_interval(
-            np.array([[each for _, kept in folds for each in getattr(kept, name)] for folds in seeds]) / UNIT,
-            np.concatenate(sizes).astype(np.float64),
-        )
-        for name in ("log_loss", "brier")
-    }
+    names = "log_loss", "brier"
+    sums = [[[each for _, kept in folds for each in getattr(kept, name)] for folds in seeds] for name in names]
+    found = dict(zip(names, _in_units(mean_intervals(np.array(sums), np.concatenate(sizes))), strict=True))
     gaps = [[kept.gaps for _, kept in folds] for folds in seeds]
-    known = [np.array([row for fold in folds if fold is not None for row in fold]) / GAP_UNIT for folds in gaps]
     if all(fold is not None for folds in gaps for fold in folds):
-        blocks = np.concatenate([np.bincount(block_of(len(each)), each) for each in sizes])
-        found["calibration_error"] = calibration_interval(np.stack(known), blocks, error)
+        blocks = np.concatenate([np.bincount(block_of(len(each)), each).astype(np.int64) for each in sizes])
+        known = np.array([[row for fold in folds for row in fold or ()] for folds in gaps])
+        found["calibration_error"] = calibration_interval(known, blocks, error)
     return found
 
 
@@ -96,12 +90,15 @@ def soft_scores(seeds: Sequence[Sequence[RunRecord]]) -> SoftScores | None:
     found = [[record.raters for record in folds if record.raters is not None] for folds in seeds]
     if not found:
         return None
-    sizes = np.array([each for kept in found[0] for each in kept.utterances], np.float64)
+    sizes = np.array([each for kept in found[0] for each in kept.utterances])
     if not sizes.sum():
         return None
-    entropy, divergence = (
-        np.array([[each for kept in folds for each in getattr(kept, name)] for folds in found]) / UNIT
-        for name in ("cross_entropy", "divergence")
-    )
-    means = (each.sum(1) / sizes.sum() for each in (entropy, divergence))
-    return SoftScores(*means, *(mean_interval(each, sizes) for each in (entropy, divergence)))
+    names = "cross_entropy", "divergence"
+    sums = np.array([[[each for kept in folds for each in getattr(kept, name)] for folds in found] for name in names])
+    entropy, divergence = sums.sum(2) / (UNIT * sizes.sum())
+    return SoftScores(entropy, divergence, *_in_units(mean_intervals(sums, sizes)))
+
+
+def _in_units(found: Sequence[Interval]) -> list[Interval]:
+    """Intervals of sums that are stored in hundredths."""
+    return [(low / UNIT, high / UNIT) for low, high in found]

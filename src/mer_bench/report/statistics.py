@@ -46,7 +46,7 @@ class Evidence:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """Interval of the score at :data:`LEVEL`."""
-        return _tails(self.resampled)
+        return interval(self.resampled)
 
 
 @dataclass(frozen=True)
@@ -94,20 +94,31 @@ def resample(
         bank: Number of an independent random stream for the clusters: the clusters of another corpus need another one.
     """
     hits, support, predicted = margins(counts)  # each [class, seed, cluster]
-    parts = np.stack([hits, predicted]).astype(np.float32)
-    # one matrix product; integers are exact in single precision up to 16 million utterances
-    pooled = parts.reshape(-1, counts.shape[1]) @ _cluster_draws(counts.shape[1], resamples, bank)
-    pooled = pooled.reshape(*parts.shape[:-1], resamples)
+    pooled = resampled_totals(np.stack([hits, predicted]), resamples, bank)
     scores = np.empty((len(counts), resamples))
     for seed in range(len(counts)):  # one at a time, so that its numbers stay in the processor's cache
         right, said = pooled[:, :, seed].astype(np.float64)
         known = np.ascontiguousarray(support[:, seed])
         drawn = _support_draws(known.tobytes(), known.shape[1], resamples, bank)
         scores[seed] = SCORES_FROM_MARGINS[score](right, drawn, said)
-    weights = _seed_draws(len(counts), resamples, stream)  # [seed, resample], as scores
-    return Evidence(
-        float(SCORES[score](counts.sum(1)).mean()), (scores * weights).sum(0) / weights.sum(0), counts[0].sum(-1)
-    )
+    resampled = mean_over_seeds(scores, stream)
+    return Evidence(float(SCORES[score](counts.sum(1)).mean()), resampled, counts[0].sum(-1))
+
+
+def resampled_totals(counts: npt.ArrayLike, resamples: int = RESAMPLES, bank: int = 0) -> npt.NDArray[np.float32]:
+    """Totals [..., resample] of whole numbers [..., cluster] over resampled clusters, as :func:`resample` draws them.
+
+    One matrix product in single precision, in which whole numbers are exact up to 16 million.
+    """
+    parts = np.asarray(counts, np.float32)
+    drawn = parts.reshape(-1, parts.shape[-1]) @ _cluster_draws(parts.shape[-1], resamples, bank)
+    return drawn.reshape(*parts.shape[:-1], resamples)
+
+
+def mean_over_seeds(values: Floats, stream: int = 0) -> Floats:
+    """Mean over resampled seeds, as :func:`resample` draws them: [..., seed, resample] -> [..., resample]."""
+    weights = _seed_draws(*values.shape[-2:], stream)
+    return np.asarray((values * weights).sum(-2) / weights.sum(0))
 
 
 def difference(a: Evidence, b: Evidence) -> Difference:
@@ -122,28 +133,39 @@ def difference(a: Evidence, b: Evidence) -> Difference:
         raise ValueError("the two methods were not tested on the same utterances")
     effect, found = a.score - b.score, a.resampled - b.resampled
     p = (1 + (np.abs(found - effect) >= abs(effect)).sum()) / (1 + len(found))
-    return Difference(effect, *_tails(found), float(p))
+    return Difference(effect, *interval(found), float(p))
 
 
-def attained(counts: Counts, floor: Counts, ideal: Floats) -> Attained | None:
-    """Share of the hits of an ideal observer beyond the floor that a method has: (hits - floor) / (ideal - floor).
+def attained(methods: Sequence[Counts], floor: Counts, ideal: Floats) -> list[Attained]:
+    """Share of the hits of an ideal observer beyond the floor that methods have: (hits - floor) / (ideal - floor).
 
-    All three are of the same test utterances, also in each resample, so that luck in their draw cancels. None where
+    All three are of the same test utterances, also in each resample, so that luck in their draw cancels. Empty where
     the ideal observer is not better than the floor.
 
     Args:
-        counts: [seed, cluster, class, class] of the method.
+        methods: [seed, cluster, class, class] of each method.
         floor: Likewise, of the method that counts as nothing; the mean over its seeds is taken.
         ideal: [cluster], expected number of hits of the ideal observer.
     """
-    hits = np.trace(counts, axis1=2, axis2=3).astype(np.float64)  # [seed, cluster]
     lowest = np.trace(floor, axis1=2, axis2=3).mean(0)
-    if ideal.sum() <= lowest.sum():
-        return None
-    draws, weights = _cluster_draws(len(ideal), RESAMPLES, 0), _seed_draws(len(counts), RESAMPLES, 0)
-    drawn = ((hits @ draws) * weights).sum(0) / weights.sum(0)
-    found = (drawn - lowest @ draws) / ((ideal - lowest) @ draws)
-    return Attained(float((hits.sum(1).mean() - lowest.sum()) / (ideal.sum() - lowest.sum())), *_tails(found))
+    possible = ideal.sum() - lowest.sum()
+    if possible <= 0:
+        return []
+    draws = _cluster_draws(len(ideal), RESAMPLES, 0)
+    nothing, whole = lowest @ draws, (ideal - lowest) @ draws
+    found = []
+    for counts in methods:
+        hits = np.trace(counts, axis1=2, axis2=3)  # [seed, cluster]
+        drawn = mean_over_seeds(resampled_totals(hits).astype(np.float64))
+        share = float((hits.sum(1).mean() - lowest.sum()) / possible)
+        found.append(Attained(share, *interval((drawn - nothing) / whole)))
+    return found
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """The interval at :data:`LEVEL` of resampled values."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -258,11 +280,6 @@ def _normal(z: Floats) -> Floats:
     return np.array([math.erfc(-one / math.sqrt(2)) / 2 for one in z.tolist()])
 
 
-def _tails(values: Floats) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
 @lru_cache(maxsize=4)
 def _cluster_draws(n: int, resamples: int, bank: int) -> npt.NDArray[np.float32]:
     return _draws(n, resamples, -1, bank)
@@ -289,14 +306,3 @@ def _draws(n: int, resamples: int, stream: int, bank: int = 0) -> npt.NDArray[np
         return np.ones((1, resamples), np.float32)
     generator = np.random.default_rng((n, stream + 1, bank) if bank else (n, stream + 1))
     return np.ascontiguousarray(generator.multinomial(n - 1, np.full(n, 1 / n), size=resamples).T, dtype=np.float32)
-
-
-def bootstrap_weights(clusters: int, seeds: int, resamples: int = RESAMPLES) -> tuple[Floats, Floats]:
-    """How often :func:`resample` draws each cluster [cluster, resample] and each seed [seed, resample]."""
-    drawn = _cluster_draws(clusters, resamples, 0), _seed_draws(seeds, resamples, 0)
-    return drawn[0].astype(np.float64), drawn[1].astype(np.float64)
-
-
-def interval(values: Floats) -> tuple[float, float]:
-    """The interval at :data:`LEVEL` of resampled values."""
-    return _tails(values)

@@ -295,17 +295,18 @@ class Table:
         known = [hits for hits in found if hits is not None]
         return np.concatenate(known) if known and len(known) == len(found) == self.rows[0].folds else None
 
+    @cached_property
+    def attained(self) -> dict[ResultRow, Attained]:
+        """Share of what all modalities of a simulated corpus allow on these test utterances that each row gains.
 
-def attained(table: Table, row: ResultRow) -> Attained | None:
-    """Share of what all modalities of a simulated corpus allow on these test utterances that a row gains.
-
-    It is computed from accuracies: without information none exceeds that of the majority class, whereas guessing raises
-    weighted F1. None where the hits of an ideal observer or of the majority class are not known.
-    """
-    floor = next((other for other in table.rows if other.method == "majority" and other.complete), None)
-    if table.ideal is None or floor is None or floor.counts is None or row.counts is None:
-        return None
-    return statistics.attained(row.counts, floor.counts, table.ideal)
+        It is computed from accuracies: without information none exceeds that of the majority class, whereas guessing
+        raises weighted F1. Empty where the hits of an ideal observer or of the majority class are not known.
+        """
+        counts = {row: row.counts for row in self.rows if row.counts is not None}
+        floor = next((row for row in counts if row.method == "majority" and row.complete), None)
+        if self.ideal is None or floor is None:
+            return {}
+        return dict(zip(counts, statistics.attained([*counts.values()], counts[floor], self.ideal), strict=False))
 
 
 def best_single(table: Table) -> ResultRow | None:
