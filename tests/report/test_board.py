@@ -20,9 +20,8 @@ from mer_bench.report import plots
 from mer_bench.report.board import MARK, Layout, check, make_board, read_board, write_board
 from mer_bench.report.leaderboard import Places, front_page, listed, matrix_rows
 from mer_bench.report.matrix import Entry, Standing
-from mer_bench.report.names import TRACKS
+from mer_bench.report.names import PICTURES, TRACKS
 from mer_bench.report.printed import choose, print_tables
-from mer_bench.report.table_page import PICTURES
 
 IEMOCAP = {"dataset": "iemocap", "label_set": "six", "protocol": "loso"}
 TITLES = {track: [each.title for each in method_facts().values() if each.track == track] for track in TRACKS}

@@ -33,6 +33,7 @@ from mer_bench.records import Efficiency, FeatureFacts, RunRecord, RunSpec, Trai
 from mer_bench.report import page
 from mer_bench.report.cache import open_cache
 from mer_bench.report.columns import PAGE, UNKNOWN, Cell, columns, values
+from mer_bench.report.names import PICTURES
 from mer_bench.report.page_data import PRESETS, bibtex, by_seed, curve, page_columns, row_keys, safe, unique
 from mer_bench.report.pairs import pairs
 from mer_bench.report.published import Published, load_published
@@ -188,7 +189,9 @@ def test_pictures_are_those_of_the_tables_each_with_its_caption(held: html_pages
     assert {name for name, _ in named} == {name for name in held.files if name.endswith(".svg")}
     assert len(named) == 6
     assert all("<svg" in held.files[name] for name, _ in named)
-    assert all(caption.endswith(".") for _, caption in named)
+    captions = {name.rpartition("-")[2].removesuffix(".svg"): caption for name, caption in named}
+    assert captions["ranking"] == PICTURES["ranking"]
+    assert all(captions.values())
 
 
 def test_simulated_corpora_have_a_tab_of_their_own_that_says_what_they_are(held: html_pages.Held) -> None:

@@ -26,10 +26,11 @@ from mer_bench.report.cache import Cache, hash_of, open_cache
 from mer_bench.report.chosen import committed_recipes, with_settings
 from mer_bench.report.formatting import escape, markdown, p_value
 from mer_bench.report.leaderboard import Listed, Places, front_page, listed
+from mer_bench.report.names import PICTURES
 from mer_bench.report.published import PUBLISHED, Published, by_corpus, load_published
 from mer_bench.report.reproduce import Recipe
 from mer_bench.report.statistics import LEAST_SEEDS
-from mer_bench.report.table_page import NONE, PICTURES, Own, Section, bullets, section, superscript, table_page
+from mer_bench.report.table_page import NONE, Own, Section, bullets, section, superscript, table_page
 from mer_bench.report.tables import Table, by_splits, shown_beside, splits_of, tables, tables_of, without_table
 from mer_bench.report.tuning import with_trials
 from mer_bench.submission import check_submission

@@ -40,7 +40,7 @@ def index(files: Iterable[str], titles: Mapping[str, tuple[Table, str]]) -> str:
     for file in sorted(files):
         found = titles.get(file.rpartition(".")[0])
         if found is None:
-            several.append((file, _over_tables(file.rpartition(".")[0])))
+            several.append((file, over_tables(file.rpartition(".")[0])))
             continue
         table, title = found
         corpus = table.first.simulated, corpus_title(table.splits[0])
@@ -58,7 +58,7 @@ def index(files: Iterable[str], titles: Mapping[str, tuple[Table, str]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _over_tables(name: str) -> str:
+def over_tables(name: str) -> str:
     """What a picture of several tables shows."""
     kind, _, track = name.removesuffix("-critical").partition("-")
     return f"Mean ranks, {kind} corpora, {TRACKS[track]}" if track in TRACKS else "What each method attains, simulated"

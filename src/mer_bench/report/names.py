@@ -26,6 +26,18 @@ VARIANTS: Mapping[str, Mapping[str, str]] = {
 }
 BALANCE = {"ogm_ge": "OGM-GE", "agm": "AGM", "modality_dropout": "modality dropout", "mmpareto": "MMPareto"}
 TRACKS = {"utterance": "single utterances", "dialogue": "dialogues"}
+#: kind of a picture -> what it shows
+PICTURES: Mapping[str, str] = {
+    "ranking": "Weighted F1 of every row with its 95 % interval, and the 95 % interval of its rank",
+    "classes": "F1 of every class",
+    "confusion": "Predictions of the best row for the utterances of each class",
+    "frontier": "Weighted F1 against the number of trainable parameters",
+    "operations": "Weighted F1 against operations per utterance",
+    "learning": "Validation weighted F1 of the best rows by epoch",
+    "literature": "What choosing the epoch on the test set would add",
+    "robustness": "What remains with missing modalities or added noise",
+    "data-size": "Weighted F1 with less training data",
+}
 
 
 def corpus_title(corpus: str) -> str:

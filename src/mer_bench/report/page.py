@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,10 @@ from mer_bench.report import matrix, plots
 from mer_bench.report.board import described
 from mer_bench.report.cache import NOT_KEPT, Cache, hash_of, open_cache
 from mer_bench.report.formatting import LATEX
+from mer_bench.report.gallery import over_tables
 from mer_bench.report.leaderboard import NO_RECORDS, SIMULATED
 from mer_bench.report.matrix import Block, Line, Standing, standing
-from mer_bench.report.names import TRACKS, corpus_title, feature_names, in_words, short_names, slug
+from mer_bench.report.names import PICTURES, TRACKS, corpus_title, feature_names, in_words, short_names, slug
 from mer_bench.report.page_data import (
     PRESETS,
     PROVENANCE,
@@ -205,22 +206,13 @@ def _pictures(named: Mapping[str, Table], drawn: Mapping[str, bytes]) -> dict[st
     left = dict(drawn)
     found: dict[str, list[tuple[str, str, str]]] = {}
     for key, table in named.items():
-        of_it = ((kind, plot, left.pop(f"{slug(table)}-{kind}.svg", b"")) for kind, plot in plots.PLOTS.items())
-        found[key] = [(f"{key}-{kind}.svg", _caption(plot), svg.decode()) for kind, plot, svg in of_it if svg]
+        of_it = ((kind, left.pop(f"{slug(table)}-{kind}.svg", b"")) for kind in PICTURES)
+        found[key] = [(f"{key}-{kind}.svg", PICTURES[kind], svg.decode()) for kind, svg in of_it if svg]
     found[""] = [
-        (
-            f"across-{unique([name.removesuffix('.svg')])[0]}.svg",
-            _caption(plots.diagnostic if name.startswith("diagnostic") else plots.critical_difference),
-            svg.decode(),
-        )
+        (f"across-{unique([name.removesuffix('.svg')])[0]}.svg", over_tables(name.removesuffix(".svg")), svg.decode())
         for name, svg in sorted(left.items())
     ]
     return found
-
-
-def _caption(plot: Callable[..., object]) -> str:
-    """The first line of what says what a plot shows."""
-    return (plot.__doc__ or plot.__name__).splitlines()[0]
 
 
 def _plain(text: str) -> str:

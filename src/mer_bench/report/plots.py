@@ -59,7 +59,7 @@ from mer_bench.report.look import (
     names_width,
     sheet,
 )
-from mer_bench.report.names import TRACKS, corpus_title, feature_names, short_names, slug, splits_in_words
+from mer_bench.report.names import PICTURES, TRACKS, corpus_title, feature_names, short_names, slug, splits_in_words
 from mer_bench.report.rows import REFERENCES, ResultRow
 from mer_bench.report.tables import Table, tables
 
@@ -445,18 +445,6 @@ PLOTS: dict[str, Callable[[Table], Figure | None]] = {
     "robustness": robustness,
     "data-size": data_size,
 }
-#: what the pictures of a table are called
-TITLES = {
-    "ranking": "Ranking with intervals",
-    "classes": "F1 of each class",
-    "confusion": "Confusion of the best method",
-    "frontier": "Score and parameters",
-    "operations": "Score and operations",
-    "learning": "Score by epoch",
-    "literature": "Choice of the epoch",
-    "robustness": "Robustness",
-    "data-size": "Score and training data",
-}
 
 
 @dataclass(frozen=True)
@@ -492,7 +480,7 @@ def write(
         write_atomic(path, content)
     for path in {path for suffix in formats for path in folder.glob(f"*.{suffix}")} - set(made):
         path.unlink()
-    titles = {f"{slug(table)}-{kind}": (table, title) for table in found for kind, title in TITLES.items()}
+    titles = {f"{slug(table)}-{kind}": (table, title) for table in found for kind, title in PICTURES.items()}
     write_index(folder, files, titles)
     return made
 

@@ -40,7 +40,7 @@ from mer_bench.report.formatting import between, effect, escape, markdown, plain
 from mer_bench.report.groups import AGREEMENT, LEAST
 from mer_bench.report.matrix import Entry, Standing, standing
 from mer_bench.report.measured import measured_of, overlap_notes, rater_note, rater_score
-from mer_bench.report.names import marked_names, short_names
+from mer_bench.report.names import PICTURES, marked_names, short_names
 from mer_bench.report.power import resolution
 from mer_bench.report.rows import OUTDATED, ResultRow, few_seeds, option_texts, training_text
 from mer_bench.report.statistics import LEAST_SEEDS, RESAMPLES, significant
@@ -73,19 +73,6 @@ HOW_TO_READ = """\
 - The rows that fusion has to beat have no rank: one modality alone, the largest class, and a linear model of the
   functionals that most methods read: mean, deviation, change and course of each feature.
 """
-#: kind of picture, which ends the name of its file -> what it shows
-PICTURES: Mapping[str, str] = {
-    "ranking": "Weighted F1 of every row with its 95 % interval",
-    "classes": "F1 of every class",
-    "confusion": "Predictions of the best row for the utterances of each class",
-    "frontier": "Weighted F1 against the number of trainable parameters",
-    "operations": "Weighted F1 against operations per utterance",
-    "learning": "Validation weighted F1 of the best rows by epoch",
-    "literature": "What choosing the epoch on the test set would add",
-    "robustness": "What remains with missing modalities or added noise",
-    "data-size": "Weighted F1 with less training data",
-}
-
 Own = frozenset[str]  #: sha256 of the specs of one's own runs, on a page that also has the published ones
 NONE = Own()
 OWN = " (own)"  #: mark of a row with runs of one's own on a page that also has the published ones
