@@ -11,11 +11,12 @@ __version__ = "0.1.0"
 #: name -> the module that defines it
 _EXPORTS = {
     "Misuse": "mer_bench.errors",
+    "load_groups": "mer_bench.report.frames",
     "load_model": "mer_bench.bundle.model",
     "load_results": "mer_bench.results",
     "load_tables": "mer_bench.report.frames",
 }  # fmt: skip
-__all__ = ["Misuse", "__version__", "load_model", "load_results", "load_tables"]
+__all__ = ["Misuse", "__version__", "load_groups", "load_model", "load_results", "load_tables"]
 
 
 def __getattr__(name: str) -> Any:

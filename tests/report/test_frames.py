@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from fake_runs import consistent
+from test_groups import grouped, rated
 from test_leaderboard import clustered
 
 import mer_bench
 from mer_bench.records import load_records, write_record
-from mer_bench.report.frames import COLUMNS
+from mer_bench.report.frames import COLUMNS, GROUP_COLUMNS
 from mer_bench.report.tables import tables
 
 
@@ -56,3 +57,27 @@ def test_without_records_the_columns_have_their_types(tmp_path: Path) -> None:
     assert found.dtypes.astype(str).to_dict() == {name: kind for name, (kind, _) in COLUMNS.items()}
     with pytest.raises(mer_bench.Misuse, match="no folder of records"):
         mer_bench.load_tables(tmp_path / "nowhere")
+    groups = mer_bench.load_groups(tmp_path)
+    assert groups.dtypes.astype(str).to_dict() == {name: kind for name, (kind, _) in GROUP_COLUMNS.items()}
+
+
+def test_scores_of_groups_and_against_raters_are_those_of_the_rows(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_record(consistent(rated(grouped("a", seed))), tmp_path)
+        write_record(consistent(grouped("b", seed)), tmp_path)
+    found, (table,) = mer_bench.load_groups(tmp_path), tables(load_records(tmp_path)[0])
+    assert set(GROUP_COLUMNS) <= set(mer_bench.load_groups.__doc__.replace(",", " ").split())
+    rows = {row.method: row for row in table.rows}
+    assert len(found) == sum(len(each.names) for row in rows.values() for each in row.groups.values())
+    for (method, kind), part in found.groupby(["method", "kind"]):
+        scores = rows[method].groups[kind]
+        assert tuple(part["group"]) == scores.names
+        assert list(part["utterances"]) == list(scores.sizes)
+        assert list(part["group_weighted_f1"]) == scores.scores.tolist()
+        (worst,) = part[part["worst"]].to_dict("records")
+        assert worst["group"] == scores.names[scores.worst]
+        assert (worst["gap"], (worst["gap_low"], worst["gap_high"])) == (scores.gap, scores.interval)
+        assert part[~part["worst"]]["gap"].isna().all()
+    raters = mer_bench.load_tables(tmp_path).set_index("method")[["rater_cross_entropy", "rater_divergence"]]
+    assert raters.loc["a"].tolist() == pytest.approx([0.8, 0.2])
+    assert raters.loc["b"].isna().all()

@@ -1,4 +1,4 @@
-"""The tables as a pandas DataFrame, one row per row of a table."""
+"""The tables as pandas DataFrames: one row per row of a table, or per group of test utterances of such a row."""
 
 from __future__ import annotations
 
@@ -44,6 +44,9 @@ def load_tables(path: str | PathLike[str] | None = None) -> pd.DataFrame:
                                             where no seed is complete
     weighted_f1_sd, accuracy_sd, ...        standard deviation (n - 1) over the seeds
     nll, brier, ece                         scores of the probabilities, as for a run, each seed pooled over its folds
+    rater_cross_entropy, rater_divergence   against the distributions of raters: cross-entropy and Jensen-Shannon
+                                            divergence in nats, where that was measured
+    attained                                share of what a simulated corpus allows
     low, high                               95 % interval of weighted F1
     behind, behind_low, behind_high         how far weighted F1 is behind the best ranked row, with its 95 % interval
     behind_p, tied                          Holm-corrected p-value, and whether the row is the best or not shown to be
@@ -62,11 +65,50 @@ def load_tables(path: str | PathLike[str] | None = None) -> pd.DataFrame:
     Warns:
         UserWarning: for each record that is left out.
     """
-    records, external = read_all(path)
-    numbered = enumerate(tables(records, external), 1)
-    return frame(
-        COLUMNS, [(number, table, row) for number, table in numbered for row in (*table.rows, *table.external)]
-    )
+    entries = [
+        (number, table, row)
+        for number, table in enumerate(tables(*read_all(path)), 1)
+        for row in (*table.rows, *table.external)
+    ]
+    return frame(COLUMNS, entries)
+
+
+def load_groups(path: str | PathLike[str] | None = None) -> pd.DataFrame:
+    """Read scores of groups of test utterances, such as speakers: one row per group of each row of a table.
+
+    ======================================= ==========================================================================
+    Columns                                 Content
+    ======================================= ==========================================================================
+    table, heading, dataset, label_set,     as in :func:`load_tables`
+    protocol, track, table_features, rank,
+    method, title, options, tuned,
+    modalities
+    kind, group                             what the utterances are grouped by, such as ``gender``, and the group;
+                                            ``agreement`` is how far the raters of an utterance agree
+    utterances                              of the group in the test set
+    group_weighted_f1                       of these utterances, mean over seeds
+    worst                                   whether it is the group of its kind with the lowest score
+    gap, gap_low, gap_high                  for that group: weighted F1 of all other utterances less its own, with the
+                                            95 % interval where the group and the others are in enough clusters
+    ======================================= ==========================================================================
+
+    Args:
+        path: As for :func:`mer_bench.load_results`.
+
+    Raises:
+        Misuse: there is no such folder.
+
+    Warns:
+        UserWarning: for each record that is left out.
+    """
+    groups = [
+        (number, table, row, kind, at)
+        for number, table in enumerate(tables(*read_all(path)), 1)
+        for row in table.rows
+        for kind, found in row.groups.items()
+        for at in range(len(found.names))
+    ]
+    return frame(GROUP_COLUMNS, groups)
 
 
 def _score(name: str, entry: Entry) -> float:
@@ -80,6 +122,20 @@ def _deviation(name: str, entry: Entry) -> float | None:
 
 def _probability_score(name: str, row: ResultRow) -> float | None:
     return float(getattr(row.probability_scores, name).mean()) if row.probability_scores else None
+
+
+def _rater_score(name: str, row: ResultRow) -> float | None:
+    return float(getattr(row.soft_scores, name).mean()) if row.soft_scores else None
+
+
+def _group(value: Any) -> Any:
+    """The value of the scores of a kind of groups, and the number of the group."""
+    return lambda e: value(e[2].groups[e[3]], e[4])
+
+
+def _gap(value: Any) -> Any:
+    """The value for the worst group of its kind; missing for others."""
+    return _group(lambda found, at: value(found) if at == found.worst else None)
 
 
 def _interval(end: int) -> Any:
@@ -142,6 +198,9 @@ COLUMNS: Values = {
     "nll": (REAL, _run(partial(_probability_score, "log_loss"))),
     "brier": (REAL, _run(partial(_probability_score, "brier"))),
     "ece": (REAL, _run(partial(_probability_score, "calibration_error"))),
+    "rater_cross_entropy": (REAL, _run(partial(_rater_score, "cross_entropy"))),
+    "rater_divergence": (REAL, _run(partial(_rater_score, "divergence"))),
+    "attained": (REAL, lambda e: e[1].attained[e[2]].share if e[2] in e[1].attained else None),
     "low": (REAL, _interval(0)),
     "high": (REAL, _interval(1)),
     "behind": (REAL, _behind("effect")),
@@ -155,4 +214,17 @@ COLUMNS: Values = {
     "fusion_parameters": (WHOLE, _run(lambda row: row.fusion_parameters)),
     "flops": (REAL, _run(lambda row: row.flops)),
     "seconds": (REAL, _run(_seconds)),
+}
+KEYS = ("table", "heading", "dataset", "label_set", "protocol", "track", "table_features", "rank", "method", "title",
+        "options", "tuned", "modalities")  # fmt: skip
+GROUP_COLUMNS: Values = {
+    **{name: COLUMNS[name] for name in KEYS},
+    "kind": (TEXT, lambda e: e[3]),
+    "group": (TEXT, _group(lambda found, at: found.names[at])),
+    "utterances": (WHOLE, _group(lambda found, at: found.sizes[at])),
+    "group_weighted_f1": (REAL, _group(lambda found, at: float(found.scores[at]))),
+    "worst": (FLAG, _group(lambda found, at: at == found.worst)),
+    "gap": (REAL, _gap(lambda found: found.gap)),
+    "gap_low": (REAL, _gap(lambda found: found.interval[0] if found.interval else None)),
+    "gap_high": (REAL, _gap(lambda found: found.interval[1] if found.interval else None)),
 }
