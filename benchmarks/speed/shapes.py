@@ -40,7 +40,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Case:
-    """A method and a shape, with the options that give the model the size it has in the public code."""
+    """A method and a shape, with the options that give the model the size it has in the public code, or its paper."""
 
     method: str
     shape: Shape
@@ -54,12 +54,12 @@ def _dialogues(**widths: int) -> Shape:
 
 TOKENS = Shape(2717, 2717, {"text": (20, 300), "audio": (20, 74), "vision": (20, 35)})
 CASES: tuple[Case, ...] = (
-    Case("mmgcn", _dialogues(text=100, audio=1582, vision=342), 16),
-    Case("m3net", _dialogues(text=4096, audio=1582, vision=342), 16),
+    Case("mmgcn", _dialogues(text=100, audio=1582, vision=342), 16, {"layers": 64}),
+    Case("m3net", _dialogues(text=1024, audio=1582, vision=342), 16),
     Case("sdt", _dialogues(text=1024, audio=1582, vision=342), 16),
-    Case("dialogue_gcn", _dialogues(text=100), 32),
+    Case("dialogue_gcn", _dialogues(text=100), 32, {"rnn": "lstm", "hidden": 124}),
     Case("tensor_fusion", TOKENS, 32, {"hidden": 51}),
-    Case("low_rank", TOKENS, 32),
+    Case("low_rank", TOKENS, 32, {"rank": 4, "hidden": 79}),
     Case("mult", TOKENS, 32, {"dim": 50, "heads": 10, "layers": 4, "kernel": 5}),
     Case("misa", TOKENS, 32),
     Case("ef_lstm", TOKENS, 32),
