@@ -37,6 +37,8 @@ def test_fusion_is_compared_with_the_best_single_modality_and_with_the_linear_mo
     assert linear.startswith("Linear, ")
     assert float(gain.split()[0]) > float(over.split()[0]) > 0
     assert above == "2 of 3"  # MMTM is below it
+    alone = [*runs("tensor_fusion", 9, modalities=("text",)), *runs("mmtm", 5, modalities=("text",))]
+    assert findings.fusion(tables(alone)) == findings.NOTHING  # nothing is fused
 
 
 def test_methods_that_are_shown_to_be_ahead_of_a_simple_one_or_behind_it_are_counted() -> None:
@@ -45,6 +47,20 @@ def test_methods_that_are_shown_to_be_ahead_of_a_simple_one_or_behind_it_are_cou
     assert (ahead, behind, open_) == ("1", "1", "0")
     same = [*runs("tensor_fusion", 7), *runs("early_concat", 7)]
     assert cells(findings.simple(tables(same)))[0][3:6] == ["0", "0", "1"]
+
+
+def test_the_answers_in_short_are_those_of_the_tables() -> None:
+    part = runs("cfn_sr", 5, options={"cross_modal": False})
+    lines = findings.short(tables([*RECORDS, *runs("cfn_sr", 7), *part])).splitlines()
+    assert lines == [
+        "- The best fusion is shown to beat the best single modality in 1 of 1 tables.",
+        "- The best fusion is shown to beat the linear model in 1 of 1 tables.",
+        "- Of 3 comparisons with a simple method of the same table, 1 show a method to be better, 1 to be worse, and 1 "
+        "nothing.",
+        "- 1 of 4 ranked rows are tied with the best one of their table.",
+        "- 1 of 1 ablations of the three papers' methods are shown to be worse than the whole.",
+    ]
+    assert findings.short(tables([each for each in RECORDS if each.spec.seed == 0])) == findings.NOTHING
 
 
 def test_rows_with_few_seeds_say_so_and_decide_nothing() -> None:
@@ -58,6 +74,17 @@ def test_ties_and_ranks_of_a_table_stand_in_one_line() -> None:
     assert tied == "1 of 3"
     assert float(ranks) == 1
     assert min(float(each) for each in (deviation, width, smallest)) > 0
+
+
+def test_parts_without_which_a_method_is_shown_to_be_worse_are_counted() -> None:
+    part = [*runs("cfn_sr", 5, options={"cross_modal": False}), *runs("cfn_sr", 9, options={"residual": False})]
+    found = tables([*runs("cfn_sr", 9), *part])
+    ((_, _, whole, count, mean, _, shown),) = cells(findings.parts(found))
+    assert whole.startswith("CFN-SR, ")
+    assert (count, shown) == ("2", "1 worse, 0 better")
+    assert float(mean) < 0
+    one = [record for table in found for record in table.records if record.spec.seed == 0]
+    assert cells(findings.parts(tables(one)))[0][-1] == "one seed"
 
 
 def test_the_best_test_epoch_adds_what_the_records_hold() -> None:

@@ -25,12 +25,43 @@ NOTHING = "No record answers this yet.\n"
 SIMPLE = ("early_concat", "simbamm", "bc_lstm")  #: concatenation, SimBaMM, and concatenation in context
 
 
+def short(found: Sequence[Table]) -> str:
+    """The answers in a sentence each, of tables whose rows have enough seeds."""
+    against: dict[str, list[bool]] = defaultdict(list)
+    for table in _fusing(found):
+        for words, other in (("the best single modality", best_single(table)), ("the linear model", _linear(table))):
+            if table.best and other and not few_seeds(table.best, other) and other in table.evidence:
+                against[words].append(difference(table.evidence[table.best], table.evidence[other]).low > 0)
+    sentences = [
+        f"The best fusion is shown to beat {words} in {sum(shown)} of {len(shown)} tables."
+        for words, shown in against.items()
+    ]
+    if counts := [each for _, _, each, _ in _against_simple(found)]:
+        ahead, behind, rest = map(sum, zip(*counts, strict=True))
+        sentences.append(
+            f"Of {ahead + behind + rest} comparisons with a simple method of the same table, {ahead} show a method to "
+            f"be better, {behind} to be worse, and {rest} nothing."
+        )
+    if tied := [(sum(table.tied(row) is True for row in table.ranks), len(table.ranks)) for table in _ordered(found)]:
+        rows, every = map(sum, zip(*tied, strict=True))
+        sentences.append(f"{rows} of {every} ranked rows are tied with the best one of their table.")
+    if effects := [each for table in found for each in table.ablation_effects.values()]:
+        worse = sum(significant(p) and one.effect < 0 for one, p in effects)
+        sentences.append(
+            f"{worse} of {len(effects)} ablations of the three papers' methods are shown to be worse than the whole."
+        )
+    if added := [row.test_selection.inflation for table in found for row in table.rows if row.test_selection]:
+        sentences.append(
+            f"Choosing the epoch on the test set adds {np.mean(added):.1f} points on average, {max(added):.1f} at most."
+        )
+    return "".join(f"- {sentence}\n" for sentence in sentences) or NOTHING
+
+
 def fusion(found: Sequence[Table]) -> str:
     """Whether fusion beats the best single modality and the linear model of the same features."""
     lines = []
-    for table in _ranking(found):
-        best, names = table.best, short_names(table)
-        linear = next((row for row in table.rows if row.method == "linear" and len(row.modalities) > 1), None)
+    for table in _fusing(found):
+        best, names, linear = table.best, short_names(table), _linear(table)
         single = best_single(table)
         assert best is not None  # of a table that ranks
         above = sum(row.weighted_f1 > linear.weighted_f1 for row in table.ranks) if linear else None
@@ -52,19 +83,11 @@ def fusion(found: Sequence[Table]) -> str:
 
 def simple(found: Sequence[Table]) -> str:
     """How many methods are shown to be ahead of, or behind, simple ones."""
-    lines = []
-    for table in _ranking(found):
-        names = short_names(table)
-        for one in (row for row in table.tested if row.method in SIMPLE and len(row.modalities) == len(table.sets)):
-            others = [row for row in table.tested if row.method not in SIMPLE and row.modalities == one.modalities]
-            if others:
-                each = [difference(table.evidence[row], table.evidence[one]) for row in others]
-                p_values = holm([found.p for found in each])
-                real = [found.effect for found, p in zip(each, p_values, strict=True) if significant(p)]
-                ahead, behind = sum(gain > 0 for gain in real), sum(gain < 0 for gain in real)
-                counts = (f"{ahead}", f"{behind}", f"{len(others) - ahead - behind}")
-                gains = _range([found.effect for found in each])
-                lines.append((*_heading(table), f"{escape(names[one])}, {points(one.weighted_f1)}", *counts, *gains))
+    lines = [
+        (*_heading(table), f"{escape(short_names(table)[one])}, {points(one.weighted_f1)}", *map(str, counts),
+         *_range([each.effect for each in effects]))
+        for table, one, counts, effects in _against_simple(found)
+    ]  # fmt: skip
     head = ("Table", "Features", "Simple method", "Ahead", "Behind", "Not shown", "Mean difference", "Range")
     return _table([head, *lines], "<<<>>>>>")
 
@@ -72,7 +95,7 @@ def simple(found: Sequence[Table]) -> str:
 def order(found: Sequence[Table]) -> str:
     """Which order of the methods survives: ties, ranks, and the smallest difference that a table could show."""
     lines = []
-    for table in (each for each in _ranking(found) if each.rank_intervals):
+    for table in _ordered(found):
         widths = [high - low + 1 for low, high in table.rank_intervals.values()]
         alike = sum(table.tied(row) is True for row in table.ranks)
         deviations = [float(row.scores["weighted_f1"].std(ddof=1)) for row in table.tested]
@@ -88,6 +111,26 @@ def order(found: Sequence[Table]) -> str:
     head = ("Table", "Features", "Tied with the best", "Ranks in an interval, median", "Deviation between seeds, mean",
             "Width of intervals, mean", "Smallest difference shown")  # fmt: skip
     return _table([head, *lines], "<<>>>>>")
+
+
+def parts(found: Sequence[Table]) -> str:
+    """Whether a method is shown to be worse, or better, without one of its parts."""
+    lines = []
+    for table in found:
+        names = short_names(table)
+        for whole in (row for row in table.rows if row in table.ablations.values()):
+            without = [row for row, of in table.ablations.items() if of is whole and row.complete]
+            changes = [row.weighted_f1 - whole.weighted_f1 for row in without]
+            if changes and whole.complete:
+                effects = [table.ablation_effects[row] for row in without if row in table.ablation_effects]
+                worse = sum(significant(p) and one.effect < 0 for one, p in effects)
+                better = sum(significant(p) and one.effect > 0 for one, p in effects)
+                few = next((few for row in (whole, *without) if (few := few_seeds(row))), "")
+                verdict = f"{worse} worse, {better} better" if effects else few or "–"
+                scored = f"{escape(names[whole])}, {points(whole.weighted_f1)}"
+                lines.append((*_heading(table), scored, f"{len(changes)}", *_range(changes), verdict))
+    head = ("Table", "Features", "Whole method", "Ablations", "Mean change", "Range", "Shown")
+    return _table([head, *lines], "<<<>>><")
 
 
 def tuned(found: Sequence[Table]) -> str:
@@ -190,13 +233,43 @@ def effort(records: Sequence[RunRecord]) -> str:
 
 #: mark in docs/findings.md -> function of the real tables that gives what stands there
 QUESTIONS: Mapping[str, Callable[[Sequence[Table]], str]] = {
-    each.__name__: each for each in (fusion, simple, order, tuned, selection, dominance, balancing, raters)
+    each.__name__: each
+    for each in (short, fusion, simple, order, parts, tuned, selection, dominance, balancing, raters)
 }
 
 
 def _ranking(found: Sequence[Table]) -> Iterator[Table]:
     """The tables that rank at least two rows."""
     return (table for table in found if len(table.ranks) > 1)
+
+
+def _fusing(found: Sequence[Table]) -> Iterator[Table]:
+    """Those of several feature sets."""
+    return (table for table in _ranking(found) if len(table.sets) > 1)
+
+
+def _ordered(found: Sequence[Table]) -> Iterator[Table]:
+    """Those with intervals of ranks."""
+    return (table for table in _ranking(found) if table.rank_intervals)
+
+
+def _linear(table: Table) -> ResultRow | None:
+    return next((row for row in table.rows if row.method == "linear" and len(row.modalities) > 1), None)
+
+
+def _against_simple(
+    found: Sequence[Table],
+) -> Iterator[tuple[Table, ResultRow, tuple[int, int, int], list[Difference]]]:
+    """Each simple method of a table, how many others are ahead, behind and neither, and by how much each is ahead."""
+    for table in _ranking(found):
+        for one in (row for row in table.tested if row.method in SIMPLE and len(row.modalities) == len(table.sets)):
+            others = [row for row in table.tested if row.method not in SIMPLE and row.modalities == one.modalities]
+            each = [difference(table.evidence[row], table.evidence[one]) for row in others]
+            p_values = holm([found.p for found in each])
+            real = [found.effect for found, p in zip(each, p_values, strict=True) if significant(p)]
+            ahead, behind = sum(gain > 0 for gain in real), sum(gain < 0 for gain in real)
+            if others:
+                yield table, one, (ahead, behind, len(others) - ahead - behind), each
 
 
 def _heading(table: Table) -> tuple[str, str]:
