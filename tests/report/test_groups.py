@@ -71,22 +71,23 @@ def test_a_group_is_scored_by_its_own_utterances_pooled_over_folds() -> None:
     assert found["speaker"].sizes == (120, 120, 120, 120)
     for kind, scores in found.items():
         total = np.array([sum(np.array(r.test_confusion) for r in folds) for folds in seeds])
-        np.testing.assert_array_equal(scores.counts.sum((0, 2)), total), kind
+        np.testing.assert_array_equal(scores.pooled.sum(0), total), kind
     gender, speaker = found["gender"], found["speaker"]
-    np.testing.assert_array_equal(gender.counts.sum(2)[1], (speaker.counts.sum(2)[1] + speaker.counts.sum(2)[3]))
+    np.testing.assert_array_equal(gender.pooled[1], speaker.pooled[1] + speaker.pooled[3])
     assert gender.names[gender.worst] == "male"
-    expected = weighted_f1(gender.counts[0].sum(1)).mean() - weighted_f1(gender.counts[1].sum(1)).mean()
+    expected = weighted_f1(gender.pooled[0]).mean() - weighted_f1(gender.pooled[1]).mean()
     assert gender.gap == pytest.approx(expected)
-    rest = speaker.counts.sum(0) - speaker.counts[speaker.worst]
-    assert speaker.gap == pytest.approx(weighted_f1(rest.sum(1)).mean() - speaker.scores[speaker.worst])
+    rest = speaker.pooled.sum(0) - speaker.pooled[speaker.worst]
+    assert speaker.gap == pytest.approx(weighted_f1(rest).mean() - speaker.scores[speaker.worst])
 
 
 def test_the_interval_of_a_gap_is_the_bootstrap_over_clusters_crossed_with_seeds() -> None:
     found = group_scores([[grouped(seed=seed)] for seed in range(3)])["gender"]
     clusters, seeds = (statistics._draws(n, statistics.RESAMPLES, stream) for n, stream in ((24, -1), (3, 0)))
+    counts = np.stack([found.rest_by_cluster, found.worst_by_cluster]).astype(float)
     values = []
     for draw in range(2000):
-        pooled = np.tensordot(found.counts.astype(float), clusters[:, draw], ([2], [0]))
+        pooled = np.tensordot(counts, clusters[:, draw], ([2], [0]))
         scores = weighted_f1(pooled) @ (seeds[:, draw] / seeds[:, draw].sum())
         values.append(scores[0] - scores[1])
     assert found.interval == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.01)

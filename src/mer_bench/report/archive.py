@@ -17,7 +17,6 @@ from typing import cast
 import msgspec
 import numpy as np
 
-from mer_bench.calibration import Calibration
 from mer_bench.errors import Misuse
 from mer_bench.metrics import weighted_f1
 from mer_bench.records import (
@@ -71,7 +70,7 @@ class Clusters:
 
 @dataclass(frozen=True)
 class Packed:
-    """A record without what no page of Markdown shows: predictions, curves, and all epochs but one."""
+    """A record without what no page of a table shows: predictions, curves, and all epochs but one."""
 
     record: RunRecord
     clusters: Clusters | None
@@ -79,11 +78,10 @@ class Packed:
 
 @dataclass(frozen=True)
 class Details:
-    """What CSV files, the HTML page and its pictures show beside that, by field of the record."""
+    """What the HTML page and its pictures show beside that, by field of the record."""
 
     versions: Mapping[str, str]
     curve: list[dict[str, float]]  #: with the validation scores alone
-    calibration: Calibration | None  #: whole, for its intervals
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ def make_kept(record: RunRecord) -> Kept:
     )
     curve = [{MONITOR: epoch[MONITOR]} if MONITOR in epoch else {} for epoch in record.curve]
     packed = Packed(_shorten(record), _pack(record.clusters))
-    details = Details(record.versions, curve, record.calibration)
+    details = Details(record.versions, curve)
     return Kept(entry, *(msgspec.Raw(msgspec.msgpack.encode(part)) for part in (packed, details)))
 
 
@@ -168,7 +166,7 @@ def unpack_all(found: Iterable[Found], cache: Cache, *, with_details: bool = Fal
     Args:
         found: Entries, those of a corpus one after the other.
         cache: The cache from which the entries are.
-        with_details: Whether the records are for more than Markdown.
+        with_details: Whether the records are for more than the leaderboard and the pages of its tables.
 
     Raises:
         Misuse: a file has changed since its entry was made.
@@ -214,13 +212,10 @@ def _pack(array: Counts | None) -> Clusters | None:
 
 
 def _shorten(record: RunRecord) -> RunRecord:
-    """The record without what no page of Markdown shows; what that is made of gives the same numbers as before."""
-    literature, calibration = record.literature, record.calibration
+    """The record without what no page of a table shows; what that is made of gives the same numbers as before."""
+    literature = record.literature
     if literature:  # the best test epoch alone counts
         literature = [literature[int(np.argmax(weighted_f1(np.array(literature, np.int64))))]]
-    if calibration is not None and record.temperature is None:  # Markdown has no interval of it: the sums alone count
-        sums = [sum(calibration.log_loss)], [sum(calibration.brier)]
-        calibration = replace(calibration, log_loss=sums[0], brier=sums[1], gaps=None)
     gradients = record.gradients
     if gradients and record.curve:  # their means over epochs alone count
         gradients = {name: [float(np.mean(norms))] for name, norms in gradients.items()}
@@ -234,7 +229,6 @@ def _shorten(record: RunRecord) -> RunRecord:
         versions={},
         code=None,
         literature=literature,
-        calibration=calibration,
         gradients=gradients,
     )
 

@@ -234,7 +234,7 @@ def _read_part(
     part = cache.get(name, Part)
     if part is None or part.made_from != made_from:
         sections, shown = [], set()
-        for table in tables_of(unpack_all(found, cache, with_details=True), names, external):
+        for table in tables_of(unpack_all(found, cache), names, external):
             sections.append(section(with_settings(with_trials(table, trials), recipes), own))
             shown |= {id(each) for each in shown_beside([table])}
         positions = tuple(position for position, each in enumerate(external) if id(each) in shown)

@@ -214,7 +214,7 @@ def _like_one_rater(table: Table, row: ResultRow) -> Cell:
     if found is None or measured is None or measured.rater is None or row.soft_scores is None:
         return UNKNOWN
     weights = np.array([measured.rater.weights.get(name, 0.0) for name in found.names])
-    score = float(weighted_f1(np.tensordot(weights, found.counts.sum(2), 1)).mean())
+    score = float(weighted_f1(np.tensordot(weights, found.pooled, 1)).mean())
     return Cell(points(score), 100 * score)
 
 

@@ -28,40 +28,41 @@ class GroupScores:
     """Weighted F1 of the groups of one kind, mean over seeds."""
 
     names: tuple[str, ...]
-    counts: Counts  #: confusion matrices [group, seed, cluster, class, class]
+    pooled: Counts  #: confusion matrices [group, seed, class, class]
+    worst_by_cluster: Counts  #: those of the group with the lowest score [seed, cluster, class, class]
+    rest_by_cluster: Counts  #: likewise, of all utterances that are not in that group
 
-    @cached_property
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Test utterances of each group."""
-        return tuple(self.counts[:, 0].sum((1, 2, 3)).tolist())
+        return tuple(self.pooled[:, 0].sum((1, 2)).tolist())
 
     @cached_property
     def scores(self) -> Floats:
         """Weighted F1 [group]."""
-        return weighted_f1(self.counts.sum(2)).mean(1)
+        return _scores(self.pooled)
 
     @property
     def worst(self) -> int:
         """Number of the group with the lowest score."""
         return int(self.scores.argmin())
 
-    @cached_property
-    def rest(self) -> Counts:
-        """Confusion matrices of all utterances that are not in the worst group [seed, cluster, class, class]."""
-        return self.counts.sum(0) - self.counts[self.worst]
-
     @property
     def gap(self) -> float:
         """Weighted F1 of all other utterances less that of the worst group."""
-        return float(weighted_f1(self.rest.sum(1)).mean() - self.scores[self.worst])
+        return float(weighted_f1(self.rest_by_cluster.sum(1)).mean() - self.scores[self.worst])
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
         """Interval of :attr:`gap`; None where the worst group, or the rest, is in fewer than :data:`LEAST` clusters."""
-        worst = self.counts[self.worst]
-        if min((each[0].sum((1, 2)) > 0).sum() for each in (worst, self.rest)) < LEAST:
+        worst, rest = self.worst_by_cluster, self.rest_by_cluster
+        if min((each[0].sum((1, 2)) > 0).sum() for each in (worst, rest)) < LEAST:
             return None
-        return interval(resample(self.rest).resampled - resample(worst).resampled)
+        return interval(resample(rest).resampled - resample(worst).resampled)
+
+
+def _scores(pooled: Counts) -> Floats:
+    return weighted_f1(pooled).mean(1)
 
 
 def group_scores(seeds: Sequence[Sequence[RunRecord]]) -> dict[str, GroupScores]:
@@ -75,12 +76,21 @@ def group_scores(seeds: Sequence[Sequence[RunRecord]]) -> dict[str, GroupScores]
     found: dict[str, GroupScores] = {}
     for kind in sorted(kinds, key=lambda name: (*(name != each for each in ORDER), name)):
         names = sorted({name for folds in kept for each in folds for name in each[kind].names})
-        made = GroupScores(tuple(names), np.stack([_matrices(folds, kind, names) for folds in seeds], 1))
+        # one seed at a time, twice: the matrices of many speakers in many seeds would fill the memory
+        pooled = np.stack([_matrices(folds, kind, names).sum(1) for folds in seeds], 1)
+        lowest = _scores(pooled).argmin()
+        worst = np.stack([_matrices(folds, kind, names)[lowest] for folds in seeds])
+        made = GroupScores(tuple(names), pooled, worst, np.stack([_clusters(folds) for folds in seeds]) - worst)
         split = sorted(zip(made.sizes, made.scores, strict=True))
         known = [sorted(zip(each.sizes, each.scores, strict=True)) for each in found.values()]
         if len(names) > 1 and (kind == AGREEMENT or split not in known):
             found[kind] = made
     return found
+
+
+def _clusters(folds: Sequence[RunRecord]) -> Counts:
+    """Confusion matrices [cluster, class, class], the clusters of all folds in turn."""
+    return np.concatenate([each.clusters for each in folds if each.clusters is not None], dtype=np.int64)
 
 
 def _groups(record: RunRecord) -> dict[str, Groups]:

@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -285,9 +286,9 @@ def _cluster_draws(n: int, resamples: int, bank: int) -> npt.NDArray[np.float32]
     return _draws(n, resamples, -1, bank)
 
 
-@lru_cache(maxsize=256)
-def _seed_draws(n: int, resamples: int, stream: int) -> npt.NDArray[np.float32]:
-    return _draws(n, resamples, stream)
+@lru_cache(maxsize=64)
+def _seed_draws(n: int, resamples: int, stream: int) -> npt.NDArray[Any]:
+    return _draws(n, resamples, stream).astype(np.min_scalar_type(n))  # small, as each row of a table has its own
 
 
 @lru_cache(maxsize=16)
