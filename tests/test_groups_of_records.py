@@ -13,7 +13,7 @@ import pytest
 from fake_runs import record, spec
 
 from mer_bench.errors import Misuse
-from mer_bench.groups import Groups, group_matrices, make_groups, statements
+from mer_bench.groups import Groups, group_cells, group_matrices, group_totals, make_groups, statements
 from mer_bench.records import RunRecord, check_record, read_record, write_record
 
 CLASSES = 6
@@ -48,10 +48,11 @@ def test_every_group_has_the_matrices_that_counting_gives() -> None:
         "speaker": "cells", "gender": "speaker", "scene": "clusters", "agreement": "cells",
     }  # fmt: skip
     for kind, of_each in given["kinds"].items():
-        matrices = group_matrices(found, kind, clusters)
         assert found[kind].names == sorted(set(of_each))
-        for name, matrix in zip(found[kind].names, matrices, strict=True):
-            np.testing.assert_array_equal(matrix, by_cluster(given, np.array(of_each) == name))
+        for name, total in zip(found[kind].names, group_totals(found, kind, clusters), strict=True):
+            counted = by_cluster(given, np.array(of_each) == name)
+            np.testing.assert_array_equal(group_matrices(found, kind, name, clusters), counted)
+            np.testing.assert_array_equal(total, counted.sum(0))
     assert all(holds for holds, _ in statements(found, clusters))
 
 
@@ -78,7 +79,7 @@ def test_counts_without_a_character_are_numbers() -> None:
     many = {name: np.repeat(each, 200) for name, each in given.items() if name != "kinds"}
     found = make_groups({"half": ["a"] * 100 + ["b"] * 100}, **many, classes=CLASSES)
     assert found["half"].numbers == [[100]]
-    assert group_matrices(found, "half", by_cluster(many)).sum((1, 2, 3)).tolist() == [100, 100]
+    assert group_cells(found, "half", by_cluster(many)).sum(1).tolist() == [100, 100]
 
 
 def grouped(**groups: Groups) -> RunRecord:
@@ -94,7 +95,7 @@ def test_a_record_with_groups_is_read_as_it_was_written(tmp_path: Path) -> None:
     made = grouped(speaker=Groups(["a", "b"], "cells", ["100"]), gender=Groups(["m"], "speaker", ["00"]))
     path = write_record(made, tmp_path)
     assert read_record(path) == made
-    assert group_matrices(made.groups or {}, "speaker", by_cluster_of(made)).sum((1, 2, 3)).tolist() == [1, 2]
+    assert group_cells(made.groups or {}, "speaker", by_cluster_of(made)).sum(1).tolist() == [1, 2]
 
 
 def by_cluster_of(made: RunRecord) -> np.ndarray:

@@ -10,7 +10,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy
 
 from mer_bench.errors import Misuse
-from mer_bench.groups import group_matrices
+from mer_bench.groups import group_cells
 from mer_bench.metrics import SMALLEST
 from mer_bench.raters import (
     FILE,
@@ -71,7 +71,7 @@ def test_sums_by_cluster_leave_out_utterances_without_a_distribution() -> None:
     matrices = np.zeros((2, 3, 3), np.int64)
     np.add.at(matrices, (cluster, true, p.argmax(1)), 1)
     assert found.agreement.names == ["all", "few", "most"]
-    assert group_matrices({"agreement": found.agreement}, "agreement", matrices).sum((1, 2, 3)).tolist() == [1, 2, 2]
+    assert group_cells({"agreement": found.agreement}, "agreement", matrices).sum(1).tolist() == [1, 2, 2]
     assert all(holds for holds, _ in statements(found, matrices))
 
 

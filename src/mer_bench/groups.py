@@ -22,6 +22,7 @@ Counts = npt.NDArray[np.int64]
 Numbers = Digits | list[Count]  #: characters of :data:`DIGITS`, or whole numbers where one of them has no character
 
 DIGITS = string.digits + string.ascii_letters
+VALUES = {digit: value for value, digit in enumerate(DIGITS)}
 CLUSTERS, CELLS = "clusters", "cells"
 
 
@@ -63,33 +64,46 @@ def make_groups(
     return found
 
 
-def group_matrices(groups: Mapping[str, Groups], kind: str, clusters: Counts) -> Counts:
-    """Confusion matrices of a kind's groups in each cluster [group, cluster, class, class].
+def group_cells(groups: Mapping[str, Groups], kind: str, clusters: Counts) -> Counts:
+    """How many utterances of a kind's groups are in each cell of the clusters' matrices that is not zero [group, cell].
 
     Args:
         groups: The groups of all kinds.
         kind: One of them.
-        clusters: The matrices of the clusters [cluster, class, class].
+        clusters: The confusion matrices of the clusters [cluster, class, class].
 
     Raises:
         ValueError: the groups are not those of such clusters.
     """
-    found = groups[kind]
+    found, cells = groups[kind], np.flatnonzero(clusters)
+    counts = clusters.ravel()[cells].astype(np.int64)
     numbers = np.array([_read(each) for each in found.numbers], np.int64)
     if found.within == CELLS:
-        cells = np.flatnonzero(clusters)
-        parts = np.zeros((len(found.names), clusters.size), np.int64)
-        parts[:-1, cells] = numbers.reshape(len(found.names) - 1, len(cells))
-        parts[-1] = clusters.ravel() - parts[:-1].sum(0)
-        return parts.reshape(-1, *clusters.shape)
+        stated = numbers.reshape(len(found.names) - 1, len(cells))
+        return np.concatenate([stated, (counts - stated.sum(0))[None]])
     if found.within == CLUSTERS:
         (group,) = numbers.reshape(1, len(clusters))
-        return (group == np.arange(len(found.names))[:, None])[..., None, None] * clusters
+        return np.where(group[cells // clusters[0].size] == np.arange(len(found.names))[:, None], counts, 0)
     if groups[found.within].within != CELLS:
         raise ValueError(f"{found.within} is in other groups itself")
-    finer = group_matrices(groups, found.within, clusters)
+    finer = group_cells(groups, found.within, clusters)
     (group,) = numbers.reshape(1, len(finer))
     return np.stack([finer[group == number].sum(0) for number in range(len(found.names))])
+
+
+def group_totals(groups: Mapping[str, Groups], kind: str, clusters: Counts) -> Counts:
+    """Confusion matrices of a kind's groups over all clusters [group, class, class]; arguments as for the cells."""
+    parts = group_cells(groups, kind, clusters)
+    found = np.zeros((clusters[0].size, len(parts)), np.int64)
+    np.add.at(found, np.flatnonzero(clusters) % clusters[0].size, parts.T)
+    return found.T.reshape(-1, *clusters.shape[1:])
+
+
+def group_matrices(groups: Mapping[str, Groups], kind: str, name: str, clusters: Counts) -> Counts:
+    """Confusion matrices of the group of that name in each cluster [cluster, class, class]."""
+    found = np.zeros(clusters.size, np.int64)
+    found[np.flatnonzero(clusters)] = group_cells(groups, kind, clusters)[groups[kind].names.index(name)]
+    return found.reshape(clusters.shape)
 
 
 def statements(groups: Mapping[str, Groups], clusters: Counts) -> Iterator[tuple[bool, str]]:
@@ -97,13 +111,13 @@ def statements(groups: Mapping[str, Groups], clusters: Counts) -> Iterator[tuple
     for kind, found in groups.items():
         yield bool(found.names) and found.names == sorted({*found.names}), f"the groups of {kind} do not ascend"
         try:
-            matrices = group_matrices(groups, kind, clusters)
+            cells = group_cells(groups, kind, clusters)
         except (KeyError, ValueError, OverflowError):
-            matrices = np.empty(0, np.int64)
-        yield bool(matrices.size), f"the groups of {kind} do not fit the clusters"
-        sums = bool((matrices >= 0).all()) and bool((matrices.sum(0) == clusters).all())
+            cells = np.empty((0, 0), np.int64)
+        yield bool(cells.size), f"the groups of {kind} do not fit the clusters"
+        sums = bool((cells >= 0).all()) and bool((cells.sum(0) == clusters[clusters > 0]).all())
         yield sums, f"the groups of {kind} do not sum to test_confusion"
-        yield bool((matrices.sum((1, 2, 3)) > 0).all()), f"a group of {kind} has no utterance"
+        yield bool((cells.sum(1) > 0).all()), f"a group of {kind} has no utterance"
 
 
 def _are_whole(parts: Counts, group: Counts) -> bool:
@@ -118,4 +132,4 @@ def _written(numbers: npt.NDArray[Any]) -> str | list[int]:
 
 
 def _read(written: str | list[int]) -> list[int]:
-    return [DIGITS.index(each) for each in written] if isinstance(written, str) else written
+    return [VALUES[each] for each in written] if isinstance(written, str) else written

@@ -16,7 +16,7 @@ from test_leaderboard import cells, line, make
 
 from mer_bench.calibration import Scaled
 from mer_bench.datasets import DATASETS
-from mer_bench.groups import make_groups
+from mer_bench.groups import group_matrices, make_groups
 from mer_bench.metrics import weighted_f1
 from mer_bench.raters import RaterScores
 from mer_bench.records import RunRecord
@@ -82,9 +82,13 @@ def test_a_group_is_scored_by_its_own_utterances_pooled_over_folds() -> None:
 
 
 def test_the_interval_of_a_gap_is_the_bootstrap_over_clusters_crossed_with_seeds() -> None:
-    found = group_scores([[grouped(seed=seed)] for seed in range(3)])["gender"]
+    runs = [grouped(seed=seed) for seed in range(3)]
+    found = group_scores([[each] for each in runs])["gender"]
     clusters, seeds = (statistics._draws(n, statistics.RESAMPLES, stream) for n, stream in ((24, -1), (3, 0)))
-    counts = np.stack([found.rest_by_cluster, found.worst_by_cluster]).astype(float)
+    kept = [(each.groups or {}, each.clusters) for each in runs]
+    counts = np.array(
+        [[group_matrices(groups, "gender", name, each) for groups, each in kept] for name in found.names], float
+    )
     values = []
     for draw in range(2000):
         pooled = np.tensordot(counts, clusters[:, draw], ([2], [0]))

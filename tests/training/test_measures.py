@@ -22,7 +22,7 @@ from mer_bench.calibration import Scaled, probability_scores
 from mer_bench.errors import Misuse
 from mer_bench.functionals import COUNT, functionals
 from mer_bench.fusion.base import FusionModule
-from mer_bench.groups import group_matrices
+from mer_bench.groups import group_totals
 from mer_bench.metrics import confusion_matrix
 from mer_bench.probabilities import read_probabilities
 from mer_bench.raters import FILE, Ratings, cross_entropies, distributions, divergences, raters_csv, votes
@@ -117,7 +117,7 @@ def test_groups_have_the_predictions_of_their_utterances(root: Path, plain: RunR
     assert plain.groups is not None
     assert plain.clusters is not None
     assert (plain.groups["speaker"].within, plain.groups["gender"].within) == ("clusters", "clusters")
-    of_gender = group_matrices(plain.groups, "gender", plain.clusters).sum(1)
+    of_gender = group_totals(plain.groups, "gender", plain.clusters)
     index, predicted = np.array(plain.test_index), np.array(plain.test_predictions)
     male = corpus.table["speaker"].to_numpy()[index].astype(int) % 2 == 1
     assert plain.groups["gender"].names == ["female", "male"]

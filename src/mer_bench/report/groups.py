@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mer_bench.groups import Groups, group_matrices
+from mer_bench.groups import Groups, group_matrices, group_totals
 from mer_bench.metrics import weighted_f1
 from mer_bench.records import RunRecord
 from mer_bench.report.statistics import Counts, Floats, interval, resample
@@ -29,13 +29,14 @@ class GroupScores:
 
     names: tuple[str, ...]
     pooled: Counts  #: confusion matrices [group, seed, class, class]
-    worst_by_cluster: Counts  #: those of the group with the lowest score [seed, cluster, class, class]
-    rest_by_cluster: Counts  #: likewise, of all utterances that are not in that group
+    gap: float  #: weighted F1 of all utterances that are not in the worst group, less that of this group
+    #: of :attr:`gap`; None where the worst group, or the rest, is in fewer than :data:`LEAST` clusters
+    interval: tuple[float, float] | None
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Test utterances of each group."""
-        return tuple(self.pooled[:, 0].sum((1, 2)).tolist())
+        return _sizes(self.pooled)
 
     @cached_property
     def scores(self) -> Floats:
@@ -47,18 +48,9 @@ class GroupScores:
         """Number of the group with the lowest score."""
         return int(self.scores.argmin())
 
-    @property
-    def gap(self) -> float:
-        """Weighted F1 of all other utterances less that of the worst group."""
-        return float(weighted_f1(self.rest_by_cluster.sum(1)).mean() - self.scores[self.worst])
 
-    @cached_property
-    def interval(self) -> tuple[float, float] | None:
-        """Interval of :attr:`gap`; None where the worst group, or the rest, is in fewer than :data:`LEAST` clusters."""
-        worst, rest = self.worst_by_cluster, self.rest_by_cluster
-        if min((each[0].sum((1, 2)) > 0).sum() for each in (worst, rest)) < LEAST:
-            return None
-        return interval(resample(rest).resampled - resample(worst).resampled)
+def _sizes(pooled: Counts) -> tuple[int, ...]:
+    return tuple(pooled[:, 0].sum((1, 2)).tolist())
 
 
 def _scores(pooled: Counts) -> Floats:
@@ -76,16 +68,22 @@ def group_scores(seeds: Sequence[Sequence[RunRecord]]) -> dict[str, GroupScores]
     found: dict[str, GroupScores] = {}
     for kind in sorted(kinds, key=lambda name: (*(name != each for each in ORDER), name)):
         names = sorted({name for folds in kept for each in folds for name in each[kind].names})
-        # one seed at a time, twice: the matrices of many speakers in many seeds would fill the memory
-        pooled = np.stack([_matrices(folds, kind, names).sum(1) for folds in seeds], 1)
-        lowest = _scores(pooled).argmin()
-        worst = np.stack([_matrices(folds, kind, names)[lowest] for folds in seeds])
-        made = GroupScores(tuple(names), pooled, worst, np.stack([_clusters(folds) for folds in seeds]) - worst)
-        split = sorted(zip(made.sizes, made.scores, strict=True))
+        pooled = np.stack([_totals(folds, kind, names) for folds in seeds], 1)
+        split = sorted(zip(_sizes(pooled), _scores(pooled), strict=True))
         known = [sorted(zip(each.sizes, each.scores, strict=True)) for each in found.values()]
         if len(names) > 1 and (kind == AGREEMENT or split not in known):
-            found[kind] = made
+            worst = np.stack([_matrices(folds, kind, names[_scores(pooled).argmin()]) for folds in seeds])
+            rest = np.stack([_clusters(folds) for folds in seeds]) - worst
+            gap = float((weighted_f1(rest.sum(1)) - weighted_f1(worst.sum(1))).mean())
+            found[kind] = GroupScores(tuple(names), pooled, gap, _interval(worst, rest))
     return found
+
+
+def _interval(worst: Counts, rest: Counts) -> tuple[float, float] | None:
+    """Interval of the difference of two groups [seed, cluster, class, class], where both are in enough clusters."""
+    if min((each[0].sum((1, 2)) > 0).sum() for each in (worst, rest)) < LEAST:
+        return None
+    return interval(resample(rest).resampled - resample(worst).resampled)
 
 
 def _clusters(folds: Sequence[RunRecord]) -> Counts:
@@ -99,13 +97,23 @@ def _groups(record: RunRecord) -> dict[str, Groups]:
     return {**(record.groups or {}), **({AGREEMENT: record.raters.agreement} if record.raters else {})}
 
 
-def _matrices(folds: Sequence[RunRecord], kind: str, names: Sequence[str]) -> Counts:
-    """Confusion matrices of groups [group, cluster, class, class], the clusters of all folds in turn."""
+def _totals(folds: Sequence[RunRecord], kind: str, names: Sequence[str]) -> Counts:
+    """Confusion matrices of groups over all folds [group, class, class]."""
+    classes = len(folds[0].classes)
+    found = np.zeros((len(names), classes, classes), np.int64)
+    for record in folds:
+        assert record.clusters is not None
+        groups = _groups(record)
+        found[[names.index(name) for name in groups[kind].names]] += group_totals(groups, kind, record.clusters)
+    return found
+
+
+def _matrices(folds: Sequence[RunRecord], kind: str, name: str) -> Counts:
+    """Confusion matrices of a group [cluster, class, class], the clusters of all folds in turn; some folds lack it."""
     parts = []
     for record in folds:
         assert record.clusters is not None
-        groups, clusters = _groups(record), record.clusters.astype(np.int64)
-        of_fold = np.zeros((len(names), *clusters.shape), np.int64)
-        of_fold[[names.index(name) for name in groups[kind].names]] = group_matrices(groups, kind, clusters)
-        parts.append(of_fold)
-    return np.concatenate(parts, 1)
+        groups, clusters = _groups(record), record.clusters
+        known = name in groups[kind].names
+        parts.append(group_matrices(groups, kind, name, clusters) if known else np.zeros_like(clusters, np.int64))
+    return np.concatenate(parts)
