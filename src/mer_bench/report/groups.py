@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -28,33 +27,17 @@ class GroupScores:
     """Weighted F1 of the groups of one kind, mean over seeds."""
 
     names: tuple[str, ...]
+    sizes: tuple[int, ...]  #: test utterances of each group
+    scores: Floats  #: weighted F1 [group]
     pooled: Counts  #: confusion matrices [group, seed, class, class]
     gap: float  #: weighted F1 of all utterances that are not in the worst group, less that of this group
     #: of :attr:`gap`; None where the worst group, or the rest, is in fewer than :data:`LEAST` clusters
     interval: tuple[float, float] | None
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """Test utterances of each group."""
-        return _sizes(self.pooled)
-
-    @cached_property
-    def scores(self) -> Floats:
-        """Weighted F1 [group]."""
-        return _scores(self.pooled)
-
-    @property
     def worst(self) -> int:
         """Number of the group with the lowest score."""
         return int(self.scores.argmin())
-
-
-def _sizes(pooled: Counts) -> tuple[int, ...]:
-    return tuple(pooled[:, 0].sum((1, 2)).tolist())
-
-
-def _scores(pooled: Counts) -> Floats:
-    return weighted_f1(pooled).mean(1)
 
 
 def group_scores(seeds: Sequence[Sequence[RunRecord]]) -> dict[str, GroupScores]:
@@ -69,13 +52,14 @@ def group_scores(seeds: Sequence[Sequence[RunRecord]]) -> dict[str, GroupScores]
     for kind in sorted(kinds, key=lambda name: (*(name != each for each in ORDER), name)):
         names = sorted({name for folds in kept for each in folds for name in each[kind].names})
         pooled = np.stack([_totals(folds, kind, names) for folds in seeds], 1)
-        split = sorted(zip(_sizes(pooled), _scores(pooled), strict=True))
+        sizes, scores = tuple(pooled[:, 0].sum((1, 2)).tolist()), weighted_f1(pooled).mean(1)
+        split = sorted(zip(sizes, scores, strict=True))
         known = [sorted(zip(each.sizes, each.scores, strict=True)) for each in found.values()]
         if len(names) > 1 and (kind == AGREEMENT or split not in known):
-            worst = np.stack([_matrices(folds, kind, names[_scores(pooled).argmin()]) for folds in seeds])
+            worst = np.stack([_matrices(folds, kind, names[scores.argmin()]) for folds in seeds])
             rest = np.stack([_clusters(folds) for folds in seeds]) - worst
             gap = float((weighted_f1(rest.sum(1)) - weighted_f1(worst.sum(1))).mean())
-            found[kind] = GroupScores(tuple(names), pooled, gap, _interval(worst, rest))
+            found[kind] = GroupScores(tuple(names), sizes, scores, pooled, gap, _interval(worst, rest))
     return found
 
 
