@@ -8,6 +8,7 @@ from typing import Any
 from test_compare import record
 
 from mer_bench.records import FeatureFacts, RunRecord, Tuned
+from mer_bench.report.columns import seeds
 from mer_bench.report.matrix import Block, matrix, standing
 from mer_bench.report.tables import tables
 
@@ -56,6 +57,14 @@ def test_the_first_protocol_with_ranked_rows_is_shown_and_of_feature_sets_the_on
     (block,) = made(unranked, run("gated", protocol="session5"), run("gated"), *more)
     (column,) = block.columns
     assert (column.splits[2], column.features, len(column.ranked)) == ("loso", "roberta and gemaps", 2)
+
+
+def test_a_table_whose_ranks_are_known_comes_before_a_longer_one_of_one_seed() -> None:
+    settled = [run(name, seed) for name in ("gated", "low_rank") for seed in range(3)]
+    longer = [run(name, features={"text": "roberta"}) for name in ("gated", "low_rank", "tensor_fusion")]
+    (block,) = made(*longer, *settled)
+    (column,) = block.columns
+    assert (column.features, column.settled, len(column.ranked)) == ("minilm and gemaps", 2, 2)
 
 
 def test_a_method_has_no_place_where_it_did_not_run_and_those_in_more_columns_come_first() -> None:
@@ -107,3 +116,13 @@ def test_a_tuned_row_is_a_line_of_its_own_even_where_its_default_is_missing() ->
 def test_the_order_of_records_does_not_matter() -> None:
     some = [run(name) for name in WRONG] + [run("gated", protocol="session5")]
     assert made(*some) == made(*reversed(some))
+
+
+def test_a_row_of_one_modality_does_not_set_how_many_seeds_the_others_should_have() -> None:
+    of_both = [run(name, seed) for name, seed in (("gated", 0), ("low_rank", 0), ("low_rank", 1))]
+    of_text = [single(run("unimodal", seed, []), "text") for seed in range(3)]
+    (table,) = tables([*of_both, *of_text])
+    shown = {row.method: seeds(table, row) for row in table.rows}
+    assert shown == {"gated": "1/2 seeds", "low_rank": "2", "unimodal": "3"}
+    (table,) = tables([*of_both, of_text[0]])
+    assert {row.method: seeds(table, row) for row in table.rows}["unimodal"] == "1/2 seeds"

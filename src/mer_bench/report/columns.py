@@ -358,9 +358,13 @@ def _seeds(table: Table, row: ResultRow) -> Cell:
 
 
 def seeds(table: Table, row: ResultRow) -> str:
-    """How many seeds a row has, and what is missing."""
+    """How many seeds a row has, and what is missing.
+
+    Rows of fewer modalities set no number for the others: they stand in other tables too, with the seeds of those.
+    """
     rows = (*table.rows, *table.ablations, *table.strategies) if row.spec.share == 1 else (row,)
-    wanted = max(len(other.seeds) for other in rows)
+    reads = row.spec.features.items()
+    wanted = max(len(other.seeds) for other in rows if reads <= other.spec.features.items())
     text = f"{row.complete}" if row.complete == wanted else f"{row.complete}/{wanted} seeds"
     partial = sorted((len(found) for found in row.seeds.values() if len(found) < row.folds), reverse=True)
     folds = ", ".join(f"{count}/{row.folds}" for count in partial)
@@ -461,7 +465,7 @@ COLUMNS = (
     Column("Memory, MiB", "Peak memory of one training without pages of mapped files, median.",
            _number("{:,.0f}", lambda _, row: row.memory, lambda row: f"on {trained_on(row)}"), COST, (GROUP, PAGE),
            falling=False),
-    Column("Seeds", "Complete seeds, out of those that other rows have.", _seeds, align="<"),
+    Column("Seeds", "Complete seeds, out of those that other rows of the same features have.", _seeds, align="<"),
     Column("Run by", "The maintainers, or for a contributed row (§) those who submitted its records.", _run_by,
            align="<", falling=False),
 )  # fmt: skip

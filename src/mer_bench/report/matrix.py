@@ -25,7 +25,7 @@ ORDER = (
 )
 CHOICE = (
     "Of each corpus the matrix shows the first label set and protocol with ranked rows, and of several feature sets "
-    "those with the most ranked rows."
+    "those with the most rows that have a rank, then those with the most rows."
 )
 
 
@@ -60,6 +60,11 @@ class Standing:
     saw_labels: bool  #: such a table is compared with no other
     ranked: tuple[Entry, ...]  #: best first
     references: dict[str, Entry]  #: key of :data:`REFERENCES` -> row, as far as they are complete and of today's code
+
+    @property
+    def settled(self) -> int:
+        """How many rows have enough seeds for an interval of their rank."""
+        return sum(entry.ranks is not None for entry in self.ranked)
 
 
 @dataclass(frozen=True)
@@ -131,9 +136,9 @@ def matrix(found: Iterable[Standing]) -> tuple[Block, ...]:
     """The matrix of these tables, one block per track, single utterances first.
 
     Of each corpus and track it has the first label set and protocol with ranked rows, as
-    :func:`mer_bench.report.tables.headlines` chooses, and of several feature sets those with the most ranked rows, the
-    first of equal ones. Tables whose features saw labels of their corpus are left out. Pass real and simulated tables
-    in separate calls.
+    :func:`mer_bench.report.tables.headlines` chooses, and of several feature sets those with the most rows whose rank
+    is known, then those with the most rows, the first of equal ones. Tables whose features saw labels of their corpus
+    are left out. Pass real and simulated tables in separate calls.
     """
     useful = [each for each in found if each.ranked and not each.saw_labels]
     tracks = (track for track in TRACKS if any(each.track == track for each in useful))
@@ -143,7 +148,7 @@ def matrix(found: Iterable[Standing]) -> tuple[Block, ...]:
 def _block(track: str, found: list[Standing]) -> Block:
     chosen = headlines(each.splits for each in found)
     columns = tuple(
-        max((each for each in found if each.splits == splits), key=lambda each: len(each.ranked))
+        max((each for each in found if each.splits == splits), key=lambda each: (each.settled, len(each.ranked)))
         for splits in sorted(chosen)
     )
     cells: dict[tuple[str, str], dict[int, Entry]] = defaultdict(dict)
