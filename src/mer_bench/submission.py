@@ -149,7 +149,8 @@ def unexpected(folder: Path, allowed: Sequence[str] = (FILE,)) -> Iterator[str]:
         parts = path.relative_to(folder).parts
         if path.is_dir() and not path.is_symlink():
             continue
-        record = path.suffix == ".json" and (len(parts) == 3 or (len(parts) == 4 and parts[1] == FOLDER))
+        below = len(parts) == 4 and (parts[1] == FOLDER or parts[0] == "trials")  # trials stand beside the corpora
+        record = path.suffix == ".json" and (len(parts) == 3 or below)
         expected = (record and not path.name.startswith(".") and not path.name.endswith(FAILED)) or (
             len(parts) == 1 and parts[0] in allowed
         )
