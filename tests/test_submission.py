@@ -289,4 +289,6 @@ def test_git_has_records_and_nothing_else_below_the_published_ones(tmp_path: Pat
     for name in filter(None, tracked.stdout.split("\0")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert list(unexpected(tmp_path / folder, ())) == []
+    assert list(unexpected(tmp_path / folder, (), trials=True)) == []
+    (found,) = unexpected(tmp_path / folder, ())
+    assert "neither a record nor a folder of records: trials/" in found, "what is submitted has none"

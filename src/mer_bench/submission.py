@@ -23,6 +23,7 @@ from mer_bench.files import read_toml, write_atomic
 from mer_bench.methods import method_facts
 from mer_bench.records import FAILED, RunRecord, read_record
 from mer_bench.schema import Label, Url, decode
+from mer_bench.trials import FOLDER as TRIALS
 
 FILE = "submission.toml"
 LARGEST = 1 << 20  #: bytes of a file; published records have at most 57 kB
@@ -137,19 +138,20 @@ def check_submission(folder: Path, published: Sequence[RunRecord]) -> Report:
     return Report(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(remarks)), summary)
 
 
-def unexpected(folder: Path, allowed: Sequence[str] = (FILE,)) -> Iterator[str]:
+def unexpected(folder: Path, allowed: Sequence[str] = (FILE,), *, trials: bool = False) -> Iterator[str]:
     """One sentence for the files below a folder of records that are none, and for those that are too large.
 
     Args:
         folder: The folder.
         allowed: Names of files that may stand in it beside its records.
+        trials: Whether records of trials may stand in it, as they do beside the published records.
     """
     strange, total = [], 0
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         if path.is_dir() and not path.is_symlink():
             continue
-        below = len(parts) == 4 and (parts[1] == FOLDER or parts[0] == "trials")  # trials stand beside the corpora
+        below = len(parts) == 4 and (parts[1] == FOLDER or (trials and parts[0] == TRIALS))
         record = path.suffix == ".json" and (len(parts) == 3 or below)
         expected = (record and not path.name.startswith(".") and not path.name.endswith(FAILED)) or (
             len(parts) == 1 and parts[0] in allowed
