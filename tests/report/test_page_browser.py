@@ -456,6 +456,19 @@ def test_methods_lead_to_the_documentation_only_where_there_is_one(tab: Any, ser
     assert served.locator("header a").count() == 0
 
 
+def test_the_chosen_tab_is_in_view_in_a_narrow_window(tab: Any) -> None:
+    tab.set_viewport_size({"width": 200, "height": 600})
+    for key in ("End", "Home"):
+        tab.get_by_role("tab", selected=True).focus()
+        tab.keyboard.press(key)
+        tab.keyboard.press("Enter")
+        view(tab, tab.evaluate("location.hash"))
+        strip, chosen = (tab.locator(each).bounding_box() for each in (".tabs", ".tabs [aria-selected=true]"))
+        assert strip["x"] <= chosen["x"]
+        assert chosen["x"] + chosen["width"] <= strip["x"] + strip["width"]
+    assert tab.evaluate("(() => { const s = document.querySelector('.tabs'); return s.scrollWidth > s.clientWidth })()")
+
+
 def test_the_keyboard_alone_reaches_tabs_sorts_and_opens(tab: Any) -> None:
     tab.keyboard.press("Tab")
     assert tab.evaluate("document.activeElement.textContent") == "Skip to the results"

@@ -587,7 +587,8 @@
       each.button.setAttribute("aria-selected", String(each === tab));
       each.button.tabIndex = each === tab ? 0 : -1;
     }
-    tab.button.scrollIntoView?.({ block: "nearest", inline: "nearest" });
+    const box = tab.button.getBoundingClientRect(), strip = tablist.getBoundingClientRect(); // scrollIntoView would move where Tab starts
+    tablist.scrollLeft += Math.min(box.left - strip.left, 0) + Math.max(box.right - strip.right, 0);
     main.setAttribute("aria-labelledby", tab.button.id);
     let found;
     try {
