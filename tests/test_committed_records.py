@@ -5,7 +5,7 @@ Records of earlier versions of a method are marked in every table and have no ra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from mer_bench.methods import is_current
 from mer_bench.records import FAILED, RunSpec, read_spec
 from mer_bench.training import suite as suites
 from mer_bench.training.suite import read_suite, suite_specs
+from mer_bench.training.tuned import find_tuned, read_tuned, tuned_specs
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ABSENT = SimpleNamespace(sha256="0" * 64)  #: identity of a feature set that no record names
@@ -35,13 +36,21 @@ def identities(specs: Iterable[RunSpec]) -> dict[tuple[str, str], set[str]]:
     return found
 
 
+def suite_runs(file: Path) -> Iterator[RunSpec]:
+    """The runs of a committed suite, with its own settings and with those that are committed as tuned."""
+    suite = read_suite(file)
+    specs = suite_specs(suite, Path("data"))
+    yield from specs
+    if path := find_tuned(suite, BENCHMARKS / "results"):
+        yield from tuned_specs(suite, specs, path, read_tuned(path))[0].values()
+
+
 def from_no_suite(specs: Iterable[RunSpec], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths of the specs of today's code that no committed suite would write, on the features that they name."""
     current = [spec for spec in specs if is_current(spec.method, spec.version)]
     known = {key: SimpleNamespace(sha256=min(each)) for key, each in identities(current).items()}
     monkeypatch.setattr(suites, "read_feature_spec", lambda path: known.get((path.parent.name, path.name), ABSENT))
-    files = sorted(BENCHMARKS.glob("*.toml"))
-    runs = {spec.path(Path()) for file in files for spec in suite_specs(read_suite(file), Path("data"))}
+    runs = {spec.path(Path()) for file in sorted(BENCHMARKS.glob("*.toml")) for spec in suite_runs(file)}
     return sorted(path.as_posix() for path in {spec.path(Path()) for spec in current} - runs)
 
 
@@ -61,6 +70,8 @@ def test_a_record_that_no_suite_makes_is_found(monkeypatch: pytest.MonkeyPatch) 
     training = replace(spec.training, epochs=spec.training.epochs + 1)
     foreign = [replace(spec, seed=987), replace(spec, training=training), replace(spec, options={"width": 3})]
     foreign += [replace(spec, fold=99), replace(spec, devices=2)]
+    tuned = next(each for each in committed_specs() if each.tuned)
+    foreign.append(replace(tuned, training=replace(tuned.training, learning_rate=0.123)))
     older = replace(spec, version=spec.version - 1, seed=986)  # is marked in the tables
-    found = from_no_suite([spec, older, *foreign], monkeypatch)
+    found = from_no_suite([spec, older, tuned, *foreign], monkeypatch)
     assert found == sorted(each.path(Path()).as_posix() for each in foreign)
